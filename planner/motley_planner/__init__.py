@@ -1,0 +1,1 @@
+"""The planner: numbers in, plan out. It has never heard of Kubernetes."""

@@ -1,0 +1,1 @@
+"""What runs inside pods: gateway, rollout gate, training helpers, stores."""
