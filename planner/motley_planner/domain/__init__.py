@@ -1,0 +1,1 @@
+"""Frozen values that every room of the planner shares; no formulas live here."""

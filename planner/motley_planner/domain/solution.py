@@ -1,0 +1,98 @@
+"""What solving a fleet table gives: counts, rates, placement, and how good they are proved to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+SolveStatus = Literal["optimal", "feasible", "infeasible", "no_solution"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of the lexicographic objective; `gap` = |bound - value| / max(1e-9, |value|)."""
+
+    name: str
+    value: float | None
+    bound: float | None
+    gap: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCount:
+    """`count` equal replicas of a column."""
+
+    column: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Requests/s of a class given to all replicas of a column together."""
+
+    column: str
+    request_class: str
+    requests_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyShare:
+    """Share (0..1) of a cascade's served requests that follow a policy."""
+
+    cascade: str
+    id: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Requests/s whose KV cache moves from a prefill zone to a decode zone."""
+
+    request_class: str
+    source: str
+    target: str
+    kv_scale: float
+    requests_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedReplica:
+    """A replica on concrete nodes, one for each fragment; `kept` is the running replica's id."""
+
+    column: str
+    nodes: tuple[str, ...]
+    kept: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shortfall:
+    """What could not be had, how much of it (requests/s or its share), and what binds."""
+
+    what: str
+    how_much: float
+    binding: str
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """The result of one solve; docs/reference/solve.md describes the same fields as JSON."""
+
+    status: SolveStatus
+    objective: float | None = None
+    bound: float | None = None
+    gap: float | None = None
+    levels: tuple[Level, ...] = ()
+    solve_seconds: float = 0.0
+    price_usd_per_hour: float | None = None
+    replicas: tuple[ReplicaCount, ...] = ()
+    rates: tuple[Rate, ...] = ()
+    policies: tuple[PolicyShare, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    unserved: Mapping[str, float] | None = None
+    placement: tuple[PlacedReplica, ...] = ()
+    started: int = 0
+    stopped: int = 0
+    started_gpus: int = 0
+    stopped_gpus: int = 0
+    shortfalls: tuple[Shortfall, ...] = ()

@@ -1,0 +1,167 @@
+"""The fleet table: everything the optimiser sees, with no cost model and no Kubernetes.
+
+`motley solve` reads exactly this (docs/reference/solve.md), and the fleet planner builds the same
+table from a snapshot, so there is one optimisation problem and one formulation of it.
+
+All values are SI: requests/s, bytes, bytes/s, USD/h, seconds. `None` means "no limit".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Phase = Literal["both", "prefill", "decode"]
+Objective = Literal["max_min", "goodput", "min_cost"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGroup:
+    """`count` equal nodes of one node class (gpu, zone), each with `gpus` GPUs."""
+
+    gpu: str
+    zone: str
+    gpus: int
+    count: int | None
+    price_usd_per_hour: float | None = None  # per node in use, besides column prices
+
+
+@dataclass(frozen=True, slots=True)
+class RequestClass:
+    """Requests of one kind for one model; `name` is unique in the table."""
+
+    name: str
+    model: str
+    requests_per_second: float
+    priority: int = 0
+    weight: float = 1.0
+    kv_bytes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """One tensor-parallel group inside one node; `tp` is a power of two."""
+
+    gpu: str
+    tp: int
+    layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One replica configuration; `requests_per_second` is its capacity by class name."""
+
+    id: str
+    model: str
+    zone: str
+    fragments: tuple[Fragment, ...]
+    requests_per_second: Mapping[str, float]
+    phase: Phase = "both"
+    price_usd_per_hour: float = 0.0
+    max_count: int | None = None
+    kv_scale: float = 1.0
+    nic_bytes_per_second: float | None = None
+
+    @property
+    def gpus(self) -> int:
+        """GPUs one replica takes."""
+        return sum(f.tp for f in self.fragments)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Bytes/s that KV caches may move from one zone to another; 0 forbids, absent = unlimited."""
+
+    source: str
+    target: str
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class CascadePolicy:
+    """One routing policy: mean answer quality and visits per request by class name."""
+
+    id: str
+    quality: float
+    load: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeDemand:
+    """A cascade's requests/s, to be split over its policies at a mean quality >= the floor."""
+
+    name: str
+    requests_per_second: float
+    quality_floor: float
+    policies: tuple[CascadePolicy, ...]
+    mixture: bool = True
+    priority: int = 0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SideRow:
+    """at_least <= sum over columns of per_replica[column] x replicas <= at_most.
+
+    Budgets, GPU quotas, spot shares, minimum replicas and "one trainer" are all of this form.
+    Not part of the bare table's JSON; the fleet planner adds them. What `at_least` asks for and
+    cannot be had is reported as a shortfall, never as an empty plan.
+    """
+
+    name: str
+    per_replica: Mapping[str, float]
+    at_most: float | None = None
+    at_least: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableNode:
+    """A concrete node, for re-planning; `gpus` is what is free or held by our own replicas."""
+
+    name: str
+    gpu: str
+    zone: str
+    gpus: int
+    price_usd_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningReplica:
+    """A replica that runs now: one node name for each fragment of its column."""
+
+    id: str
+    column: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """What runs where; inventory is these nodes minus the lost ones."""
+
+    nodes: tuple[TableNode, ...] = ()
+    replicas: tuple[RunningReplica, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FleetTable:
+    """One fleet-wide planning problem."""
+
+    classes: tuple[RequestClass, ...]
+    columns: tuple[Column, ...]
+    nodes: tuple[NodeGroup, ...] = ()
+    links: tuple[Link, ...] = ()
+    cascades: tuple[CascadeDemand, ...] = ()
+    objective: Objective = "goodput"
+    budget_usd_per_hour: float | None = None
+    side_rows: tuple[SideRow, ...] = ()
+    previous: Previous | None = None
+    lost_nodes: frozenset[str] = field(default_factory=frozenset)
+    penalty_per_started_gpu: float = 0.0
+    penalty_per_stopped_gpu: float = 0.0
+    # True: penalties are USD/h and count in the price level, so that moving a replica must save
+    # more than it costs; False: they are taken off the (lowest) service level, as `motley solve` says.
+    penalty_in_price: bool = False
+    cordoned_nodes: frozenset[str] = field(default_factory=frozenset)  # keep what runs, place nothing new
+    time_limit_s: float = 10.0
+    relative_gap: float = 1e-4
