@@ -1,0 +1,137 @@
+"""What people asked for, in the planner's words: services, cascades and RL jobs.
+
+A `key` names a resource and is opaque to the planner ("ModelCascade/team-a/support").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from motley_planner.domain.models import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadClass:
+    """Requests of one kind: what a gateway can see when a request arrives, and typical lengths."""
+
+    name: str
+    prompt_tokens: int
+    output_tokens: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Slo:
+    """Latency targets in seconds by percentile ("p95": 0.06); empty = none."""
+
+    ttft_s: Mapping[str, float] = field(default_factory=dict)
+    tpot_s: Mapping[str, float] = field(default_factory=dict)
+    e2e_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where replicas may run; an empty set allows everything."""
+
+    gpus: frozenset[str] = frozenset()  # catalog ids
+    zones: frozenset[str] = frozenset()
+    capacity_types: frozenset[str] = frozenset()
+    trust_zones: frozenset[str] = frozenset()
+    max_spot_share: float | None = None  # 0..1 of the resource's GPUs
+
+
+@dataclass(frozen=True, slots=True)
+class StageDemand:
+    """One model to be served: a pool's only stage ("main"), a cascade's stage, or a job's rollout."""
+
+    name: str
+    model: ModelSpec
+    precision: str  # bf16 | fp16 | fp8 | int8 | int4
+    engine: str
+    placement: Placement = Placement()
+    max_tensor_parallel: int = 8
+    min_replicas: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Limits on one resource; None = none."""
+
+    usd_per_hour: float | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingPolicy:
+    """Thresholds of a cascade and what they give on its calibration table."""
+
+    id: str
+    thresholds: Mapping[str, float]  # by stage name; the last stage has none
+    quality: float  # lower confidence bound of the mean answer quality, 0..1
+    mean_quality: float
+    visits: Mapping[str, float]  # mean visits of each stage per request
+
+
+@dataclass(frozen=True, slots=True)
+class ServingDemand:
+    """A pool (one stage, no policies) or a cascade (stages small to large, policies, floor)."""
+
+    key: str
+    tenant: str
+    stages: tuple[StageDemand, ...]
+    classes: tuple[WorkloadClass, ...]
+    requests_per_second: float
+    slo: Slo = Slo()
+    policies: tuple[RoutingPolicy, ...] = ()
+    quality_floor: float = 0.0
+    budget: Budget = Budget()
+    priority: int = 0  # larger goes first
+    headroom: float = 0.15  # share of capacity kept free
+    maximize_throughput: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RlDemand:
+    """An RL job: rollout replicas feed one trainer gang; rates balance in the same problem."""
+
+    key: str
+    tenant: str
+    rollout: StageDemand
+    trainer_backend: str
+    trainer_placement: Placement
+    batch_prompts: int
+    samples_per_prompt: int
+    max_prompt_tokens: int
+    mean_new_tokens: int
+    max_new_tokens: int
+    max_staleness: int
+    steps: int
+    target_steps_per_second: float | None = None  # None: what the best single trainer gang could do
+    budget: Budget = Budget()
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunningUnit:
+    """A replica of ours that runs (or is starting) now, described well enough to price it again."""
+
+    id: str
+    key: str
+    stage: str
+    role: str  # serve | rollout | trainer
+    gpu: str
+    tensor_parallel: int
+    operating_batch: int  # the batch the replica was started for
+    model: str
+    precision: str
+    nodes: tuple[str, ...]  # one for each fragment
+
+
+@dataclass(frozen=True, slots=True)
+class MovePrice:
+    """What starting and stopping cost, in USD for each GPU, spread over the horizon."""
+
+    horizon_hours: float = 1.0
+    reload_hours: float = 0.1  # a replica serves nothing while its weights load
+    lost_work_hours: float = 0.02

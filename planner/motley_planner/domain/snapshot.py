@@ -1,0 +1,32 @@
+"""Everything one planning run needs; two equal snapshots give equal plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from motley_planner.domain.demand import MovePrice, RlDemand, RunningUnit, ServingDemand
+from motley_planner.domain.hardware import Node
+
+
+@dataclass(frozen=True, slots=True)
+class PodNeed:
+    """Host resources an engine pod requests for each GPU it holds."""
+
+    cpu_milli_per_gpu: int = 4000
+    memory_bytes_per_gpu: int = 16 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The fleet, what people asked for, and what runs now."""
+
+    nodes: tuple[Node, ...]
+    services: tuple[ServingDemand, ...] = ()
+    jobs: tuple[RlDemand, ...] = ()
+    running: tuple[RunningUnit, ...] = ()
+    pod_need: PodNeed = PodNeed()
+    move_price: MovePrice = MovePrice()
+    budget_usd_per_hour: float | None = None
+    frozen: frozenset[str] = field(default_factory=frozenset)  # keys that keep exactly what they run
+    time_limit_s: float = 5.0
+    relative_gap: float = 1e-3
