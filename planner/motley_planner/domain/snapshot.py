@@ -24,6 +24,7 @@ class Snapshot:
     services: tuple[ServingDemand, ...] = ()
     jobs: tuple[RlDemand, ...] = ()
     running: tuple[RunningUnit, ...] = ()
+    reserved: frozenset[str] = field(default_factory=frozenset)  # unit ids not to be used anew
     pod_need: PodNeed = PodNeed()
     move_price: MovePrice = MovePrice()
     budget_usd_per_hour: float | None = None

@@ -1,0 +1,1 @@
+"""Plain values that the operator's rooms hand to one another: facts in, actions out."""

@@ -1,0 +1,102 @@
+"""What a cycle wants done, in order; `apply` is the only room that does any of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePod:
+    """POST a pod; 409 means it is there already and is not an error."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePod:
+    """Delete a pod with a UID precondition; 404 and 409 mean the world moved on."""
+
+    namespace: str
+    name: str
+    uid: str
+    reason: str
+    grace_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelPod:
+    """Set (or, with None, take off) one label of a pod of ours."""
+
+    namespace: str
+    name: str
+    uid: str
+    label: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyObject:
+    """Server-side apply an object of ours (field manager `motley`)."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteObject:
+    """Delete an object of ours that the plan no longer has."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatchStatus:
+    """Server-side apply a resource's status (field manager `motley-status`)."""
+
+    kind: str
+    namespace: str  # "" for the Fleet
+    name: str
+    uid: str
+    status: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class EmitEvent:
+    """A Kubernetes Event on a resource."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    type: str  # Normal | Warning
+    reason: str
+    message: str
+
+
+Action = CreatePod | DeletePod | LabelPod | ApplyObject | DeleteObject | PatchStatus | EmitEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one action: done, conflict (the world moved) or failed, with the server's words."""
+
+    action: Action
+    result: str  # done | exists | conflict | failed
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CycleReport:
+    """One cycle's outcome, for status, metrics and logs."""
+
+    id: str
+    started_at: float
+    gather_seconds: float
+    plan_seconds: float
+    apply_seconds: float
+    outcomes: tuple[Outcome, ...]

@@ -1,0 +1,111 @@
+"""What is true on the cluster, as one frozen value; gathered by `facts`, read by everyone else.
+
+Quantities are already numbers: CPU in milli-cores, memory in bytes, the rest in units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Amounts of what a pod can request of a node."""
+
+    gpus: int = 0
+    cpu_milli: int = 0
+    memory_bytes: int = 0
+    ephemeral_bytes: int = 0
+    pods: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A node taint."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """One node."""
+
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    taints: tuple[Taint, ...]
+    unschedulable: bool
+    ready: bool
+    not_ready_since: float | None  # Unix seconds; None while ready
+    deleting: bool
+    allocatable: Room
+    gpu_resource: str | None  # "nvidia.com/gpu", "amd.com/gpu"; None: no GPUs
+    gpu_label: str | None  # the product label's value, as written on the node
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """One pod, ours or foreign; `node` is where it is bound or, before that, pinned."""
+
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    node: str | None
+    bound: bool
+    phase: str  # Pending | Running | Succeeded | Failed | Unknown
+    reason: str  # status.reason, or a container's waiting reason
+    ready: bool
+    deleting: bool
+    requests: Room
+    created_at: float  # Unix seconds
+    owner_uid: str | None
+    ip: str | None = None
+
+    @property
+    def terminal(self) -> bool:
+        """True when the pod holds nothing any more."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceFacts:
+    """One custom resource, as the API server has it."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    deleting: bool
+    annotations: Mapping[str, str]
+    document: Document
+
+    @property
+    def key(self) -> str:
+        """The planner's opaque name for it."""
+        return f"{self.kind}/{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFacts:
+    """Everything one cycle looks at."""
+
+    now: float  # Unix seconds
+    nodes: tuple[NodeFacts, ...]
+    pods: tuple[PodFacts, ...]
+    resources: tuple[ResourceFacts, ...]
+    fleet: Document | None = None
+    # Objects of ours other than pods, whole, by (kind, namespace, name).
+    owned: Mapping[tuple[str, str, str], Document] = field(default_factory=dict)
+    priority_classes: Mapping[str, int] = field(default_factory=dict)
+    # Data of ConfigMaps that resources refer to, by (namespace, name); absent = not found.
+    config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)

@@ -1,0 +1,186 @@
+"""Reads a routing document, or says in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from motley_planner.dispatch.routing import (
+    ESTIMATORS,
+    Policy,
+    Replica,
+    RequestClass,
+    ResourceRef,
+    RoutingTable,
+    Stage,
+)
+from motley_planner.errors import PlannerError
+
+SHARE_TOLERANCE = 1e-3  # a solver's rounding, not a mistake: shares are normalised after the check
+
+
+class RoutingError(PlannerError):
+    """A routing document that no gateway may run: `field` says where, `rule` what it breaks."""
+
+    def __init__(self, field: str, rule: str) -> None:
+        super().__init__(f"{field}: {rule}")
+        self.field, self.rule = field, rule
+
+
+def parse_routing(document: object) -> RoutingTable:
+    """The routing table a decoded `routing.json` describes.
+
+    Unknown fields are ignored, so that an older gateway reads a newer operator's file of the
+    same version.
+
+    Raises: RoutingError naming the first field that is missing, mistyped or contradictory.
+    """
+    root = _mapping(document, "routing")
+    if root.get("version") != 1:
+        raise RoutingError("version", f"must be 1, is {root.get('version')!r}")
+    resource = _mapping(root.get("resource"), "resource")
+    names = tuple(
+        _text(name, f"served_model_names[{i}]")
+        for i, name in enumerate(_items(root.get("served_model_names"), "served_model_names", 1))
+    )
+    classes = tuple(
+        _class(item, f"classes[{i}]")
+        for i, item in enumerate(_items(root.get("classes"), "classes", 1))
+    )
+    class_names = _unique([each.name for each in classes], "classes")
+    stages = tuple(
+        _stage(item, f"stages[{i}]", class_names)
+        for i, item in enumerate(_items(root.get("stages"), "stages", 1))
+    )
+    _unique([stage.name for stage in stages], "stages")
+    return RoutingTable(
+        plan_hash=_text(root.get("plan_hash"), "plan_hash"),
+        resource=ResourceRef(
+            kind=_text(resource.get("kind"), "resource.kind"),
+            namespace=_text(resource.get("namespace"), "resource.namespace"),
+            name=_text(resource.get("name"), "resource.name"),
+        ),
+        served_model_names=names,
+        classes=classes,
+        stages=stages,
+        policies=_policies(root.get("policies", []), stages),
+        estimator=_estimator(root.get("estimator")),
+    )
+
+
+def _class(value: object, at: str) -> RequestClass:
+    item = _mapping(value, at)
+    return RequestClass(
+        name=_text(item.get("name"), f"{at}.name"),
+        prompt_tokens=_number(item.get("prompt_tokens"), f"{at}.prompt_tokens"),
+        output_tokens=_number(item.get("output_tokens"), f"{at}.output_tokens"),
+    )
+
+
+def _stage(value: object, at: str, classes: frozenset[str]) -> Stage:
+    item = _mapping(value, at)
+    replicas = tuple(
+        _replica(entry, f"{at}.replicas[{i}]", classes)
+        for i, entry in enumerate(_items(item.get("replicas"), f"{at}.replicas"))
+    )
+    _unique([replica.name for replica in replicas], f"{at}.replicas")
+    return Stage(
+        name=_text(item.get("name"), f"{at}.name"),
+        model=_text(item.get("model"), f"{at}.model"),
+        replicas=replicas,
+    )
+
+
+def _replica(value: object, at: str, classes: frozenset[str]) -> Replica:
+    item = _mapping(value, at)
+    url = _text(item.get("url"), f"{at}.url").rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise RoutingError(f"{at}.url", f"must be an http(s) URL, is {url!r}")
+    rates = _by_class(item.get("rates", {}), f"{at}.rates", classes)
+    capacity = _by_class(item.get("capacity", {}), f"{at}.capacity", classes)
+    for name, rate in rates.items():
+        if rate > 0 and capacity.get(name, 0.0) <= 0:
+            raise RoutingError(f"{at}.rates.{name}", "a planned rate needs a capacity above 0")
+    admissible = {name: amount for name, amount in capacity.items() if amount > 0}
+    return Replica(_text(item.get("name"), f"{at}.name"), url, rates, admissible)
+
+
+def _by_class(value: object, at: str, classes: frozenset[str]) -> dict[str, float]:
+    amounts = {name: _number(each, f"{at}.{name}") for name, each in _mapping(value, at).items()}
+    for name in amounts:
+        if name not in classes:
+            raise RoutingError(f"{at}.{name}", "names a class that is not in classes")
+    return amounts
+
+
+def _policies(value: object, stages: tuple[Stage, ...]) -> tuple[Policy, ...]:
+    raw = _items(value, "policies", 1 if len(stages) > 1 else 0)
+    found = [_policy(item, f"policies[{i}]", stages) for i, item in enumerate(raw)]
+    _unique([policy.id for policy in found], "policies")
+    total = math.fsum(policy.share for policy in found)
+    if found and abs(total - 1.0) > SHARE_TOLERANCE:
+        raise RoutingError("policies", f"shares must sum to 1, sum to {total:g}")
+    return tuple(Policy(each.id, each.share / total, each.thresholds) for each in found)
+
+
+def _policy(value: object, at: str, stages: tuple[Stage, ...]) -> Policy:
+    item = _mapping(value, at)
+    given = _mapping(item.get("thresholds", {}), f"{at}.thresholds")
+    thresholds = {name: _number(each, f"{at}.thresholds.{name}") for name, each in given.items()}
+    names = {stage.name for stage in stages}
+    for name in thresholds:
+        if name not in names:
+            raise RoutingError(f"{at}.thresholds.{name}", "names a stage that is not in stages")
+    for stage in stages[:-1]:
+        if stage.name not in thresholds:
+            raise RoutingError(f"{at}.thresholds", f"lacks the threshold of stage {stage.name!r}")
+    return Policy(
+        _text(item.get("id"), f"{at}.id"), _number(item.get("share"), f"{at}.share"), thresholds
+    )
+
+
+def _estimator(value: object) -> str:
+    if value is None:
+        return ESTIMATORS[0]
+    kind = _text(_mapping(value, "estimator").get("type"), "estimator.type")
+    if kind not in ESTIMATORS:
+        raise RoutingError("estimator.type", f"must be one of {', '.join(ESTIMATORS)}, is {kind!r}")
+    return kind
+
+
+def _mapping(value: object, at: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RoutingError(at, "must be an object")
+    return value
+
+
+def _items(value: object, at: str, least: int = 0) -> Sequence[Any]:
+    if not isinstance(value, list) or len(value) < least:
+        raise RoutingError(at, f"must be a list of at least {least}" if least else "must be a list")
+    return value
+
+
+def _text(value: object, at: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise RoutingError(at, "must be a non-empty string")
+    return value
+
+
+def _number(value: object, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RoutingError(at, "must be a number")
+    if not math.isfinite(value) or value < 0:
+        raise RoutingError(at, f"must be finite and not negative, is {value!r}")
+    return float(value)
+
+
+def _unique(names: Sequence[str], at: str) -> frozenset[str]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise RoutingError(at, f"name {name!r} appears twice")
+        seen.add(name)
+    return frozenset(seen)

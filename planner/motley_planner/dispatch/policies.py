@@ -1,0 +1,54 @@
+"""The policy mixture and the decision to escalate.
+
+A plan says "0.7 of requests follow p17, 0.3 follow p18". Coin flips would meet that only on
+average; the sequence here stays within one request of it at every prefix, for any number of
+policies. It is Tijdeman's solution of the chairman assignment problem: after t requests policy j
+is owed x_j = t * share_j - count_j; among those owed at least 1/(2n-2) the one that would
+first be owed 1 - 1/(2n-2) goes next. Then |t * share_j - count_j| <= 1 - 1/(2n-2) always.
+
+Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 (1980).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from motley_planner.dispatch.routing import Policy
+
+_ROUNDING = 1e-9  # keeps an owed share that is exactly at the bound eligible in floating point
+
+
+class PolicyMixer:
+    """Draws policies in exactly the plan's proportions."""
+
+    __slots__ = ("_bound", "_owed", "_policies")
+
+    def __init__(self, policies: Sequence[Policy], phase: int = 0) -> None:
+        """A mixer that starts `phase` draws into its sequence, so that gateways differ."""
+        self._policies = tuple(policy for policy in policies if policy.share > 0)
+        self._owed = [0.0] * len(self._policies)
+        self._bound = 1.0 / (2 * len(self._policies) - 2) if len(self._policies) > 1 else 0.0
+        for _ in range(phase if len(self._policies) > 1 else 0):
+            self.draw()
+
+    def draw(self) -> Policy | None:
+        """The next request's policy; None where the table has none."""
+        if len(self._policies) < 2:
+            return self._policies[0] if self._policies else None
+        owed, best, best_deadline = self._owed, -1, float("inf")
+        for index, policy in enumerate(self._policies):
+            owed[index] += policy.share
+            if owed[index] >= self._bound - _ROUNDING:
+                deadline = (1.0 - self._bound - owed[index]) / policy.share
+                if deadline < best_deadline:
+                    best, best_deadline = index, deadline
+        owed[best] -= 1.0
+        return self._policies[best]
+
+
+def accepts(score: float | None, threshold: float) -> bool:
+    """Whether a stage's answer is returned: score >= threshold.
+
+    An answer that could not be scored is never accepted: the quality floor comes first.
+    """
+    return score is not None and score >= threshold

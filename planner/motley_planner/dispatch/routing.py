@@ -1,0 +1,120 @@
+"""The routing table: what a plan tells a gateway, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ESTIMATORS = ("LogProb",)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestClass:
+    """One class of requests that a gateway can tell apart on arrival."""
+
+    name: str
+    prompt_tokens: float
+    output_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One running copy of a stage's model.
+
+    `rates` are planned requests/s by class; `capacity` is the requests/s the replica could serve
+    if it did only that class. A class absent from `capacity` is not admissible here.
+    """
+
+    name: str
+    url: str
+    rates: Mapping[str, float]
+    capacity: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One model of a cascade with its replicas; a pool has the single stage `main`."""
+
+    name: str
+    model: str
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One threshold vector and the share of requests that follow it."""
+
+    id: str
+    share: float
+    thresholds: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRef:
+    """The custom resource a table belongs to."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Everything one gateway needs to run one plan."""
+
+    plan_hash: str
+    resource: ResourceRef
+    served_model_names: tuple[str, ...]
+    classes: tuple[RequestClass, ...]
+    stages: tuple[Stage, ...]
+    policies: tuple[Policy, ...]
+    estimator: str = "LogProb"
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether an answer of the first stage can be escalated."""
+        return len(self.stages) > 1
+
+
+def routing_document(table: RoutingTable) -> dict[str, Any]:
+    """The table as the JSON document of `routing.json`; `parse_routing` is its inverse."""
+    return {
+        "version": 1,
+        "plan_hash": table.plan_hash,
+        "resource": {
+            "kind": table.resource.kind,
+            "namespace": table.resource.namespace,
+            "name": table.resource.name,
+        },
+        "served_model_names": list(table.served_model_names),
+        "classes": [
+            {
+                "name": each.name,
+                "prompt_tokens": each.prompt_tokens,
+                "output_tokens": each.output_tokens,
+            }
+            for each in table.classes
+        ],
+        "stages": [
+            {
+                "name": stage.name,
+                "model": stage.model,
+                "replicas": [
+                    {
+                        "name": replica.name,
+                        "url": replica.url,
+                        "rates": dict(replica.rates),
+                        "capacity": dict(replica.capacity),
+                    }
+                    for replica in stage.replicas
+                ],
+            }
+            for stage in table.stages
+        ],
+        "policies": [
+            {"id": policy.id, "share": policy.share, "thresholds": dict(policy.thresholds)}
+            for policy in table.policies
+        ],
+        "estimator": {"type": table.estimator},
+    }
