@@ -1,0 +1,144 @@
+"""How this operator runs: one frozen value from flags and the environment.
+
+Every flag `--some-thing` has the environment variable `MOTLEY_SOME_THING`; a flag given on the
+command line wins. Nothing here belongs to a resource: what a person wants of a resource is in its
+spec, what an admin wants of the fleet is in the Fleet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GATEWAY_IMAGE = "ghcr.io/motley-dev/motley:0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the composition root hands to every room; times in seconds."""
+
+    namespaces: tuple[str, ...] = ()  # resources of these only; empty: all
+    resource_class: str = ""  # resources whose annotation motley.dev/class equals this
+    kubeconfig: str | None = None  # None: $KUBECONFIG, ~/.kube/config, then in-cluster
+    context: str | None = None
+    field_manager: str = "motley"
+    status_field_manager: str = "motley-status"
+    gateway_image: str = GATEWAY_IMAGE
+    idle_window_s: float = 0.15  # the cycle waits until nothing has happened for this long ...
+    max_wait_s: float = 1.0  # ... but never longer than this after the first wake-up
+    resync_s: float = 60.0  # a cycle at least this often, to catch what no event told
+    node_loss_seconds: float = 0.0  # after the node controller has set Ready != True
+    time_limit_s: float = 1.5  # of one solve; the incumbent at the limit is a valid plan
+    relative_gap: float = 1e-3
+    stuck_after_s: float = 120.0  # a cycle that takes longer fails the liveness probe
+    stale_after_s: float = 30.0  # no decision on a view that could not be refreshed for so long
+    create_concurrency: int = 16
+    metrics_port: int = 9090  # 0: no metrics
+    health_port: int = 8081  # 0: no liveness endpoint
+    log_format: str = "json"  # json | text
+    log_level: str = "info"
+    once: bool = False  # one cycle, then the end
+
+    @property
+    def clusterwide(self) -> bool:
+        """True when resources of every namespace are planned."""
+        return not self.namespaces
+
+
+_HELP = {
+    "namespace": "plan resources of this namespace only (repeat for several; default: all)",
+    "resource-class": "plan only resources annotated motley.dev/class=CLASS (default: those without)",
+    "kubeconfig": "path of a kubeconfig (default: $KUBECONFIG, ~/.kube/config, then in-cluster)",
+    "context": "context of the kubeconfig (default: its current one)",
+    "gateway-image": "image of the gateway pods",
+    "idle-window": "seconds without events before a cycle starts",
+    "max-wait": "the longest a cycle waits for quiet, in seconds",
+    "resync": "seconds between cycles when nothing happens",
+    "node-loss-seconds": "seconds a node may be not ready before it counts as lost",
+    "time-limit": "seconds one solve may take",
+    "metrics-port": "port of Prometheus metrics, 0 for none",
+    "health-port": "port of the liveness probe (/healthz), 0 for none",
+    "log-format": "json or text",
+    "log-level": "debug, info, warning or error",
+    "once": "run one cycle, wait until it is applied, and end",
+}
+# flag -> (field, type)
+_FLAGS: tuple[tuple[str, str, type], ...] = (
+    ("resource-class", "resource_class", str),
+    ("kubeconfig", "kubeconfig", str),
+    ("context", "context", str),
+    ("gateway-image", "gateway_image", str),
+    ("idle-window", "idle_window_s", float),
+    ("max-wait", "max_wait_s", float),
+    ("resync", "resync_s", float),
+    ("node-loss-seconds", "node_loss_seconds", float),
+    ("time-limit", "time_limit_s", float),
+    ("metrics-port", "metrics_port", int),
+    ("health-port", "health_port", int),
+    ("log-format", "log_format", str),
+    ("log-level", "log_level", str),
+)
+_CHOICES = {"log-format": ("json", "text"), "log-level": ("debug", "info", "warning", "error")}
+_ALIASES = {"resource-class": ("--class",)}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declare the operator's flags; a flag that is not given leaves no trace in the namespace."""
+    parser.add_argument(
+        "-n",
+        "--namespace",
+        dest="namespaces",
+        action="append",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help=_HELP["namespace"],
+    )
+    for flag, name, kind in _FLAGS:
+        parser.add_argument(
+            f"--{flag}",
+            *_ALIASES.get(flag, ()),
+            dest=name,
+            type=kind,
+            choices=_CHOICES.get(flag),
+            default=argparse.SUPPRESS,
+            help=_HELP[flag],
+        )
+    parser.add_argument(
+        "--once", action="store_true", default=argparse.SUPPRESS, help=_HELP["once"]
+    )
+
+
+def from_args(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """Settings of a command line; what is not given there comes from MOTLEY_* variables.
+
+    Raises: ValueError where a variable is not of its flag's type or range.
+    """
+    values: dict[str, Any] = {}
+    for flag, name, kind in _FLAGS:
+        variable = "MOTLEY_" + flag.upper().replace("-", "_")
+        if name in args:
+            values[name] = getattr(args, name)
+        elif environ.get(variable):
+            values[name] = _read(variable, environ[variable], kind, _CHOICES.get(flag))
+    if "namespaces" in args:
+        values["namespaces"] = tuple(dict.fromkeys(args.namespaces))
+    elif environ.get("MOTLEY_NAMESPACE"):
+        names = environ["MOTLEY_NAMESPACE"].split(",")
+        values["namespaces"] = tuple(dict.fromkeys(n.strip() for n in names if n.strip()))
+    values["once"] = bool(getattr(args, "once", False))
+    for name, value in values.items():
+        if isinstance(value, int | float) and value < 0:
+            raise ValueError(f"{name}: {value} is negative; give zero or more")
+    return Settings(**values)
+
+
+def _read(variable: str, text: str, kind: type, choices: tuple[str, ...] | None) -> Any:
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise ValueError(f"{variable}: {text!r} is not a {kind.__name__}") from error
+    if choices and value not in choices:
+        raise ValueError(f"{variable}: {text!r} is not one of {', '.join(choices)}")
+    return value
