@@ -1,0 +1,48 @@
+# Motley's front door: `make` lists what there is. Every target makes what it needs and can be
+# repeated; `make clean` takes it all away again.
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit check crds bench venv binaries clean
+
+PY := .venv/bin/python
+
+help:  ## this list
+	@echo "Motley: one plan for every model on every GPU of a cluster."
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "First run: about 1 minute for the Python packages, then (demo, test) about 5 minutes to"
+	@echo "build etcd, Kubernetes and kwok from source, once. Both are kept; \`make clean\` says where."
+
+demo: venv binaries  ## a real control plane, examples applied, a node lost: under 2 minutes
+	@$(PY) -m e2e.demo $(DEMO)
+
+test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
+	@$(PY) -m pytest tests $(PYTEST)
+
+unit: venv  ## the tests that need no control plane
+	@$(PY) -m pytest tests -m "not e2e" $(PYTEST)
+
+check: venv  ## ruff, mypy, import contracts, goldens of CRDs and chart, links of the docs
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) -m pytest -q tests/chart tests/test_docs.py tests/test_layout.py
+
+crds: venv  ## writes crds/ anew from operator/motley_operator/api
+	@$(PY) -m motley_operator.cli.main crds --write crds
+
+bench: venv  ## the benchmarks of tests/bench
+	@$(PY) -m pytest tests/bench -m "slow or not slow" $(PYTEST)
+
+venv:  ## the virtual environment .venv with all that development needs
+	@sh .ci/venv
+
+binaries: venv  ## the local control plane's programs (skipped with MOTLEY_KUBECONFIG)
+	@test -n "$$MOTLEY_KUBECONFIG" || $(PY) -m e2e.cluster build
+
+clean:  ## removes .venv and caches of this checkout, and says what lies outside it
+	@sh .ci/clean
