@@ -1,0 +1,135 @@
+"""From a snapshot to the one table of the fleet.
+
+Theory of operation. Each stage of each resource is a model of its own in the table
+("<key>/<stage>"), so a replica serves one resource. First all columns are listed, those of running
+replicas included; then demand and limits are written over them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from motley_planner.candidates import (
+    candidate_for_unit,
+    rollout_candidates,
+    stage_candidates,
+    trainer_candidates,
+)
+from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.hardware import Catalog, Node
+from motley_planner.domain.snapshot import PodNeed, Snapshot
+from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
+from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.demands import add_job_demand, add_service_demand
+from motley_planner.planning.limits import add_limits, freeze
+
+LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
+
+
+def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly]:
+    """The fleet table of a snapshot, and what is needed to read its solution back."""
+    assembly = Assembly()
+    _add_candidates(assembly, snapshot, catalog)
+    _add_running(assembly, snapshot, catalog)
+    for service in snapshot.services:
+        add_service_demand(assembly, service)
+    for job in snapshot.jobs:
+        add_job_demand(assembly, job)
+    for demand in (*snapshot.services, *snapshot.jobs):
+        add_limits(assembly, demand)
+    for key in sorted(snapshot.frozen):
+        freeze(assembly, key)
+    return _table(assembly, snapshot), assembly
+
+
+def node_room_gpus(node: Node, need: PodNeed) -> int:
+    """GPUs of a node that engine pods can use: the least of GPUs, CPU, memory and pod count.
+
+    min(gpus, cpu / cpu per GPU, memory / memory per GPU, pods): a replica of q GPUs takes q times
+    the host resources of one and a single pod, so this is exact but for the pod count, which it
+    counts once for each GPU.
+    """
+    room = (
+        node.gpus,
+        node.cpu_milli // max(1, need.cpu_milli_per_gpu),
+        node.memory_bytes // max(1, need.memory_bytes_per_gpu),
+        node.pods,
+    )
+    return max(0, min(room))
+
+
+def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
+    classes = tuple(dict.fromkeys(node.node_class for node in snapshot.nodes))
+    for service in snapshot.services:
+        allowed = [c for c in classes if service.key not in c.excluded_for]
+        for stage in service.stages:
+            found, refusals = stage_candidates(
+                stage,
+                service.classes,
+                service.slo,
+                allowed,
+                catalog,
+                headroom=service.headroom,
+                key=service.key,
+            )
+            assembly.add(found)
+            assembly.refuse(service.key, refusals)
+    for job in snapshot.jobs:
+        allowed = [c for c in classes if job.key not in c.excluded_for]
+        for lister in (rollout_candidates, trainer_candidates):
+            found, refusals = lister(job, allowed, catalog)
+            assembly.add(found)
+            assembly.refuse(job.key, refusals)
+
+
+def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
+    """Running units as replicas of columns; a pruned column comes back, a forbidden one does not."""
+    nodes = {n.name: n.node_class for n in snapshot.nodes}
+    demands: dict[str, ServingDemand | RlDemand] = {d.key: d for d in snapshot.services}
+    demands |= {d.key: d for d in snapshot.jobs}
+    for unit in snapshot.running:
+        demand = demands.get(unit.key)
+        classes = {nodes[name] for name in unit.nodes if name in nodes}
+        whole = len(classes) == 1 and all(name in nodes for name in unit.nodes)
+        candidate = None
+        if demand is not None and whole:
+            candidate = candidate_for_unit(unit, demand, classes.pop(), catalog)
+        if candidate is None:
+            assembly.not_allowed.add(unit.id)
+            continue
+        assembly.add((candidate,))
+        assembly.replicas.append(RunningReplica(unit.id, candidate.id, unit.nodes))
+
+
+def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
+    held: Counter[str] = Counter()
+    for replica in assembly.replicas:
+        for node in replica.nodes:
+            held[node] += assembly.candidates[replica.column].tensor_parallel
+    need, move = snapshot.pod_need, snapshot.move_price
+    nodes = tuple(
+        TableNode(
+            name=node.name,
+            gpu=node.node_class.gpu,
+            zone=node.node_class.id,
+            gpus=max(node_room_gpus(node, need), held[node.name]),
+        )
+        for node in snapshot.nodes
+    )
+    prices = [node.node_class.price_usd_per_gpu_hour for node in snapshot.nodes] or [0.0]
+    price = max(sum(prices) / len(prices), LEAST_MOVE_PRICE_USD_PER_GPU_HOUR)
+    return FleetTable(
+        classes=tuple(assembly.classes),
+        columns=tuple(assembly.columns.values()),
+        cascades=tuple(assembly.cascades),
+        objective="goodput",
+        budget_usd_per_hour=snapshot.budget_usd_per_hour,
+        side_rows=tuple(assembly.side_rows),
+        previous=Previous(nodes=nodes, replicas=tuple(assembly.replicas)),
+        cordoned_nodes=frozenset(n.name for n in snapshot.nodes if n.cordoned),
+        penalty_per_started_gpu=price * move.reload_hours / move.horizon_hours,
+        penalty_per_stopped_gpu=price * move.lost_work_hours / move.horizon_hours,
+        penalty_in_price=True,
+        time_limit_s=snapshot.time_limit_s,
+        relative_gap=snapshot.relative_gap,
+    )

@@ -1,0 +1,70 @@
+"""What `assemble` builds up: the table's parts, and what reading a solution back needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from motley_planner.candidates import Candidate
+from motley_planner.domain.plan import Refusal
+from motley_planner.domain.table import (
+    CascadeDemand,
+    Column,
+    Fragment,
+    RequestClass,
+    RunningReplica,
+    SideRow,
+)
+
+
+@dataclass(slots=True)
+class Assembly:
+    """The parts of a table while they are gathered."""
+
+    candidates: dict[str, Candidate] = field(default_factory=dict)  # by column id
+    columns: dict[str, Column] = field(default_factory=dict)
+    classes: list[RequestClass] = field(default_factory=list)
+    cascades: list[CascadeDemand] = field(default_factory=list)
+    side_rows: list[SideRow] = field(default_factory=list)
+    refusals: dict[str, list[Refusal]] = field(default_factory=dict)
+    replicas: list[RunningReplica] = field(default_factory=list)
+    not_allowed: set[str] = field(default_factory=set)  # running units that may not go on
+    job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
+
+    def refuse(self, key: str, refusals: Iterable[Refusal]) -> None:
+        """Note why a resource cannot be planned (in full)."""
+        self.refusals.setdefault(key, []).extend(refusals)
+
+    def of(self, key: str, stage: str | None = None) -> tuple[Candidate, ...]:
+        """The candidates of a resource, or of one stage of it."""
+        return tuple(
+            c
+            for c in self.candidates.values()
+            if c.key == key and (stage is None or c.stage == stage)
+        )
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """Make a column of each candidate that is not one already."""
+        for candidate in candidates:
+            if candidate.id in self.columns:
+                continue
+            self.candidates[candidate.id] = candidate
+            self.columns[candidate.id] = _column(candidate)
+
+
+def class_id(key: str, stage: str, name: str) -> str:
+    """The table's name of a resource's workload class at one stage."""
+    return f"{key}/{stage}/{name}"
+
+
+def _column(candidate: Candidate) -> Column:
+    key, stage = candidate.key, candidate.stage
+    fragment = Fragment(candidate.gpu, candidate.tensor_parallel)
+    return Column(
+        id=candidate.id,
+        model=f"{key}/{stage}",
+        zone=candidate.node_class.id,
+        fragments=(fragment,) * candidate.fragments,
+        requests_per_second={class_id(key, stage, n): r for n, r in candidate.capacity.items()},
+        price_usd_per_hour=candidate.price_usd_per_hour,
+    )

@@ -1,0 +1,114 @@
+"""Classes and cascades of the table: what each resource asks for.
+
+A pool's classes carry demand. A cascade's classes carry none; its policies load them. An RL job is
+a cascade of one policy that takes one step from the rollout replicas and one from its only trainer
+gang, so generation and training balance in the same rows.
+
+Priorities: within one priority of people's, services come before jobs, and throughput beyond the
+asked demand comes after everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass
+from motley_planner.planning.assembly import Assembly, class_id
+
+EXTRA_SUFFIX = "+extra"  # demand beyond what was asked, of a pool that maximizes throughput
+EXTRA_DEMAND_FACTOR = 9.0  # large enough that a budget, not this number, ends such a pool
+LOWEST_PRIORITY = -(10**9)
+
+
+def class_rates(service: ServingDemand) -> dict[str, float]:
+    """Requests/s by class name: the resource's rate split by the classes' weights."""
+    total = sum(c.weight for c in service.classes) or 1
+    return {c.name: service.requests_per_second * c.weight / total for c in service.classes}
+
+
+def add_service_demand(assembly: Assembly, service: ServingDemand) -> None:
+    """Classes (and policies) of a pool or cascade whose every stage has a column; else nothing."""
+    if not all(assembly.of(service.key, stage.name) for stage in service.stages):
+        return
+    rates = class_rates(service)
+    weight = 1.0 / max(
+        service.requests_per_second, 1e-9
+    )  # a resource counts once, whatever its rate
+    for stage in service.stages:
+        for name, rate in rates.items():
+            assembly.classes.append(
+                RequestClass(
+                    name=class_id(service.key, stage.name, name),
+                    model=f"{service.key}/{stage.name}",
+                    requests_per_second=0.0 if service.policies else rate,
+                    priority=2 * service.priority + 1,
+                    weight=weight,
+                )
+            )
+    if service.policies:
+        assembly.cascades.append(_cascade(service, weight))
+    elif service.maximize_throughput:
+        _add_extra(assembly, service, weight)
+
+
+def _cascade(service: ServingDemand, weight: float) -> CascadeDemand:
+    total = sum(c.weight for c in service.classes) or 1
+    policies = []
+    for policy in service.policies:
+        load = {
+            class_id(service.key, stage.name, c.name): visits * c.weight / total
+            for stage in service.stages
+            if (visits := policy.visits.get(stage.name, 0.0)) > 0
+            for c in service.classes
+        }
+        policies.append(CascadePolicy(policy.id, policy.quality, load))
+    return CascadeDemand(
+        name=service.key,
+        requests_per_second=service.requests_per_second,
+        quality_floor=service.quality_floor,
+        policies=tuple(policies),
+        priority=2 * service.priority + 1,
+        weight=weight,
+    )
+
+
+def _add_extra(assembly: Assembly, service: ServingDemand, weight: float) -> None:
+    """Demand of the lowest priority that soaks up what budget and fleet leave."""
+    stage = service.stages[0].name
+    model = f"{service.key}/{stage}"
+    for name, rate in class_rates(service).items():
+        base = class_id(service.key, stage, name)
+        extra = base + EXTRA_SUFFIX
+        assembly.classes.append(
+            RequestClass(extra, model, rate * EXTRA_DEMAND_FACTOR, LOWEST_PRIORITY, weight)
+        )
+        for column in assembly.columns.values():
+            capacity = column.requests_per_second.get(base)
+            if column.model == model and capacity:
+                both = {**column.requests_per_second, extra: capacity}
+                assembly.columns[column.id] = replace(column, requests_per_second=both)
+
+
+def add_job_demand(assembly: Assembly, job: RlDemand) -> None:
+    """An RL job's classes and its one-policy cascade, in training steps/s."""
+    trainers = assembly.of(job.key, "trainer")
+    if not trainers or not assembly.of(job.key, "rollout"):
+        return
+    target = job.target_steps_per_second or max(c.capacity["trainer"] for c in trainers)
+    assembly.job_targets[job.key] = target
+    names = [class_id(job.key, stage, stage) for stage in ("rollout", "trainer")]
+    for name, stage in zip(names, ("rollout", "trainer"), strict=True):
+        model = f"{job.key}/{stage}"
+        assembly.classes.append(RequestClass(name, model, 0.0, priority=2 * job.priority))
+    step = CascadePolicy(id="step", quality=1.0, load=dict.fromkeys(names, 1.0))
+    assembly.cascades.append(
+        CascadeDemand(
+            name=job.key,
+            requests_per_second=target,
+            quality_floor=0.0,
+            policies=(step,),
+            priority=2 * job.priority,
+            weight=1.0 / target,
+        )
+    )

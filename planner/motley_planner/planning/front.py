@@ -1,0 +1,76 @@
+"""plan(snapshot) -> Plan: assemble, solve, read back."""
+
+from __future__ import annotations
+
+from motley_planner.catalog import load_catalog
+from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.plan import Move, Plan, PlannedReplica
+from motley_planner.domain.snapshot import Snapshot
+from motley_planner.formulations.fleet import solve_table
+from motley_planner.planning.assemble import assemble
+from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.naming import name_replicas
+from motley_planner.planning.slices import slice_of
+
+
+def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool = True) -> Plan:
+    """The best plan found for the whole fleet, with its bound, gap and moves.
+
+    Never raises for demand that cannot be met: refusals in the slices say what is missing. With no
+    solution in time every slice is empty and says SolverTimeLimit; the caller keeps what runs.
+
+    Raises: CatalogError if a data file is wrong; SnapshotError if the snapshot contradicts itself.
+    """
+    catalog = catalog or load_catalog()
+    table, assembly = assemble(snapshot, catalog)
+    solution = solve_table(table, use_worker=use_worker)
+    named = name_replicas(solution, assembly, snapshot)
+    demands: tuple[ServingDemand | RlDemand, ...] = (*snapshot.services, *snapshot.jobs)
+    slices = tuple(
+        slice_of(demand, named.get(demand.key, []), solution, assembly, snapshot)
+        for demand in demands
+    )
+    replicas = [replica for part in slices for replica in part.replicas]
+    return Plan(
+        status=solution.status,
+        slices=slices,
+        levels=solution.levels,
+        objective=solution.objective,
+        bound=solution.bound,
+        gap=solution.gap,
+        solve_seconds=solution.solve_seconds,
+        price_usd_per_hour=sum(part.price_usd_per_hour for part in slices),
+        moves=_moves(snapshot, assembly, named),
+        kept=sum(replica.kept is not None for replica in replicas),
+        nodes=len(snapshot.nodes),
+        gpus=sum(node.gpus for node in snapshot.nodes),
+        gpus_used=sum(replica.gpus for replica in replicas),
+    )
+
+
+def _moves(
+    snapshot: Snapshot, assembly: Assembly, named: dict[str, list[PlannedReplica]]
+) -> tuple[Move, ...]:
+    """What starts and what stops, each with its reason; a resource's starts explain its stops."""
+    kept = {r.kept for replicas in named.values() for r in replicas if r.kept is not None}
+    keys = {d.key for d in (*snapshot.services, *snapshot.jobs)}
+    ran = {unit.key for unit in snapshot.running}
+    moves = []
+    for unit in snapshot.running:
+        if unit.id in kept:
+            continue
+        reason = "NotNeeded"
+        if unit.key not in keys:
+            reason = "ResourceGone"
+        elif unit.id in assembly.not_allowed:
+            reason = "NoLongerAllowed"
+        elif any(r.kept is None and r.stage == unit.stage for r in named.get(unit.key, [])):
+            reason = "Saves"
+        moves.append(Move(unit.key, unit.id.rpartition("/")[2], "stop", unit.nodes, reason))
+    for key, replicas in named.items():
+        for replica in replicas:
+            if replica.kept is None:
+                reason = "Grows" if key in ran else "New"
+                moves.append(Move(key, replica.name, "start", replica.nodes, reason))
+    return tuple(moves)

@@ -1,0 +1,156 @@
+"""From a solution to slices: one resource's replicas, groups, routing, promises and hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.plan import (
+    Group,
+    PlannedReplica,
+    PolicyChoice,
+    Promise,
+    Slice,
+)
+from motley_planner.domain.snapshot import Snapshot
+from motley_planner.domain.solution import Solution
+from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.demands import class_rates
+from motley_planner.planning.refusals import refusals_of
+
+HASHED_DIGITS = 4  # rates are hashed to four figures: noise of the solver is no new plan
+LEAST_SHARE = 1e-6  # policies below it are noise of the solver
+PREDICTION_BAND = 0.25  # datasets section 3.3: 79 % of measured TPOT rows within +-25 %
+
+
+def slice_of(
+    demand: ServingDemand | RlDemand,
+    replicas: Sequence[PlannedReplica],
+    solution: Solution,
+    assembly: Assembly,
+    snapshot: Snapshot,
+) -> Slice:
+    """One resource's part of the plan."""
+    policies = _policies(demand, solution)
+    served, asked = _served(demand, solution)
+    job = isinstance(demand, RlDemand)
+    target = assembly.job_targets.get(demand.key, 0.0)
+    steps = sum(replica.rates.get("trainer", 0.0) for replica in replicas)
+    return Slice(
+        key=demand.key,
+        hash=_hash(replicas, policies),
+        replicas=tuple(replicas),
+        groups=_groups(replicas, snapshot),
+        price_usd_per_hour=sum(r.price_usd_per_hour for r in replicas),
+        requests_per_second=target if job else asked,
+        served_requests_per_second=steps if job else served,
+        policies=policies,
+        expected_quality=_quality(demand, policies),
+        steps_per_hour=steps * 3600.0 if job else None,
+        promises=_promises(demand.key, replicas, assembly),
+        refusals=refusals_of(demand, replicas, solution, assembly),
+        binding=_binding(demand.key, solution),
+    )
+
+
+def _served(demand: ServingDemand | RlDemand, solution: Solution) -> tuple[float, float]:
+    """(requests/s served, requests/s asked) of a pool or cascade."""
+    if isinstance(demand, RlDemand):
+        return 0.0, 0.0
+    asked, missing = demand.requests_per_second, 0.0
+    unserved = solution.unserved or {}
+    if demand.policies:
+        missing = unserved.get(demand.key, 0.0)
+    else:
+        stage = demand.stages[0].name
+        for name in class_rates(demand):
+            missing += unserved.get(f"{demand.key}/{stage}/{name}", 0.0)
+    if solution.status == "no_solution" or not solution.replicas:
+        missing = asked
+    return max(0.0, asked - missing), asked
+
+
+def _policies(demand: ServingDemand | RlDemand, solution: Solution) -> tuple[PolicyChoice, ...]:
+    if isinstance(demand, RlDemand):
+        return ()
+    thresholds = {p.id: p.thresholds for p in demand.policies}
+    chosen = [p for p in solution.policies if p.cascade == demand.key and p.share > LEAST_SHARE]
+    total = sum(p.share for p in chosen) or 1.0
+    return tuple(PolicyChoice(p.id, p.share / total, thresholds[p.id]) for p in chosen)
+
+
+def _quality(demand: ServingDemand | RlDemand, policies: Sequence[PolicyChoice]) -> float | None:
+    if isinstance(demand, RlDemand) or not policies:
+        return None
+    quality = {p.id: p.quality for p in demand.policies}
+    return sum(p.share * quality[p.id] for p in policies)
+
+
+def _groups(replicas: Sequence[PlannedReplica], snapshot: Snapshot) -> tuple[Group, ...]:
+    classes = {node.name: node.node_class for node in snapshot.nodes}
+    groups: dict[tuple[str, ...], list[PlannedReplica]] = {}
+    for replica in replicas:
+        node = classes[replica.nodes[0]]
+        at = (replica.stage, replica.role, replica.column, node.zone, node.capacity_type)
+        groups.setdefault(at, []).append(replica)
+    return tuple(
+        Group(
+            stage=stage,
+            role=role,
+            column=column,
+            model=members[0].model,
+            gpu=members[0].gpu,
+            tensor_parallel=members[0].tensor_parallel,
+            zone=zone,
+            capacity_type=capacity_type,
+            count=len(members),
+            price_usd_per_hour=sum(m.price_usd_per_hour for m in members),
+        )
+        for (stage, role, column, zone, capacity_type), members in sorted(groups.items())
+    )
+
+
+def _promises(
+    key: str, replicas: Sequence[PlannedReplica], assembly: Assembly
+) -> tuple[Promise, ...]:
+    """The slowest predicted TTFT and TPOT of each class over the replicas that take it."""
+    worst: dict[str, float] = {}
+    by_column = {(c.stage, c.column): c for c in assembly.of(key)}
+    for replica in replicas:
+        candidate = by_column[(replica.stage, replica.column)]
+        for name in replica.rates:
+            for what, table in (("ttft_s", candidate.ttft_s), ("tpot_s", candidate.tpot_s)):
+                if name in table:
+                    at = f"{what} {replica.stage} {name}"
+                    worst[at] = max(worst.get(at, 0.0), table[name])
+    return tuple(
+        Promise(what, value, value * (1 - PREDICTION_BAND), value * (1 + PREDICTION_BAND))
+        for what, value in sorted(worst.items())
+    )
+
+
+def _binding(key: str, solution: Solution) -> tuple[str, ...]:
+    return tuple(
+        dict.fromkeys(
+            s.binding for s in solution.shortfalls if s.what.split("|")[0].startswith(key)
+        )
+    )
+
+
+def _hash(replicas: Sequence[PlannedReplica], policies: Sequence[PolicyChoice]) -> str:
+    """Twelve hex digits over what the slice decides; not over prices, gaps or other tenants."""
+
+    def digits(value: float) -> str:
+        return f"{value:.{HASHED_DIGITS}g}"
+
+    decided = {
+        "replicas": [
+            [r.name, list(r.nodes), {n: digits(v) for n, v in sorted(r.rates.items())}]
+            for r in sorted(replicas, key=lambda r: r.name)
+        ],
+        "policies": [[p.id, digits(p.share), dict(p.thresholds)] for p in policies],
+    }
+    text = json.dumps(decided, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
