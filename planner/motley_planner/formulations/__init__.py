@@ -1,0 +1,1 @@
+"""Fleet tables as MILPs, and points of those MILPs as plans."""

@@ -1,0 +1,206 @@
+"""A point of the MILP back into a plan, with clean numbers.
+
+The solver's tolerances are absolute; here counts are rounded, rates made non-negative and shrunk
+until every time row holds, and every level is recomputed from the cleaned point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from motley_planner.domain.solution import (
+    Flow,
+    Level,
+    PolicyShare,
+    Rate,
+    ReplicaCount,
+    Shortfall,
+    Solution,
+)
+from motley_planner.formulations.fleet import Index
+from motley_planner.formulations.placement import kept_replicas, place
+from motley_planner.formulations.shortfalls import find_shortfalls
+from motley_planner.objectives import LevelSpec
+from motley_planner.solver.job import Outcome
+from motley_planner.solver.milp import Floats
+
+NEGLIGIBLE = 1e-12  # share of a class's demand below which a rate is solver noise
+SAME = 1e-9  # relative difference of bound and value that is rounding
+
+
+def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
+    """The plan of an outcome that has a point.
+
+    `status` is optimal where every level is proved within `relative_gap`.
+    """
+    assert outcome.x is not None
+    x = _clean(index, outcome.x)
+    levels = _levels(index, outcome, x)
+    proved = all(lv.gap is not None and lv.gap <= relative_gap for lv in levels)
+    first = next((lv for lv in levels if lv.name != "minimums"), levels[0])
+    kept = kept_replicas(index.inventory, index.packing, x)
+    table = index.table
+    gpus = {c.id: c.gpus for c in table.columns}
+    new = [round(x[v]) for v in index.packing.new]
+    kept_names = {r.id for r in kept}
+    gone = [r for r in index.inventory.survivors if r.id not in kept_names]
+    unserved = _unserved(index, x)
+    return Solution(
+        status="optimal" if proved else "feasible",
+        objective=first.value,
+        bound=first.bound,
+        gap=first.gap,
+        levels=levels,
+        price_usd_per_hour=price_of(index, x),
+        replicas=_replicas(index, x),
+        rates=_rates(index, x),
+        policies=_policies(index, x),
+        flows=_flows(index, x),
+        unserved=unserved,
+        placement=()
+        if table.previous is None
+        else place(table, index.inventory, index.packing, kept, x),
+        started=sum(new),
+        stopped=len(gone),
+        started_gpus=sum(n * c.gpus for n, c in zip(new, table.columns, strict=True)),
+        stopped_gpus=sum(gpus[r.column] for r in gone),
+        shortfalls=_shortfalls(index, outcome, x, unserved),
+    )
+
+
+def _clean(index: Index, x: Floats) -> Floats:
+    x = np.maximum(x, 0.0)
+    whole = [*index.packing.new, *(g.variable for g in index.packing.kept)]
+    whole += [v for v in index.packing.open_used if v is not None]
+    whole += [*index.packing.held_used.values(), *index.packing.slots.values()]
+    whole += list(index.demand.chosen.values())
+    x[whole] = np.round(x[whole])
+    for variable, unit in (*index.demand.rates.values(), *index.demand.flows.values()):
+        if x[variable] <= NEGLIGIBLE / max(unit, 1.0):
+            x[variable] = 0.0
+    _shrink_to_replicas(index, x)
+    return x
+
+
+def _shrink_to_replicas(index: Index, x: Floats) -> None:
+    """Takes solver noise off the rates of columns that are over their time."""
+    busy = np.zeros(len(index.table.columns))
+    for (i, name), (variable, unit) in index.demand.rates.items():
+        busy[i] += x[variable] * unit / index.table.columns[i].requests_per_second[name]
+    have = _counts(index, x)
+    for (i, _), (variable, _) in index.demand.rates.items():
+        if busy[i] > have[i]:
+            x[variable] *= have[i] / busy[i]
+
+
+def _counts(index: Index, x: Floats) -> list[int]:
+    counts = [round(x[v]) for v in index.packing.new]
+    for group in index.packing.kept:
+        counts[group.column] += round(x[group.variable])
+    return counts
+
+
+def _levels(index: Index, outcome: Outcome, x: Floats) -> tuple[Level, ...]:
+    found: list[Level] = []
+    for number, (level, spec) in enumerate(zip(index.levels, index.specs, strict=True)):
+        value, bound = level.value_of(x), outcome.bounds.get(number)
+        without = abs(value + _penalty(index, spec, x))
+        if bound is not None:
+            bound = max(bound, value)
+            if bound - value <= SAME * max(1.0, abs(value)):
+                bound = value
+        gap = None if bound is None else (bound - value) / max(1e-9, without)
+        sign = -1.0 if spec.minimize else 1.0
+        shown = None if bound is None else sign * bound + 0.0
+        found.append(Level(spec.name, sign * value + 0.0, shown, gap))
+    return tuple(found)
+
+
+def _penalty(index: Index, spec: LevelSpec, x: Floats) -> float:
+    """P as far as it was taken off this level (in the direction of maximizing)."""
+    table = index.table
+    total = 0.0
+    for column, variable in zip(table.columns, index.packing.new, strict=True):
+        total += table.penalty_per_started_gpu * column.gpus * x[variable]
+    for group in index.packing.kept:
+        stopped = len(group.replicas) - x[group.variable]
+        total += table.penalty_per_stopped_gpu * table.columns[group.column].gpus * stopped
+    return abs(spec.penalty) * float(total)
+
+
+def price_of(index: Index, x: Floats) -> float:
+    """USD/h of all replicas and of nodes in use."""
+    counts = _counts(index, x)
+    columns = index.table.columns
+    price = sum(n * c.price_usd_per_hour for n, c in zip(counts, columns, strict=True))
+    groups = zip(index.inventory.open_groups, index.packing.open_used, strict=True)
+    price += sum(g.price_usd_per_hour * round(x[v]) for g, v in groups if v is not None)
+    for held in index.inventory.held:
+        variable = index.packing.held_used.get(held.node.name)
+        if variable is not None:
+            price += held.price_usd_per_hour * round(x[variable])
+    return float(price)
+
+
+def _replicas(index: Index, x: Floats) -> tuple[ReplicaCount, ...]:
+    counts = _counts(index, x)
+    return tuple(
+        ReplicaCount(c.id, n) for c, n in zip(index.table.columns, counts, strict=True) if n > 0
+    )
+
+
+def _rates(index: Index, x: Floats) -> tuple[Rate, ...]:
+    return tuple(
+        Rate(index.table.columns[i].id, name, float(x[variable] * unit))
+        for (i, name), (variable, unit) in index.demand.rates.items()
+        if x[variable] > 0
+    )
+
+
+def _policies(index: Index, x: Floats) -> tuple[PolicyShare, ...]:
+    found: list[PolicyShare] = []
+    for cascade in index.table.cascades:
+        shares = {
+            p.id: float(x[index.demand.shares[cascade.name, p.id]])
+            for p in cascade.policies
+            if (cascade.name, p.id) in index.demand.shares
+        }
+        total = sum(shares.values())
+        if total > 0:
+            found += [PolicyShare(cascade.name, i, v / total) for i, v in shares.items() if v > 0]
+    return tuple(found)
+
+
+def _flows(index: Index, x: Floats) -> tuple[Flow, ...]:
+    return tuple(
+        Flow(name, source, target, kv_scale, float(x[variable] * unit))
+        for (name, source, target, kv_scale), (variable, unit) in index.demand.flows.items()
+        if x[variable] > 0
+    )
+
+
+def _unserved(index: Index, x: Floats) -> dict[str, float]:
+    """Requests/s of each positive demand that are not served."""
+    demand = index.demand
+    unserved: dict[str, float] = {}
+    for item in (*index.table.classes, *index.table.cascades):
+        rate = item.requests_per_second
+        if rate <= 0:
+            continue
+        share = 1.0
+        if demand.scale is not None:
+            share = float(x[demand.scale])
+        elif item.name in demand.served:
+            share = float(x[demand.served[item.name]])
+        left = rate * (1.0 - share)
+        unserved[item.name] = left if left > SAME * rate else 0.0
+    return unserved
+
+
+def _shortfalls(
+    index: Index, outcome: Outcome, x: Floats, unserved: dict[str, float]
+) -> tuple[Shortfall, ...]:
+    rates = {d.name: d.requests_per_second for d in (*index.table.classes, *index.table.cascades)}
+    short = {n: u for n, u in unserved.items() if u > 1e-6 * rates[n]}
+    lacking = {n: float(x[v]) for n, v in index.lacking.items() if x[v] > 1e-6}
+    return find_shortfalls(index, outcome.duals, short, lacking)

@@ -1,0 +1,168 @@
+"""HiGHS behind one function; the only module that imports highspy.
+
+Facts that shaped it (highspy 1.15): `threads` is kept from the first solve of a process, so it is 1
+everywhere; `time_limit` is wall time and is kept; callback interrupts are not polled during root
+work, so a hard stop is a process kill (worker.py); `primal_solution_status == 2` is the test for
+"has a point"; the default `mip_rel_gap` of 1e-4 stops early, so gaps are always set.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import highspy
+import numpy as np
+
+from motley_planner.solver.milp import Floats, Milp
+
+_HAS_POINT = 2
+_COLWISE = 1
+_MAXIMIZE = -1
+FEASIBILITY_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one HiGHS run gave; `bound` is an upper bound on the maximum."""
+
+    status: str  # optimal | infeasible | unbounded | limit | error
+    x: Floats | None = None
+    value: float | None = None
+    bound: float | None = None
+    row_duals: Floats | None = None
+    reduced_costs: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MipLimits:
+    """When a MIP run may stop."""
+
+    deadline: float
+    relative_gap: float
+
+
+def solve_lp(milp: Milp, cost: Floats, deadline: float) -> Run:
+    """The linear relaxation's optimum with duals, by dual simplex."""
+    if not milp.num_cols:
+        return Run("optimal", np.zeros(0), 0.0, 0.0, np.zeros(milp.num_rows), np.zeros(0))
+    highs = _load(milp, cost, relax=True)
+    if not _set_time(highs, deadline):
+        return Run("limit")
+    highs.run()
+    if highs.getModelStatus() == highspy.HighsModelStatus.kUnboundedOrInfeasible:
+        highs.setOptionValue("presolve", "off")
+        _set_time(highs, deadline)
+        highs.run()
+    status = _status(highs)
+    if status != "optimal":
+        return Run(status)
+    solution, value = highs.getSolution(), highs.getInfo().objective_function_value
+    return Run(
+        status,
+        np.asarray(solution.col_value),
+        value,
+        value,
+        np.asarray(solution.row_dual),
+        np.asarray(solution.col_dual),
+    )
+
+
+def solve_mip(
+    milp: Milp,
+    cost: Floats,
+    limits: MipLimits,
+    start: Floats | None = None,
+    on_point: Callable[[Floats, float], None] | None = None,
+) -> Run:
+    """The best integer point found before the deadline, and a bound on all of them.
+
+    `on_point` sees each better point and its value as soon as it is found.
+    """
+    if not milp.num_cols:
+        return Run("optimal", np.zeros(0), 0.0, 0.0)
+    highs = _load(milp, cost, relax=False)
+    if not _set_time(highs, limits.deadline):
+        return Run("limit")
+    highs.setOptionValue("mip_rel_gap", limits.relative_gap)
+    highs.setOptionValue("mip_abs_gap", 1e-10)
+    if start is not None:
+        columns = np.arange(milp.num_cols, dtype=np.int32)
+        highs.setSolution(milp.num_cols, columns, np.ascontiguousarray(start))
+    if on_point is not None:
+        _subscribe(highs, on_point)
+    highs.run()
+    info = highs.getInfo()
+    status = _status(highs)
+    bound = float(info.mip_dual_bound)
+    has_point = info.primal_solution_status == _HAS_POINT
+    return Run(
+        status,
+        np.asarray(highs.getSolution().col_value) if has_point else None,
+        float(info.objective_function_value) if has_point else None,
+        bound if np.isfinite(bound) and status in ("optimal", "limit") else None,
+    )
+
+
+def _subscribe(highs: Any, on_point: Callable[[Floats, float], None]) -> None:
+    def improved(event: Any) -> None:
+        point = np.array(event.data_out.mip_solution, dtype=np.float64)
+        on_point(point, float(event.data_out.objective_function_value))
+
+    highs.cbMipImprovingSolution += improved
+
+
+def _load(milp: Milp, cost: Floats, *, relax: bool) -> Any:
+    highs = highspy.Highs()
+    for option, value in (
+        ("output_flag", False),
+        ("threads", 1),
+        ("random_seed", 0),
+        ("primal_feasibility_tolerance", FEASIBILITY_TOLERANCE),
+        ("mip_feasibility_tolerance", 1e-7),
+    ):
+        highs.setOptionValue(option, value)
+    integrality = np.zeros(milp.num_cols, np.int32) if relax else milp.integer.astype(np.int32)
+    highs.passModel(
+        milp.num_cols,
+        milp.num_rows,
+        len(milp.value),
+        _COLWISE,
+        _MAXIMIZE,
+        0.0,
+        np.ascontiguousarray(cost, dtype=np.float64),
+        milp.col_lower,
+        milp.col_upper,
+        milp.row_lower,
+        milp.row_upper,
+        milp.start,
+        milp.index,
+        milp.value,
+        integrality,
+    )
+    return highs
+
+
+def _set_time(highs: Any, deadline: float) -> bool:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        return False
+    highs.setOptionValue("time_limit", left + float(highs.getRunTime()))
+    return True
+
+
+def _status(highs: Any) -> str:
+    status = highs.getModelStatus()
+    known = highspy.HighsModelStatus
+    return {
+        known.kOptimal: "optimal",
+        known.kModelEmpty: "optimal",
+        known.kInfeasible: "infeasible",
+        known.kUnbounded: "unbounded",
+        known.kUnboundedOrInfeasible: "unbounded",
+        known.kTimeLimit: "limit",
+        known.kInterrupt: "limit",
+        known.kSolutionLimit: "limit",
+    }.get(status, "error")

@@ -1,0 +1,168 @@
+"""Maximizes a list of levels in order, anytime: every step reports what it found at once.
+
+For each level: LP relaxation (bound, duals) -> on large programs a MIP on the columns the LP
+prices best, in a box around the LP point -> MIP on everything that can still be better -> a short
+try to close the last gap. The value reached is then held as a row for the levels below.
+At the end the integers are fixed and the levels are solved again as LPs, for clean rates.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from motley_planner.solver import highs
+from motley_planner.solver.job import Emit, Job, Report
+from motley_planner.solver.milp import Floats, Level, Milp
+
+LARGE_INTEGERS = 300  # above this the LP-guided restriction comes before the full MIP
+BOX_SHARE = 0.35  # of the time left, for the restricted MIP
+TIGHT_GAP = 1e-9
+TIGHT_SECONDS = 0.3  # what closing the last gap may cost
+LEVEL_SLACK = 1e-9
+
+
+def solve_job(job: Job, emit: Emit) -> None:
+    """Runs the levels and reports points, bounds and the end."""
+    deadline = time.monotonic() + job.time_limit_s
+    state = _State(job, emit, deadline)
+    for number, level in enumerate(job.levels):
+        if not state.run_level(number, level):
+            return
+    state.polish()
+    emit(Report(len(job.levels) - 1, status="solved" if state.x is not None else "none"))
+
+
+class _State:
+    """The incumbent and the rows that hold what earlier levels reached."""
+
+    def __init__(self, job: Job, emit: Emit, deadline: float) -> None:
+        self.job, self.emit, self.deadline = job, emit, deadline
+        self.milp, self.relaxed = job.milp, job.relaxed
+        self.x: Floats | None = None
+        self.value = -np.inf
+
+    def run_level(self, number: int, level: Level) -> bool:
+        """Solves one level; False where the job ends here (infeasible, unbounded, no time)."""
+        self._take_start(level)
+        best_bound = self._relax(number, level)
+        if best_bound is None:
+            return False
+        proved = self._search(number, level, best_bound)
+        if self.x is None:
+            status = "infeasible" if proved and self.relaxed is None else "none"
+            self.emit(Report(number, status=status))  # type: ignore[arg-type]
+            return False
+        held = self.value - level.constant
+        held -= LEVEL_SLACK * max(1.0, abs(held))
+        self.milp = self.milp.with_row(level.cost, held, np.inf)
+        if self.relaxed is not None:
+            self.relaxed = self.relaxed.with_row(level.cost, held, np.inf)
+        return True
+
+    def _take_start(self, level: Level) -> None:
+        if self.x is not None:
+            self.value = level.value_of(self.x)
+            return
+        for start in self.job.starts:
+            value = level.value_of(start)
+            if self.milp.violation(start) <= 1e-6 and value > self.value:
+                self.x, self.value = start, value
+        if self.x is not None:
+            self.emit(Report(0, x=self.x))
+
+    def _relax(self, number: int, level: Level) -> float | None:
+        lp = highs.solve_lp(self.relaxed or self.milp, level.cost, self.deadline)
+        if lp.status in ("infeasible", "unbounded"):
+            if self.x is not None and number:
+                return np.inf
+            self.emit(Report(number, status=lp.status))  # type: ignore[arg-type]
+            return None
+        if lp.bound is None:
+            return np.inf
+        self.emit(Report(number, bound=lp.bound + level.constant, duals=lp.row_duals))
+        self.lp = lp
+        return lp.bound + level.constant
+
+    def _search(self, number: int, level: Level, bound: float) -> bool:
+        """Improves the incumbent; True where the full MIP was searched to its end."""
+        if self._gap(level, bound) <= TIGHT_GAP:
+            return True
+        if int(self.milp.integer.sum()) > LARGE_INTEGERS and np.isfinite(bound):
+            share = (self.deadline - time.monotonic()) * BOX_SHARE
+            box = _box(self.milp, self.lp, self.x)
+            self._mip(number, level, box, time.monotonic() + share, self.job.relative_gap)
+        if self._gap(level, bound) <= self.job.relative_gap:
+            return True
+        run = self._mip(number, level, self.milp, self.deadline, self.job.relative_gap / 2)
+        bound = self._tighten(number, level, run, bound)
+        if self.x is not None and TIGHT_GAP < self._gap(level, bound):
+            limit = min(self.deadline, time.monotonic() + TIGHT_SECONDS)
+            again = self._mip(number, level, self.milp, limit, TIGHT_GAP)
+            self._tighten(number, level, again, bound)
+        return run.status in ("optimal", "infeasible")
+
+    def _tighten(self, number: int, level: Level, run: highs.Run, bound: float) -> float:
+        if run.bound is None or self.relaxed is not None:
+            return bound
+        found = run.bound + level.constant
+        self.emit(Report(number, bound=max(found, self.value)))
+        return min(bound, max(found, self.value))
+
+    def _gap(self, level: Level, bound: float) -> float:
+        if self.x is None:
+            return np.inf
+        return max(0.0, bound - self.value) / max(1e-9, abs(self.value))
+
+    def _mip(self, number: int, level: Level, milp: Milp, deadline: float, gap: float) -> highs.Run:
+        def on_point(x: Floats, value: float) -> None:
+            self._offer(number, level, x)
+
+        limits = highs.MipLimits(min(deadline, self.deadline), gap)
+        run = highs.solve_mip(milp, level.cost, limits, self.x, on_point)
+        if run.x is not None:
+            self._offer(number, level, run.x)
+        return run
+
+    def _offer(self, number: int, level: Level, x: Floats) -> None:
+        value = level.value_of(x)
+        if self.x is None or value > self.value + 1e-12 * max(1.0, abs(self.value)):
+            self.x, self.value = _rounded(self.milp, x), value
+            self.emit(Report(number, x=self.x))
+
+    def polish(self) -> None:
+        """Fixes the integers and solves the levels once more as LPs."""
+        if self.x is None:
+            return
+        whole = np.round(self.x)
+        integer = self.job.milp.integer
+        lower = np.where(integer, whole, self.job.milp.col_lower)
+        upper = np.where(integer, whole, self.job.milp.col_upper)
+        fixed = self.job.milp.with_bounds(lower, upper)
+        for number, level in enumerate(self.job.levels):
+            if not level.cost[~integer].any():
+                continue
+            run = highs.solve_lp(fixed, level.cost, self.deadline + 0.2)
+            if run.x is None or run.value is None:
+                return
+            self.x = run.x
+            self.emit(Report(number, x=_rounded(self.job.milp, run.x)))
+            held = run.value - LEVEL_SLACK * max(1.0, abs(run.value))
+            fixed = fixed.with_row(level.cost, held, np.inf)
+
+
+def _rounded(milp: Milp, x: Floats) -> Floats:
+    return np.where(milp.integer, np.round(x), x)
+
+
+def _box(milp: Milp, lp: highs.Run, start: Floats | None) -> Milp:
+    """Integers within [floor - 1, ceil + 2] of the LP point; those the LP leaves at 0 stay there."""
+    assert lp.x is not None
+    used = milp.integer & (lp.x > 1e-7)
+    lower = np.where(used, np.maximum(milp.col_lower, np.floor(lp.x) - 1), milp.col_lower)
+    top = np.where(used, np.ceil(lp.x - 1e-9) + 2, np.maximum(milp.col_lower, 0.0))
+    if start is not None:
+        lower, top = np.minimum(lower, start), np.maximum(top, start)
+    upper = np.where(milp.integer, np.minimum(milp.col_upper, top), milp.col_upper)
+    return milp.with_bounds(np.where(milp.integer, lower, milp.col_lower), upper)

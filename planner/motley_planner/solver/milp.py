@@ -1,0 +1,171 @@
+"""A mixed-integer linear program as plain arrays.
+
+    maximize   cost . x + constant
+    subject to row_lower <= A x <= row_upper,  col_lower <= x <= col_upper,  x_j integer for some j
+
+A is stored by columns (CSC), which is what HiGHS takes without a copy in Python. Nothing here knows
+what a row means; the formulation keeps the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int32]
+Bools = NDArray[np.bool_]
+
+INF = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Milp:
+    """Constraints without an objective: several objectives may share them."""
+
+    col_lower: Floats
+    col_upper: Floats
+    integer: Bools
+    row_lower: Floats
+    row_upper: Floats
+    start: Ints
+    index: Ints
+    value: Floats
+
+    @property
+    def num_cols(self) -> int:
+        """Variables."""
+        return len(self.col_lower)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows."""
+        return len(self.row_lower)
+
+    def activity(self, x: Floats) -> Floats:
+        """A x, one value a row."""
+        per_entry = np.repeat(x, np.diff(self.start)) * self.value
+        return np.bincount(self.index, weights=per_entry, minlength=self.num_rows)
+
+    def price_out(self, row_duals: Floats) -> Floats:
+        """A^T y, one value a column."""
+        column_of_entry = np.repeat(np.arange(self.num_cols), np.diff(self.start))
+        weights = self.value * row_duals[self.index]
+        return np.bincount(column_of_entry, weights=weights, minlength=self.num_cols)
+
+    def violation(self, x: Floats) -> float:
+        """The largest amount by which x breaks a row, a bound or integrality."""
+        activity = self.activity(x)
+        parts = [
+            self.row_lower - activity,
+            activity - self.row_upper,
+            self.col_lower - x,
+            x - self.col_upper,
+            np.abs(x - np.round(x))[self.integer],
+        ]
+        return max((float(p.max()) for p in parts if p.size), default=0.0)
+
+    def with_bounds(self, lower: Floats, upper: Floats) -> Milp:
+        """The same rows with other column bounds."""
+        return replace(self, col_lower=lower, col_upper=upper)
+
+    def with_row(self, coefficients: Floats, lower: float, upper: float) -> Milp:
+        """One more row; `coefficients` is dense."""
+        (columns,) = np.nonzero(coefficients)
+        inserts = self.start[columns + 1]
+        added = np.zeros(self.num_cols + 1, dtype=np.int32)
+        added[columns + 1] = 1
+        return replace(
+            self,
+            row_lower=np.append(self.row_lower, lower),
+            row_upper=np.append(self.row_upper, upper),
+            start=(self.start + np.cumsum(added)).astype(np.int32),
+            index=np.insert(self.index, inserts, self.num_rows).astype(np.int32),
+            value=np.insert(self.value, inserts, coefficients[columns]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One objective of a lexicographic list: cost . x + constant, to be maximized."""
+
+    name: str
+    cost: Floats
+    constant: float = 0.0
+
+    def value_of(self, x: Floats) -> float:
+        """cost . x + constant."""
+        return float(self.cost @ x) + self.constant
+
+
+class MilpBuilder:
+    """Collects variables and rows, then freezes them into a `Milp`."""
+
+    def __init__(self) -> None:
+        self._lower: list[float] = []
+        self._upper: list[float] = []
+        self._integer: list[bool] = []
+        self._row_lower: list[float] = []
+        self._row_upper: list[float] = []
+        self._entry_rows: list[int] = []
+        self._entry_cols: list[int] = []
+        self._entry_values: list[float] = []
+        self.row_names: list[str] = []
+
+    @property
+    def num_cols(self) -> int:
+        """Variables so far."""
+        return len(self._lower)
+
+    def variable(self, lower: float = 0.0, upper: float = INF, *, integer: bool = False) -> int:
+        """Adds a variable and returns its index."""
+        self._lower.append(lower)
+        self._upper.append(upper)
+        self._integer.append(integer)
+        return len(self._lower) - 1
+
+    def upper_of(self, variable: int) -> float:
+        """Upper bound of a variable."""
+        return self._upper[variable]
+
+    def row(
+        self,
+        entries: Iterable[tuple[int, float]],
+        lower: float = -INF,
+        upper: float = INF,
+        name: str = "",
+    ) -> int:
+        """Adds lower <= sum value x_col <= upper and returns its index; repeated columns add up."""
+        row = len(self._row_lower)
+        for col, value in entries:
+            self._entry_rows.append(row)
+            self._entry_cols.append(col)
+            self._entry_values.append(value)
+        self._row_lower.append(lower)
+        self._row_upper.append(upper)
+        self.row_names.append(name)
+        return row
+
+    def build(self) -> Milp:
+        """The frozen program."""
+        rows = np.asarray(self._entry_rows, dtype=np.int64)
+        cols = np.asarray(self._entry_cols, dtype=np.int64)
+        values = np.asarray(self._entry_values, dtype=np.float64)
+        num_cols, num_rows = len(self._lower), len(self._row_lower)
+        keys, where = np.unique(cols * max(1, num_rows) + rows, return_inverse=True)
+        summed = np.bincount(where, weights=values, minlength=len(keys))
+        keys, summed = keys[summed != 0.0], summed[summed != 0.0]
+        counts = np.bincount(keys // max(1, num_rows), minlength=num_cols)
+        return Milp(
+            col_lower=np.asarray(self._lower, dtype=np.float64),
+            col_upper=np.asarray(self._upper, dtype=np.float64),
+            integer=np.asarray(self._integer, dtype=np.bool_),
+            row_lower=np.asarray(self._row_lower, dtype=np.float64),
+            row_upper=np.asarray(self._row_upper, dtype=np.float64),
+            start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+            index=(keys % max(1, num_rows)).astype(np.int32),
+            value=summed.astype(np.float64),
+        )
