@@ -1,0 +1,345 @@
+"""Fleet: the admin's side. One object named `default`; without it, its defaults hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from motley_operator.api.common import (
+    ATOMIC,
+    SET,
+    ApiModel,
+    Budget,
+    CapacityType,
+    DnsLabel,
+    GpuProduct,
+    Label,
+    LabelKey,
+    ModelId,
+    Opaque,
+    ReplanMode,
+    keyed_by,
+)
+from motley_operator.api.frame import Column, Names, Resource
+from motley_operator.api.quantities import Duration, Percentage, Quantity
+from motley_operator.api.rules import Rule, positive, shares_fit
+from motley_operator.api.status import Condition, StatusModel, Text
+
+_TOLERATION = Rule(
+    "toleration value",
+    "value",
+    "a toleration with operator Exists has no value: drop value or use operator Equal",
+    "self.operator != 'Exists' || !has(self.value)",
+    lambda d: d.get("operator", "Equal") != "Exists" or "value" not in d,
+)
+_ONLY_DEFAULT = Rule(
+    "one fleet",
+    "metadata.name",
+    "a cluster has one Fleet and its name is default: set metadata.name to default",
+    "self.metadata.name == 'default'",
+    lambda d: d.get("metadata", {}).get("name") == "default",
+)
+
+
+class Toleration(ApiModel):
+    """A taint that Motley's pods tolerate (Kubernetes toleration)."""
+
+    rules = (_TOLERATION,)
+    key: Annotated[str, Field(max_length=317)] | None = Field(
+        default=None, description="Taint key; absent with Exists: every taint."
+    )
+    operator: Literal["Equal", "Exists"] = Field(
+        default="Equal", description="How value is compared."
+    )
+    value: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="Taint value."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Absent: every effect."
+    )
+
+
+class GpuPrice(ApiModel):
+    """Price of one GPU."""
+
+    gpu: GpuProduct = Field(description="Catalog GPU id or product label.")
+    capacity_type: CapacityType = Field(default="on-demand", description="How it is bought.")
+    dollars_per_hour: Quantity = Field(description="US dollars per GPU and hour.")
+
+
+class InstancePrice(ApiModel):
+    """Price of one whole node; goes before GPU prices."""
+
+    instance_type: Label = Field(description="Value of node.kubernetes.io/instance-type.")
+    capacity_type: CapacityType = Field(default="on-demand", description="How it is bought.")
+    dollars_per_hour: Quantity = Field(description="US dollars per node and hour.")
+
+
+class Prices(ApiModel):
+    """What nodes cost, where no node label says it; before the catalog's prices."""
+
+    gpus: tuple[GpuPrice, ...] = Field(
+        default=(),
+        max_length=64,
+        description="By GPU.",
+        json_schema_extra=keyed_by("gpu", "capacityType"),
+    )
+    instance_types: tuple[InstancePrice, ...] = Field(
+        default=(),
+        max_length=128,
+        description="By instance type.",
+        json_schema_extra=keyed_by("instanceType", "capacityType"),
+    )
+
+
+class Tenant(ApiModel):
+    """What a namespace is entitled to."""
+
+    namespace: DnsLabel = Field(description="The namespace.")
+    guaranteed_share: Percentage = Field(
+        default=Percentage("0%"),
+        description="Share of the fleet's GPUs that the namespace gets when it asks for them.",
+    )
+    weight: int = Field(default=1, ge=1, le=1000, description="Weight in sharing what is scarce.")
+
+
+class NodeShape(ApiModel):
+    """A node that an autoscaler could add."""
+
+    name: DnsLabel = Field(description="Name of the shape.")
+    gpu_product: GpuProduct = Field(description="GPU product of such a node.")
+    gpus: int = Field(ge=1, le=64, description="GPUs of such a node.")
+    cpu: Quantity = Field(description="Allocatable CPUs.")
+    memory: Quantity = Field(description="Allocatable memory in bytes, e.g. 900Gi.")
+    zone: Label | None = Field(default=None, description="Zone in which it would appear.")
+    capacity_type: CapacityType = Field(default="on-demand", description="How it is bought.")
+    instance_type: Label | None = Field(default=None, description="Instance type.")
+    labels: dict[LabelKey, Annotated[str, Field(max_length=63)]] = Field(
+        default={},
+        max_length=32,
+        description="Labels such a node will carry; pods select them so that the autoscaler adds it.",
+    )
+    dollars_per_hour: Quantity = Field(description="US dollars per node and hour.")
+    max_nodes: int = Field(ge=1, le=100_000, description="How many can be added at most.")
+    delay: Duration = Field(default=Duration("5m"), description="From the request to a Ready node.")
+
+
+class GpuEntry(ApiModel):
+    """A GPU that the catalog lacks, with datasheet numbers."""
+
+    id: Label = Field(description="Catalog id.")
+    product_labels: tuple[GpuProduct, ...] = Field(
+        min_length=1,
+        max_length=16,
+        description="Values of the nodes' product label.",
+        json_schema_extra=SET,
+    )
+    memory_gigabytes: Quantity = Field(description="Memory in 10^9 bytes.")
+    memory_gigabytes_per_second: Quantity = Field(
+        description="Memory bandwidth in 10^9 bytes a second."
+    )
+    bf16_teraflops: Quantity = Field(description="Dense bf16 peak in 10^12 operations a second.")
+    fp8_teraflops: Quantity | None = Field(
+        default=None, description="Dense fp8 peak in 10^12 operations a second."
+    )
+    link_gigabytes_per_second: Quantity | None = Field(
+        default=None,
+        description="Bandwidth between GPUs of a node in 10^9 bytes a second, one direction.",
+    )
+    dollars_per_hour: Quantity | None = Field(
+        default=None, description="US dollars per GPU and hour."
+    )
+
+
+class ModelEntry(ApiModel):
+    """A model that the catalog lacks."""
+
+    id: ModelId = Field(description="Hugging Face id.")
+    aliases: tuple[ModelId, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Other ids of the same architecture.",
+        json_schema_extra=SET,
+    )
+    architecture: Opaque = Field(description="Fields of its config.json.")
+
+
+class CatalogAdditions(ApiModel):
+    """Entries beside the built-in catalog."""
+
+    gpus: tuple[GpuEntry, ...] = Field(
+        default=(), max_length=32, description="GPUs.", json_schema_extra=keyed_by("id")
+    )
+    models: tuple[ModelEntry, ...] = Field(
+        default=(), max_length=64, description="Models.", json_schema_extra=keyed_by("id")
+    )
+
+
+class ReplanDefaults(ApiModel):
+    """How running plans change where a resource does not say it."""
+
+    rules = (positive("horizon", "replan.horizon is longer than 0s: write a duration such as 1h"),)
+    mode: ReplanMode = Field(default="Auto", description="Auto, Preview or Disabled.")
+    min_improvement: Percentage = Field(
+        default=Percentage("5%"), description="Gain a new plan must bring."
+    )
+    cooldown: Duration = Field(
+        default=Duration("10m"), description="Time between changes that are not repairs."
+    )
+    headroom: Percentage = Field(
+        default=Percentage("10%"), description="Capacity kept above the stated rate."
+    )
+    node_loss_tolerance: int = Field(
+        default=0, ge=0, le=4, description="Nodes that may be lost with the rate still served."
+    )
+    horizon: Duration = Field(
+        default=Duration("1h"), description="Time over which a move must earn back its reload."
+    )
+
+
+class Solver(ApiModel):
+    """Limits of one solve."""
+
+    rules = (
+        positive("timeLimit", "solver.timeLimit is longer than 0s: write a duration such as 10s"),
+    )
+    time_limit: Duration = Field(
+        default=Duration("10s"), description="Time after which the best plan found is taken."
+    )
+    relative_gap: Percentage = Field(
+        default=Percentage("0.1%"), description="Gap at which a plan counts as optimal."
+    )
+
+
+class FleetSpec(ApiModel):
+    """Which nodes, at which prices, for whom."""
+
+    rules = (
+        shares_fit(
+            "tenants",
+            "guaranteedShare",
+            "the tenants' guaranteedShare add up to more than 100%: lower some of them",
+        ),
+    )
+    node_selector: dict[LabelKey, Annotated[str, Field(max_length=63)]] = Field(
+        default={},
+        max_length=16,
+        description="Labels of the nodes that Motley may use; empty: all with GPUs.",
+    )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Taints that Motley's pods tolerate.",
+        json_schema_extra=ATOMIC,
+    )
+    prices: Prices = Field(default=Prices(), description="What nodes cost.")
+    budget: Budget | None = Field(default=None, description="Upper limits over all resources.")
+    tenants: tuple[Tenant, ...] = Field(
+        default=(),
+        max_length=256,
+        description="Entitlements of namespaces.",
+        json_schema_extra=keyed_by("namespace"),
+    )
+    shapes: tuple[NodeShape, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Nodes that an autoscaler could add.",
+        json_schema_extra=keyed_by("name"),
+    )
+    catalog: CatalogAdditions = Field(
+        default=CatalogAdditions(), description="GPUs and models beside the built-in ones."
+    )
+    replan: ReplanDefaults = Field(
+        default=ReplanDefaults(), description="How running plans change."
+    )
+    solver: Solver = Field(default=Solver(), description="Limits of one solve.")
+
+
+class InventoryRow(StatusModel):
+    """Nodes that pack alike."""
+
+    gpu: Text = Field(description="Catalog GPU id.")
+    gpu_product: Text = Field(description="Product label.")
+    zone: Text = Field(default="", description="Zone.")
+    capacity_type: Text = Field(default="", description="How they are bought.")
+    gpus_per_node: int = Field(ge=0, description="Allocatable GPUs of one node.")
+    nodes: int = Field(ge=0, description="Nodes.")
+    gpus: int = Field(ge=0, description="Allocatable GPUs of all of them.")
+    gpus_used: int = Field(default=0, ge=0, description="GPUs that Motley's pods hold.")
+    gpus_foreign: int = Field(default=0, ge=0, description="GPUs that other pods hold.")
+    dollars_per_hour: Quantity | None = Field(
+        default=None, description="US dollars per node and hour."
+    )
+
+
+class UnknownGpu(StatusModel):
+    """A GPU product that neither catalog knows; its nodes are not used."""
+
+    product: Text = Field(description="Value of the product label.")
+    nodes: int = Field(ge=1, description="Nodes that carry it.")
+
+
+class FleetStatus(StatusModel):
+    """What is fleet-wide."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="Generation that the conditions speak of."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Statements by type.",
+        json_schema_extra=keyed_by("type"),
+    )
+    inventory: tuple[InventoryRow, ...] = Field(
+        default=(), max_length=128, description="Nodes by shape.", json_schema_extra=ATOMIC
+    )
+    gpus: Annotated[str, Field(max_length=253)] = Field(
+        default="", description="Such as 24xH100,24xA100."
+    )
+    objective: float | None = Field(default=None, description="Value of the fleet's plan.")
+    bound: float | None = Field(default=None, description="No plan can do better than this.")
+    gap: float | None = Field(default=None, ge=0, description="|bound - objective| / |objective|.")
+    solve_seconds: float | None = Field(default=None, ge=0, description="Time the last solve took.")
+    dollars_per_hour: Quantity | None = Field(
+        default=None, description="US dollars an hour of all resources."
+    )
+    dollars_per_hour_by_namespace: dict[Annotated[str, Field(max_length=63)], Quantity] = Field(
+        default={}, max_length=256, description="US dollars an hour by namespace."
+    )
+    unknown_gpus: tuple[UnknownGpu, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Products that are not guessed.",
+        json_schema_extra=keyed_by("product"),
+    )
+    suspects: tuple[Text, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Configurations or nodes that failed lately.",
+        json_schema_extra=SET,
+    )
+
+
+class Fleet(Resource):
+    """The fleet of nodes that Motley plans on."""
+
+    names: ClassVar[Names] = Names(
+        "Fleet",
+        "fleets",
+        "fleet",
+        "fl",
+        "Cluster",
+        (
+            Column("GPUs", ".status.gpus"),
+            Column("Cost/h", ".status.dollarsPerHour"),
+            Column("Gap", ".status.gap", "number"),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+            Column("Solve", ".status.solveSeconds", "number", wide=True),
+        ),
+    )
+    rules = (_ONLY_DEFAULT,)
+    kind: Literal["Fleet"] = "Fleet"
+    spec: FleetSpec = Field(default=FleetSpec())
+    status: FleetStatus = Field(default=FleetStatus())

@@ -1,0 +1,119 @@
+"""ModelCascade: small models answer what they can, larger ones the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from motley_operator.api.common import (
+    ApiModel,
+    Budget,
+    Disaggregation,
+    EngineSpec,
+    Gateway,
+    ModelRef,
+    Opaque,
+    Parallelism,
+    Placement,
+    PriorityClassName,
+    Replan,
+    Slo,
+    Table,
+    Workload,
+    keyed_by,
+)
+from motley_operator.api.frame import Column, Names, Resource, plan_columns
+from motley_operator.api.quantities import Percentage
+from motley_operator.api.rules import NAME_PATTERN, short_dns_name
+from motley_operator.api.status import ServingStatus
+
+StageName = Annotated[str, Field(min_length=1, max_length=15, pattern=NAME_PATTERN)]
+
+
+class Stage(ApiModel):
+    """One model of the cascade."""
+
+    name: StageName = Field(
+        description="Name of the stage, at most 15 characters; the calibration table's columns start with it."
+    )
+    model: ModelRef = Field(description="The model.")
+    engine: EngineSpec = Field(default=EngineSpec(), description="The inference engine.")
+    disaggregation: Disaggregation = Field(
+        default="Auto", description="Whether prefill and decode run on replicas of their own."
+    )
+    parallelism: Parallelism = Field(
+        default=Parallelism(), description="How far one replica may be split."
+    )
+    placement: Placement = Field(default=Placement(), description="Which nodes may be used.")
+    profile: Table | None = Field(
+        default=None, description="Measured throughput; overrides the cost model."
+    )
+    pod_template: Opaque | None = Field(
+        default=None, description="Pod template merged over this stage's engine pods."
+    )
+
+
+class Estimator(ApiModel):
+    """How the gateway judges whether an answer is good enough to return."""
+
+    type: Literal["LogProb", "Validator", "SelfConsistency", "SelfVerify", "Classifier"] = Field(
+        default="LogProb",
+        description="The kind of score; the calibration table must hold the same kind.",
+    )
+
+
+class Quality(ApiModel):
+    """The floor under the mean quality of returned answers."""
+
+    floor: Percentage = Field(
+        description="Mean quality of returned answers, on the calibration table's scale."
+    )
+    confidence: Percentage = Field(
+        default=Percentage("95%"),
+        description="How sure the floor must be, given the size of the table.",
+    )
+    estimator: Estimator = Field(
+        default=Estimator(), description="The score that decides on escalation."
+    )
+    calibration: Table = Field(description="Scores and qualities per stage, one row a question.")
+
+
+class ModelCascadeSpec(ApiModel):
+    """What is wanted of a cascade; the plan decides thresholds, replicas and nodes."""
+
+    stages: tuple[Stage, ...] = Field(
+        min_length=2,
+        max_length=8,
+        description="Small to large.",
+        json_schema_extra=keyed_by("name"),
+    )
+    quality: Quality = Field(description="The quality floor.")
+    workload: Workload = Field(description="The requests to serve.")
+    slo: Slo = Field(default=Slo(), description="Latency targets over the whole path.")
+    budget: Budget | None = Field(default=None, description="Upper limits over all stages.")
+    replan: Replan = Field(default=Replan(), description="When a running plan may change.")
+    priority_class_name: PriorityClassName | None = Field(
+        default=None, description="PriorityClass of the pods; the plan serves higher values first."
+    )
+    gateway: Gateway = Field(default=Gateway(), description="The address clients call.")
+
+
+class ModelCascade(Resource):
+    """A cascade of models behind one address."""
+
+    names: ClassVar[Names] = Names(
+        "ModelCascade",
+        "modelcascades",
+        "modelcascade",
+        "mc",
+        "Namespaced",
+        (
+            *plan_columns(".spec.stages[*].model.id"),
+            Column("Floor", ".spec.quality.floor", wide=True),
+        ),
+    )
+    rules = (short_dns_name(40),)
+    kind: Literal["ModelCascade"] = "ModelCascade"
+    spec: ModelCascadeSpec
+    status: ServingStatus = Field(default=ServingStatus())
