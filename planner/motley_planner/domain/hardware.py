@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from motley_planner.domain.engines import EngineSpec, FrameworkSpec
+from motley_planner.domain.models import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,11 @@ class Gpu:
     price_usd_per_hour: float  # per GPU; on-demand, lowest list price of the catalog's source
     spot_price_usd_per_hour: float
     product_labels: tuple[str, ...]  # values of nvidia.com/gpu.product and its kin
-    compute_efficiency: float | None = None  # measured share of the bf16 peak, where known
+    compute_efficiency: float | None = None  # measured share of the 16-bit peak, where known
     memory_efficiency: float | None = None  # measured share of the bandwidth, where known
+    link_gpus: int = 8  # GPUs that the link joins; beyond them traffic takes PCIe
+    price_source: str = ""
+    spot_price_source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +66,83 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Efficiency:
+    """Shares of the peaks that real kernels attain, fitted over all GPUs; see efficiency.toml.
+
+    A GPU's own measured shares go before these where the fit did not see its generation.
+    """
+
+    compute: Mapping[str, float]  # by dtype computed in
+    moe_compute: float  # further factor for the small matrices of experts
+    blackwell_compute: float
+    memory: float
+    blackwell_memory: float
+    moe_memory: float
+    kv_memory: float
+    attention_compute: float
+    network: float
+    pcie_network: float  # further factor where ranks share PCIe
+    memory_from_kernels: float  # end-to-end share / kernel-level share of the bandwidth
+    allreduce_latency_s: float
+    small_batch_tokens: float
+    prefill_queue: float  # TTFT at concurrency B grows by this x (B - 1)^prefill_queue_power
+    prefill_queue_power: float
+    moe_prefill: float
+    fitted_archs: tuple[str, ...]
+    tpot_quantiles: Mapping[str, float]  # TPOT percentile / mean
+    band: tuple[float, float]  # measured / predicted TPOT, 10th and 90th percentile
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRefusal:
+    """Why a node's GPU label names no GPU of the catalog."""
+
+    label: str
+    reason: str
+    nearest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Catalog:
     """Everything the planner knows about products, by catalog id; see `motley_planner.catalog`."""
 
     gpus: Mapping[str, Gpu]
-    models: Mapping[str, object] = field(default_factory=dict)
-    engines: Mapping[str, object] = field(default_factory=dict)
+    models: Mapping[str, ModelSpec] = field(default_factory=dict)
+    engines: Mapping[str, EngineSpec] = field(default_factory=dict)
+    frameworks: Mapping[str, FrameworkSpec] = field(default_factory=dict)
+    model_aliases: Mapping[str, str] = field(default_factory=dict)  # case-folded alias -> id
+    labels: Mapping[str, str] = field(default_factory=dict)  # normalized label -> GPU id
+    efficiency: Efficiency | None = None
+
+    def model(self, model_id: str) -> ModelSpec | None:
+        """The model of a Hugging Face id or alias, in any letter case; None if unknown."""
+        return self.models.get(self.model_aliases.get(model_id.casefold(), model_id))
+
+    def nearest_models(self, model_id: str, count: int = 3) -> tuple[str, ...]:
+        """Known model ids that look most like an unknown one, best first."""
+        known = {name.casefold(): name for name in self.models}
+        known |= {alias: self.models[target].name for alias, target in self.model_aliases.items()}
+        close = get_close_matches(model_id.casefold(), known, n=4 * count, cutoff=0.5)
+        return tuple(dict.fromkeys(known[name] for name in close))[:count]
+
+    def gpu_by_label(self, label: str) -> Gpu | LabelRefusal:
+        """The GPU that a node label value (or a catalog id) names, or why there is none.
+
+        Shared and partitioned GPUs are refused: a time slice has no memory of its own, and a MIG
+        slice is another product. Names of old drivers, without "NVIDIA-", are accepted.
+        """
+        name = self.labels.get(normalized_label(label))
+        if name is not None:
+            return self.gpus[name]
+        if label.endswith("-SHARED"):
+            return LabelRefusal(label, "time-sliced GPUs are not planned: they share one memory")
+        if "-MIG-" in label:
+            return LabelRefusal(label, "MIG slices are not planned: only whole GPUs are")
+        near = get_close_matches(normalized_label(label), self.labels, n=3, cutoff=0.6)
+        nearest = tuple(dict.fromkeys(self.labels[name] for name in near))
+        return LabelRefusal(label, "no GPU of the catalog has this product label", nearest)
+
+
+def normalized_label(label: str) -> str:
+    """A label value with case, blanks and the vendor prefix of newer drivers taken off."""
+    return label.strip().replace(" ", "-").casefold().removeprefix("nvidia-")

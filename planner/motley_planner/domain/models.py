@@ -34,4 +34,5 @@ class ModelSpec:
     v_head_dim: int = 0
     sliding_window_tokens: int = 0
     full_attention_layers: int = 0  # of models with windows; 0 = all layers alike
+    published_dtype: str = ""  # checkpoints published quantized keep this dtype (fp4, fp8, int4)
     parameters: float | None = None  # stated total, where the source gives one

@@ -1,0 +1,74 @@
+"""Serving engines, trainer backends and RL frameworks: what they can run, cost and how they start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from string import Formatter
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """How one process is started; the planner carries it as opaque text.
+
+    Arguments hold placeholders in braces; catalog.md lists their names.
+    """
+
+    images: Mapping[str, str]  # by GPU vendor
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    port: int
+    health_path: str = ""
+    metrics_path: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    rollout_env: Mapping[str, str] = field(
+        default_factory=dict
+    )  # besides env, for rollout replicas
+    precision_args: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # unquantized weights
+    termination_grace_seconds: int = 60
+    shutdown_timeout_seconds: int = 0  # how long the engine lets running requests finish
+
+    @property
+    def placeholders(self) -> frozenset[str]:
+        """Names between braces in command, arguments and environment."""
+        return frozenset(_placeholders((*self.command, *self.args, *self.env.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One serving engine or trainer backend, with the overheads that its steps have."""
+
+    name: str
+    roles: tuple[str, ...]  # serve | rollout | trainer
+    vendors: tuple[str, ...]
+    precisions: tuple[str, ...]
+    parallelisms: tuple[str, ...]  # tensor | pipeline | data | expert
+    layer_overhead_s: float
+    step_overhead_s: float
+    first_token_overhead_s: float
+    memory_utilization: float  # share of the GPU's memory the engine takes
+    reserved_bytes_per_gpu: float  # activations, graphs and buffers inside that share
+    kv_value_bytes: float  # bytes of one cached value by default
+    model_flop_utilization: float | None = None  # trainers: share of the 16-bit peak in a step
+    state_bytes_per_parameter: float | None = None  # trainers: weights, gradients, optimizer
+    launch: LaunchSpec | None = None
+    unsupported_archs: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=dict)  # quantity -> series name
+
+
+@dataclass(frozen=True, slots=True)
+class FrameworkSpec:
+    """One RL framework: how its trainer and rollout processes start."""
+
+    name: str
+    default_image: str  # empty: the resource must name one
+    trainer: LaunchSpec | None
+    rollout: LaunchSpec | None  # None: the rollout engine's own launch
+    trainer_backends: tuple[str, ...]
+    rollout_engines: tuple[str, ...]
+
+
+def _placeholders(texts: tuple[str, ...]) -> list[str]:
+    return [name for text in texts for _, name, _, _ in Formatter().parse(text) if name]
