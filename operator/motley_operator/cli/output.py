@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -52,6 +53,8 @@ def plain(value: object) -> Any:
         return sorted(plain(item) for item in value)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no word for it
     return value
 
 

@@ -1,0 +1,179 @@
+"""`motley plan`: resources and nodes in, a plan out; nothing on any cluster is changed."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from motley_operator.cli.output import InputError, emit, say
+from motley_operator.cli.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from motley_operator.cli.main import Subparsers
+    from motley_operator.cli.plan_file import PlanFile
+    from motley_operator.domain.facts import ClusterFacts
+    from motley_planner.domain.demand import RunningUnit
+    from motley_planner.domain.plan import Slice
+
+DESCRIPTION = """\
+Plans custom resources on the nodes that `kubectl get nodes -o yaml` printed, or on a live
+cluster (--context), and prints the plan. Nothing is changed anywhere.
+
+  kubectl get nodes -o yaml > nodes.yaml
+  motley plan -f examples/ --nodes nodes.yaml
+"""
+_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0}
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declares the verb."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="plan resources on nodes from files, or on a live cluster, changing nothing",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "-f",
+        "--file",
+        dest="files",
+        action="append",
+        nargs="+",
+        metavar="FILE|DIR",
+        help="resources, and the ConfigMaps they read; of a folder every YAML file",
+    )
+    parser.add_argument(
+        "--nodes", metavar="NODES.yaml", help="what `kubectl get nodes -o yaml` printed"
+    )
+    parser.add_argument(
+        "--pods",
+        metavar="PODS.yaml",
+        help="what `kubectl get pods -A -o yaml` printed (default: none)",
+    )
+    parser.add_argument(
+        "--previous", metavar="PLAN.json", help="the plan that runs now: changing it has a price"
+    )
+    parser.add_argument(
+        "--time-limit", type=seconds, metavar="10s", help="of the solve (default: 5s)"
+    )
+    parser.add_argument(
+        "--strategy",
+        choices=[name for name, _, _ in STRATEGIES],
+        default="exact",
+        help="see `motley strategies`",
+    )
+    parser.add_argument(
+        "--context", metavar="CTX", help="plan a live cluster: a kubeconfig's context"
+    )
+    parser.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, ~/.kube/config")
+
+
+def seconds(text: str) -> float:
+    """The seconds that "10s", "500ms", "2m" or a bare number say."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|)", text.strip())
+    value = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a time above zero, such as 10s or 500ms")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plans and prints; 1 if the plan falls short, 2 if a resource makes no sense, 3 without a plan."""
+    facts = _facts(args)
+    running = _running(args.previous) if args.previous else None
+    if not args.context and not args.pods and running is None:
+        say(args, "motley: no --pods: GPUs that other pods hold count as free")
+    content = plan_facts(facts, running, args.time_limit)
+    from motley_operator.cli import plan_file, plan_table
+
+    emit(args, plan_file.to_document(content), lambda: plan_table.render(content))
+    for entry in content.rejected:
+        for refusal in entry.refusals:
+            say(args, f"motley: {entry.key}: {refusal.field}: {refusal.message}; {refusal.lift}")
+    return exit_status(content)
+
+
+def _facts(args: argparse.Namespace) -> ClusterFacts:
+    from motley_operator.cli.documents import Sources, facts_of, found_in, read_files
+
+    objects = read_files(name for names in args.files or () for name in names)
+    if args.context:
+        from motley_operator.cli.live import add_live
+
+        return facts_of(add_live(objects, args.context, args.kubeconfig))
+    if not args.files or not args.nodes:
+        raise InputError("motley plan", "give -f FILE and --nodes NODES.yaml, or --context CTX")
+    nodes = read_files([args.nodes])
+    facts = facts_of(Sources(objects, nodes, read_files([args.pods]) if args.pods else ()))
+    if not facts.resources:
+        raise InputError(found_in(objects), "holds no ModelCascade, ServingPool or RLJob")
+    return facts
+
+
+def _running(path: str) -> tuple[RunningUnit, ...]:
+    """The replicas of an earlier plan as if they ran now."""
+    from motley_operator.cli.plan_file import read_plan
+    from motley_planner.domain.demand import RunningUnit
+
+    return tuple(
+        RunningUnit(
+            id=f"{part.key}/{one.name}",
+            key=part.key,
+            stage=one.stage,
+            role=one.role,
+            gpu=one.gpu,
+            tensor_parallel=one.tensor_parallel,
+            operating_batch=one.operating_batch,
+            model=one.model,
+            precision=one.precision,
+            nodes=one.nodes,
+        )
+        for part in read_plan(path).plan.slices
+        for one in part.replicas
+    )
+
+
+def exit_status(content: PlanFile) -> int:
+    """The command's exit status for a plan."""
+    if content.rejected:
+        return 2
+    if content.plan.status == "no_solution":
+        return 3
+    return int(any(falls_short(part) for part in content.plan.slices))
+
+
+def falls_short(part: Slice) -> bool:
+    """True where a resource gets less than it asked for."""
+    missing = part.requests_per_second - part.served_requests_per_second
+    return bool(part.refusals) or missing > 1e-6 * max(1.0, part.requests_per_second)
+
+
+def plan_facts(
+    facts: ClusterFacts,
+    running: tuple[RunningUnit, ...] | None = None,
+    time_limit_s: float | None = None,
+) -> PlanFile:
+    """The plan of a cluster's facts; `running` replaces the units read from its pods.
+
+    Raises: PlannerError, SpecError.
+    """
+    from motley_operator.cli.plan_file import plan_file
+    from motley_operator.settings import Settings
+    from motley_operator.translate import translate
+    from motley_planner.catalog import load_catalog
+    from motley_planner.planning import plan
+
+    catalog = load_catalog()
+    translation = translate(facts, catalog, Settings())
+    snapshot = translation.snapshot
+    if running is not None:
+        there = {node.name for node in snapshot.nodes}
+        asked = {demand.key for demand in (*snapshot.services, *snapshot.jobs)}
+        left = (u for u in running if u.key in asked and there.issuperset(u.nodes))
+        snapshot = replace(snapshot, running=tuple(left))
+    if time_limit_s is not None:
+        snapshot = replace(snapshot, time_limit_s=time_limit_s)
+    made = plan(snapshot, catalog)
+    return plan_file(made, snapshot, translation.rejected, translation.unknown_gpus)
