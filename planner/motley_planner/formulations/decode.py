@@ -17,8 +17,8 @@ from motley_planner.domain.solution import (
     Shortfall,
     Solution,
 )
-from motley_planner.formulations.fleet import Index
 from motley_planner.formulations.placement import kept_replicas, place
+from motley_planner.formulations.program import Index, demands
 from motley_planner.formulations.shortfalls import find_shortfalls
 from motley_planner.objectives import LevelSpec
 from motley_planner.solver.job import Outcome
@@ -183,7 +183,7 @@ def _unserved(index: Index, x: Floats) -> dict[str, float]:
     """Requests/s of each positive demand that are not served."""
     demand = index.demand
     unserved: dict[str, float] = {}
-    for item in (*index.table.classes, *index.table.cascades):
+    for item in demands(index.table):
         rate = item.requests_per_second
         if rate <= 0:
             continue
@@ -200,7 +200,7 @@ def _unserved(index: Index, x: Floats) -> dict[str, float]:
 def _shortfalls(
     index: Index, outcome: Outcome, x: Floats, unserved: dict[str, float]
 ) -> tuple[Shortfall, ...]:
-    rates = {d.name: d.requests_per_second for d in (*index.table.classes, *index.table.cascades)}
+    rates = {d.name: d.requests_per_second for d in demands(index.table)}
     short = {n: u for n, u in unserved.items() if u > 1e-6 * rates[n]}
     lacking = {n: float(x[v]) for n, v in index.lacking.items() if x[v] > 1e-6}
     return find_shortfalls(index, outcome.duals, short, lacking)

@@ -1,209 +1,118 @@
-"""The fleet problem: one MILP for every pool, cascade and job on every node class.
-
-`formulate(table)` gives the program and the index that turns a point back into a plan;
-`solve_table(table)` is formulate, solve, decode. Parts: packing.py (replicas on nodes),
-demand.py (rates, cascades, flows), and here the money, the counts and the levels.
-"""
+"""Solves a fleet table: formulate, search, decode, and fall back where there is no plan."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import replace
 
 import numpy as np
 
+from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
-from motley_planner.formulations.demand import Demand, DemandRows
-from motley_planner.formulations.inventory import Inventory, take_inventory
-from motley_planner.formulations.packing import Mode, Packing, PackingRows
-from motley_planner.objectives import OBJECTIVES, LevelSpec
-from motley_planner.solver.milp import INF, Floats, Level, Milp, MilpBuilder
+from motley_planner.formulations.decode import decode
+from motley_planner.formulations.program import Index, formulate, has_demand
+from motley_planner.solver import Job, Milp, Outcome, solve
+from motley_planner.solver.milp import Floats
 
-Entry = tuple[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """The inverse of `formulate`: which variable is what, and how each level reads."""
-
-    table: FleetTable
-    inventory: Inventory
-    packing: Packing
-    demand: Demand
-    specs: tuple[LevelSpec, ...]
-    levels: tuple[Level, ...]
-    row_names: tuple[str, ...]
-    row_limits: Floats  # upper side of each row
-    new_limits: tuple[float, ...]  # most new replicas of each column
-    lacking: dict[str, int] = field(default_factory=dict)  # side row -> shortfall variable
+MARGIN_S = 0.05  # kept back for decoding
 
 
-def formulate(table: FleetTable, mode: Mode = "safe") -> tuple[Milp, Index]:
-    """The table as a MILP with its index.
+def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
+    """The best plan found for a table within its time limit, with bounds.
 
-    `mode` matters only where a re-plan has too many awkward nodes to be exact (packing.py): "safe"
-    rows always place on concrete nodes, "relaxed" rows hold for every plan.
+    With `use_worker` HiGHS runs in a process of its own that is killed at the limit; in-process
+    solving saves that process's start (0.2 s) and is for tests and small tables.
 
-    Raises: SnapshotError where the table contradicts itself.
+    Raises: SnapshotError where the table contradicts itself, or where max_min has no largest scale
+    (no positive demand, or nothing limits it).
     """
-    inventory = take_inventory(table)
-    builder = MilpBuilder()
-    packing = PackingRows(builder, table.columns, inventory, mode).add()
-    limit = scale_limit(table, builder, packing)
-    demand = DemandRows(builder, table, packing, limit).add()
-    prices = _price_entries(table, inventory, packing)
-    _add_counts(builder, table, packing)
-    _add_budget(builder, table, prices)
-    lacking = _add_side_rows(builder, table, packing)
-    specs = OBJECTIVES[table.objective](table)
-    penalties = _penalty_entries(table, packing)
-    levels = [_level(builder, spec, demand, prices, penalties) for spec in specs]
-    if lacking:
-        specs = (LevelSpec("minimums"), *specs)
-        levels.insert(0, _minimums(builder, table, lacking))
-    milp = builder.build()
-    return milp, Index(
-        table=table,
-        inventory=inventory,
-        packing=packing,
-        demand=demand,
-        specs=specs,
-        levels=tuple(levels),
-        row_names=tuple(builder.row_names),
-        row_limits=milp.row_upper,
-        new_limits=tuple(milp.col_upper[packing.new].tolist()),
-        lacking=lacking,
+    started = time.monotonic()
+    if table.objective == "max_min" and not has_demand(table):
+        raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
+    milp, index = formulate(table)
+    relaxed = None if index.packing.exact else formulate(table, "relaxed")[0]
+    left = table.time_limit_s - (time.monotonic() - started) - MARGIN_S
+    job = Job(
+        milp=milp,
+        levels=index.levels,
+        relaxed=relaxed,
+        starts=tuple(_starts(milp, index)),
+        time_limit_s=max(0.01, left),
+        relative_gap=table.relative_gap,
     )
+    outcome = solve(job, use_worker=use_worker)
+    solution = _read(table, index, job, outcome, started, use_worker)
+    return replace(solution, solve_seconds=time.monotonic() - started)
 
 
-def scale_limit(table: FleetTable, builder: MilpBuilder, packing: Packing) -> float:
-    """An upper bound on how far a class is served, in units of its rate (1 but for max_min).
-
-    For max_min: the least over classes of (all replicas that could ever be, together) / rate.
-    """
-    if table.objective != "max_min":
-        return 1.0
-    capacity: dict[str, float] = {}
-    for i, (column, variable) in enumerate(zip(table.columns, packing.new, strict=True)):
-        most = builder.upper_of(variable)
-        most += sum(builder.upper_of(g.variable) for g in packing.kept_of(i))
-        if table.budget_usd_per_hour is not None and column.price_usd_per_hour > 0:
-            most = min(most, table.budget_usd_per_hour // column.price_usd_per_hour + 1)
-        if column.max_count is not None:
-            most = min(most, column.max_count)
-        if column.phase != "decode" and most > 0:
-            for name, rate in column.requests_per_second.items():
-                if rate > 0:
-                    capacity[name] = capacity.get(name, 0.0) + rate * most
-    least = dict.fromkeys((c.name for c in table.classes), 0.0)
-    for request_class in table.classes:
-        least[request_class.name] += request_class.requests_per_second
-    for cascade in table.cascades:
-        for name in least:
-            loads = [p.load.get(name, 0.0) for p in cascade.policies]
-            least[name] += cascade.requests_per_second * min(loads, default=0.0)
-    ratios = [capacity.get(name, 0.0) / rate for name, rate in least.items() if rate > 0]
-    return min(ratios, default=INF)
+def _read(
+    table: FleetTable, index: Index, job: Job, outcome: Outcome, started: float, use_worker: bool
+) -> Solution:
+    if outcome.x is None and outcome.status == "unbounded":
+        raise SnapshotError(
+            "objective", "max_min is unbounded: nothing limits it; give nodes a count or a budget"
+        )
+    if outcome.x is None and job.starts and outcome.status != "infeasible":
+        outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
+    if outcome.x is not None:
+        return decode(index, outcome, table.relative_gap)
+    if outcome.status == "infeasible" and table.objective == "min_cost":
+        return _best_effort(table, started, use_worker)
+    return Solution(status="no_solution")
 
 
-def _price_entries(table: FleetTable, inventory: Inventory, packing: Packing) -> list[Entry]:
-    entries = [
-        (variable, column.price_usd_per_hour)
-        for column, variable in zip(table.columns, packing.new, strict=True)
-    ]
-    entries += [(g.variable, table.columns[g.column].price_usd_per_hour) for g in packing.kept]
-    for group, used in zip(inventory.open_groups, packing.open_used, strict=True):
-        if used is not None:
-            entries.append((used, group.price_usd_per_hour))
-    prices = {h.node.name: h.price_usd_per_hour for h in inventory.held}
-    entries += [(used, prices[name]) for name, used in packing.held_used.items()]
-    return [(variable, price) for variable, price in entries if price > 0]
+def _best_effort(table: FleetTable, started: float, use_worker: bool) -> Solution:
+    """What min_cost gives where not everything can be served: the best max_min plan."""
+    if not has_demand(table):
+        return Solution(status="no_solution")
+    left = max(0.2, table.time_limit_s - (time.monotonic() - started))
+    again = replace(table, objective="max_min", penalty_in_price=False, time_limit_s=left)
+    found = solve_table(again, use_worker=use_worker)
+    if found.status == "no_solution":
+        return found
+    return replace(found, status="infeasible", objective=None, bound=None, gap=None, levels=())
 
 
-def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], float]:
-    """P as (entries, constant)."""
-    entries = [
-        (variable, table.penalty_per_started_gpu * column.gpus)
-        for column, variable in zip(table.columns, packing.new, strict=True)
-    ]
-    constant = 0.0
-    for group in packing.kept:
-        each = table.penalty_per_stopped_gpu * table.columns[group.column].gpus
-        entries.append((group.variable, -each))
-        constant += each * len(group.replicas)
-    return entries, constant
+def _starts(milp: Milp, index: Index) -> list[Floats]:
+    """Points that are plans by construction: keep all that runs, and stop all that runs."""
+    found = []
+    for keep in (True, False):
+        x = np.zeros(milp.num_cols)
+        _set_kept(index, x, keep)
+        _set_minimums(index, x)
+        if milp.violation(x) <= 1e-7:
+            found.append(x)
+        if not index.packing.kept:
+            break
+    return found
 
 
-def _add_counts(builder: MilpBuilder, table: FleetTable, packing: Packing) -> None:
-    """kept + new <= max_count, prefix max_count."""
-    for i, column in enumerate(table.columns):
-        if column.max_count is not None:
-            kept = [(g.variable, 1.0) for g in packing.kept if g.column == i]
-            name = f"max_count[{column.id}]"
-            builder.row([(packing.new[i], 1.0), *kept], upper=column.max_count, name=name)
+def _set_kept(index: Index, x: Floats, keep: bool) -> None:
+    taken: dict[str, float] = {}
+    kept: dict[int, bool] = {}
+    for group in index.packing.kept:
+        x[group.variable] = len(group.replicas) if keep else 0
+        kept |= dict.fromkeys(group.replicas, keep)
+    for held in index.inventory.held:
+        name = held.node.name
+        taken[name] = sum(tp for replica, tp in held.residents if kept[replica])
+        if name in index.packing.held_used and taken[name]:
+            x[index.packing.held_used[name]] = 1
+    gpus = {h.node.name: h.node.gpus for h in index.inventory.held}
+    for (name, q), variable in index.packing.slots.items():
+        unused = name in index.packing.held_used and not taken[name]
+        x[variable] = 0 if unused else max(0, (gpus[name] - taken[name]) // q)
 
 
-def _add_budget(builder: MilpBuilder, table: FleetTable, prices: list[Entry]) -> None:
-    """Column and node prices within the budget, prefix budget; 0 buys nothing."""
-    budget = table.budget_usd_per_hour
-    if budget is None:
-        return
-    unit = budget if budget > 0 else 1.0
-    builder.row([(v, p / unit) for v, p in prices], upper=budget / unit, name="budget")
-
-
-def _add_side_rows(builder: MilpBuilder, table: FleetTable, packing: Packing) -> dict[str, int]:
-    """at_least - shortfall <= sum per_replica x replicas <= at_most, prefix side."""
-    position = {c.id: i for i, c in enumerate(table.columns)}
-    lacking: dict[str, int] = {}
-    for row in table.side_rows:
-        entries: list[Entry] = []
-        for column, amount in row.per_replica.items():
-            if column not in position:
-                raise SnapshotError(f"side_rows[{row.name!r}]", f"unknown column {column!r}")
-            i = position[column]
-            entries.append((packing.new[i], amount))
-            entries += [(g.variable, amount) for g in packing.kept if g.column == i]
-        if row.at_most is not None:
-            builder.row(entries, upper=row.at_most, name=f"side[{row.name}]")
-        if row.at_least is not None and row.at_least <= 0:
-            builder.row(entries, lower=row.at_least, name=f"side[{row.name}]")
-        elif row.at_least is not None:
-            short = builder.variable()
-            lacking[row.name] = short
-            builder.row([*entries, (short, 1.0)], lower=row.at_least, name=f"side[{row.name}]")
-    return lacking
-
-
-def _minimums(builder: MilpBuilder, table: FleetTable, lacking: dict[str, int]) -> Level:
-    cost = np.zeros(builder.num_cols)
-    for row in table.side_rows:
-        if row.name in lacking and row.at_least:
-            cost[lacking[row.name]] = -1.0 / row.at_least
-    return Level("minimums", cost)
-
-
-def _level(
-    builder: MilpBuilder,
-    spec: LevelSpec,
-    demand: Demand,
-    prices: list[Entry],
-    penalties: tuple[list[Entry], float],
-) -> Level:
-    """The spec as a row over variables, turned so that more is better."""
-    cost = np.zeros(builder.num_cols)
-    if demand.scale is not None:
-        cost[demand.scale] += spec.scale
-    for name, worth in spec.served.items():
-        cost[demand.served[name]] += worth
-    for variable, price in prices:
-        cost[variable] += spec.price * price
-    for variable, amount in penalties[0]:
-        cost[variable] += spec.penalty * amount
-    constant = spec.penalty * penalties[1]
-    return Level(spec.name, -cost, -constant) if spec.minimize else Level(spec.name, cost, constant)
-
-
-def has_demand(table: FleetTable) -> bool:
-    """Whether any class or cascade asks for anything."""
-    return any(c.requests_per_second > 0 for c in (*table.classes, *table.cascades))
+def _set_minimums(index: Index, x: Floats) -> None:
+    asked = {row.name: row for row in index.table.side_rows}
+    column = {c.id: i for i, c in enumerate(index.table.columns)}
+    for name, variable in index.lacking.items():
+        row = asked[name]
+        have = sum(
+            amount * x[g.variable]
+            for c, amount in row.per_replica.items()
+            for g in index.packing.kept_of(column[c])
+        )
+        x[variable] = max(0.0, (row.at_least or 0.0) - have)

@@ -34,6 +34,7 @@ from motley_planner.formulations.inventory import (
 from motley_planner.solver.milp import INF, MilpBuilder
 
 Mode = Literal["safe", "relaxed"]
+_GroupKey = tuple[int, tuple[tuple[tuple[NodeClass, int], int], ...], tuple[tuple[str, int], ...]]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
 
 
@@ -166,17 +167,17 @@ class PackingRows:
                     alone[replica].append((held.node.name, tp))
             elif not held.cordoned:
                 self._collect_gains(held)
-        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
-        for i, replica in enumerate(self.inventory.survivors):
+        groups: dict[_GroupKey, list[int]] = defaultdict(list)
+        for i, survivor in enumerate(self.inventory.survivors):
             key = (
-                column_index[replica.column],
+                column_index[survivor.column],
                 tuple(sorted(self.gains[i].items())),
                 tuple(sorted(alone[i])),
             )
             groups[key].append(i)
         for key, members in groups.items():
             variable = self.builder.variable(0, len(members), integer=True)
-            self.out.kept.append(KeptGroup(int(str(key[0])), tuple(members), variable))
+            self.out.kept.append(KeptGroup(key[0], tuple(members), variable))
         self.group_of = {r: g for g in self.out.kept for r in g.replicas}
 
     def _collect_gains(self, held: HeldNode) -> None:

@@ -6,7 +6,7 @@ import math
 
 from motley_planner.domain.solution import Shortfall
 from motley_planner.domain.table import FleetTable
-from motley_planner.formulations.fleet import Index
+from motley_planner.formulations.program import Index
 from motley_planner.solver.milp import Floats
 
 _BINDING = (

@@ -115,7 +115,7 @@ def _subscribe(highs: Any, on_point: Callable[[Floats, float], None]) -> None:
 
 
 def _load(milp: Milp, cost: Floats, *, relax: bool) -> Any:
-    highs = highspy.Highs()
+    highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
     for option, value in (
         ("output_flag", False),
         ("threads", 1),

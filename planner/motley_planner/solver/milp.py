@@ -48,13 +48,17 @@ class Milp:
     def activity(self, x: Floats) -> Floats:
         """A x, one value a row."""
         per_entry = np.repeat(x, np.diff(self.start)) * self.value
-        return np.bincount(self.index, weights=per_entry, minlength=self.num_rows)
+        return self._sum(self.index, per_entry, self.num_rows)
 
     def price_out(self, row_duals: Floats) -> Floats:
         """A^T y, one value a column."""
         column_of_entry = np.repeat(np.arange(self.num_cols), np.diff(self.start))
         weights = self.value * row_duals[self.index]
-        return np.bincount(column_of_entry, weights=weights, minlength=self.num_cols)
+        return self._sum(column_of_entry, weights, self.num_cols)
+
+    @staticmethod
+    def _sum(where: NDArray[np.integer], weights: Floats, length: int) -> Floats:
+        return np.bincount(where, weights=weights, minlength=length).astype(np.float64)
 
     def violation(self, x: Floats) -> float:
         """The largest amount by which x breaks a row, a bound or integrality."""
