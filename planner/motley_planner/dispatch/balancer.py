@@ -40,7 +40,7 @@ class DispatchOptions:
 class ReplicaLoad:
     """What is in flight on one replica, over all classes and across routing tables."""
 
-    __slots__ = ("failures", "failing_until_s", "in_flight", "work_s")
+    __slots__ = ("failing_until_s", "failures", "in_flight", "work_s")
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -115,7 +115,7 @@ class Dispatcher:
         self._options = options or DispatchOptions()
         self._random = random
         known = previous._loads if previous is not None else {}
-        self._loads = {
+        self._loads: dict[tuple[str, str], ReplicaLoad] = {
             (stage.name, replica.name): known.get((stage.name, replica.name)) or ReplicaLoad()
             for stage in table.stages
             for replica in stage.replicas

@@ -56,7 +56,7 @@ def parse_routing(document: object) -> RoutingTable:
     )
     _unique([stage.name for stage in stages], "stages")
     return RoutingTable(
-        plan_hash=_text(root.get("plan_hash"), "plan_hash"),
+        plan_hash=_token(root.get("plan_hash"), "plan_hash"),
         resource=ResourceRef(
             kind=_text(resource.get("kind"), "resource.kind"),
             namespace=_text(resource.get("namespace"), "resource.namespace"),
@@ -87,7 +87,7 @@ def _stage(value: object, at: str, classes: frozenset[str]) -> Stage:
     )
     _unique([replica.name for replica in replicas], f"{at}.replicas")
     return Stage(
-        name=_text(item.get("name"), f"{at}.name"),
+        name=_token(item.get("name"), f"{at}.name"),
         model=_text(item.get("model"), f"{at}.model"),
         replicas=replicas,
     )
@@ -167,6 +167,14 @@ def _text(value: object, at: str) -> str:
     if not isinstance(value, str) or not value:
         raise RoutingError(at, "must be a non-empty string")
     return value
+
+
+def _token(value: object, at: str) -> str:
+    """A text that can stand in an HTTP header's list: printable ASCII, no space, no comma."""
+    text = _text(value, at)
+    if not text.isascii() or not text.isprintable() or set(text) & {" ", ",", ":"}:
+        raise RoutingError(at, f"must be printable ASCII without space, comma, colon, is {text!r}")
+    return text
 
 
 def _number(value: object, at: str) -> float:

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible front of a pool or a cascade; start it with `motley gateway`."""

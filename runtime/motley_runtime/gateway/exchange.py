@@ -1,0 +1,89 @@
+"""Reading requests from and writing replies to a raw ASGI server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from motley_runtime.gateway.errors import GatewayError
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class ClientGone(Exception):
+    """The client closed its connection."""
+
+
+class Reply:
+    """One response: whole or in pieces, started at most once."""
+
+    def __init__(self, send: Send, headers: Headers = ()) -> None:
+        self._send = send
+        self._headers = list(headers)
+        self.status = 0
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the status line is out, after which only the body can change."""
+        return self.status != 0
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """Adds a header to a response that has not started."""
+        self._headers.append((name, value))
+
+    async def start(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
+        """Sends status and headers of a response in pieces."""
+        self.status = status
+        every = [(b"content-type", content_type), *self._headers, *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": every})
+
+    async def send(self, chunk: bytes) -> None:
+        """Sends a piece of the body."""
+        if chunk:
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self) -> None:
+        """Ends the body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def whole(
+        self, status: int, content_type: bytes, body: bytes, headers: Headers = ()
+    ) -> None:
+        """Sends a response at once."""
+        length = (b"content-length", str(len(body)).encode())
+        await self.start(status, content_type, [*headers, length])
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def read_body(receive: Receive, limit_bytes: int, limit_s: float) -> bytes:
+    """A request's body. Raises: GatewayError 413 or 408; ClientGone."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limit_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                piece = message.get("body", b"")
+                size += len(piece)
+                if size > limit_bytes:
+                    text = f"the body is larger than {limit_bytes} bytes"
+                    raise GatewayError(413, text, "body_too_large")
+                parts.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError as error:
+        text = f"the body did not arrive within {limit_s:g} s"
+        raise GatewayError(408, text, "body_timeout") from error
+
+
+async def until_disconnect(receive: Receive) -> None:
+    """Returns when the client has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

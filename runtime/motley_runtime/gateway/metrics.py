@@ -1,0 +1,72 @@
+"""What the gateway counts, in a registry of its own."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+# From one scheduler tick of an engine to the longest answers it is allowed to give.
+_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """The gateway's counters; `render` is the Prometheus text form."""
+
+    content_type = b"text/plain; version=1.0.0; charset=utf-8"
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter(
+            "requests",
+            "Requests by answering stage, HTTP status and class.",
+            "stage",
+            "status",
+            "class",
+        )
+        self.escalations = self._counter(
+            "escalations",
+            "Answers passed to the next stage: low score or failure.",
+            "stage",
+            "reason",
+        )
+        self.discarded_tokens = self._counter(
+            "discarded_tokens", "Completion tokens of answers that were escalated.", "stage"
+        )
+        self.retries = self._counter("retries", "Requests tried on another replica.", "stage")
+        self.upstream_failures = self._counter(
+            "upstream_failures", "Failed calls to replicas by kind.", "stage", "kind"
+        )
+        self.routing_refused = self._counter("routing_refused", "Routing documents refused.")
+        self.policies = self._counter("policy_requests", "Requests by cascade policy.", "policy")
+        self.in_flight = Gauge(
+            "motley_gateway_in_flight", "Requests being answered.", registry=self.registry
+        )
+        self.draining = Gauge("motley_gateway_draining", "1 after SIGTERM.", registry=self.registry)
+        self.ttft_s = self._histogram(
+            "ttft_seconds", "Seconds from request to the first streamed bytes."
+        )
+        self.duration_s = self._histogram(
+            "request_duration_seconds", "Seconds from request to the end of its answer."
+        )
+        self._plan = Gauge(
+            "motley_gateway_plan_info",
+            "1 for the plan in force.",
+            ("plan_hash",),
+            registry=self.registry,
+        )
+
+    def plan_in_force(self, plan_hash: str) -> None:
+        """Names the plan new requests run on."""
+        self._plan.clear()
+        self._plan.labels(plan_hash).set(1)
+
+    def render(self) -> bytes:
+        """The Prometheus text form."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"motley_gateway_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str) -> Histogram:
+        return Histogram(
+            f"motley_gateway_{name}", text, ("class",), buckets=_BUCKETS_S, registry=self.registry
+        )

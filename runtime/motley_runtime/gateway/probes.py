@@ -1,0 +1,61 @@
+"""What the gateway says of itself: readiness and the models it serves."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from motley_planner.dispatch import Dispatcher, RoutingTable
+from motley_runtime.gateway.live_routing import LiveRouting
+
+
+def readiness(live: LiveRouting, is_draining: bool, in_flight: int) -> tuple[bool, dict[str, Any]]:
+    """Whether a request can be answered, and a body that says why not.
+
+    Ready: a routing table is in force, its first stage has a replica admissible for some class,
+    and the gateway is not draining. A refused newer table does not take readiness away.
+    """
+    reasons = ["draining: finishing the requests in flight"] if is_draining else []
+    body: dict[str, Any] = {"in_flight": in_flight}
+    if live.current is None:
+        reasons.append(f"no routing in force: {live.problem}")
+    else:
+        reasons += _unserved(live.current)
+        body |= _describe(live.current)
+        if live.problem is not None:
+            body["refused"] = live.problem
+    return not reasons, {"ready": not reasons, "reasons": reasons, **body}
+
+
+def _unserved(dispatcher: Dispatcher) -> list[str]:
+    table = dispatcher.table
+    first = table.stages[0]
+    if any(dispatcher.is_admissible(first.name, each.name) for each in table.classes):
+        return []
+    return [f"stage {first.name!r} has no replica that serves any class"]
+
+
+def _describe(dispatcher: Dispatcher) -> dict[str, Any]:
+    now, table = time.monotonic(), dispatcher.table
+    return {
+        "plan_hash": table.plan_hash,
+        "resource": f"{table.resource.kind} {table.resource.namespace}/{table.resource.name}",
+        "stages": {
+            stage.name: {
+                "replicas": len(stage.replicas),
+                "failing": dispatcher.failing(stage.name, now),
+            }
+            for stage in table.stages
+        },
+    }
+
+
+def models_body(table: RoutingTable) -> dict[str, Any]:
+    """The answer of `GET /v1/models`."""
+    return {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": 0, "owned_by": "motley"}
+            for name in table.served_model_names
+        ],
+    }

@@ -1,0 +1,76 @@
+"""uvicorn's HTTP protocol with two bounds it lacks: the size of a request's head and its time.
+
+httptools collects a head of any length for as long as its sender likes; a client that trickles
+header bytes would hold memory and a connection for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from motley_runtime.gateway.errors import error_body
+from motley_runtime.gateway.options import Limits
+
+
+def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """A protocol class that closes connections whose request head is too large or too slow."""
+
+    class BoundedProtocol(HttpToolsProtocol):
+        _in_head = True
+        _head_bytes = 0
+        _head_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)  # type: ignore[arg-type]
+            self._start_timer()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_timer()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not self._in_head or self.transport.is_closing():
+                return
+            self._head_bytes += len(data)
+            if self._head_timer is None:
+                self._start_timer()
+            if self._head_bytes > limits.head_bytes:
+                self._refuse(431, "Request Header Fields Too Large")
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            self._stop_timer()
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._in_head, self._head_bytes = True, 0
+
+        def _start_timer(self) -> None:
+            self._head_timer = self.loop.call_later(limits.head_s, self._too_slow)
+
+        def _stop_timer(self) -> None:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+
+        def _too_slow(self) -> None:
+            if not self.transport.is_closing():
+                self._refuse(408, "Request Timeout")
+
+        def _refuse(self, status: int, reason: str) -> None:
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.transport.close()  # an answer is under way: nothing can be written into it
+                return
+            body = error_body(status, reason.capitalize(), "bad_head")
+            head = (
+                f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+            self.transport.close()
+
+    return BoundedProtocol
