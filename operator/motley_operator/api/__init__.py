@@ -7,7 +7,8 @@ CustomResourceDefinitions; `validate_documents(text)` every mistake with its lin
 from __future__ import annotations
 
 from motley_operator.api.findings import Finding, InvalidDocument
-from motley_operator.api.fleet import Fleet, FleetSpec, FleetStatus
+from motley_operator.api.fleet import Fleet, FleetSpec
+from motley_operator.api.fleetstatus import FleetStatus
 from motley_operator.api.frame import Metadata, Resource
 from motley_operator.api.modelcascade import ModelCascade, ModelCascadeSpec, Stage
 from motley_operator.api.quantities import Duration, Percentage, Quantity

@@ -1,4 +1,4 @@
-"""What several resources share: model, engine, workload, targets, budget, placement, replanning.
+"""What several resources share: model, engine, budget, placement, replanning, and basic types.
 
 Field names are camelCase in documents and snake_case here. Every string and list has a maximum,
 because the API server prices CEL rules by the largest document that the schema admits.
@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from motley_operator.api.quantities import Duration, Percentage, Quantity
-from motley_operator.api.rules import NAME_PATTERN, Rule, not_above, one_member, positive, some_of
+from motley_operator.api.rules import NAME_PATTERN, Rule, one_member, some_of
 
 GROUP = "motley.dev"
 VERSION = "v1alpha1"
@@ -38,6 +38,7 @@ Argument = Annotated[str, Field(max_length=1024)]
 GpuProduct = Annotated[str, Field(min_length=1, max_length=63)]
 CapacityType = Literal["on-demand", "spot", "reserved"]
 Precision = Literal["bf16", "fp16", "fp8", "int8", "int4"]
+PriorityClassName = Annotated[str, Field(min_length=1, max_length=253)]
 Opaque = Annotated[
     dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
 ]
@@ -158,68 +159,6 @@ class EngineSpec(ApiModel):
     )
 
 
-class RequestClass(ApiModel):
-    """One kind of request, told apart by what a gateway can see when it arrives."""
-
-    name: DnsLabel = Field(description="Name of the class; clients may send it as x-motley-class.")
-    prompt_tokens: int = Field(ge=1, le=2_000_000, description="Mean prompt length in tokens.")
-    output_tokens: int = Field(ge=1, le=1_000_000, description="Mean answer length in tokens.")
-    weight: int = Field(
-        default=1,
-        ge=1,
-        le=1_000_000,
-        description="Share of the requests, relative to the other classes.",
-    )
-
-
-class Workload(ApiModel):
-    """How many requests arrive and what they look like."""
-
-    requests_per_second: Quantity = Field(description="Requests a second over all classes.")
-    classes: tuple[RequestClass, ...] = Field(
-        min_length=1,
-        max_length=32,
-        description="Kinds of requests.",
-        json_schema_extra=keyed_by("name"),
-    )
-
-
-class Percentiles(ApiModel):
-    """Upper limits of a latency at percentiles over requests."""
-
-    rules = (
-        *(
-            positive(p, f"{p} is longer than 0s: leave it out or write a limit such as 400ms")
-            for p in ("p50", "p90", "p95", "p99")
-        ),
-        *(
-            not_above(a, b, f"{a} must not be above {b}: raise {b} or lower {a}", "duration")
-            for a, b in (
-                ("p50", "p90"),
-                ("p50", "p95"),
-                ("p90", "p95"),
-                ("p50", "p99"),
-                ("p90", "p99"),
-                ("p95", "p99"),
-            )
-        ),
-    )
-    p50: Duration | None = Field(default=None, description="Half of the requests are faster.")
-    p90: Duration | None = Field(default=None, description="90 % of the requests are faster.")
-    p95: Duration | None = Field(default=None, description="95 % of the requests are faster.")
-    p99: Duration | None = Field(default=None, description="99 % of the requests are faster.")
-
-
-class Slo(ApiModel):
-    """Latency targets."""
-
-    ttft: Percentiles | None = Field(default=None, description="Time to first token.")
-    tpot: Percentiles | None = Field(
-        default=None, description="Time per output token after the first, per request."
-    )
-    e2e: Percentiles | None = Field(default=None, alias="e2e", description="Arrival to last token.")
-
-
 class Budget(ApiModel):
     """Upper limits on what a resource may use."""
 
@@ -326,24 +265,3 @@ class Replan(ApiModel):
     node_loss_tolerance: int | None = Field(
         default=None, ge=0, le=4, description="Nodes that may be lost with the rate still served."
     )
-
-
-class GatewayAuth(ApiModel):
-    """Who may call the gateway."""
-
-    secret_ref: LocalSecret = Field(description="Secret whose values are the accepted API keys.")
-
-
-class Gateway(ApiModel):
-    """The address clients call: routes requests as the plan says."""
-
-    replicas: int = Field(default=2, ge=1, le=64, description="Gateway pods.")
-    port: int = Field(default=8000, ge=1, le=65535, description="Port of the Service.")
-    auth: GatewayAuth | None = Field(
-        default=None, description="API keys; absent: anybody in the cluster network may call."
-    )
-
-
-Objective = Literal["MinimizeCost", "MaximizeThroughput"]
-Disaggregation = Literal["Auto", "Always", "Never"]
-PriorityClassName = Annotated[str, Field(min_length=1, max_length=253)]

@@ -9,24 +9,21 @@ from pydantic import Field
 from motley_operator.api.common import (
     ApiModel,
     Budget,
-    Disaggregation,
     EngineSpec,
-    Gateway,
     ModelRef,
     Opaque,
     Parallelism,
     Placement,
     PriorityClassName,
     Replan,
-    Slo,
     Table,
-    Workload,
     keyed_by,
 )
 from motley_operator.api.frame import Column, Names, Resource, plan_columns
 from motley_operator.api.quantities import Percentage
 from motley_operator.api.rules import NAME_PATTERN, short_dns_name
 from motley_operator.api.status import ServingStatus
+from motley_operator.api.traffic import Disaggregation, Gateway, Slo, Workload
 
 StageName = Annotated[str, Field(min_length=1, max_length=15, pattern=NAME_PATTERN)]
 

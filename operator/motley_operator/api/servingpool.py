@@ -9,23 +9,19 @@ from pydantic import Field
 from motley_operator.api.common import (
     ApiModel,
     Budget,
-    Disaggregation,
     EngineSpec,
-    Gateway,
     ModelRef,
-    Objective,
     Opaque,
     Parallelism,
     Placement,
     PriorityClassName,
     Replan,
-    Slo,
     Table,
-    Workload,
 )
 from motley_operator.api.frame import Names, Resource, plan_columns
 from motley_operator.api.rules import Rule, short_dns_name
 from motley_operator.api.status import ServingStatus
+from motley_operator.api.traffic import Disaggregation, Gateway, Objective, Slo, Workload
 
 _BUDGETED = Rule(
     "throughput needs a budget",

@@ -1,0 +1,77 @@
+"""What the Fleet reports: inventory, the whole plan's value, what it does not know."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from motley_operator.api.common import ATOMIC, SET, keyed_by
+from motley_operator.api.quantities import Quantity
+from motley_operator.api.status import Condition, StatusModel, Text
+
+
+class InventoryRow(StatusModel):
+    """Nodes that pack alike."""
+
+    gpu: Text = Field(description="Catalog GPU id.")
+    gpu_product: Text = Field(description="Product label.")
+    zone: Text = Field(default="", description="Zone.")
+    capacity_type: Text = Field(default="", description="How they are bought.")
+    gpus_per_node: int = Field(ge=0, description="Allocatable GPUs of one node.")
+    nodes: int = Field(ge=0, description="Nodes.")
+    gpus: int = Field(ge=0, description="Allocatable GPUs of all of them.")
+    gpus_used: int = Field(default=0, ge=0, description="GPUs that Motley's pods hold.")
+    gpus_foreign: int = Field(default=0, ge=0, description="GPUs that other pods hold.")
+    dollars_per_hour: Quantity | None = Field(
+        default=None, description="US dollars per node and hour."
+    )
+
+
+class UnknownGpu(StatusModel):
+    """A GPU product that neither catalog knows; its nodes are not used."""
+
+    product: Text = Field(description="Value of the product label.")
+    nodes: int = Field(ge=1, description="Nodes that carry it.")
+
+
+class FleetStatus(StatusModel):
+    """What is fleet-wide."""
+
+    observed_generation: int | None = Field(
+        default=None, ge=0, description="Generation that the conditions speak of."
+    )
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Statements by type.",
+        json_schema_extra=keyed_by("type"),
+    )
+    inventory: tuple[InventoryRow, ...] = Field(
+        default=(), max_length=128, description="Nodes by shape.", json_schema_extra=ATOMIC
+    )
+    gpus: Annotated[str, Field(max_length=253)] = Field(
+        default="", description="Such as 24xH100,24xA100."
+    )
+    objective: float | None = Field(default=None, description="Value of the fleet's plan.")
+    bound: float | None = Field(default=None, description="No plan can do better than this.")
+    gap: float | None = Field(default=None, ge=0, description="|bound - objective| / |objective|.")
+    solve_seconds: float | None = Field(default=None, ge=0, description="Time the last solve took.")
+    dollars_per_hour: Quantity | None = Field(
+        default=None, description="US dollars an hour of all resources."
+    )
+    dollars_per_hour_by_namespace: dict[Annotated[str, Field(max_length=63)], Quantity] = Field(
+        default={}, max_length=256, description="US dollars an hour by namespace."
+    )
+    unknown_gpus: tuple[UnknownGpu, ...] = Field(
+        default=(),
+        max_length=32,
+        description="Products that are not guessed.",
+        json_schema_extra=keyed_by("product"),
+    )
+    suspects: tuple[Text, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Configurations or nodes that failed lately.",
+        json_schema_extra=SET,
+    )

@@ -1,0 +1,92 @@
+"""What is served and how clients reach it: request classes, latency targets, the gateway."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from motley_operator.api.common import ApiModel, DnsLabel, LocalSecret, keyed_by
+from motley_operator.api.quantities import Duration, Quantity
+from motley_operator.api.rules import not_above, positive
+
+Objective = Literal["MinimizeCost", "MaximizeThroughput"]
+Disaggregation = Literal["Auto", "Always", "Never"]
+
+
+class RequestClass(ApiModel):
+    """One kind of request, told apart by what a gateway can see when it arrives."""
+
+    name: DnsLabel = Field(description="Name of the class; clients may send it as x-motley-class.")
+    prompt_tokens: int = Field(ge=1, le=2_000_000, description="Mean prompt length in tokens.")
+    output_tokens: int = Field(ge=1, le=1_000_000, description="Mean answer length in tokens.")
+    weight: int = Field(
+        default=1,
+        ge=1,
+        le=1_000_000,
+        description="Share of the requests, relative to the other classes.",
+    )
+
+
+class Workload(ApiModel):
+    """How many requests arrive and what they look like."""
+
+    requests_per_second: Quantity = Field(description="Requests a second over all classes.")
+    classes: tuple[RequestClass, ...] = Field(
+        min_length=1,
+        max_length=32,
+        description="Kinds of requests.",
+        json_schema_extra=keyed_by("name"),
+    )
+
+
+class Percentiles(ApiModel):
+    """Upper limits of a latency at percentiles over requests."""
+
+    rules = (
+        *(
+            positive(p, f"{p} is longer than 0s: leave it out or write a limit such as 400ms")
+            for p in ("p50", "p90", "p95", "p99")
+        ),
+        *(
+            not_above(a, b, f"{a} must not be above {b}: raise {b} or lower {a}", "duration")
+            for a, b in (
+                ("p50", "p90"),
+                ("p50", "p95"),
+                ("p90", "p95"),
+                ("p50", "p99"),
+                ("p90", "p99"),
+                ("p95", "p99"),
+            )
+        ),
+    )
+    p50: Duration | None = Field(default=None, description="Half of the requests are faster.")
+    p90: Duration | None = Field(default=None, description="90 % of the requests are faster.")
+    p95: Duration | None = Field(default=None, description="95 % of the requests are faster.")
+    p99: Duration | None = Field(default=None, description="99 % of the requests are faster.")
+
+
+class Slo(ApiModel):
+    """Latency targets."""
+
+    ttft: Percentiles | None = Field(default=None, description="Time to first token.")
+    tpot: Percentiles | None = Field(
+        default=None, description="Time per output token after the first, per request."
+    )
+    e2e: Percentiles | None = Field(default=None, alias="e2e", description="Arrival to last token.")
+
+
+class GatewayAuth(ApiModel):
+    """Who may call the gateway."""
+
+    secret_ref: LocalSecret = Field(description="Secret whose values are the accepted API keys.")
+
+
+class Gateway(ApiModel):
+    """The address clients call: routes requests as the plan says."""
+
+    replicas: int = Field(default=2, ge=1, le=64, description="Gateway pods.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port of the Service.")
+    auth: GatewayAuth | None = Field(
+        default=None, description="API keys; absent: anybody in the cluster network may call."
+    )
