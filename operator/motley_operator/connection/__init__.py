@@ -1,0 +1,17 @@
+"""The wire: credentials, kinds and plain HTTP; `facts` reads through it, `apply` writes through it."""
+
+from motley_operator.connection.client import ApiError, Client, Sent
+from motley_operator.connection.credentials import Credentials, load_credentials
+from motley_operator.connection.kinds import CUSTOM, KINDS, OWNED, Kind
+
+__all__ = [
+    "CUSTOM",
+    "KINDS",
+    "OWNED",
+    "ApiError",
+    "Client",
+    "Credentials",
+    "Kind",
+    "Sent",
+    "load_credentials",
+]

@@ -1,0 +1,94 @@
+"""What is known of one collection of objects, and never anything older than what was known.
+
+Three sources write here: LISTs and WATCH events of a reflector, and the answers to our own writes
+(read-your-writes: the next cycle must not see a world without them). They arrive in any order, so
+every object carries its resourceVersion, which within one collection only grows:
+
+    older than the stored one          -> ignored
+    answer to a write, not stored, but no newer than what the watch has told
+                                       -> it is gone already: ignored, or it would be a ghost
+    stored, not in a LIST, no newer than that LIST
+                                       -> it vanished while the watch was cut: swept
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+Document = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def version_of(document: Document) -> int:
+    """The object's resourceVersion as a number; 0 where it has none.
+
+    Resource versions are whole numbers that grow (Kubernetes API concepts, comparable since 1.35).
+    """
+    text = str(document["metadata"].get("resourceVersion") or "")
+    return int(text) if text.isdigit() else 0
+
+
+class Collection(Generic[T]):
+    """Objects by UID; `on_change(old, new)` hears of each change heard from the server."""
+
+    def __init__(
+        self, parse: Callable[[Document], T], on_change: Callable[[T | None, T | None], None]
+    ) -> None:
+        self._parse, self._on_change = parse, on_change
+        self._entries: dict[str, tuple[int, T]] = {}  # by UID: version, value
+        self._heard = 0
+        self.complete = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def values(self) -> Iterable[T]:
+        """Everything there is."""
+        return [value for _, value in self._entries.values()]
+
+    def replace(self, documents: Iterable[Document], version: int) -> None:
+        """Take a whole LIST made at `version`; what it lacks and is no newer has vanished."""
+        listed = set()
+        for document in documents:
+            listed.add(document["metadata"]["uid"])
+            self.upsert(document)
+        self._heard = max(self._heard, version)
+        for uid, (known, value) in list(self._entries.items()):
+            if uid not in listed and known <= version:
+                del self._entries[uid]
+                self._on_change(value, None)
+        self.complete = True
+
+    def upsert(self, document: Document) -> None:
+        """Take an added or modified object of a LIST or a watch."""
+        version = version_of(document)
+        self._heard = max(self._heard, version)
+        uid = document["metadata"]["uid"]
+        known, old = self._entries.get(uid, (0, None))
+        if not version or version > known:
+            new = self._parse(document)
+            self._entries[uid] = (version, new)
+            self._on_change(old, new)
+
+    def remove(self, document: Document) -> None:
+        """Take a deletion of a watch."""
+        self._heard = max(self._heard, version_of(document))
+        entry = self._entries.pop(document["metadata"]["uid"], None)
+        if entry:
+            self._on_change(entry[1], None)
+
+    def advance(self, version: int) -> None:
+        """Take a bookmark: everything up to `version` has been told."""
+        self._heard = max(self._heard, version)
+
+    def absorb(self, document: Document) -> None:
+        """Take the server's answer to a write of ours; nobody is told, for we know."""
+        uid, version = document["metadata"]["uid"], version_of(document)
+        known, _ = self._entries.get(uid, (self._heard, None))
+        if not version or version > known:
+            self._entries[uid] = (version, self._parse(document))
+
+    def forget(self, uid: str) -> None:
+        """Drop an object that the server says is gone."""
+        self._entries.pop(uid, None)

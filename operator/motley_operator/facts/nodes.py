@@ -1,0 +1,82 @@
+"""A node's JSON as NodeFacts: only what a plan can depend on, so that heartbeats change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from motley_operator.domain.facts import NodeFacts, Room, Taint
+from motley_operator.facts.quantities import milli, whole
+
+# The device plugins' resources, in the order in which they are looked for.
+GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
+# Labels that name the product: GPU feature discovery, GKE, AMD's node labeller (new and old form).
+GPU_LABELS = (
+    "nvidia.com/gpu.product",
+    "cloud.google.com/gke-accelerator",
+    "amd.com/gpu.product-name",
+    "beta.amd.com/gpu.product-name",
+    "amd.com/gpu.device-id",
+)
+# Annotations of agents (CNI, CSI, node problem detector) change all the time and plan nothing.
+_ANNOTATION_PREFIX = "motley.dev/"
+
+
+def parse_node(document: Mapping[str, Any]) -> NodeFacts:
+    """The facts of one node."""
+    metadata, spec = document["metadata"], document.get("spec") or {}
+    status = document.get("status") or {}
+    labels = metadata.get("labels") or {}
+    allocatable = status.get("allocatable") or {}
+    gpu_resource = next((r for r in GPU_RESOURCES if whole(allocatable.get(r)) > 0), None)
+    ready, since = _readiness(status, metadata)
+    return NodeFacts(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        labels=labels,
+        annotations=_ours(metadata.get("annotations") or {}),
+        taints=tuple(
+            Taint(t["key"], t.get("value") or "", t["effect"]) for t in spec.get("taints") or ()
+        ),
+        unschedulable=bool(spec.get("unschedulable")),
+        ready=ready,
+        not_ready_since=since,
+        deleting="deletionTimestamp" in metadata,
+        allocatable=room(allocatable),
+        gpu_resource=gpu_resource,
+        gpu_label=next((labels[name] for name in GPU_LABELS if labels.get(name)), None),
+    )
+
+
+def room(amounts: Mapping[str, Any]) -> Room:
+    """A resource list (allocatable, requests) as numbers; GPUs of all vendors count alike."""
+    return Room(
+        gpus=sum(whole(amounts[r]) for r in GPU_RESOURCES if r in amounts),
+        cpu_milli=milli(amounts.get("cpu")),
+        memory_bytes=whole(amounts.get("memory")),
+        ephemeral_bytes=whole(amounts.get("ephemeral-storage")),
+        pods=whole(amounts.get("pods")),
+    )
+
+
+def unix_seconds(timestamp: str | None) -> float:
+    """Seconds since 1970 of an RFC 3339 time; 0 where there is none."""
+    return datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0
+
+
+def _ours(annotations: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in annotations.items() if k.startswith(_ANNOTATION_PREFIX)}
+
+
+def _readiness(status: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[bool, float | None]:
+    """Whether the node is ready and, if not, since when.
+
+    A node that has not reported yet is not ready since it was made.
+    """
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "Ready":
+            if condition.get("status") == "True":
+                return True, None
+            return False, unix_seconds(condition.get("lastTransitionTime"))
+    return False, unix_seconds(metadata.get("creationTimestamp"))

@@ -1,0 +1,146 @@
+"""Keeps one Collection equal to a collection on the API server: LIST, then WATCH for ever.
+
+Theory of operation. A chunked LIST gives objects and a resourceVersion; a WATCH from there gives every
+later change. The server ends a watch now and then, which is no event: the next one goes on from the
+last version heard. 410 Gone means that the history in between is lost: LIST again, and the
+collection sweeps what vanished meanwhile. A watch can also die without a sign (a NAT forgets it, a
+proxy hangs): the server sends a bookmark about every minute, so a longer silence ends it here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from motley_operator.connection import ApiError, Client, Kind, Sent
+from motley_operator.facts.collection import Collection, version_of
+
+_PAGE = 500
+_WATCH_S = (330, 420)  # what the server is asked for: at most 11 reconnects an hour
+_INACTIVITY_S = 90.0  # bookmarks come about every 60 s
+_BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Which objects a reflector follows."""
+
+    kind: Kind
+    namespace: str = ""
+    selector: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reflector:
+    """One LIST and WATCH loop."""
+
+    def __init__(
+        self,
+        client: Client,
+        collection: Collection[Any],
+        scope: Scope,
+        on_contact: Callable[[], None],
+    ) -> None:
+        self.kind, self.namespace = scope.kind, scope.namespace
+        self.collection = collection
+        self._on_contact = on_contact  # called when the view became whole, or is known not to
+        self.error: str | None = "not read yet"
+        self.lists = 0
+        self.failed = 0
+        self._client = client
+        self._selector = dict(scope.selector)
+        self._version = ""
+        self._failures = 0
+        self._failing_since: float | None = None
+
+    def failing_for_s(self) -> float:
+        """Seconds since the server was last in reach; 0 while it is."""
+        if self._failing_since is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._failing_since
+
+    async def run(self) -> None:
+        """Follow the collection until cancelled."""
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                await self._watch()
+                await asyncio.sleep(_BACKOFF_S[0])
+            except ApiError as error:
+                await self._recover(error)
+
+    async def _recover(self, error: ApiError) -> None:
+        self.failed += 1
+        if self.failed == 1:
+            self._on_contact()
+        expired = error.status == 410
+        if expired:
+            self._version = ""
+        else:
+            self.error = str(error)
+            if self._failing_since is None:
+                self._failing_since = asyncio.get_running_loop().time()
+        level = logging.INFO if expired or not self._failures else logging.WARNING
+        logger.log(level, "%s: %s", self.kind.plural, error)
+        pause_s = _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
+        self._failures += 1
+        await asyncio.sleep((error.retry_after_s or pause_s) * random.uniform(0.8, 1.2))
+
+    def _heard(self) -> None:
+        again = self.error is not None
+        self.error, self._failures, self._failing_since = None, 0, None
+        if again:
+            self._on_contact()
+
+    async def _list(self) -> None:
+        documents: list[dict[str, Any]] = []
+        params = {"limit": str(_PAGE), **self._selector}
+        while True:
+            page = await self._client.send(self._request("list", params))
+            documents += page.get("items") or []
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                break
+            params["continue"] = metadata["continue"]
+        self.collection.replace(documents, version_of(page))
+        self._version = str(metadata.get("resourceVersion") or "0")
+        self.lists += 1
+        self._heard()
+
+    async def _watch(self) -> None:
+        params = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(random.randint(*_WATCH_S)),
+            **self._selector,
+        }
+        async with self._client.stream(self._request("watch", params), _INACTIVITY_S) as events:
+            self._heard()
+            async for event in events:
+                self._take(event)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        subject, what = event["object"], event["type"]
+        if what == "ERROR":
+            code, message = int(subject.get("code") or 500), str(subject.get("message", ""))
+            # A watch that fails for another reason starts over as well: its place is in doubt.
+            self._version = ""
+            raise ApiError(code, str(subject.get("reason", "")), message, None)
+        if what == "BOOKMARK":
+            self.collection.advance(version_of(subject))
+        elif what == "DELETED":
+            self.collection.remove(subject)
+        else:
+            self.collection.upsert(subject)
+        self._version = subject["metadata"].get("resourceVersion") or self._version
+
+    def _request(self, verb: str, params: Mapping[str, str]) -> Sent:
+        path = self.kind.path(self.namespace)
+        return Sent(verb, self.kind.plural, "GET", path, params=dict(params))

@@ -1,0 +1,172 @@
+"""The operator's view of the cluster: collections kept true by reflectors.
+
+The store wakes the cycle when something changed that a plan can depend on, and only then: a node's
+heartbeat parses to equal NodeFacts, and a foreign pod matters only on a node with GPUs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from motley_operator.connection import CUSTOM, KINDS, OWNED, Client
+from motley_operator.domain.facts import NodeFacts, PodFacts
+from motley_operator.facts.collection import Collection
+from motley_operator.facts.nodes import parse_node
+from motley_operator.facts.pods import MANAGED_BY, MANAGER, parse_pod
+from motley_operator.facts.reflector import Reflector, Scope
+from motley_operator.facts.resources import config_map_references, planned_part, trimmed
+from motley_operator.settings import Settings
+
+_CLUSTER_KINDS = ("Fleet", "PriorityClass")
+_OURS = {"labelSelector": f"{MANAGED_BY}={MANAGER}"}
+
+Document = Mapping[str, Any]
+Reference = tuple[str, str]  # namespace and name of a ConfigMap
+
+
+class Store:
+    """Everything a cycle may look at; `wake(cause)` is called for each planned change."""
+
+    def __init__(self, client: Client, settings: Settings, wake: Callable[[str], None]) -> None:
+        self.settings = settings
+        self._client, self._wake = client, wake
+        self._gpu_nodes: set[str] = set()
+        self.nodes: Collection[NodeFacts] = Collection(parse_node, self._node_changed)
+        self.pods: Collection[PodFacts] = Collection(parse_pod, self._pod_changed)
+        self._reflectors = list(self._make_reflectors())
+        self._uses: Counter[Reference] = Counter()
+        self._references: dict[Reference, Reflector] = {}
+        self._following: dict[Reference, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Follow the cluster until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for reflector in self._reflectors:
+                group.create_task(reflector.run(), name=f"reflect {reflector.kind.plural}")
+
+    def documents(self, kind: str) -> Iterator[Document]:
+        """Every object of a kind that is kept whole."""
+        for reflector in self._reflectors:
+            if reflector.kind.name == kind:
+                yield from reflector.collection.values()
+
+    def config_maps(self) -> dict[Reference, Mapping[str, str]]:
+        """Data of the ConfigMaps that resources refer to; those not found are absent."""
+        return {
+            reference: document.get("data") or {}
+            for reference, reflector in self._references.items()
+            for document in reflector.collection.values()
+        }
+
+    def problems(self) -> list[str]:
+        """Why the view is not whole, one sentence a collection; empty when it is."""
+        stale_s = self.settings.stale_after_s
+        found = [
+            f"{r.kind.plural}: {r.error or 'not read yet'}"
+            for r in self._reflectors
+            if not r.collection.complete or r.failing_for_s() > stale_s
+        ]
+        # A ConfigMap that may not be read counts as not found: one resource's mistake must not
+        # hold up all others. Only the moment before the first answer counts as not whole.
+        return found + [
+            f"configmap {namespace}/{name}: not read yet"
+            for (namespace, name), r in self._references.items()
+            if not r.collection.complete and r.failed == 0
+        ]
+
+    def absorb(self, kind: str, document: Document) -> None:
+        """Take the server's answer to a write of ours, so that the next gather has it."""
+        namespace = document["metadata"].get("namespace") or ""
+        for reflector in self._reflectors:
+            if reflector.kind.name == kind and reflector.namespace in ("", namespace):
+                reflector.collection.absorb(document)
+
+    def forget(self, kind: str, uid: str) -> None:
+        """Drop an object of which the server says that it is gone."""
+        for reflector in self._reflectors:
+            if reflector.kind.name == kind:
+                reflector.collection.forget(uid)
+
+    def lists(self) -> int:
+        """LISTs made so far; at rest this stands still."""
+        return sum(r.lists for r in (*self._reflectors, *self._references.values()))
+
+    def _make_reflectors(self) -> Iterator[Reflector]:
+        # Nodes and pods are read cluster-wide in every mode: other people's pods take room too.
+        yield self._reflector(self.nodes, Scope(KINDS["Node"]))
+        yield self._reflector(self.pods, Scope(KINDS["Pod"]))
+        for kind in _CLUSTER_KINDS:
+            yield self._whole(Scope(KINDS[kind]))
+        for namespace in self.settings.namespaces or ("",):
+            for kind in CUSTOM:
+                yield self._whole(Scope(KINDS[kind], namespace))
+            for kind in OWNED:
+                yield self._whole(Scope(KINDS[kind], namespace, _OURS))
+
+    def _reflector(self, collection: Collection[Any], scope: Scope) -> Reflector:
+        return Reflector(self._client, collection, scope, lambda: self._wake("Contact"))
+
+    def _whole(self, scope: Scope) -> Reflector:
+        kind = scope.kind
+
+        def changed(old: Document | None, new: Document | None) -> None:
+            self._document_changed(kind.name, old, new)
+
+        return self._reflector(Collection(lambda d: trimmed(kind, d), changed), scope)
+
+    def _node_changed(self, old: NodeFacts | None, new: NodeFacts | None) -> None:
+        had = old is not None and old.gpu_resource is not None
+        has = new is not None and new.gpu_resource is not None
+        if old and not has:
+            self._gpu_nodes.discard(old.name)
+        if new and has:
+            self._gpu_nodes.add(new.name)
+        if (had or has) and old != new:
+            self._wake("Node")
+
+    def _pod_changed(self, old: PodFacts | None, new: PodFacts | None) -> None:
+        if old == new:
+            return
+        for pod in (old, new):
+            if pod and (pod.labels or pod.node in self._gpu_nodes):
+                self._wake("Pod")
+                return
+
+    def _document_changed(self, kind: str, old: Document | None, new: Document | None) -> None:
+        if kind in CUSTOM:
+            self._count_references(old, -1)
+            self._count_references(new, +1)
+        before = planned_part(kind, old) if old else None
+        if before != (planned_part(kind, new) if new else None):
+            self._wake(kind)
+
+    def _count_references(self, document: Document | None, by: int) -> None:
+        """Follow each ConfigMap that a resource refers to, one watch a name, and no others."""
+        for reference in config_map_references(document) if document else ():
+            self._uses[reference] += by
+            if self._uses[reference] > 0 and reference not in self._references:
+                self._follow(reference)
+            elif self._uses[reference] <= 0:
+                # An edit takes the old reference off before it puts the new one on, so the watch
+                # of a ConfigMap that stays in use is looked at again when the loop is free.
+                asyncio.get_running_loop().call_soon(self._drop_unused, reference)
+
+    def _follow(self, reference: Reference) -> None:
+        namespace, name = reference
+        selector = {"fieldSelector": f"metadata.name={name}"}
+        reflector = self._whole(Scope(KINDS["ConfigMap"], namespace, selector))
+        self._references[reference] = reflector
+        if self._group:
+            self._following[reference] = self._group.create_task(reflector.run())
+
+    def _drop_unused(self, reference: Reference) -> None:
+        if self._uses[reference] <= 0:
+            del self._uses[reference]
+            self._references.pop(reference, None)
+            if task := self._following.pop(reference, None):
+                task.cancel()
