@@ -1,0 +1,93 @@
+"""`motley solve TABLE.json`: the planner core on a bare column table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from motley_operator.cli.output import InputError, columns, emit, money, number, percent, say
+from motley_planner.domain.solution import Solution
+from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
+from motley_planner.errors import SnapshotError
+from motley_planner.table_json import read_table, solution_to_dict
+
+if TYPE_CHECKING:
+    from motley_operator.cli.main import Subparsers
+
+DONE, FALLS_SHORT, NO_PLAN = 0, 1, 3
+SERVED_TOLERANCE = 1e-6  # of a rate
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declares the verb."""
+    parser = subparsers.add_parser(
+        "solve",
+        help="the planner core on a bare column table",
+        description="Solves a column table (docs/reference/solve.md) and prints the plan.",
+    )
+    parser.add_argument("table", metavar="TABLE.json", help="the table, or - for stdin")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan; 1 if it falls short, 3 if there is none in time."""
+    from motley_planner.formulations.fleet import solve_table
+
+    text = _read(args.table)
+    try:
+        table = read_table(text)
+        solution = solve_table(table)
+    except SnapshotError as error:
+        raise InputError(args.table, str(error)) from error
+    emit(args, solution_to_dict(solution), lambda: _show(solution))
+    if solution.status == "no_solution":
+        say(args, f"motley: no plan within {table.time_limit_s:g} s; raise time_limit_s")
+    return exit_status(table, solution)
+
+
+def exit_status(table: FleetTable, solution: Solution) -> int:
+    """0 done, 1 falls short (infeasible, or goodput leaves demand unserved), 3 no plan."""
+    if solution.status == "no_solution":
+        return NO_PLAN
+    if solution.status == "infeasible":
+        return FALLS_SHORT
+    demands: tuple[RequestClass | CascadeDemand, ...] = (*table.classes, *table.cascades)
+    rates = {d.name: d.requests_per_second for d in demands}
+    unserved = (solution.unserved or {}).items()
+    short = any(left > SERVED_TOLERANCE * rates[name] for name, left in unserved)
+    return FALLS_SHORT if table.objective == "goodput" and short else DONE
+
+
+def _read(name: str) -> str:
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(name, f"not UTF-8 text ({error.reason}); write JSON in UTF-8") from error
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise InputError(name, f"{reason}; name a readable file") from error
+
+
+def _show(solution: Solution) -> str:
+    proof = f"bound {number(solution.bound, 6)}, gap {percent(solution.gap)}"
+    cost = f"{money(solution.price_usd_per_hour)}, {solution.solve_seconds:.2f} s"
+    lines = [f"{solution.status}: {number(solution.objective, 6)} ({proof}), {cost}"]
+    rates: dict[str, list[str]] = {}
+    for rate in solution.rates:
+        text = f"{rate.request_class} {number(rate.requests_per_second)}/s"
+        rates.setdefault(rate.column, []).append(text)
+    rows: list[Any] = [("COLUMN", "REPLICAS", "SERVES")]
+    rows += [
+        (r.column, str(r.count), ", ".join(rates.get(r.column, ["-"]))) for r in solution.replicas
+    ]
+    lines.append(columns(rows, right=frozenset({1})))
+    if solution.placement:
+        places: list[Any] = [("NODES", "COLUMN", "KEPT")]
+        places += [(", ".join(p.nodes), p.column, p.kept or "new") for p in solution.placement]
+        lines.append(columns(places))
+    lines += [
+        f"short of {s.what} by {number(s.how_much)}: {s.binding}" for s in solution.shortfalls
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""Strict reading of JSON objects: every refusal names the entry, the rule and a fix."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from motley_planner.errors import SnapshotError
+
+T = TypeVar("T")
+_MISSING = object()
+
+
+def parse_object(text: str, where: str) -> Fields:
+    """The one JSON object in a text.
+
+    Raises: SnapshotError for broken JSON, NaN, Infinity, or a key that occurs twice.
+    """
+
+    def no_constant(name: str) -> float:
+        raise SnapshotError(where, f"{name} is not a number; leave the field out or write null")
+
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SnapshotError(where, f"key {twice!r} occurs twice in one object; keep one")
+        return found
+
+    try:
+        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_repeats)
+    except json.JSONDecodeError as error:
+        rule = f"line {error.lineno} column {error.colno}: {error.msg}; write valid JSON"
+        raise SnapshotError(where, rule) from error
+    except RecursionError as error:
+        raise SnapshotError(where, "nested too deeply; write a column table") from error
+    return Fields(value, where)
+
+
+class Fields:
+    """The fields of one JSON object; `close()` refuses those that nobody asked for."""
+
+    def __init__(self, value: object, where: str) -> None:
+        if not isinstance(value, dict):
+            raise SnapshotError(where, f"write an object {{...}}, not {_kind(value)}")
+        self.where, self._value, self._known = where, value, set[str]()
+
+    def _get(self, name: str, default: object) -> Any:
+        self._known.add(name)
+        if name in self._value:
+            return self._value[name]
+        if default is _MISSING:
+            raise SnapshotError(self.where, f"field {name!r} is missing; add it")
+        return default
+
+    def at(self, name: str) -> str:
+        """Where a field is, in words."""
+        return f"{self.where}.{name}" if self.where else name
+
+    def text(self, name: str, default: object = _MISSING) -> str:
+        """A string."""
+        value = self._get(name, default)
+        if not isinstance(value, str):
+            raise SnapshotError(self.at(name), f"write a string, not {_kind(value)}")
+        return value
+
+    def choice(self, name: str, choices: Sequence[T], default: object = _MISSING) -> T:
+        """One of a few strings."""
+        value = self._get(name, default)
+        for known in choices:
+            if isinstance(value, str) and value == known:
+                return known
+        raise SnapshotError(
+            self.at(name), f"{value!r} is not one of {', '.join(map(str, choices))}; use one"
+        )
+
+    def flag(self, name: str, default: object = _MISSING) -> bool:
+        """true or false."""
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise SnapshotError(self.at(name), f"write true or false, not {_kind(value)}")
+        return value
+
+    def number(self, name: str, default: object = _MISSING) -> float:
+        """A finite number >= 0."""
+        return check_number(self._get(name, default), self.at(name))
+
+    def number_or_null(self, name: str) -> float | None:
+        """A finite number >= 0, or None where null or left out."""
+        value = self._get(name, None)
+        return None if value is None else check_number(value, self.at(name))
+
+    def integer(self, name: str, default: object = _MISSING) -> int:
+        """A whole number >= 0."""
+        value = check_number(self._get(name, default), self.at(name))
+        if value != math.floor(value):
+            raise SnapshotError(self.at(name), f"{value} is not a whole number; round it")
+        return int(value)
+
+    def integer_or_null(self, name: str, default: object = None) -> int | None:
+        """A whole number >= 0, or None for null."""
+        return None if self._get(name, default) is None else self.integer(name)
+
+    def numbers(self, name: str, default: object = _MISSING) -> dict[str, float]:
+        """An object of numbers >= 0."""
+        value = self._get(name, default)
+        if not isinstance(value, dict):
+            raise SnapshotError(self.at(name), f"write an object {{...}}, not {_kind(value)}")
+        return {key: check_number(n, f"{self.at(name)}[{key!r}]") for key, n in value.items()}
+
+    def texts(self, name: str, default: object = _MISSING) -> tuple[str, ...]:
+        """A list of strings."""
+        values = self._list(name, default)
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                raise SnapshotError(f"{self.at(name)}[{i}]", f"write a string, not {_kind(value)}")
+        return tuple(values)
+
+    def objects(
+        self, name: str, read: Callable[[Fields], T], default: object = _MISSING
+    ) -> tuple[T, ...]:
+        """A list of objects, each read by `read` and then closed."""
+        found: list[T] = []
+        for i, value in enumerate(self._list(name, default)):
+            fields = Fields(value, f"{self.at(name)}[{i}]")
+            found.append(read(fields))
+            fields.close()
+        return tuple(found)
+
+    def object_or_null(self, name: str) -> Fields | None:
+        """An object, or None where null or left out."""
+        value = self._get(name, None)
+        return None if value is None else Fields(value, self.at(name))
+
+    def _list(self, name: str, default: object) -> list[Any]:
+        value = self._get(name, default)
+        if not isinstance(value, list):
+            raise SnapshotError(self.at(name), f"write a list [...], not {_kind(value)}")
+        return value
+
+    def close(self) -> None:
+        """Raises SnapshotError if the object has a field that was never asked for."""
+        for name in self._value:
+            if name not in self._known:
+                close = difflib.get_close_matches(name, self._known, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else "remove it"
+                raise SnapshotError(self.at(name), f"unknown field; {hint}")
+
+
+def check_number(value: object, where: str) -> float:
+    """A finite number >= 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise SnapshotError(where, f"write a number, not {_kind(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SnapshotError(where, "not a finite number; leave the field out or write null")
+    if number < 0:
+        raise SnapshotError(where, f"{value} is negative; write a number >= 0")
+    return number
+
+
+def check_unique(names: Iterable[str], where: str) -> set[str]:
+    """The names as a set.
+
+    Raises: SnapshotError if one occurs twice.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise SnapshotError(where, f"{name!r} occurs twice; give each its own name")
+        seen.add(name)
+    return seen
+
+
+def check_known(name: str, known: Iterable[str], where: str, what: str) -> None:
+    """Raises SnapshotError if `name` is not among `known`."""
+    known = set(known)
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"list it among the {what}s"
+    raise SnapshotError(where, f"unknown {what} {name!r}; {hint}")
+
+
+def _kind(value: object) -> str:
+    kinds = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
+    return kinds.get(type(value), "an object" if isinstance(value, dict) else "a number")
