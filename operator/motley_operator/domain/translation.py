@@ -1,0 +1,49 @@
+"""What `translate` hands on: the planner's snapshot, and what it read out of the resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.plan import Refusal
+from motley_planner.domain.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownGpu:
+    """A GPU product that the catalog does not know; its nodes are left out."""
+
+    product: str
+    nodes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFigures:
+    """One node of the inventory, as the Fleet's status counts it."""
+
+    gpu: str  # catalog id
+    product: str  # label value
+    zone: str
+    capacity_type: str
+    gpus: int  # allocatable
+    gpus_ours: int
+    gpus_foreign: int
+    price_usd_per_hour: float  # of the whole node
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A snapshot and its origins; `parsed` holds the api models by resource key."""
+
+    snapshot: Snapshot
+    catalog: Catalog  # with the Fleet's own GPUs
+    parsed: Mapping[str, object]  # ServingPool | ModelCascade | RLJob
+    rejected: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    frozen: Mapping[str, str] = field(default_factory=dict)  # key -> why it keeps what it has
+    phases: Mapping[str, str] = field(default_factory=dict)  # RLJobs, by key
+    unknown_gpus: tuple[UnknownGpu, ...] = ()
+    inventory: tuple[NodeFigures, ...] = ()
+    unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself
+    inputs_hash: str = ""  # over everything that planning depends on but our own pods

@@ -1,0 +1,218 @@
+"""Nodes as the planner sees them: GPU product, class, price, and whether anything may start there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from motley_operator.api.fleet import FleetSpec
+from motley_operator.domain.facts import ClusterFacts, NodeFacts, Room, Taint
+from motley_operator.domain.names import EXCLUDE, INSTANCE_TYPE, PRICE, TRUST_ZONE, ZONE
+from motley_operator.domain.translation import NodeFigures, UnknownGpu
+from motley_operator.settings import Settings
+from motley_operator.translate.running import is_lost
+from motley_planner.domain.hardware import Catalog, Gpu, Node, NodeClass
+
+# Tolerated by every engine pod: cloud providers put these on GPU nodes to keep other pods away.
+GPU_TAINTS = ("nvidia.com/gpu", "amd.com/gpu")
+# Mirrors of what the facts say by themselves (cordoned, not ready), or no bar to scheduling.
+MIRRORED_TAINTS = (
+    "node.kubernetes.io/unschedulable",
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+)
+_CAPACITY_LABELS = ("karpenter.sh/capacity-type", "eks.amazonaws.com/capacityType")
+_CAPACITY_TYPES = {
+    "spot": "spot",
+    "on-demand": "on-demand",
+    "on_demand": "on-demand",
+    "reserved": "reserved",
+    "capacity_block": "reserved",
+    "capacity-block": "reserved",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one resource says about nodes: labels they must have, taints its pods tolerate."""
+
+    key: str
+    selectors: tuple[Mapping[str, str], ...] = ()
+    tolerations: tuple[tuple[Mapping[str, str], ...], ...] = ((),)  # by stage
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A usable node, its GPU, and the pieces that a planner Node is made of."""
+
+    facts: NodeFacts
+    gpu: Gpu
+    node_class: NodeClass
+    cordoned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All usable nodes, and the GPU products that nobody knows."""
+
+    sites: tuple[Site, ...]
+    unknown: tuple[UnknownGpu, ...]
+
+
+def survey(
+    facts: ClusterFacts,
+    catalog: Catalog,
+    fleet: FleetSpec,
+    settings: Settings,
+    wishes: Sequence[Wish],
+) -> Survey:
+    """The nodes that are there and have a known GPU.
+
+    A node that the fleet leaves out (label `motley.dev/exclude`, node selector) stays as a
+    cordoned one: what runs there goes on, nothing starts.
+    """
+    sites, unknown = [], dict[str, tuple[int, str]]()
+    for node in sorted(facts.nodes, key=lambda each: each.name):
+        if is_lost(node.ready, node.not_ready_since, facts.now, settings.node_loss_seconds):
+            continue
+        if node.gpu_resource is None and node.gpu_label is None:
+            continue
+        found = catalog.gpu_by_label(node.gpu_label or "")
+        if not isinstance(found, Gpu):
+            product = node.gpu_label or f"({node.gpu_resource} without a product label)"
+            count, _ = unknown.get(product, (0, ""))
+            unknown[product] = (count + 1, found.reason)
+            continue
+        sites.append(_site(node, found, fleet, wishes))
+    listed = tuple(UnknownGpu(name, n, why) for name, (n, why) in sorted(unknown.items()))
+    return Survey(tuple(sites), listed)
+
+
+def planner_node(site: Site, room: Room) -> Node:
+    """The node with the room that everything but our running replicas leaves."""
+    return Node(
+        name=site.facts.name,
+        node_class=site.node_class,
+        gpus=max(0, min(room.gpus, site.facts.allocatable.gpus)),
+        cpu_milli=max(0, room.cpu_milli),
+        memory_bytes=max(0, room.memory_bytes),
+        pods=max(0, room.pods),
+        total_gpus=site.facts.allocatable.gpus,
+        cordoned=site.cordoned,
+    )
+
+
+def figures(site: Site, ours: int, room: Room) -> NodeFigures:
+    """The node's row of the inventory; `ours` GPUs are held by replicas that go on."""
+    total = site.facts.allocatable.gpus
+    return NodeFigures(
+        gpu=site.gpu.name,
+        product=site.facts.gpu_label or "",
+        zone=site.node_class.zone,
+        capacity_type=site.node_class.capacity_type,
+        gpus=total,
+        gpus_ours=ours,
+        gpus_foreign=max(0, total - room.gpus),
+        price_usd_per_hour=site.node_class.price_usd_per_gpu_hour * total,
+    )
+
+
+def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, wishes: Sequence[Wish]) -> Site:
+    capacity = capacity_type(node.labels)
+    open_taints = [t for t in node.taints if _bars(t) and not _fleet_tolerates(t, fleet)]
+    barred = {w.key for w in wishes if not _all_tolerate(w, open_taints)}
+    misfits = {w.key for w in wishes if not all(_has(node.labels, s) for s in w.selectors)}
+    left_out = (
+        node.labels.get(EXCLUDE, node.annotations.get(EXCLUDE)) == "true"
+        or not _has(node.labels, fleet.node_selector)
+        or bool(open_taints and len(barred) == len(wishes))
+    )
+    excluded = misfits if left_out else misfits | barred
+    return Site(
+        facts=node,
+        gpu=gpu,
+        node_class=NodeClass(
+            gpu=gpu.name,
+            zone=node.labels.get(ZONE, ""),
+            capacity_type=capacity,
+            trust_zone=node.labels.get(TRUST_ZONE, ""),
+            price_usd_per_gpu_hour=gpu_price(node, gpu, capacity, fleet),
+            excluded_for=frozenset(excluded),
+        ),
+        cordoned=node.unschedulable or node.deleting or left_out,
+    )
+
+
+def capacity_type(labels: Mapping[str, str]) -> str:
+    """on-demand, spot or reserved, from whichever label the cloud writes."""
+    for label in _CAPACITY_LABELS:
+        if label in labels:
+            return _CAPACITY_TYPES.get(labels[label].casefold(), "on-demand")
+    if labels.get("cloud.google.com/gke-spot") == "true":
+        return "spot"
+    if labels.get("kubernetes.azure.com/scalesetpriority") == "spot":
+        return "spot"
+    return "on-demand"
+
+
+def gpu_price(node: NodeFacts, gpu: Gpu, capacity: str, fleet: FleetSpec) -> float:
+    """US dollars per GPU and hour: the node's own word, else the Fleet's, else the catalog's.
+
+    The node's label or annotation and the Fleet's instance prices are for the whole node.
+    """
+    count = max(1, node.allocatable.gpus)
+    own = _number(node.labels.get(PRICE, node.annotations.get(PRICE)))
+    if own is not None:
+        return own / count
+    for whole in fleet.prices.instance_types:
+        if (whole.instance_type, whole.capacity_type) == (node.labels.get(INSTANCE_TYPE), capacity):
+            return whole.dollars_per_hour.usd / count
+    for each in fleet.prices.gpus:
+        if each.gpu in (gpu.name, node.gpu_label) and each.capacity_type == capacity:
+            return each.dollars_per_hour.usd
+    spot = capacity == "spot" and gpu.spot_price_usd_per_hour > 0
+    return gpu.spot_price_usd_per_hour if spot else gpu.price_usd_per_hour
+
+
+def tolerates(toleration: Mapping[str, str], taint: Taint) -> bool:
+    """Kubernetes' rule: key, operator and effect; an absent key with Exists matches every taint."""
+    if toleration.get("effect") not in (None, "", taint.effect):
+        return False
+    key, exists = toleration.get("key") or "", toleration.get("operator") == "Exists"
+    if not key:
+        return exists
+    return key == taint.key and (exists or (toleration.get("value") or "") == taint.value)
+
+
+def _bars(taint: Taint) -> bool:
+    return (
+        taint.effect in ("NoSchedule", "NoExecute")
+        and taint.key not in MIRRORED_TAINTS
+        and taint.key not in GPU_TAINTS
+    )
+
+
+def _fleet_tolerates(taint: Taint, fleet: FleetSpec) -> bool:
+    written = [t.model_dump(by_alias=True, exclude_none=True) for t in fleet.tolerations]
+    return any(tolerates(toleration, taint) for toleration in written)
+
+
+def _all_tolerate(wish: Wish, taints: Sequence[Taint]) -> bool:
+    """Every stage of the resource must tolerate every taint: classes are told apart by resource."""
+    return all(
+        any(tolerates(toleration, taint) for toleration in stage)
+        for taint in taints
+        for stage in wish.tolerations
+    )
+
+
+def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in wanted.items())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return value if value is not None and 0 <= value < float("inf") else None

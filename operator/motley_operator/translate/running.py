@@ -1,0 +1,117 @@
+"""Replicas that run now, read back from their pods alone.
+
+A replica goes on only if every one of its pods is alive on a node that is still there. Whatever
+else carries our labels (pods being deleted, failed ones, part of a gang) holds its name until it
+is gone, so that no two pods ever share one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts
+from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of, unit_id
+from motley_operator.translate.room import is_engine
+from motley_planner.domain.demand import RunningUnit
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs, whose pods they are, and which names are taken."""
+
+    units: tuple[RunningUnit, ...]
+    pod_uids: frozenset[str]  # of those units
+    reserved: frozenset[str]  # unit ids that pods on their way out still hold
+
+
+def is_lost(ready: bool, since: float | None, now: float, loss_seconds: float) -> bool:
+    """A node counts as lost once it has not been ready for `loss_seconds`."""
+    return not ready and (since is None or now - since >= loss_seconds)
+
+
+def running_units(
+    facts: ClusterFacts, keys: AbstractSet[str], standing: AbstractSet[str]
+) -> Running:
+    """Live replicas of the resources in `keys` on the nodes in `standing`."""
+    owners = {resource.key: resource for resource in facts.resources}
+    replicas: dict[str, list[PodFacts]] = {}
+    for pod in facts.pods:
+        if is_engine(pod):
+            key = key_of(pod.labels, pod.namespace)
+            replicas.setdefault(unit_id(key, pod.labels.get(REPLICA, "")), []).append(pod)
+    units, uids, reserved = [], set[str](), set[str]()
+    for name in sorted(replicas):
+        pods = sorted(replicas[name], key=_rank)
+        key = key_of(pods[0].labels, pods[0].namespace)
+        unit = _unit(name, key, pods, standing) if _belongs(pods, owners.get(key)) else None
+        if unit is not None and key in keys:
+            units.append(unit)
+            uids.update(pod.uid for pod in pods)
+        else:
+            reserved.add(name)
+    return Running(tuple(units), frozenset(uids), frozenset(reserved))
+
+
+def _belongs(pods: list[PodFacts], owner: ResourceFacts | None) -> bool:
+    """Pods of an earlier resource of the same name are not this one's."""
+    return owner is not None and all(pod.owner_uid == owner.uid for pod in pods)
+
+
+def _rank(pod: PodFacts) -> int:
+    text = pod.labels.get(RANK, "0")
+    return int(text) if text.isdigit() else 0
+
+
+def _unit(
+    name: str, key: str, pods: list[PodFacts], standing: AbstractSet[str]
+) -> RunningUnit | None:
+    """The replica, or None if it is not whole and alive."""
+    described = read_unit(pods[0].annotations)
+    if described is None or [_rank(pod) for pod in pods] != list(range(described["fragments"])):
+        return None
+    nodes = tuple(pod.node or "" for pod in pods)
+    if any(pod.terminal or pod.deleting for pod in pods) or not set(nodes) <= standing:
+        return None
+    return RunningUnit(
+        id=name,
+        key=key,
+        stage=described["stage"],
+        role=described["role"],
+        gpu=described["gpu"],
+        tensor_parallel=described["tensor_parallel"],
+        operating_batch=described["operating_batch"],
+        model=described["model"],
+        precision=described["precision"],
+        nodes=nodes,
+    )
+
+
+_FIELDS: Mapping[str, type] = {
+    "gpu": str,
+    "tensor_parallel": int,
+    "operating_batch": int,
+    "model": str,
+    "precision": str,
+    "role": str,
+    "stage": str,
+}
+
+
+def read_unit(annotations: Mapping[str, str]) -> dict[str, Any] | None:
+    """What the annotation `motley.dev/unit` says; None if it was damaged."""
+    try:
+        described = json.loads(annotations.get(UNIT, ""))
+    except ValueError:
+        return None
+    if not isinstance(described, dict):
+        return None
+    if any(not isinstance(described.get(name), kind) for name, kind in _FIELDS.items()):
+        return None
+    fragments = described.get("fragments", 1)
+    if not isinstance(fragments, int) or fragments < 1:
+        return None
+    return {**described, "fragments": fragments}

@@ -1,0 +1,266 @@
+"""Facts and resources to one Snapshot; everything that cannot be planned is named, never guessed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from motley_operator import lifecycle
+from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool, read
+from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts, Room
+from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
+from motley_operator.domain.translation import NodeFigures, Translation
+from motley_operator.settings import Settings
+from motley_operator.translate.calibration import cascade_policies
+from motley_operator.translate.checks import check, pod_tolerations
+from motley_operator.translate.fleet import fleet_catalog, fleet_spec
+from motley_operator.translate.jobs import job_demand
+from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
+from motley_operator.translate.room import is_engine, plus, room_left
+from motley_operator.translate.running import Running, running_units
+from motley_operator.translate.serving import cascade_demand, pool_demand
+from motley_planner.domain.demand import MovePrice, RlDemand, RunningUnit, ServingDemand
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.plan import Refusal
+from motley_planner.domain.snapshot import PodNeed, Snapshot
+
+HORIZON_S = 3600.0
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What the resources ask for, as they are read one by one."""
+
+    demands: dict[str, ServingDemand | RlDemand] = field(default_factory=dict)
+    parsed: dict[str, Resource] = field(default_factory=dict)
+    rejected: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    phases: dict[str, str] = field(default_factory=dict)
+
+
+def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Translation:
+    """The planner's snapshot of the cluster, with what was read and what was rejected.
+
+    A rejected resource keeps what it runs: its pods count as foreign and nobody touches them.
+    """
+    fleet, unmet = fleet_spec(facts.fleet)
+    catalog, catalog_unmet = fleet_catalog(catalog, fleet)
+    asked = _read_resources(facts, catalog, fleet)
+    wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
+    surveyed = survey(facts, catalog, fleet, settings, wishes)
+    standing = {site.facts.name for site in surveyed.sites}
+    running = running_units(facts, asked.demands.keys(), standing)
+    frozen = _frozen(facts, asked, fleet, running)
+    need = PodNeed()
+    room = _room(facts, running, need)
+    sites = [s for s in surveyed.sites if not _unused(s, running)]
+    snapshot = Snapshot(
+        nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
+        services=tuple(d for d in asked.demands.values() if isinstance(d, ServingDemand)),
+        jobs=tuple(d for d in asked.demands.values() if isinstance(d, RlDemand)),
+        running=running.units,
+        reserved=running.reserved,
+        pod_need=need,
+        move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
+        budget_usd_per_hour=_fleet_budget(fleet),
+        frozen=frozenset(frozen),
+        time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
+        relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
+    )
+    return Translation(
+        snapshot=snapshot,
+        catalog=catalog,
+        parsed=asked.parsed,
+        rejected=asked.rejected,
+        frozen=frozen,
+        phases=asked.phases,
+        unknown_gpus=surveyed.unknown,
+        inventory=_inventory(facts, surveyed.sites, running),
+        unmet=unmet + catalog_unmet,
+        inputs_hash=_inputs_hash(facts, sites, asked),
+    )
+
+
+def _read_resources(facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec) -> _Asked:
+    asked = _Asked()
+    pods = _pods_by_key(facts)
+    for resource in sorted(facts.resources, key=lambda each: each.key):
+        if resource.deleting:
+            continue
+        model, findings = read(resource.document)
+        if model is None:
+            asked.rejected[resource.key] = tuple(
+                Refusal(f.reason, f.field, f.message, "correct the field") for f in findings
+            )
+            continue
+        asked.parsed[resource.key] = model
+        if isinstance(model, RLJob):
+            phase = lifecycle.phase_of(model, pods.get(resource.key, ()), facts.now)
+            asked.phases[resource.key] = phase
+            if phase in lifecycle.GONE:
+                continue
+        demand, refusals = _demand(resource, model, facts, catalog, fleet)
+        if demand is None:
+            asked.rejected[resource.key] = refusals
+        else:
+            asked.demands[resource.key] = demand
+    return asked
+
+
+def _demand(
+    resource: ResourceFacts,
+    model: Resource,
+    facts: ClusterFacts,
+    catalog: Catalog,
+    fleet: FleetSpec,
+) -> tuple[ServingDemand | RlDemand | None, tuple[Refusal, ...]]:
+    priority, refusals = _priority(model, facts.priority_classes)
+    refusals += check(model, catalog)
+    key = resource.key
+    if isinstance(model, ModelCascade):
+        policies, unread = cascade_policies(model, facts.config_maps)
+        if refusals + unread:
+            return None, refusals + unread
+        return cascade_demand(key, model, catalog, fleet, (priority, policies)), ()
+    if refusals:
+        return None, refusals
+    if isinstance(model, ServingPool):
+        return pool_demand(key, model, catalog, fleet, priority), ()
+    assert isinstance(model, RLJob)
+    return job_demand(key, model, catalog, priority), ()
+
+
+def _priority(model: Resource, known: Mapping[str, int]) -> tuple[int, tuple[Refusal, ...]]:
+    """The PriorityClass's value; pods that name an unknown class would be refused one by one."""
+    assert isinstance(model, ServingPool | ModelCascade | RLJob)
+    name = model.spec.priority_class_name
+    if name is None or name in known:
+        return (known[name] if name is not None else 0), ()
+    message = f"PriorityClass {name} does not exist"
+    refusal = Refusal("PriorityClassMissing", "spec.priorityClassName", message, "create it")
+    return 0, (refusal,)
+
+
+def _wish(key: str, model: Resource) -> Wish:
+    """What the resource's stages say about nodes."""
+    if isinstance(model, ServingPool):
+        placements, templates = [model.spec.placement], [model.spec.pod_template]
+    elif isinstance(model, ModelCascade):
+        placements = [stage.placement for stage in model.spec.stages]
+        templates = [stage.pod_template for stage in model.spec.stages]
+    else:
+        assert isinstance(model, RLJob)
+        spec = model.spec
+        placements = [spec.placement, spec.rollout.placement, spec.trainer.placement]
+        templates = [spec.rollout.pod_template, spec.trainer.pod_template]
+    selectors = tuple(p.node_selector for p in placements if p.node_selector)
+    return Wish(key, selectors, tuple(pod_tolerations(template) for template in templates))
+
+
+def _frozen(
+    facts: ClusterFacts, asked: _Asked, fleet: FleetSpec, running: Running
+) -> dict[str, str]:
+    """Resources that keep exactly what they run, and why.
+
+    Disabled lets the first plan and repairs through: it freezes only while everything that its
+    status promises runs. Preview freezes always: proposals are not made yet, and a plan that
+    nobody approved must not be applied.
+    """
+    annotations = {resource.key: resource.annotations for resource in facts.resources}
+    frozen = {}
+    for key in asked.demands:
+        model = asked.parsed[key]
+        assert isinstance(model, ServingPool | ModelCascade | RLJob)
+        mode = model.spec.replan.mode or fleet.replan.mode
+        plan = model.status.plan
+        planned = sum(group.count for group in plan.groups) if plan is not None else 0
+        runs = sum(unit.key == key for unit in running.units)
+        if annotations[key].get(PAUSED) == "true":
+            frozen[key] = "Paused"
+        elif mode == "Preview":
+            frozen[key] = "PreviewHolds"
+        elif mode == "Disabled" and 0 < planned <= runs:
+            frozen[key] = "ReplanDisabled"
+    return frozen
+
+
+def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Room]:
+    """Room on each node, with what the planner will count for our running replicas given back.
+
+    What they are counted for is given back, not what they request, so that a replica that runs
+    always fits where it runs.
+    """
+    left = {name: _not_below_zero(room) for name, room in room_left(facts).items()}
+    for unit in running.units:
+        for node in unit.nodes:
+            left[node] = plus(left[node], _counted(unit, need))
+    return left
+
+
+def _counted(unit: RunningUnit, need: PodNeed) -> Room:
+    gpus = unit.tensor_parallel
+    return Room(gpus, need.cpu_milli_per_gpu * gpus, need.memory_bytes_per_gpu * gpus, pods=1)
+
+
+def _not_below_zero(room: Room) -> Room:
+    return Room(
+        max(0, room.gpus),
+        max(0, room.cpu_milli),
+        max(0, room.memory_bytes),
+        max(0, room.ephemeral_bytes),
+        max(0, room.pods),
+    )
+
+
+def _unused(site: Site, running: Running) -> bool:
+    """A node that takes nothing new and holds nothing of ours is no part of the problem."""
+    name = site.facts.name
+    return site.cordoned and not any(name in unit.nodes for unit in running.units)
+
+
+def _inventory(
+    facts: ClusterFacts, sites: Sequence[Site], running: Running
+) -> tuple[NodeFigures, ...]:
+    foreign = room_left(facts, running.pod_uids)
+    ours: dict[str, int] = {}
+    for unit in running.units:
+        for node in unit.nodes:
+            ours[node] = ours.get(node, 0) + unit.tensor_parallel
+    return tuple(
+        figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name]) for site in sites
+    )
+
+
+def _fleet_budget(fleet: FleetSpec) -> float | None:
+    if fleet.budget is None or fleet.budget.dollars_per_hour is None:
+        return None
+    return fleet.budget.dollars_per_hour.usd
+
+
+def _pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
+    owners = {resource.key: resource.uid for resource in facts.resources}
+    pods: dict[str, list[PodFacts]] = {}
+    for pod in facts.pods:
+        key = key_of(pod.labels, pod.namespace)
+        if is_engine(pod) and owners.get(key) == pod.owner_uid:
+            pods.setdefault(key, []).append(pod)
+    return pods
+
+
+def _inputs_hash(facts: ClusterFacts, sites: Sequence[Site], asked: _Asked) -> str:
+    """Hash over everything that planning depends on, except our own engine pods.
+
+    Those change because of plans; `policies` looks at them apart.
+    """
+    ours = frozenset(pod.uid for pod in facts.pods if is_engine(pod))
+    room = room_left(facts, ours)
+    requested = sorted(
+        (r.key, r.annotations.get(REPLAN_REQUESTED, ""), r.annotations.get(PAUSED, ""))
+        for r in facts.resources
+    )
+    nodes = [(s.facts.name, s.node_class.id, s.cordoned, room[s.facts.name]) for s in sites]
+    demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
+    fleet = (facts.fleet or {}).get("spec")
+    text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
