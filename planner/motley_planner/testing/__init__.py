@@ -1,0 +1,1 @@
+"""Builders and oracles for tests: random tables, and plans by enumeration."""
