@@ -89,6 +89,11 @@ class Collection(Generic[T]):
         if not version or version > known:
             self._entries[uid] = (version, self._parse(document))
 
+    def is_behind(self, document: Document) -> bool:
+        """True if someone else has heard of a newer version than we have."""
+        known, _ = self._entries.get(document["metadata"]["uid"], (0, None))
+        return version_of(document) > max(known, self._heard)
+
     def forget(self, uid: str) -> None:
         """Drop an object that the server says is gone."""
         self._entries.pop(uid, None)

@@ -1,4 +1,4 @@
-"""Keeps one Collection equal to a collection on the API server: LIST, then WATCH for ever.
+"""Keeps one Collection equal to one on the API server: LIST, then WATCH for ever.
 
 Theory of operation. A chunked LIST gives objects and a resourceVersion; a WATCH from there gives every
 later change. The server ends a watch now and then, which is no event: the next one goes on from the

@@ -86,6 +86,15 @@ class Store:
             if reflector.kind.name == kind and reflector.namespace in ("", namespace):
                 reflector.collection.absorb(document)
 
+    def is_behind(self, kind: str, document: Document) -> bool:
+        """True if `document` is news to us."""
+        namespace = document["metadata"].get("namespace") or ""
+        return any(
+            r.collection.is_behind(document)
+            for r in self._reflectors
+            if r.kind.name == kind and r.namespace in ("", namespace)
+        )
+
     def forget(self, kind: str, uid: str) -> None:
         """Drop an object of which the server says that it is gone."""
         for reflector in self._reflectors:

@@ -1,0 +1,118 @@
+"""Carries out actions; the only writer.
+
+Actions go in the order given, except that neighbors of the same sort with different targets are
+independent and go together, at most `create_concurrency` at a time. Each gets an Outcome; one that
+fails does not hold up the others, for the next cycle decides afresh on what is then true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Protocol
+
+from motley_operator.apply.events import EventRecorder
+from motley_operator.apply.requests import request_for, target_of
+from motley_operator.connection import ApiError, Client
+from motley_operator.domain.actions import (
+    Action,
+    CreatePod,
+    DeleteObject,
+    DeletePod,
+    EmitEvent,
+    Outcome,
+)
+from motley_operator.settings import Settings
+
+DONE, EXISTS, CONFLICT, FAILED = "done", "exists", "conflict", "failed"
+
+
+class View(Protocol):
+    """Where answers go: the store, so that the next cycle sees our own writes."""
+
+    def absorb(self, kind: str, document: Mapping[str, Any]) -> None:
+        """Take an object as the server now has it."""
+
+    def forget(self, kind: str, uid: str) -> None:
+        """Drop an object that is gone."""
+
+
+class Applier:
+    """Carries out actions against one API server."""
+
+    def __init__(
+        self,
+        client: Client,
+        view: View,
+        settings: Settings,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._client, self._view, self._settings = client, view, settings
+        self._may_write = may_write
+        self._events = EventRecorder(client)
+        self._slots = asyncio.Semaphore(settings.create_concurrency)
+
+    async def apply(self, actions: Iterable[Action]) -> tuple[Outcome, ...]:
+        """What became of each action, in the order given."""
+        outcomes: list[Outcome] = []
+        for batch in batches(actions):
+            outcomes += await asyncio.gather(*map(self._carry_out, batch))
+        return tuple(outcomes)
+
+    async def _carry_out(self, action: Action) -> Outcome:
+        async with self._slots:
+            # Asked right before each write: leadership may end in the middle of a cycle.
+            if not self._may_write():
+                return Outcome(action, FAILED, "not the leader any more")
+            try:
+                if isinstance(action, EmitEvent):
+                    said = await self._events.emit(action)
+                    return Outcome(action, DONE if said else EXISTS)
+                answer = await self._client.send(request_for(action, self._settings))
+            except ApiError as error:
+                return self._refused(action, error)
+        self._learn(action, answer)
+        return Outcome(action, DONE)
+
+    def _learn(self, action: Action, answer: Mapping[str, Any]) -> None:
+        kind = target_of(action)[0]
+        if answer.get("kind") != kind:
+            # A deletion that is complete answers with a Status in place of the object.
+            if isinstance(action, DeletePod | DeleteObject):
+                self._view.forget(kind, action.uid)
+            return
+        metadata = answer["metadata"]
+        is_gone = isinstance(action, DeleteObject) and not metadata.get("finalizers")
+        if is_gone or metadata.get("deletionGracePeriodSeconds") == 0:
+            self._view.forget(kind, metadata["uid"])
+        else:
+            self._view.absorb(kind, answer)
+
+    def _refused(self, action: Action, error: ApiError) -> Outcome:
+        if isinstance(action, DeletePod | DeleteObject) and error.status in (404, 409):
+            # 409 is the UID precondition: a successor has the name, so the one we meant is gone.
+            self._view.forget(target_of(action)[0], action.uid)
+            return Outcome(action, DONE if error.status == 404 else CONFLICT, error.message)
+        if error.status == 409 and isinstance(action, CreatePod):
+            if error.reason == "AlreadyExists":
+                return Outcome(action, EXISTS, error.message)
+            return Outcome(action, CONFLICT, error.message)
+        if error.status in (404, 409):
+            return Outcome(action, CONFLICT, error.message)
+        return Outcome(action, FAILED, str(error))
+
+
+def batches(actions: Iterable[Action]) -> Iterator[Sequence[Action]]:
+    """Runs of neighbors of one sort, cut where a target comes a second time."""
+    for _, run in groupby(actions, key=type):
+        batch: list[Action] = []
+        seen: set[tuple[str, str, str]] = set()
+        for action in run:
+            target = target_of(action)
+            if target in seen:
+                yield batch
+                batch, seen = [], set()
+            batch.append(action)
+            seen.add(target)
+        yield batch

@@ -1,0 +1,106 @@
+"""Actions as HTTP requests, purely; what Motley may do to the cluster is this list.
+
+Pods are created once by POST and never patched but for labels. Everything else of ours is applied,
+forced, because the fields in our manifests are ours alone. Deletions and label changes carry the
+UID, so that they never hit a successor of the same name.
+"""
+
+from __future__ import annotations
+
+from motley_operator.connection import KINDS, Sent
+from motley_operator.connection.client import APPLY, MERGE
+from motley_operator.domain.actions import (
+    ApplyObject,
+    CreatePod,
+    DeleteObject,
+    DeletePod,
+    EmitEvent,
+    LabelPod,
+    PatchStatus,
+)
+from motley_operator.settings import Settings
+
+Write = CreatePod | DeletePod | LabelPod | ApplyObject | DeleteObject | PatchStatus
+
+
+def request_for(action: Write, settings: Settings) -> Sent:
+    """The one request that carries out an action."""
+    match action:
+        case CreatePod():
+            return _create(action, settings)
+        case DeletePod():
+            return _delete("Pod", action.namespace, action.name, action.uid, action.grace_seconds)
+        case DeleteObject():
+            return _delete(action.kind, action.namespace, action.name, action.uid, None)
+        case LabelPod():
+            return _label(action, settings)
+        case ApplyObject():
+            return _apply(action, settings)
+        case PatchStatus():
+            return _status(action, settings)
+
+
+def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:
+    """Kind, namespace and name of what an action changes: two on one target keep their order."""
+    match action:
+        case CreatePod() | ApplyObject():
+            metadata = action.manifest["metadata"]
+            return action.manifest["kind"], metadata.get("namespace", ""), metadata["name"]
+        case DeletePod() | LabelPod():
+            return "Pod", action.namespace, action.name
+        case EmitEvent():
+            return "Event", action.namespace, f"{action.name}/{action.reason}"
+        case _:
+            return action.kind, action.namespace, action.name
+
+
+def _create(action: CreatePod, settings: Settings) -> Sent:
+    path = KINDS["Pod"].path(action.manifest["metadata"]["namespace"])
+    params = {"fieldManager": settings.field_manager}
+    return Sent("create", "pods", "POST", path, params, action.manifest)
+
+
+def _delete(kind: str, namespace: str, name: str, uid: str, grace_s: int | None) -> Sent:
+    options: dict[str, object] = {
+        "apiVersion": "v1",
+        "kind": "DeleteOptions",
+        "preconditions": {"uid": uid},
+        "propagationPolicy": "Background",
+    }
+    if grace_s is not None:
+        options["gracePeriodSeconds"] = grace_s
+    known = KINDS[kind]
+    return Sent("delete", known.plural, "DELETE", known.path(namespace, name), body=options)
+
+
+def _label(action: LabelPod, settings: Settings) -> Sent:
+    # A UID in a merge patch that is not the object's is refused with 409: a precondition.
+    metadata = {"uid": action.uid, "labels": {action.label: action.value}}
+    path = KINDS["Pod"].path(action.namespace, action.name)
+    params = {"fieldManager": settings.field_manager}
+    return Sent("patch", "pods", "PATCH", path, params, {"metadata": metadata}, MERGE)
+
+
+def _apply(action: ApplyObject, settings: Settings) -> Sent:
+    kind = KINDS[action.manifest["kind"]]
+    metadata = action.manifest["metadata"]
+    path = kind.path(metadata.get("namespace", ""), metadata["name"])
+    params = {"fieldManager": settings.field_manager, "force": "true"}
+    return Sent("apply", kind.plural, "PATCH", path, params, action.manifest, APPLY)
+
+
+def _status(action: PatchStatus, settings: Settings) -> Sent:
+    kind = KINDS[action.kind]
+    # With the UID, a status never lands on (and an apply never makes) another object of that name.
+    metadata = {"name": action.name, "uid": action.uid}
+    if action.namespace:
+        metadata["namespace"] = action.namespace
+    body = {
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "metadata": metadata,
+        "status": action.status,
+    }
+    path = kind.path(action.namespace, action.name, "status")
+    params = {"fieldManager": settings.status_field_manager, "force": "true"}
+    return Sent("apply", f"{kind.plural}/status", "PATCH", path, params, body, APPLY)

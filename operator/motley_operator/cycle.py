@@ -1,0 +1,248 @@
+"""The fleet cycle: gather, decide, apply, report, once for each burst of wake-ups.
+
+Everyone wakes (watches, kopf's handlers, the timer); only this loop decides, and only one cycle
+runs at a time. A cycle starts after `idle_window_s` of quiet, at the latest `max_wait_s` after the first
+wake-up, so that 500 lost nodes are one plan. All that a cycle must remember is on objects; the last
+good plan is what runs: a cycle that cannot decide does nothing, and so keeps it.
+
+This is the only place where errors become waits:
+
+    FactsIncomplete    no decision; the store wakes us once it has the rest
+    PlannerError       keep everything as it is, say so on the resources, try again later
+    anything else      log, count, try again later; the process lives on
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from motley_operator.apply import CONFLICT, FAILED
+from motley_operator.decision import Decision, RememberingPlanner, decide, report
+from motley_operator.domain.actions import Action, CreatePod, CycleReport, DeletePod, Outcome
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.errors import FactsIncomplete
+from motley_operator.holding import hold
+from motley_operator.logs import cycle_id
+from motley_operator.metrics import Metrics
+from motley_operator.settings import Settings
+from motley_planner.domain.hardware import Catalog
+from motley_planner.errors import PlannerError
+
+_RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+logger = logging.getLogger(__name__)
+
+
+class Writer(Protocol):
+    """Carries out actions: the applier, or a fake in tests."""
+
+    async def apply(self, actions: Iterable[Action]) -> tuple[Outcome, ...]:
+        """What became of each action."""
+
+
+class Cycle:
+    """The loop and its wake-up bell."""
+
+    def __init__(
+        self,
+        gather: Callable[[], ClusterFacts],
+        writer: Writer,
+        planner: RememberingPlanner,
+        catalog: Catalog,
+        context: tuple[Settings, Metrics],
+    ) -> None:
+        self._gather, self._writer = gather, writer
+        self._planner, self._catalog = planner, catalog
+        self.settings, self.metrics = context
+        self._bell = asyncio.Event()
+        self._woken_at: float | None = None
+        self._causes: Counter[str] = Counter()
+        self._failures = 0
+        self._next_at: float = 0.0  # monotonic; when to run without being woken
+        self._started_at: float | None = None
+        self._stopping = False
+
+    def wake(self, cause: str) -> None:
+        """Mark the fleet dirty; cheap, and safe to call from any callback on the loop."""
+        self._causes[cause] += 1
+        self.metrics.wakes.labels(cause).inc()
+        if self._woken_at is None:
+            self._woken_at = time.monotonic()
+        self._bell.set()
+
+    def stop(self) -> None:
+        """End after the cycle that runs now."""
+        self._stopping = True
+        self._bell.set()
+
+    def stuck_for_s(self) -> float:
+        """Seconds that the running cycle has taken; 0 between cycles."""
+        return time.monotonic() - self._started_at if self._started_at is not None else 0.0
+
+    async def run(self) -> None:
+        """Cycle until stopped."""
+        while not self._stopping:
+            await self._quiet()
+            if not self._stopping:
+                await self.once()
+
+    async def _quiet(self) -> None:
+        """Wait for a wake-up or the timer, then until the burst is over."""
+        with_timer = max(0.0, self._next_at - time.monotonic())
+        await _rings(self._bell, with_timer)
+        if self._woken_at is None:
+            return
+        latest = self._woken_at + self.settings.max_wait_s
+        while not self._stopping:
+            self._bell.clear()
+            left_s = latest - time.monotonic()
+            if left_s <= 0 or not await _rings(
+                self._bell, min(self.settings.idle_window_s, left_s)
+            ):
+                return
+
+    async def once(self) -> CycleReport | None:
+        """One cycle; None where nothing could be decided."""
+        token = cycle_id.set(uuid.uuid4().hex[:8])
+        causes, woken_at = dict(self._causes), self._woken_at
+        self._causes.clear()
+        self._woken_at = None
+        self._bell.clear()
+        self._started_at = time.monotonic()
+        result, report_ = "error", None
+        try:
+            report_ = await self._steps(causes)
+            result = "done"
+            self._after(report_)
+        except FactsIncomplete as error:
+            result = "incomplete"
+            self._next_at = time.monotonic() + _RETRY_S[2]
+            logger.info("waiting for facts: %s", error)
+        except PlannerError as error:
+            self._retry_later("plan")
+            logger.error("no new plan, keeping what runs: %s", error)
+            await self._say_held(error)
+        except Exception:
+            # The last line of defense: one wrong object must not end the operator.
+            self._retry_later("cycle")
+            logger.exception("the cycle failed")
+        finally:
+            now = time.monotonic()
+            self.metrics.cycles.labels(result).inc()
+            self.metrics.cycle_seconds.observe(now - self._started_at)
+            if woken_at is not None and result == "done":
+                self.metrics.delay_seconds.observe(now - woken_at)
+            self._started_at = None
+            cycle_id.reset(token)
+        return report_
+
+    async def _steps(self, causes: dict[str, int]) -> CycleReport:
+        started_at, clock = time.time(), _Laps()
+        # 1. Gather: one frozen value, or FactsIncomplete.
+        facts = self._gather()
+        gather_s = clock.lap()
+        # 2. Decide, off the event loop; the solver inside is a process of its own.
+        decision = await asyncio.to_thread(
+            decide, facts, self._catalog, self.settings, self._planner
+        )
+        plan_s = clock.lap()
+        # 3. Act.
+        outcomes = await self._writer.apply(decision.actions)
+        # 4. Report on what is true now; our own writes are in the store already.
+        after = self._gather() if decision.actions else facts
+        statuses = await asyncio.to_thread(report, decision, after)
+        outcomes += await self._writer.apply(statuses)
+        apply_s = clock.lap()
+        for step, seconds in (("gather", gather_s), ("decide", plan_s), ("apply", apply_s)):
+            self.metrics.step_seconds.labels(step).observe(seconds)
+        done = CycleReport(cycle_id.get(), started_at, gather_s, plan_s, apply_s, outcomes)
+        self._tell(done, decision, causes)
+        self._next_at = time.monotonic() + self._wait_s(facts)
+        return done
+
+    def _after(self, done: CycleReport) -> None:
+        """Failed writes are tried again by a cycle of their own; conflicts at once."""
+        results = Counter(outcome.result for outcome in done.outcomes)
+        if results[FAILED]:
+            self._retry_later("apply")
+        elif results[CONFLICT]:
+            self._next_at = time.monotonic() + self.settings.idle_window_s
+        else:
+            self._failures = 0
+
+    def _retry_later(self, where: str) -> None:
+        self.metrics.errors.labels(where).inc()
+        pause_s = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
+        self._failures += 1
+        self._next_at = time.monotonic() + pause_s
+
+    def _wait_s(self, facts: ClusterFacts) -> float:
+        """Seconds to the next cycle if nothing happens: the resync, or a node's time running out."""
+        loss_s = self.settings.node_loss_seconds
+        due = [
+            node.not_ready_since + loss_s - facts.now
+            for node in facts.nodes
+            if node.not_ready_since is not None
+        ]
+        return min([self.settings.resync_s, *(s for s in due if s > 0)])
+
+    async def _say_held(self, error: PlannerError) -> None:
+        try:
+            await self._writer.apply(hold(self._gather(), error))
+        except FactsIncomplete:
+            logger.info("the view was lost before resources could be told")
+
+    def _tell(self, done: CycleReport, decision: Decision, causes: dict[str, int]) -> None:
+        self.metrics.planned(decision.plan)
+        for outcome in done.outcomes:
+            if outcome.result == "done" and isinstance(outcome.action, CreatePod | DeletePod):
+                self.metrics.moved.labels(type(outcome.action).__name__).inc()
+            if outcome.result in (FAILED, CONFLICT):
+                name = type(outcome.action).__name__
+                logger.warning("%s %s: %s", name, outcome.result, outcome.message)
+        counts = Counter(type(outcome.action).__name__ for outcome in done.outcomes)
+        logger.info(
+            "cycle: %s; %s",
+            _words(causes) or "timer",
+            _words(counts) or "nothing to do",
+            extra={
+                "plan_usd_per_hour": round(decision.plan.price_usd_per_hour, 4),
+                "plan_status": str(decision.plan.status),
+                "kept": decision.plan.kept,
+                "gather_s": round(done.gather_seconds, 4),
+                "decide_s": round(done.plan_seconds, 4),
+                "apply_s": round(done.apply_seconds, 4),
+            },
+        )
+
+
+class _Laps:
+    """A stopwatch."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+
+async def _rings(bell: asyncio.Event, within_s: float) -> bool:
+    """True if the bell rings in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            return await bell.wait()
+    except TimeoutError:
+        return False
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))

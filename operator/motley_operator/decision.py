@@ -1,0 +1,66 @@
+"""One cycle's judgement, from facts to actions, without a clock, a cluster or a memory.
+
+    facts -> translate -> plan -> manifests -> changes          (decide)
+    facts after applying + plan -> status                       (report)
+
+Equal facts give equal decisions; where the cluster is already as planned there are no actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from motley_operator import changes, manifests, status, translate
+from motley_operator.domain.actions import Action, Manifest
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.translation import Translation
+from motley_operator.settings import Settings
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.plan import Plan
+from motley_planner.domain.snapshot import Snapshot
+
+Planner = Callable[[Snapshot, Catalog], Plan]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is wanted, and what to do for it now."""
+
+    translation: Translation
+    plan: Plan
+    desired: tuple[Manifest, ...]
+    actions: tuple[Action, ...]
+
+
+def decide(facts: ClusterFacts, catalog: Catalog, settings: Settings, planner: Planner) -> Decision:
+    """What to do about these facts.
+
+    Raises: PlannerError where no plan could be made.
+    """
+    translation = translate.translate(facts, catalog, settings)
+    plan = planner(translation.snapshot, catalog)
+    desired = manifests.build(plan, translation, facts, catalog, settings)
+    actions = changes.changes(desired, facts, plan)
+    return Decision(translation, plan, desired, actions)
+
+
+def report(decision: Decision, facts: ClusterFacts) -> tuple[Action, ...]:
+    """Statuses and events that differ from what the resources have."""
+    return status.statuses(decision.plan, decision.translation, facts)
+
+
+class RememberingPlanner:
+    """Plans a snapshot once: most wake-ups change pods' readiness and nothing that is planned."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+        self._last: tuple[Snapshot, Plan] | None = None
+        self.solves = 0
+
+    def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
+        """The plan of the snapshot; equal snapshots have equal plans."""
+        if self._last is None or self._last[0] != snapshot:
+            self.solves += 1
+            self._last = (snapshot, self._planner(snapshot, catalog))
+        return self._last[1]

@@ -1,0 +1,54 @@
+"""What resources are told when no new plan could be made: what runs goes on, and why it is all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
+from motley_operator.domain.facts import ClusterFacts, ResourceFacts
+from motley_planner.errors import PlannerError, SolverError
+
+STALLED = "Stalled"
+
+
+def hold(facts: ClusterFacts, error: PlannerError) -> tuple[Action, ...]:
+    """A Stalled condition and an Event for each resource that does not say so yet.
+
+    Everything else in its status stays as it is: the plan there is the one that runs. The next
+    cycle that has a plan writes the status anew, and Stalled goes.
+    """
+    reason = "SolverTimeLimit" if isinstance(error, SolverError) else "PlanningFailed"
+    message = f"Keeping what runs, no new plan: {error}"
+    actions: list[Action] = []
+    for resource in facts.resources:
+        if resource.deleting or _says(resource, reason):
+            continue
+        status = dict(resource.document.get("status") or {})
+        others = [c for c in status.get("conditions") or () if c.get("type") != STALLED]
+        condition = {
+            "type": STALLED,
+            "status": "True",
+            "reason": reason,
+            "message": message,
+            "observedGeneration": resource.generation,
+            "lastTransitionTime": _rfc3339(facts.now),
+        }
+        status["conditions"] = [*others, condition]
+        place = (resource.kind, resource.namespace, resource.name, resource.uid)
+        actions.append(PatchStatus(*place, status))
+        actions.append(EmitEvent(*place, "Warning", reason, message))
+    return tuple(actions)
+
+
+def _says(resource: ResourceFacts, reason: str) -> bool:
+    status: Mapping[str, Any] = resource.document.get("status") or {}
+    return any(
+        c.get("type") == STALLED and c.get("status") == "True" and c.get("reason") == reason
+        for c in status.get("conditions") or ()
+    )
+
+
+def _rfc3339(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
