@@ -42,7 +42,7 @@ venv:  ## the virtual environment .venv with all that development needs
 	@sh .ci/venv
 
 binaries: venv  ## the local control plane's programs (skipped with MOTLEY_KUBECONFIG)
-	@test -n "$$MOTLEY_KUBECONFIG" || $(PY) -m e2e.cluster build
+	@test -n "$$MOTLEY_KUBECONFIG" || $(PY) -c "from e2e.cluster import binaries; binaries.ensure()"
 
 clean:  ## removes .venv and caches of this checkout, and says what lies outside it
 	@sh .ci/clean

@@ -1,0 +1,26 @@
+{{- define "motley.name" -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "motley.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "motley.name" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name: name the account to use, or set serviceAccount.create" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What selects the operator's pod. Not `app.kubernetes.io/managed-by: motley`: that marks what
+the operator itself makes. */}}
+{{- define "motley.selector" -}}
+app.kubernetes.io/name: motley-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "motley.labels" -}}
+{{ include "motley.selector" . }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}

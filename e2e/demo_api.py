@@ -1,0 +1,138 @@
+"""A few lines of HTTP to an API server, as whoever a kubeconfig says: all that the demo needs."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from motley_operator.connection import load_credentials
+
+Document = dict[str, Any]
+
+FIELD_MANAGER = "motley-demo"
+
+# kind -> (path before the namespace, plural, namespaced)
+_CORE, _RBAC = "/api/v1", "/apis/rbac.authorization.k8s.io/v1"
+_MOTLEY = "/apis/motley.dev/v1alpha1"
+KINDS: Mapping[str, tuple[str, str, bool]] = {
+    "Namespace": (_CORE, "namespaces", False),
+    "Node": (_CORE, "nodes", False),
+    "Pod": (_CORE, "pods", True),
+    "ConfigMap": (_CORE, "configmaps", True),
+    "Secret": (_CORE, "secrets", True),
+    "ServiceAccount": (_CORE, "serviceaccounts", True),
+    "PersistentVolumeClaim": (_CORE, "persistentvolumeclaims", True),
+    "ClusterRole": (_RBAC, "clusterroles", False),
+    "ClusterRoleBinding": (_RBAC, "clusterrolebindings", False),
+    "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses", False),
+    "CustomResourceDefinition": (
+        "/apis/apiextensions.k8s.io/v1",
+        "customresourcedefinitions",
+        False,
+    ),
+    "ModelCascade": (_MOTLEY, "modelcascades", True),
+    "ServingPool": (_MOTLEY, "servingpools", True),
+    "RLJob": (_MOTLEY, "rljobs", True),
+    "Fleet": (_MOTLEY, "fleets", False),
+}
+
+
+class Refused(Exception):
+    """The API server said no, in its own words."""
+
+    def __init__(self, status: int, what: str, message: str) -> None:
+        super().__init__(f"{what}: {status} {message}")
+        self.status = status
+
+
+class Api:
+    """One connection to an API server."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        credentials = load_credentials(kubeconfig=kubeconfig)
+        address = urlsplit(credentials.server)
+        port = address.port or 443
+        context = credentials.ssl_context()
+        self.server = credentials.server
+        self.ca_data = credentials.ca_data
+        self._headers = credentials.headers()
+        self._connection: http.client.HTTPConnection
+        if context is None:
+            self._connection = http.client.HTTPConnection(address.hostname or "", port, timeout=20)
+        else:
+            self._connection = http.client.HTTPSConnection(
+                address.hostname or "", port, timeout=20, context=context
+            )
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
+
+    def request(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
+    ) -> Document:
+        """The answer's JSON.
+
+        Raises: Refused.
+        """
+        payload = None if body is None else json.dumps(body)
+        headers = {**self._headers, "Content-Type": content_type}
+        for attempt in (1, 2):
+            try:
+                self._connection.request(method, path, payload, headers)
+                answer = self._connection.getresponse()
+                text = answer.read()
+                break
+            except (http.client.RemoteDisconnected, ConnectionError):
+                self._connection.close()  # an idle connection that the server has closed
+                if attempt == 2:
+                    raise
+        document: Document = json.loads(text) if text else {}
+        if answer.status >= 400:
+            raise Refused(answer.status, f"{method} {path}", str(document.get("message", "")))
+        return document
+
+    def list(self, kind: str, **params: str) -> list[Document]:
+        """Every object of a kind, in all namespaces."""
+        query = f"?{urlencode(params)}" if params else ""
+        found: list[Document] = self.request("GET", path_of(kind) + query).get("items") or []
+        return found
+
+    def get(self, kind: str, namespace: str, name: str) -> Document | None:
+        """One object, or None."""
+        try:
+            return self.request("GET", path_of(kind, namespace, name))
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def apply(self, manifest: Document) -> Document:
+        """Server-side apply."""
+        metadata = manifest["metadata"]
+        path = path_of(manifest["kind"], metadata.get("namespace", "default"), metadata["name"])
+        query = urlencode({"fieldManager": FIELD_MANAGER, "force": "true"})
+        return self.request("PATCH", f"{path}?{query}", manifest, "application/apply-patch+yaml")
+
+    def patch(self, kind: str, namespace: str, name: str, change: Document) -> Document:
+        """A JSON merge patch."""
+        path = path_of(kind, namespace, name)
+        return self.request("PATCH", path, change, "application/merge-patch+json")
+
+    def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Deletes one object; it may be gone already."""
+        try:
+            self.request("DELETE", path_of(kind, namespace, name))
+        except Refused as error:
+            if error.status != 404:
+                raise
+
+
+def path_of(kind: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    """The URL path of a collection, an object, or its subresource."""
+    root, plural, namespaced = KINDS[kind]
+    scope = f"/namespaces/{namespace}" if namespaced and namespace else ""
+    return "/".join([root + scope, plural, *filter(None, (name, subresource))])
