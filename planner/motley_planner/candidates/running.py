@@ -1,0 +1,104 @@
+"""The candidate of a replica that already runs, even where enumeration would not list it."""
+
+from __future__ import annotations
+
+from motley_planner.candidates.candidate import Candidate
+from motley_planner.candidates.jobs import (
+    rollout_request,
+    trainer_rate,
+    trainer_shape,
+    trainer_stage,
+)
+from motley_planner.candidates.operating import OperatingPoint, operating_points, targets_of
+from motley_planner.candidates.serving import (
+    Request,
+    can_split,
+    evaluator_of,
+    fitting_classes,
+    is_allowed,
+    scaled,
+    shape_of,
+)
+from motley_planner.domain.demand import RlDemand, RunningUnit, ServingDemand
+from motley_planner.domain.hardware import Catalog, NodeClass
+
+
+def candidate_for_unit(
+    unit: RunningUnit,
+    demand: ServingDemand | RlDemand,
+    node_class: NodeClass,
+    catalog: Catalog,
+) -> Candidate | None:
+    """The candidate of a running replica's configuration; None if it may no longer run as it is.
+
+    None: another model or precision is asked for, the placement excludes its node class, its size
+    is no longer allowed, or it meets no class's targets.
+    """
+    if unit.gpu != node_class.gpu or unit.key in node_class.excluded_for:
+        return None
+    if isinstance(demand, RlDemand) and unit.role == "trainer":
+        return _trainer(unit, demand, node_class, catalog)
+    request = _request(unit, demand)
+    if request is None or not _still_asked(unit, request, node_class):
+        return None
+    point = _point(unit, request, catalog)
+    if point is None:
+        return None
+    point = scaled(point, request.per_unit)
+    return shape_of(request, unit.gpu, unit.tensor_parallel).at(
+        node_class, unit.operating_batch, point.capacity, point.ttft_s, point.tpot_s
+    )
+
+
+def _request(unit: RunningUnit, demand: ServingDemand | RlDemand) -> Request | None:
+    if isinstance(demand, RlDemand):
+        return rollout_request(demand) if unit.role == "rollout" else None
+    stage = next((s for s in demand.stages if s.name == unit.stage), None)
+    if stage is None:
+        return None
+    targets = targets_of(demand.slo)
+    return Request(demand.key, "serve", stage, demand.classes, targets, demand.headroom)
+
+
+def _still_asked(unit: RunningUnit, request: Request, node_class: NodeClass) -> bool:
+    stage = request.stage
+    return (
+        unit.model == stage.model.name
+        and unit.precision == stage.precision
+        and can_split(stage, unit.tensor_parallel)
+        and len(unit.nodes) == 1
+        and is_allowed(stage.placement, node_class)
+    )
+
+
+def _point(unit: RunningUnit, request: Request, catalog: Catalog) -> OperatingPoint | None:
+    evaluator = evaluator_of(request, unit.gpu, unit.tensor_parallel, catalog)
+    if isinstance(evaluator, str):
+        return None
+    loads = fitting_classes(request, evaluator.replica)
+    if not loads:
+        return None
+    for point in operating_points(evaluator, loads):
+        if point.batch == unit.operating_batch:
+            return point
+    # Another workload or target than it was started for: as many classes as still hold at its batch.
+    for size in range(len(loads), 0, -1):
+        admitted = loads[:size]
+        batch = min(unit.operating_batch, int(min(load.most_sequences for load in admitted)))
+        if batch >= 1 and evaluator.holds(admitted, batch):
+            return evaluator.point(admitted, batch)
+    return None
+
+
+def _trainer(
+    unit: RunningUnit, job: RlDemand, node_class: NodeClass, catalog: Catalog
+) -> Candidate | None:
+    stage = trainer_stage(job)
+    if unit.model != stage.model.name or not is_allowed(stage.placement, node_class):
+        return None
+    gang = (unit.tensor_parallel, len(unit.nodes))
+    rate = trainer_rate(job, unit.gpu, gang, catalog)
+    if isinstance(rate, str):
+        return None
+    shape = trainer_shape(job, unit.gpu, *gang)
+    return shape.at(node_class, unit.operating_batch, {"trainer": rate}, {}, {})

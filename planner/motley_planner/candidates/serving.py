@@ -1,0 +1,179 @@
+"""Candidates of a pool's or cascade's stage, and of a job's rollout replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from motley_planner.candidates.candidate import Candidate, Shape
+from motley_planner.candidates.operating import (
+    ClassLoad,
+    Evaluator,
+    OperatingPoint,
+    Target,
+    class_loads,
+    operating_points,
+    targets_of,
+)
+from motley_planner.candidates.refusals import Survey, placement_refusal
+from motley_planner.costs.replica import Replica, replica_of
+from motley_planner.domain.demand import Placement, Slo, StageDemand, WorkloadClass
+from motley_planner.domain.hardware import Catalog, NodeClass
+from motley_planner.domain.plan import Refusal
+
+TENSOR_PARALLEL = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a stage's replicas have to do."""
+
+    key: str
+    role: str  # serve | rollout
+    stage: StageDemand
+    classes: tuple[WorkloadClass, ...]
+    targets: tuple[Target, ...]
+    headroom: float
+    per_unit: float = 1.0  # requests that make one unit of capacity (a training step)
+
+    @property
+    def closed_loop(self) -> bool:
+        """Rollouts ask for the next sample when one is done."""
+        return self.role == "rollout"
+
+
+def stage_candidates(
+    stage: StageDemand,
+    classes: Sequence[WorkloadClass],
+    slo: Slo,
+    node_classes: Sequence[NodeClass],
+    catalog: Catalog,
+    *,
+    headroom: float,
+    key: str,
+) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
+    """All useful replica configurations of a stage, and why a class (or all) has none.
+
+    Capacities are requests/s of a class alone, times (1 - headroom).
+    Raises: KeyError if the stage's engine is not in the catalog.
+    """
+    request = Request(key, "serve", stage, tuple(classes), targets_of(slo), headroom)
+    return list_candidates(request, node_classes, catalog)
+
+
+def list_candidates(
+    request: Request, node_classes: Sequence[NodeClass], catalog: Catalog
+) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
+    """Candidates on every node class that the placement allows, with reasons where none is left."""
+    placement = request.stage.placement
+    open_classes = [c for c in node_classes if request.key not in c.excluded_for]
+    allowed = [c for c in open_classes if is_allowed(placement, c)]
+    if not allowed:
+        return (), (placement_refusal(request.key, request.stage, open_classes, catalog),)
+    survey = Survey(request.key, request.stage, request.classes)
+    points = {
+        gpu: _gpu_points(request, gpu, catalog, survey)
+        for gpu in dict.fromkeys(c.gpu for c in allowed)
+    }
+    found = tuple(
+        shape_of(request, node_class.gpu, ranks).at(
+            node_class, point.batch, point.capacity, point.ttft_s, point.tpot_s
+        )
+        for node_class in allowed
+        for ranks, point in points[node_class.gpu]
+    )
+    served = {name for candidate in found for name in candidate.capacity}
+    return found, survey.refusals(served)
+
+
+def is_allowed(placement: Placement, node_class: NodeClass) -> bool:
+    """Whether a placement allows a node class; an empty set allows everything."""
+    rules = (
+        (placement.gpus, node_class.gpu),
+        (placement.zones, node_class.zone),
+        (placement.capacity_types, node_class.capacity_type),
+        (placement.trust_zones, node_class.trust_zone),
+    )
+    return all(not allowed or value in allowed for allowed, value in rules)
+
+
+def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
+    """The shape of a stage's replica on `ranks` GPUs of a type."""
+    stage = request.stage
+    return Shape(
+        key=request.key,
+        stage=stage.name,
+        role=request.role,
+        model=stage.model.name,
+        precision=stage.precision,
+        engine=stage.engine,
+        gpu=gpu,
+        tensor_parallel=ranks,
+    )
+
+
+def can_split(stage: StageDemand, ranks: int) -> bool:
+    """Whether attention heads divide over the ranks and the stage allows as many."""
+    return ranks <= stage.max_tensor_parallel and stage.model.heads % ranks == 0
+
+
+def evaluator_of(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Evaluator | str:
+    """The evaluator of a stage's replica on a GPU type, or why it cannot run there."""
+    stage = request.stage
+    assert catalog.efficiency is not None, "load_catalog() always gives the factors"
+    engine = catalog.engines[stage.engine]
+    replica = replica_of(
+        stage.model, stage.precision, catalog.gpus[gpu], ranks, engine, catalog.efficiency
+    )
+    if isinstance(replica, str):
+        return replica
+    busy = 1.0 - request.headroom
+    return Evaluator(replica, request.targets, busy, closed_loop=request.closed_loop)
+
+
+def fitting_classes(request: Request, replica: Replica) -> tuple[ClassLoad, ...]:
+    """The classes of which at least one request fits into the memory and the model's context."""
+    longest = request.stage.model.max_context_tokens
+    short = [c for c in request.classes if c.prompt_tokens + c.output_tokens <= longest]
+    return tuple(load for load in class_loads(replica, short) if load.most_sequences >= 1.0)
+
+
+def scaled(point: OperatingPoint, per_unit: float) -> OperatingPoint:
+    """The point with its capacity in units of `per_unit` requests."""
+    if per_unit == 1.0:
+        return point
+    capacity = {name: rate / per_unit for name, rate in point.capacity.items()}
+    return OperatingPoint(point.batch, capacity, point.ttft_s, point.tpot_s)
+
+
+def _gpu_points(
+    request: Request, gpu: str, catalog: Catalog, survey: Survey
+) -> list[tuple[int, OperatingPoint]]:
+    found: list[tuple[int, OperatingPoint]] = []
+    for ranks in TENSOR_PARALLEL:
+        if not can_split(request.stage, ranks):
+            continue
+        evaluator = evaluator_of(request, gpu, ranks, catalog)
+        if isinstance(evaluator, str):
+            survey.cannot_run(evaluator)
+            break
+        loads = fitting_classes(request, evaluator.replica)
+        survey.note(evaluator, loads)
+        if not loads:
+            continue
+        points = operating_points(evaluator, loads)
+        halves = [point for half, point in found if 2 * half == ranks]
+        found += [
+            (ranks, scaled(point, request.per_unit))
+            for point in points
+            if not _beaten_by_two(scaled(point, request.per_unit).capacity, halves)
+        ]
+    return found
+
+
+def _beaten_by_two(capacity: Mapping[str, float], halves: Sequence[OperatingPoint]) -> bool:
+    """Whether two replicas of half the size serve at least as much of every class."""
+    return any(
+        all(2.0 * half.capacity.get(name, 0.0) >= rate for name, rate in capacity.items())
+        for half in halves
+    )

@@ -1,0 +1,1 @@
+"""The roofline: time and memory of one step, one function per physical quantity."""

@@ -1,0 +1,66 @@
+"""Bytes: weights, KV cache, and what is left for it."""
+
+from __future__ import annotations
+
+from motley_planner.costs.dtypes import WEIGHT_BYTES, stored_dtype
+from motley_planner.costs.parameters import parameter_count
+from motley_planner.domain.engines import EngineSpec
+from motley_planner.domain.hardware import Gpu
+from motley_planner.domain.models import ModelSpec
+
+# A request that is being answered holds its prompt and, averaged over its life and over lengths
+# that spread around the mean, this share of its output. Source: fit in datasets notes, section 3.3.
+RESIDENT_OUTPUT_SHARE = 0.6
+
+
+def weight_bytes(model: ModelSpec, precision: str) -> float:
+    """Bytes of all weights of one replica.
+
+    Quantization leaves embeddings and lm_head in 16 bits only in some checkpoints; it is taken to
+    cover everything.
+    """
+    return parameter_count(model) * WEIGHT_BYTES[stored_dtype(model, precision)]
+
+
+def kv_values_per_token(model: ModelSpec, context_tokens: float) -> float:
+    """Cached values of a sequence of `context_tokens`, divided by its tokens.
+
+    2 n_kv d L; MLA keeps (rank + rope) L; windowed layers keep min(context, window) tokens.
+    """
+    if context_tokens <= 0:
+        return 0.0
+    per_layer = 2.0 * model.kv_heads * model.head_dim
+    if model.kv_lora_rank:
+        per_layer = float(model.kv_lora_rank + model.qk_rope_head_dim)
+    full, windowed = layer_split(model)
+    kept = min(context_tokens, model.sliding_window_tokens) / context_tokens if windowed else 0.0
+    return per_layer * (full + windowed * kept)
+
+
+def layer_split(model: ModelSpec) -> tuple[int, int]:
+    """Layers with full attention, and layers with a sliding window."""
+    if not model.sliding_window_tokens:
+        return model.layers, 0
+    return model.full_attention_layers, model.layers - model.full_attention_layers
+
+
+def kv_bytes(model: ModelSpec, context_tokens: float, value_bytes: float) -> float:
+    """Bytes of one sequence's KV cache, over all layers, stored once."""
+    return kv_values_per_token(model, context_tokens) * context_tokens * value_bytes
+
+
+def kv_replication(model: ModelSpec, tensor_parallel: int) -> float:
+    """How many times the KV cache is stored over the ranks: max(1, tp / n_kv); MLA: tp."""
+    if model.kv_lora_rank:
+        return float(tensor_parallel)
+    return max(1.0, tensor_parallel / model.kv_heads)
+
+
+def usable_bytes(gpu: Gpu, engine: EngineSpec, gpus: int) -> float:
+    """Bytes that weights and KV cache may take over `gpus` GPUs: share of memory minus buffers."""
+    return gpus * (gpu.hbm_bytes * engine.memory_utilization - engine.reserved_bytes_per_gpu)
+
+
+def resident_tokens(prompt_tokens: float, output_tokens: float) -> float:
+    """Tokens a running request holds in the KV cache, on average over its life."""
+    return prompt_tokens + RESIDENT_OUTPUT_SHARE * output_tokens
