@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+
 from motley_runtime.gateway.app import Gateway
 from motley_runtime.gateway.options import GatewaySettings, Limits
 from motley_runtime.gateway.server import GatewayServer, serving, uvicorn_config
@@ -161,6 +162,7 @@ class RunningGateway:
     server: GatewayServer
     url: str
     http: aiohttp.ClientSession
+    responses: list[aiohttp.ClientResponse] = field(default_factory=list)
 
     def offer(self, document: dict[str, Any]) -> bool:
         return self.gateway.live.offer(json.dumps(document).encode())
@@ -168,9 +170,10 @@ class RunningGateway:
     async def chat(self, text: str = "hello", **fields: Any) -> aiohttp.ClientResponse:
         headers = fields.pop("headers", {})
         body = {"messages": [{"role": "user", "content": text}], **fields}
-        return await self.http.post(
-            f"{self.url}/v1/chat/completions", json=body, headers=headers
-        )
+        url = f"{self.url}/v1/chat/completions"
+        response = await self.http.post(url, json=body, headers=headers)
+        self.responses.append(response)
+        return response
 
     async def metric(self, line_start: str) -> float:
         """The sum of the samples whose line begins so."""
@@ -207,6 +210,7 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
             stack.push_async_callback(stop)
             http = await stack.enter_async_context(aiohttp.ClientSession())
             running = RunningGateway(gateway, server, url, http)
+            stack.callback(lambda: [response.close() for response in running.responses])
             while not server.started:
                 await asyncio.sleep(0.005)
             if document is not None:

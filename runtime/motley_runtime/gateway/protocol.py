@@ -18,7 +18,7 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
     """A protocol class that closes connections whose request head is too large or too slow."""
 
     class BoundedProtocol(HttpToolsProtocol):
-        _in_head = True
+        _in_head = False
         _head_bytes = 0
         _head_timer: asyncio.TimerHandle | None = None
 
@@ -45,8 +45,8 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             self._stop_timer()
             super().on_headers_complete()
 
-        def on_message_complete(self) -> None:
-            super().on_message_complete()
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
             self._in_head, self._head_bytes = True, 0
 
         def _start_timer(self) -> None:
