@@ -219,4 +219,5 @@ def _kwok(directory: Path, ports: dict[str, int]) -> list[str]:
         f"--manage-nodes-with-label-selector=!{STOPPED_LABEL}",
         f"--config={directory / 'stages.yaml'}",
         "--node-lease-duration-seconds=40",
+        "--node-ip=127.0.0.1",
     ]

@@ -91,6 +91,10 @@ class LocalCluster:
                 return one
         raise ClusterError(f"no component {name!r}; there are {', '.join(components.ORDER)}")
 
+    def is_alive(self, name: str) -> bool:
+        """Whether a program runs."""
+        return processes.is_alive(self.component(name).process)
+
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Sends a program a signal; after SIGKILL and SIGTERM waits until it is gone."""
         process = self.component(name).process

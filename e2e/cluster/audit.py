@@ -1,0 +1,92 @@
+"""The API server's audit log as typed records: every write it took, in the order it stored them.
+
+The log is written as answers go out, so two writes of one millisecond may stand swapped. Where an
+answer carries a resourceVersion (etcd's revision) that decides the order; the others (a binding,
+a node's deletion) keep their place in the log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One write that was accepted.
+
+    `object` is the object as stored, or what was sent where the answer is only a Status (a binding,
+    a deletion). `time_s` is Unix time.
+    """
+
+    verb: str
+    group: str
+    resource: str
+    subresource: str
+    namespace: str
+    name: str
+    uid: str
+    user: str
+    time_s: float
+    revision: int | None
+    object: Mapping[str, Any]
+
+
+def read(path: Path, offset: int = 0) -> list[Record]:
+    """The records of a log from a byte offset on, in the order of the store.
+
+    A last line that is still being written is left for the next reading.
+    """
+    with path.open("rb") as handle:
+        handle.seek(offset)
+        lines = handle.read().split(b"\n")[:-1]
+    return in_order(record for line in lines for record in parse(json.loads(line)))
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """The records by revision; one without keeps its place after the latest before it."""
+    latest, keyed = 0, []
+    for record in records:
+        latest = max(latest, record.revision or 0)
+        keyed.append((record.revision or latest, record))
+    return [record for _, record in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def parse(event: Mapping[str, Any]) -> Iterator[Record]:
+    """The writes of one audit event: none if it failed, one for each object of a collection."""
+    status = event.get("responseStatus", {}).get("code", 0)
+    sent = event.get("requestObject") or {}
+    if not 200 <= status < 300 or (sent.get("dryRun") or "dryRun=" in event.get("requestURI", "")):
+        return
+    answer = event.get("responseObject") or {}
+    if event["verb"] == "deletecollection":
+        for one in answer.get("items", ()):
+            yield _record(event, "delete", one)
+        return
+    is_status = answer.get("kind") == "Status" and answer.get("apiVersion") == "v1"
+    yield _record(event, event["verb"], sent if is_status or not answer else answer)
+
+
+def _record(event: Mapping[str, Any], verb: str, thing: Mapping[str, Any]) -> Record:
+    reference = event.get("objectRef") or {}
+    metadata = thing.get("metadata") or {}
+    answer = event.get("responseObject") or {}
+    details = answer.get("details") or {}
+    revision = metadata.get("resourceVersion") if thing is not event.get("requestObject") else None
+    return Record(
+        verb=verb,
+        group=reference.get("apiGroup", ""),
+        resource=reference.get("resource", ""),
+        subresource=reference.get("subresource", ""),
+        namespace=reference.get("namespace") or metadata.get("namespace", ""),
+        name=metadata.get("name") or reference.get("name", ""),
+        uid=metadata.get("uid") or details.get("uid") or reference.get("uid", ""),
+        user=event["user"]["username"],
+        time_s=datetime.fromisoformat(event["stageTimestamp"]).timestamp(),
+        revision=int(revision) if revision else None,
+        object=thing,
+    )

@@ -1,0 +1,53 @@
+"""The pytest fixtures of every test that needs a real control plane.
+
+A folder's conftest.py takes them with `from e2e.fixtures import cluster, scenario`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster.binaries import BinariesError
+from e2e.cluster.local import LocalCluster
+from e2e.cluster.scenario import Scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster to test on; `local` is None where MOTLEY_KUBECONFIG chose one."""
+
+    kubeconfig: Path
+    local: LocalCluster | None
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The session's cluster: MOTLEY_KUBECONFIG's, else one started here and ended after."""
+    chosen = os.environ.get("MOTLEY_KUBECONFIG")
+    if chosen:
+        yield Cluster(Path(chosen), None)
+        return
+    local = LocalCluster(tmp_path_factory.mktemp("cluster") / "state")
+    try:
+        local.up()
+    except BinariesError as error:
+        pytest.skip(f"no control plane: {error}")
+    try:
+        yield Cluster(local.kubeconfig, local)
+    finally:
+        local.down()
+
+
+@pytest.fixture
+def scenario(cluster: Cluster) -> Iterator[Scenario]:
+    """One test's hands on the session's cluster; what it did is undone after."""
+    hands = Scenario(cluster.kubeconfig, cluster.local)
+    try:
+        yield hands
+    finally:
+        hands.close()

@@ -1,0 +1,316 @@
+"""The checker must accept lawful logs and refuse each kind of unlawful one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from e2e.checker import assert_lawful, check, quantity
+from e2e.cluster.audit import Record, parse
+
+Event = dict[str, Any]
+
+
+class Log:
+    """Writes synthetic audit events as the API server would, one revision and one second each."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.clock = 0
+
+    def write(self, verb: str, resource: str, thing: Event, **extra: Any) -> Log:
+        self.clock += 1
+        metadata = thing.setdefault("metadata", {})
+        if thing["kind"] in ("Pod", "Node"):
+            metadata["resourceVersion"] = str(100 + self.clock)
+        answer = extra.pop("answer", thing)
+        code = extra.pop("code", 200)
+        reference = {"resource": resource, "name": metadata.get("name"), **extra}
+        if "namespace" in metadata:
+            reference["namespace"] = metadata["namespace"]
+        self.events.append(
+            {
+                "verb": verb,
+                "user": {"username": "someone"},
+                "stageTimestamp": f"2026-01-01T00:{self.clock // 60:02}:{self.clock % 60:02}.5Z",
+                "objectRef": reference,
+                "requestObject": copy.deepcopy(thing),
+                "responseObject": answer,
+                "responseStatus": {"code": code},
+            }
+        )
+        return self
+
+    def node(self, name: str = "n1", gpus: int = 8, uid: str = "node-1") -> Log:
+        allocatable = {"cpu": "8", "memory": "64Gi", "pods": "3", "nvidia.com/gpu": str(gpus)}
+        metadata = {"name": name, "uid": uid}
+        status = {"allocatable": allocatable}
+        return self.write(
+            "create", "nodes", {"kind": "Node", "metadata": metadata, "status": status}
+        )
+
+    def node_gone(self, name: str = "n1", uid: str = "node-1") -> Log:
+        answer = {"kind": "Status", "apiVersion": "v1", "details": {"uid": uid}}
+        sent = {"kind": "DeleteOptions", "metadata": {"name": name}}
+        return self.write("delete", "nodes", sent, answer=answer)
+
+    def pod(self, name: str, verb: str = "create", **changes: Any) -> Log:
+        return self.write(verb, "pods", pod(name, **changes))
+
+    def bind(self, name: str, node: str, uid: str = "") -> Log:
+        metadata = {"name": name, "namespace": "ns", "uid": uid or f"uid-{name}"}
+        thing = {"kind": "Binding", "metadata": metadata, "target": {"name": node}}
+        answer = {"kind": "Status", "apiVersion": "v1"}
+        return self.write("create", "pods", thing, subresource="binding", answer=answer)
+
+    def records(self) -> list[Record]:
+        return [record for event in self.events for record in parse(event)]
+
+    def rules(self, ends_s: float | None = None) -> list[str]:
+        return [one.rule for one in check(self.records(), ends_s)]
+
+
+def pod(
+    name: str,
+    *,
+    gpus: int = 4,
+    pin: str | None = None,
+    node: str | None = None,
+    phase: str = "Running",
+    replica: str | None = None,
+    **rest: Any,
+) -> Event:
+    metadata: Event = {
+        "name": name,
+        "namespace": "ns",
+        "uid": rest.get("uid", f"uid-{name}"),
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "labels": {},
+    }
+    if replica is not None:
+        metadata["labels"] = {
+            "motley.dev/kind": "ServingPool",
+            "motley.dev/resource": "chat",
+            "motley.dev/replica": replica,
+            **rest.get("labels", {}),
+        }
+    if "grace_s" in rest:
+        metadata["deletionTimestamp"] = "2026-01-01T00:00:30Z"
+        metadata["deletionGracePeriodSeconds"] = rest["grace_s"]
+    if "finalizers" in rest:
+        metadata["finalizers"] = rest["finalizers"]
+    resources = {"limits": {"nvidia.com/gpu": str(gpus)}, "requests": rest.get("requests", {})}
+    spec: Event = {"containers": [{"name": "c", "resources": resources}]}
+    spec["initContainers"] = rest.get("init", [])
+    if node:
+        spec["nodeName"] = node
+    if pin:
+        field = {"key": "metadata.name", "operator": "In", "values": [pin]}
+        terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": terms}
+        spec["affinity"] = {"nodeAffinity": required}
+    return {"kind": "Pod", "metadata": metadata, "spec": spec, "status": {"phase": phase}}
+
+
+def init(gpus: int, restart: str = "") -> Event:
+    return {
+        "resources": {"requests": {"nvidia.com/gpu": str(gpus)}},
+        **({"restartPolicy": restart} if restart else {}),
+    }
+
+
+LAWFUL: dict[str, Callable[[], Log]] = {
+    "two pods that fill a node exactly": lambda: (
+        Log().node().pod("a", node="n1").pod("b", pin="n1")
+    ),
+    "a pod that comes after one was removed": lambda: (
+        Log()
+        .node()
+        .pod("a", gpus=8, node="n1")
+        .pod("a", gpus=8, node="n1", verb="delete", grace_s=30)
+        .pod("a", gpus=8, node="n1", verb="delete", grace_s=0)
+        .pod("b", gpus=8, node="n1")
+    ),
+    "a pod that comes after one finished": lambda: (
+        Log()
+        .node()
+        .pod("a", gpus=8, node="n1", replica="0")
+        .pod("a", gpus=8, node="n1", replica="0", verb="patch", phase="Succeeded")
+        .pod("b", gpus=8, node="n1", replica="0")
+    ),
+    "the same replica number of another stage or rank": lambda: (
+        Log()
+        .node(gpus=99)
+        .pod("a", replica="0", labels={"motley.dev/stage": "small", "motley.dev/rank": "0"})
+        .pod("b", replica="0", labels={"motley.dev/stage": "large", "motley.dev/rank": "0"})
+        .pod("c", replica="0", labels={"motley.dev/stage": "large", "motley.dev/rank": "1"})
+    ),
+    "a node that shrinks under its pods": lambda: (
+        Log().node().pod("a", gpus=8, node="n1").node(gpus=4)
+    ),
+    "pods of a node that is gone": lambda: (
+        Log().node().pod("a", gpus=8, node="n1").node_gone().pod("b", gpus=8, pin="n1")
+    ),
+    "a pod that was evicted before it had a node": lambda: (
+        Log()
+        .pod("a", phase="Pending")
+        .write(
+            "create",
+            "pods",
+            {"kind": "Eviction", "metadata": {"name": "a", "namespace": "ns"}},
+            subresource="eviction",
+            answer={"kind": "Status", "apiVersion": "v1"},
+        )
+        .node()
+    ),
+    "a write that was refused": lambda: (
+        Log().node().write("create", "pods", pod("a", gpus=9, node="n1"), code=403)
+    ),
+    "an init container that peaks below the containers": lambda: (
+        Log().node().pod("a", gpus=8, node="n1", init=[init(8)])
+    ),
+}
+
+UNLAWFUL: dict[str, tuple[str, Callable[[], Log]]] = {
+    "one GPU too many, bound": (
+        "requests fit the node",
+        lambda: Log().node().pod("a", node="n1").pod("b", gpus=5, node="n1"),
+    ),
+    "one GPU too many, pinned and still Pending": (
+        "requests fit the node",
+        lambda: Log().node().pod("a", node="n1").pod("b", gpus=5, pin="n1", phase="Pending"),
+    ),
+    "one GPU too many by a binding": (
+        "requests fit the node",
+        lambda: Log().node().pod("a", gpus=8, node="n1").pod("b").bind("b", "n1"),
+    ),
+    "a place taken while the pod there is still being deleted": (
+        "requests fit the node",
+        lambda: (
+            Log()
+            .node()
+            .pod("a", gpus=8, node="n1")
+            .pod("a", gpus=8, node="n1", verb="delete", grace_s=30)
+            .pod("b", gpus=8, pin="n1", phase="Pending")
+        ),
+    ),
+    "a place taken while a finalizer holds the pod": (
+        "requests fit the node",
+        lambda: (
+            Log()
+            .node()
+            .pod("a", gpus=8, node="n1")
+            .pod("a", gpus=8, node="n1", verb="delete", grace_s=0, finalizers=["f"])
+            .pod("b", gpus=8, pin="n1")
+        ),
+    ),
+    "too much memory": (
+        "requests fit the node",
+        lambda: Log().node().pod("a", node="n1", requests={"memory": "65Gi"}),
+    ),
+    "too many pods": (
+        "requests fit the node",
+        lambda: (
+            Log()
+            .node()
+            .pod("a", gpus=0, node="n1")
+            .pod("b", gpus=0, node="n1")
+            .pod("c", gpus=0, node="n1")
+            .pod("d", gpus=0, node="n1")
+        ),
+    ),
+    "GPUs on a node that has none": (
+        "requests fit the node",
+        lambda: Log().node(gpus=0).pod("a", gpus=1, node="n1"),
+    ),
+    "a sidecar that does not fit beside the container": (
+        "requests fit the node",
+        lambda: Log().node().pod("a", gpus=8, node="n1", init=[init(1, "Always")]),
+    ),
+    "a node of that name back while the old one's pods are there": (
+        "requests fit the node",
+        lambda: (
+            Log()
+            .node()
+            .pod("a", node="n1")
+            .node_gone()
+            .node(gpus=4, uid="node-2")
+            .pod("b", gpus=4, pin="n1")
+        ),
+    ),
+    "two live pods of one replica": (
+        "one live pod per replica",
+        lambda: Log().node(gpus=99).pod("a", replica="0").pod("b", replica="0"),
+    ),
+    "a replica made again before the old pod is gone": (
+        "one live pod per replica",
+        lambda: (
+            Log()
+            .node(gpus=99)
+            .pod("a", node="n1", replica="0")
+            .pod("a", node="n1", replica="0", verb="delete", grace_s=30)
+            .pod("b", node="n1", replica="0")
+        ),
+    ),
+    "a pod on a node the log never saw": (
+        "the log is whole",
+        lambda: Log().node().pod("a", node="n2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LAWFUL)
+def test_a_lawful_log_is_accepted(case: str) -> None:
+    assert_lawful(LAWFUL[case]().records())
+
+
+@pytest.mark.parametrize("case", UNLAWFUL)
+def test_an_unlawful_log_is_refused_for_the_rule_it_breaks(case: str) -> None:
+    rule, log = UNLAWFUL[case]
+    assert log().rules() == [rule]
+    with pytest.raises(AssertionError, match=rule):
+        assert_lawful(log().records())
+
+
+@pytest.mark.parametrize(("after_s", "rules"), [(29, []), (31, ["no pod waits"])])
+def test_a_pod_may_be_pending_for_thirty_seconds_and_no_longer(
+    after_s: int, rules: list[str]
+) -> None:
+    created_s = 1767225600.0  # 2026-01-01T00:00:00Z
+    log = Log().node().pod("a", pin="n1", phase="Pending")
+    assert log.rules(ends_s=created_s + after_s) == rules
+
+
+def test_writes_that_were_logged_out_of_order_are_replayed_in_the_order_of_the_store() -> None:
+    log = Log().node().pod("a", gpus=8, node="n1")
+    log.pod("a", gpus=8, node="n1", verb="delete", grace_s=0).pod("b", gpus=8, node="n1")
+    log.events[2], log.events[3] = log.events[3], log.events[2]
+    assert log.rules() == []
+
+
+def test_a_collection_that_is_deleted_is_one_record_for_each_pod() -> None:
+    log = Log().node().pod("a", gpus=8, node="n1")
+    gone = pod("a", gpus=8, node="n1", grace_s=0)
+    gone["metadata"]["resourceVersion"] = "103"
+    items = {"kind": "PodList", "items": [gone]}
+    sent = {"kind": "DeleteOptions", "metadata": {"namespace": "ns"}}
+    log.write("deletecollection", "pods", sent, answer=items).pod("b", gpus=8, node="n1")
+    assert log.rules() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("500m", "0.5"),
+        ("2Gi", str(2**31)),
+        ("8", "8"),
+        ("1e3", "1000"),
+        ("3k", "3000"),
+        ("1E", "1e18"),
+    ],
+)
+def test_a_quantity_reads_as_kubernetes_reads_it(text: str, value: str) -> None:
+    assert quantity(text) == Decimal(value)
