@@ -2,9 +2,9 @@
 
 Theory of operation. A pod holds its requests from the moment it is bound or pinned to a node until
 it is gone or has finished; one that is being deleted still holds them. The planner is told the
-room left by everything that is not a replica it may keep: foreign pods, gateways, replicas that
-are on their way out. `changes` is told the room left by every pod there is, and creates nothing
-that would not fit at that very moment.
+room left by everything that is not an engine pod of ours: foreign pods and gateways. `changes` is
+told the room left by every pod there is, and creates nothing that would not fit at that very
+moment.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ class Running:
     units: tuple[RunningUnit, ...]
     pod_uids: frozenset[str]  # of those units
     reserved: frozenset[str]  # unit ids that pods on their way out still hold
+    leaving: tuple[PodFacts, ...] = ()  # pods that will go: their room is planned, not yet used
 
 
 def is_lost(ready: bool, since: float | None, now: float, loss_seconds: float) -> bool:
@@ -44,6 +45,7 @@ def running_units(
             key = key_of(pod.labels, pod.namespace)
             replicas.setdefault(unit_id(key, pod.labels.get(REPLICA, "")), []).append(pod)
     units, uids, reserved = [], set[str](), set[str]()
+    leaving: list[PodFacts] = []
     for name in sorted(replicas):
         pods = sorted(replicas[name], key=_rank)
         key = key_of(pods[0].labels, pods[0].namespace)
@@ -53,7 +55,8 @@ def running_units(
             uids.update(pod.uid for pod in pods)
         else:
             reserved.add(name)
-    return Running(tuple(units), frozenset(uids), frozenset(reserved))
+            leaving += [p for p in pods if not p.terminal and (p.deleting or key in keys)]
+    return Running(tuple(units), frozenset(uids), frozenset(reserved), tuple(leaving))
 
 
 def _belongs(pods: list[PodFacts], owner: ResourceFacts | None) -> bool:

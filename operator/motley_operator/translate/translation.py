@@ -189,9 +189,12 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     """Room on each node, with what the planner will count for our running replicas given back.
 
     What they are counted for is given back, not what they request, so that a replica that runs
-    always fits where it runs.
+    always fits where it runs. The room of pods of ours that are on their way out is given back
+    too: a plan made while they go must be the plan made when they are gone, or each replacement
+    would cause another. `changes` creates nothing before they really are.
     """
-    left = {name: _not_below_zero(room) for name, room in room_left(facts).items()}
+    going = frozenset(pod.uid for pod in running.leaving)
+    left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
         for node in unit.nodes:
             left[node] = plus(left[node], _counted(unit, need))

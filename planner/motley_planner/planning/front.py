@@ -7,6 +7,7 @@ from motley_planner.domain.demand import RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.errors import SolverError
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
@@ -17,14 +18,16 @@ from motley_planner.planning.slices import slice_of
 def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool = True) -> Plan:
     """The best plan found for the whole fleet, with its bound, gap and moves.
 
-    Never raises for demand that cannot be met: refusals in the slices say what is missing. With no
-    solution in time every slice is empty and says SolverTimeLimit; the caller keeps what runs.
+    Never raises for demand that cannot be met: refusals in the slices say what is missing.
 
-    Raises: CatalogError if a data file is wrong; SnapshotError if the snapshot contradicts itself.
+    Raises: SolverError if there is no solution in time (the caller keeps what runs); CatalogError
+    if a data file is wrong; SnapshotError if the snapshot contradicts itself.
     """
     catalog = catalog or load_catalog()
     table, assembly = assemble(snapshot, catalog)
     solution = solve_table(table, use_worker=use_worker)
+    if solution.status == "no_solution":
+        raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)
     demands: tuple[ServingDemand | RlDemand, ...] = (*snapshot.services, *snapshot.jobs)
     slices = tuple(

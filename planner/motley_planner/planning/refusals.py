@@ -23,10 +23,6 @@ def refusals_of(
 ) -> tuple[Refusal, ...]:
     """Refusals found while listing candidates, then what the solution left unserved."""
     listed = tuple(assembly.refusals.get(demand.key, ()))
-    if solution.status == "no_solution":
-        message = "the solver found no plan in time; what runs goes on"
-        lift = "a longer time limit"
-        return (*listed, Refusal("SolverTimeLimit", "spec", message, lift))
     stages = ("rollout", "trainer") if isinstance(demand, RlDemand) else ()
     if isinstance(demand, ServingDemand):
         stages = tuple(s.name for s in demand.stages)

@@ -67,7 +67,7 @@ def _served(demand: ServingDemand | RlDemand, solution: Solution) -> tuple[float
         stage = demand.stages[0].name
         for name in class_rates(demand):
             missing += unserved.get(f"{demand.key}/{stage}/{name}", 0.0)
-    if solution.status == "no_solution" or not solution.replicas:
+    if not solution.replicas:
         missing = asked
     return max(0.0, asked - missing), asked
 
