@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import TYPE_CHECKING
 
 from motley_runtime.gateway.options import DESCRIPTION, add_arguments, settings_of
@@ -20,7 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "gateway",
         help="run the gateway of a pool or cascade",
-        description=DESCRIPTION,
+        description=textwrap.fill(DESCRIPTION, 88),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

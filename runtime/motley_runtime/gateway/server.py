@@ -30,8 +30,8 @@ def serve(settings: GatewaySettings) -> int:
     configure(settings.log_format)
     gateway = Gateway(settings)
     try:
-        following = routing_source(gateway)
         listener = _listen(settings)
+        following = routing_source(gateway)
     except (OSError, RuntimeError) as error:
         log.error("gateway not started", extra={"fields": {"reason": str(error)}})
         return 2
