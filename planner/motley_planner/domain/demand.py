@@ -112,6 +112,9 @@ class RlDemand:
     priority: int = 0
 
 
+Demand = ServingDemand | RlDemand
+
+
 @dataclass(frozen=True, slots=True)
 class RunningUnit:
     """A replica of ours that runs (or is starting) now, described well enough to price it again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from motley_planner.domain.demand import MovePrice, RlDemand, RunningUnit, ServingDemand
+from motley_planner.domain.demand import Demand, MovePrice, RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Node
 
 
@@ -28,6 +28,13 @@ class Snapshot:
     pod_need: PodNeed = PodNeed()
     move_price: MovePrice = MovePrice()
     budget_usd_per_hour: float | None = None
-    frozen: frozenset[str] = field(default_factory=frozenset)  # keys that keep exactly what they run
+    frozen: frozenset[str] = field(
+        default_factory=frozenset
+    )  # keys that keep exactly what they run
     time_limit_s: float = 5.0
     relative_gap: float = 1e-3
+
+    @property
+    def demands(self) -> tuple[Demand, ...]:
+        """Services, then jobs."""
+        return (*self.services, *self.jobs)

@@ -162,6 +162,8 @@ class FleetTable:
     # True: penalties are USD/h and count in the price level, so that moving a replica must save
     # more than it costs; False: they are taken off the (lowest) service level, as `motley solve` says.
     penalty_in_price: bool = False
-    cordoned_nodes: frozenset[str] = field(default_factory=frozenset)  # keep what runs, place nothing new
+    cordoned_nodes: frozenset[str] = field(
+        default_factory=frozenset
+    )  # keep what runs, place nothing new
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4

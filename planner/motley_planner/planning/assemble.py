@@ -15,7 +15,6 @@ from motley_planner.candidates import (
     stage_candidates,
     trainer_candidates,
 )
-from motley_planner.domain.demand import RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog, Node
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
@@ -35,7 +34,7 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
         add_service_demand(assembly, service)
     for job in snapshot.jobs:
         add_job_demand(assembly, job)
-    for demand in (*snapshot.services, *snapshot.jobs):
+    for demand in snapshot.demands:
         add_limits(assembly, demand)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
@@ -85,8 +84,7 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
 def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
     """Running units as replicas of columns; a pruned column comes back, a forbidden one does not."""
     nodes = {n.name: n.node_class for n in snapshot.nodes}
-    demands: dict[str, ServingDemand | RlDemand] = {d.key: d for d in snapshot.services}
-    demands |= {d.key: d for d in snapshot.jobs}
+    demands = {demand.key: demand for demand in snapshot.demands}
     for unit in snapshot.running:
         demand = demands.get(unit.key)
         classes = {nodes[name] for name in unit.nodes if name in nodes}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from motley_planner.catalog import load_catalog
-from motley_planner.domain.demand import RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
@@ -29,10 +28,9 @@ def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)
-    demands: tuple[ServingDemand | RlDemand, ...] = (*snapshot.services, *snapshot.jobs)
     slices = tuple(
         slice_of(demand, named.get(demand.key, []), solution, assembly, snapshot)
-        for demand in demands
+        for demand in snapshot.demands
     )
     replicas = [replica for part in slices for replica in part.replicas]
     return Plan(
@@ -57,7 +55,7 @@ def _moves(
 ) -> tuple[Move, ...]:
     """What starts and what stops, each with its reason; a resource's starts explain its stops."""
     kept = {r.kept for replicas in named.values() for r in replicas if r.kept is not None}
-    keys = {d.key for d in (*snapshot.services, *snapshot.jobs)}
+    keys = {d.key for d in snapshot.demands}
     ran = {unit.key for unit in snapshot.running}
     moves = []
     for unit in snapshot.running:

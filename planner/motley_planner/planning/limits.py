@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from motley_planner.candidates import Candidate
-from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
 from motley_planner.domain.table import SideRow
 from motley_planner.planning.assembly import Assembly
 
 
-def add_limits(assembly: Assembly, demand: ServingDemand | RlDemand) -> None:
+def add_limits(assembly: Assembly, demand: Demand) -> None:
     """Rows of one resource; call when all its columns are there."""
     rows, key = assembly.side_rows, demand.key
     candidates = assembly.of(key)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from motley_planner.candidates import Candidate
-from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
 from motley_planner.domain.plan import PlannedReplica, Refusal
 from motley_planner.domain.solution import Solution
 from motley_planner.planning.assembly import Assembly
@@ -16,21 +16,24 @@ LEAST_UNSERVED_SHARE = 1e-6  # below it the demand counts as served
 
 
 def refusals_of(
-    demand: ServingDemand | RlDemand,
+    demand: Demand,
     replicas: Sequence[PlannedReplica],
     solution: Solution,
     assembly: Assembly,
 ) -> tuple[Refusal, ...]:
     """Refusals found while listing candidates, then what the solution left unserved."""
     listed = tuple(assembly.refusals.get(demand.key, ()))
-    stages = ("rollout", "trainer") if isinstance(demand, RlDemand) else ()
-    if isinstance(demand, ServingDemand):
-        stages = tuple(s.name for s in demand.stages)
-    if not all(assembly.of(demand.key, stage) for stage in stages):
+    if not all(assembly.of(demand.key, stage) for stage in _stages(demand)):
         return listed
     if isinstance(demand, RlDemand):
         return (*listed, *_job(demand, replicas, assembly))
     return (*listed, *_service(demand, solution, assembly))
+
+
+def _stages(demand: Demand) -> tuple[str, ...]:
+    if isinstance(demand, RlDemand):
+        return ("rollout", "trainer")
+    return tuple(stage.name for stage in demand.stages)
 
 
 def _job(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.demand import Demand, RlDemand
 from motley_planner.domain.plan import (
     Group,
     PlannedReplica,
@@ -26,7 +26,7 @@ PREDICTION_BAND = 0.25  # datasets section 3.3: 79 % of measured TPOT rows withi
 
 
 def slice_of(
-    demand: ServingDemand | RlDemand,
+    demand: Demand,
     replicas: Sequence[PlannedReplica],
     solution: Solution,
     assembly: Assembly,
@@ -55,7 +55,7 @@ def slice_of(
     )
 
 
-def _served(demand: ServingDemand | RlDemand, solution: Solution) -> tuple[float, float]:
+def _served(demand: Demand, solution: Solution) -> tuple[float, float]:
     """(requests/s served, requests/s asked) of a pool or cascade."""
     if isinstance(demand, RlDemand):
         return 0.0, 0.0
@@ -72,7 +72,7 @@ def _served(demand: ServingDemand | RlDemand, solution: Solution) -> tuple[float
     return max(0.0, asked - missing), asked
 
 
-def _policies(demand: ServingDemand | RlDemand, solution: Solution) -> tuple[PolicyChoice, ...]:
+def _policies(demand: Demand, solution: Solution) -> tuple[PolicyChoice, ...]:
     if isinstance(demand, RlDemand):
         return ()
     thresholds = {p.id: p.thresholds for p in demand.policies}
@@ -81,7 +81,7 @@ def _policies(demand: ServingDemand | RlDemand, solution: Solution) -> tuple[Pol
     return tuple(PolicyChoice(p.id, p.share / total, thresholds[p.id]) for p in chosen)
 
 
-def _quality(demand: ServingDemand | RlDemand, policies: Sequence[PolicyChoice]) -> float | None:
+def _quality(demand: Demand, policies: Sequence[PolicyChoice]) -> float | None:
     if isinstance(demand, RlDemand) or not policies:
         return None
     quality = {p.id: p.quality for p in demand.policies}
