@@ -1,0 +1,252 @@
+"""The store against a small API server: what it sees, what wakes it, what it must never believe."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from motley_operator.connection import Client
+from motley_operator.errors import FactsIncomplete
+from motley_operator.facts import Store, gather, reflector
+from motley_operator.settings import Settings
+
+
+class Watched:
+    """A running store and what woke it."""
+
+    def __init__(self, store: Store, wakes: Counter[str]) -> None:
+        self.store, self.wakes = store, wakes
+
+    async def until(self, met: Callable[[], bool], within_s: float = 5.0) -> None:
+        deadline = time.monotonic() + within_s
+        while not met():
+            assert time.monotonic() < deadline, f"not met; problems: {self.store.problems()}"
+            await asyncio.sleep(0.005)
+
+    def names(self) -> set[str]:
+        return {node.name for node in self.store.nodes.values()}
+
+    def pods(self) -> set[str]:
+        return {pod.name for pod in self.store.pods.values()}
+
+
+@asynccontextmanager
+async def watched(
+    client: Client, settings: Settings | None = None, whole: bool = True
+) -> AsyncIterator[Watched]:
+    wakes: Counter[str] = Counter()
+    store = Store(client, settings or Settings(), lambda cause: wakes.update([cause]))
+    task = asyncio.create_task(store.run())
+    view = Watched(store, wakes)
+    try:
+        if whole:
+            await view.until(lambda: not store.problems())
+            await asyncio.sleep(0.05)  # every watch is open
+            wakes.clear()
+        yield view
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_chunked_list_brings_every_node(
+    api: Any, client: Client, node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "_PAGE", 3)
+    for i in range(10):
+        api.put("Node", node(f"n{i}"))
+    async with watched(client) as view:
+        assert view.names() == {f"n{i}" for i in range(10)}
+        assert api.calls["GET nodes"] == 4
+
+
+async def test_nothing_is_gathered_before_every_collection_was_read(
+    api: Any, client: Client
+) -> None:
+    api.refusing = True
+    async with watched(client, whole=False) as view:
+        await asyncio.sleep(0.2)
+        with pytest.raises(FactsIncomplete, match="nodes"):
+            gather(view.store)
+        api.refusing = False
+        await view.until(lambda: not view.store.problems(), 15.0)
+        assert gather(view.store).nodes == ()
+
+
+async def test_objects_that_vanish_while_the_watch_is_cut_leave_the_facts_after_a_410(
+    api: Any, client: Client, node: Any, pod: Any
+) -> None:
+    for i in range(4):
+        api.put("Node", node(f"n{i}"))
+        api.put("Pod", pod(f"p{i}", f"n{i}"))
+    async with watched(client) as view:
+        api.refusing = True
+        api.cut()
+        await asyncio.sleep(0.05)
+        api.drop("Node", "n1")
+        api.drop("Pod", "p1", "team-a")
+        # The same name again is another object: its predecessor must go as well.
+        api.drop("Pod", "p2", "team-a")
+        reborn = api.put("Pod", pod("p2", "n2"))
+        api.compact()
+        api.refusing = False
+        await view.until(lambda: view.names() == {"n0", "n2", "n3"}, 10.0)
+        await view.until(lambda: len(view.store.pods) == 3, 10.0)
+        assert view.pods() == {"p0", "p2", "p3"}
+        assert reborn["metadata"]["uid"] in {p.uid for p in view.store.pods.values()}
+        assert view.wakes["Node"] == 1
+
+
+async def test_a_cut_watch_goes_on_where_it_was_without_a_list(
+    api: Any, client: Client, node: Any
+) -> None:
+    async with watched(client) as view:
+        lists = view.store.lists()
+        api.cut()
+        api.put("Node", node("late"))
+        await view.until(lambda: view.names() == {"late"})
+        assert view.store.lists() == lists
+
+
+async def test_a_silent_watch_is_given_up_and_opened_again(
+    api: Any, client: Client, node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector, "_INACTIVITY_S", 0.3)
+    async with watched(client) as view:
+        api.silent = True
+        api.put("Node", node("unheard"))
+        await asyncio.sleep(0.1)
+        assert view.names() == set()
+        api.silent = False
+        await view.until(lambda: view.names() == {"unheard"})
+
+
+async def test_a_heartbeat_wakes_nobody_and_a_cordon_does(
+    api: Any, client: Client, node: Any
+) -> None:
+    api.put("Node", node("n0"))
+    async with watched(client) as view:
+        beat = node("n0")
+        beat["status"]["conditions"][0]["lastHeartbeatTime"] = "2026-01-01T00:05:00Z"
+        beat["metadata"]["annotations"]["csi.volume/nodeid"] = "y"
+        beat["status"]["images"] = [{"names": ["big"]}]
+        heard = api.put("Node", beat)
+        await asyncio.sleep(0.1)
+        assert not view.store.nodes.is_behind(heard)
+        assert view.wakes == {}
+        cordoned = node("n0")
+        cordoned["spec"]["unschedulable"] = True
+        api.put("Node", cordoned)
+        await view.until(lambda: view.wakes["Node"] == 1)
+
+
+async def test_foreign_pods_wake_only_where_there_are_gpus(
+    api: Any, client: Client, node: Any, pod: Any
+) -> None:
+    api.put("Node", node("gpu"))
+    bare = node("cpu")
+    del bare["status"]["allocatable"]["nvidia.com/gpu"]
+    api.put("Node", bare)
+    async with watched(client) as view:
+        api.put("Pod", pod("job", "cpu", gpus=0, ours=False))
+        await view.until(lambda: "job" in view.pods())
+        assert view.wakes == {}
+        api.put("Pod", pod("taker", "gpu", gpus=2, ours=False))
+        await view.until(lambda: view.wakes["Pod"] == 1)
+        chatty = pod("taker", "gpu", gpus=2, ours=False)
+        chatty["metadata"]["labels"]["app"] = "renamed"
+        chatty["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+        heard = api.put("Pod", chatty)
+        await view.until(lambda: not view.store.pods.is_behind(heard))
+        assert view.wakes["Pod"] == 1
+
+
+async def test_our_own_writes_are_seen_before_the_watch_tells_of_them(
+    api: Any, client: Client, pod: Any
+) -> None:
+    async with watched(client) as view:
+        api.silent = True
+        made = api.put("Pod", pod("p0", "n0"))
+        view.store.absorb("Pod", made)
+        assert [p.name for p in gather(view.store).pods] == ["p0"]
+        api.silent = False
+        assert view.wakes == {}
+
+
+async def test_an_answer_that_arrives_after_the_deletion_is_no_ghost(
+    api: Any, client: Client, pod: Any
+) -> None:
+    async with watched(client) as view:
+        made = api.put("Pod", pod("p0", "n0"))
+        await view.until(lambda: view.pods() == {"p0"})
+        api.drop("Pod", "p0", "team-a")
+        await view.until(lambda: view.pods() == set())
+        view.store.absorb("Pod", made)
+        assert view.pods() == set()
+
+
+async def test_an_older_event_never_rolls_back_an_answer(
+    api: Any, client: Client, pod: Any
+) -> None:
+    first = api.put("Pod", pod("p0", "n0"))
+    async with watched(client) as view:
+        newer = {**first, "metadata": {**first["metadata"], "resourceVersion": "9999"}}
+        newer["status"] = {"phase": "Failed"}
+        view.store.absorb("Pod", newer)
+        view.store.pods.upsert(first)
+        assert [p.phase for p in view.store.pods.values()] == ["Failed"]
+
+
+async def test_referred_config_maps_are_followed_and_dropped(api: Any, client: Client) -> None:
+    reference = {"configMapKeyRef": {"name": "table", "key": "table.csv"}}
+    cascade = {
+        "metadata": {"name": "support", "namespace": "team-a", "generation": 1},
+        "spec": {"quality": {"calibration": reference}},
+    }
+    table = {"metadata": {"name": "table", "namespace": "team-a"}, "data": {"table.csv": "a,b"}}
+    api.put("ConfigMap", table)
+    api.put("ConfigMap", {"metadata": {"name": "other", "namespace": "team-a"}, "data": {}})
+    api.put("ModelCascade", cascade)
+    async with watched(client) as view:
+        facts = gather(view.store)
+        assert facts.config_maps == {("team-a", "table"): {"table.csv": "a,b"}}
+        assert [r.key for r in facts.resources] == ["ModelCascade/team-a/support"]
+        api.put("ConfigMap", {**table, "data": {"table.csv": "c"}})
+        await view.until(lambda: view.wakes["ConfigMap"] == 1)
+        api.put("ModelCascade", {**cascade, "spec": {}})
+        await view.until(lambda: gather(view.store).config_maps == {})
+
+
+async def test_resources_of_another_class_are_left_to_the_other_operator(
+    api: Any, client: Client, pod: Any
+) -> None:
+    metadata = {"name": "chat", "namespace": "team-a", "annotations": {"motley.dev/class": "blue"}}
+    api.put("ServingPool", {"metadata": metadata, "spec": {}})
+    api.put("Pod", pod("theirs", "n0"))
+    async with watched(client) as view:
+        facts = gather(view.store)
+        assert facts.resources == ()
+        assert facts.pods[0].requests.gpus == 1
+        assert "app.kubernetes.io/managed-by" not in facts.pods[0].labels
+    async with watched(client, Settings(resource_class="blue")) as view:
+        facts = gather(view.store)
+        assert [r.name for r in facts.resources] == ["chat"]
+        assert facts.pods[0].labels["app.kubernetes.io/managed-by"] == "motley"
+
+
+async def test_a_view_that_cannot_be_refreshed_is_not_decided_on(api: Any, client: Client) -> None:
+    async with watched(client, Settings(stale_after_s=0.3)) as view:
+        api.refusing = True
+        api.cut()
+        await view.until(lambda: bool(view.store.problems()))
+        with pytest.raises(FactsIncomplete):
+            gather(view.store)
+        api.refusing = False
+        await view.until(lambda: not view.store.problems(), 15.0)
+        assert view.wakes["Contact"] > 0
