@@ -8,6 +8,7 @@ of rules are built by the functions below, so that the two forms come from the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,8 +92,6 @@ def short_dns_name(limit: int) -> Rule:
     """The object's name fits into the names of what is built for it."""
 
     def holds(document: Document) -> bool:
-        import re
-
         name = str(document.get("metadata", {}).get("name", ""))
         return len(name) <= limit and re.fullmatch(NAME_PATTERN, name) is not None
 
@@ -107,9 +106,9 @@ def short_dns_name(limit: int) -> Rule:
 
 
 def shares_fit(items: str, share: str, message: str) -> Rule:
-    """The percentages in a list add up to at most 100 %."""
+    """The percentages in a list add up to at most 100 %; `share` must have a default."""
     cel = (
-        f"!has(self.{items}) || self.{items}.filter(t, has(t.{share}))"
+        f"!has(self.{items}) || self.{items}"
         f".map(t, double(t.{share}.replace('%', ''))).sum() <= 100.000001"
     )
 
