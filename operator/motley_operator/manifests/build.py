@@ -1,0 +1,174 @@
+"""Everything a plan wants on the cluster, as plain dicts, in the order in which it is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.names import ROLLOUT, TRAINER
+from motley_operator.domain.translation import Translation
+from motley_operator.manifests.access import gateway_access
+from motley_operator.manifests.budgets import disruption_budget
+from motley_operator.manifests.engines import engine_pod
+from motley_operator.manifests.frame import Manifest, Owner
+from motley_operator.manifests.gateways import gateway_deployment
+from motley_operator.manifests.launch import engine_process
+from motley_operator.manifests.pods import Seat, host_address
+from motley_operator.manifests.routing import routing_config_map
+from motley_operator.manifests.services import gateway_service, headless_service
+from motley_operator.manifests.stages import StageSpec, stages_of
+from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
+from motley_operator.settings import Settings
+from motley_planner.catalog import model_from_config
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.models import ModelSpec
+from motley_planner.domain.plan import Plan, PlannedReplica, Slice
+from motley_planner.domain.snapshot import PodNeed
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the builders of one resource share."""
+
+    owner: Owner
+    part: Slice
+    stages: tuple[StageSpec, ...]
+    catalog: Catalog
+    settings: Settings
+    need: PodNeed
+    tolerations: Sequence[Mapping[str, Any]]
+
+    def replicas(self, stage: str) -> tuple[PlannedReplica, ...]:
+        """The stage's replicas; one that goes on keeps the name it runs under."""
+        return tuple(r for r in self.part.replicas if r.stage == stage)
+
+
+def build(
+    plan: Plan,
+    translation: Translation,
+    facts: ClusterFacts,
+    catalog: Catalog,
+    settings: Settings,
+) -> tuple[Manifest, ...]:
+    """Desired objects of every planned resource; none for rejected, finished or leaving ones."""
+    resources = {resource.key: resource for resource in facts.resources}
+    tolerations = _fleet_tolerations(facts)
+    manifests: list[Manifest] = []
+    for part in sorted(plan.slices, key=lambda each: each.key):
+        model, resource = translation.parsed.get(part.key), resources.get(part.key)
+        if resource is None or model is None:
+            continue
+        site = Site(
+            owner=Owner.of(resource),
+            part=_with_running_names(part),
+            stages=stages_of(model),
+            catalog=catalog,
+            settings=settings,
+            need=translation.snapshot.pod_need,
+            tolerations=tolerations,
+        )
+        if isinstance(model, RLJob):
+            manifests += _job(site, model)
+        elif isinstance(model, ServingPool | ModelCascade):
+            manifests += _serving(site, model)
+    return tuple(manifests)
+
+
+def _with_running_names(part: Slice) -> Slice:
+    named = (
+        r if r.kept is None else replace(r, name=r.kept.rpartition("/")[2]) for r in part.replicas
+    )
+    return replace(part, replicas=tuple(named))
+
+
+def _serving(site: Site, model: ServingPool | ModelCascade) -> list[Manifest]:
+    owner, gateway = site.owner, model.spec.gateway
+    ports = {stage.name: _port(site, stage) for stage in site.stages}
+    manifests = [
+        routing_config_map(owner, site.part, site.stages, model.spec.workload, ports),
+        *gateway_access(owner),
+        gateway_service(owner, gateway.port),
+        *(headless_service(owner, name, "serve", port) for name, port in ports.items()),
+        gateway_deployment(
+            owner, gateway, site.settings.gateway_image, model.spec.priority_class_name
+        ),
+    ]
+    for stage in site.stages:
+        manifests += _stage_pods(site, stage, "serve")
+    return manifests
+
+
+def _job(site: Site, job: RLJob) -> list[Manifest]:
+    owner = site.owner
+    rollout, trainer = site.stages
+    port = _port(site, rollout)
+    rollouts = [f"{host_address(owner, r)}:{port}" for r in site.replicas(ROLLOUT)]
+    gang = next(iter(site.replicas(TRAINER)), None)
+    manifests = [
+        config_map(owner, job, trainer, rollouts, gang),
+        headless_service(owner, ROLLOUT, ROLLOUT, port),
+        headless_service(owner, TRAINER, TRAINER, MASTER_PORT),
+        *_stage_pods(site, rollout, ROLLOUT),
+    ]
+    framework = site.catalog.frameworks[job.spec.framework.name]
+    pods = [
+        trainer_pod(seat, job, framework, rollouts, job.status.failures)
+        for replica in site.replicas(TRAINER)
+        for seat in _seats(site, trainer, replica)
+    ]
+    budget = [disruption_budget(owner, TRAINER, TRAINER, len(pods))] if pods else []
+    return [*manifests, *budget, *pods]
+
+
+def _stage_pods(site: Site, stage: StageSpec, role: str) -> list[Manifest]:
+    """The stage's disruption budget and its engine pods."""
+    engine, model = site.catalog.engines[stage.engine.name], _model(site.catalog, stage)
+    pods = [
+        engine_pod(
+            seat, engine_process(stage, replica, engine, model, site.catalog.gpus[replica.gpu])
+        )
+        for replica in site.replicas(stage.name)
+        for seat in _seats(site, stage, replica)
+    ]
+    return [disruption_budget(site.owner, stage.name, role, len(pods)), *pods] if pods else []
+
+
+def _seats(site: Site, stage: StageSpec, replica: PlannedReplica) -> list[Seat]:
+    vendor = site.catalog.gpus[replica.gpu].vendor
+    return [
+        Seat(
+            owner=site.owner,
+            stage=stage,
+            replica=replica,
+            rank=rank,
+            vendor=vendor,
+            plan_hash=site.part.hash,
+            need=site.need,
+            tolerations=site.tolerations,
+        )
+        for rank in range(len(replica.nodes))
+    ]
+
+
+def _model(catalog: Catalog, stage: StageSpec) -> ModelSpec:
+    written = stage.model.architecture
+    found = model_from_config(stage.model.id, written) if written is not None else None
+    model = found or catalog.model(stage.model.id)
+    assert isinstance(model, ModelSpec), f"{stage.model.id} was not checked"
+    return model
+
+
+def _port(site: Site, stage: StageSpec) -> int:
+    launch = site.catalog.engines[stage.engine.name].launch
+    assert launch is not None, f"{stage.engine.name} was not checked"
+    return launch.port
+
+
+def _fleet_tolerations(facts: ClusterFacts) -> tuple[Mapping[str, Any], ...]:
+    fleet = read(facts.fleet)[0] if facts.fleet is not None else None
+    if not isinstance(fleet, Fleet):
+        return ()
+    return tuple(t.model_dump(by_alias=True, exclude_none=True) for t in fleet.spec.tolerations)

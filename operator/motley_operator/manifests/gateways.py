@@ -1,0 +1,109 @@
+"""The gateway: a Deployment that follows the routing ConfigMap and passes the restricted profile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from motley_operator.api.traffic import Gateway
+from motley_operator.domain.names import GATEWAY, gateway_name, resource_labels, routing_name
+from motley_operator.manifests.frame import Manifest, Owner, sealed
+
+PORT = 8000
+_KEYS_DIR = "/etc/motley/api-keys"
+_GRACE_SECONDS = 75  # the gateway drains for up to 60 s after 3 s of settling
+
+
+def gateway_deployment(
+    owner: Owner, spec: Gateway, image: str, priority_class: str | None
+) -> Manifest:
+    """The gateway's Deployment; an autoscaler may not own its replicas, the spec does."""
+    name = gateway_name(owner.name)
+    selector = owner.selector(GATEWAY)
+    return sealed(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": owner.metadata(name, GATEWAY),
+            "spec": {
+                "replicas": spec.replicas,
+                "revisionHistoryLimit": 2,
+                "selector": {"matchLabels": selector},
+                "strategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+                },
+                "template": {
+                    "metadata": {"labels": resource_labels(owner.kind, owner.name, GATEWAY)},
+                    "spec": _pod_spec(owner, spec, image, priority_class),
+                },
+            },
+        }
+    )
+
+
+def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | None) -> Manifest:
+    pod: Manifest = {
+        "serviceAccountName": gateway_name(owner.name),
+        "automountServiceAccountToken": True,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": _GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": owner.selector(GATEWAY)},
+            }
+        ],
+        "containers": [_container(owner, spec, image)],
+    }
+    if priority_class is not None:
+        pod["priorityClassName"] = priority_class
+    if spec.auth is not None:
+        secret = {"secretName": spec.auth.secret_ref.name}
+        pod["volumes"] = [{"name": "api-keys", "secret": secret}]
+    return pod
+
+
+def _container(owner: Owner, spec: Gateway, image: str) -> dict[str, Any]:
+    routing = f"{owner.namespace}/{routing_name(owner.name)}"
+    args = ["gateway", "--routing-configmap", routing, "--port", str(PORT)]
+    container: dict[str, Any] = {
+        "name": "gateway",
+        "image": image,
+        "command": ["motley"],
+        "args": args,
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "readinessProbe": _probe("/ready", 2, 2),
+        "livenessProbe": _probe("/health", 10, 3),
+        "startupProbe": _probe("/health", 1, 60),
+        "resources": {
+            "requests": {"cpu": "250m", "memory": "256Mi"},
+            "limits": {"memory": "1Gi"},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+    }
+    if spec.auth is not None:
+        args += ["--api-keys-dir", _KEYS_DIR]
+        mount = {"name": "api-keys", "mountPath": _KEYS_DIR, "readOnly": True}
+        container["volumeMounts"] = [mount]
+    return container
+
+
+def _probe(path: str, period_seconds: int, failures: int) -> Manifest:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_seconds,
+        "failureThreshold": failures,
+    }

@@ -1,0 +1,90 @@
+"""The catalog's [launch] block with the plan's numbers in it: image, command line, environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from motley_operator.errors import SpecError
+from motley_operator.manifests.stages import StageSpec
+from motley_planner.domain.engines import EngineSpec, LaunchSpec
+from motley_planner.domain.hardware import Gpu
+from motley_planner.domain.models import ModelSpec
+from motley_planner.domain.plan import PlannedReplica
+
+MODEL_PATH = "/models"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What one engine container runs."""
+
+    image: str
+    command: list[str]
+    args: list[str]
+    env: Mapping[str, str]
+    launch: LaunchSpec
+
+
+def engine_process(
+    stage: StageSpec,
+    replica: PlannedReplica,
+    engine: EngineSpec,
+    model: ModelSpec,
+    gpu: Gpu,
+) -> Process:
+    """An inference engine's process for one replica.
+
+    The maximum length is bounded by the model's own; a person's arguments come last, so they win.
+    """
+    launch = engine.launch
+    assert launch is not None, f"{engine.name} was not checked"
+    values = {
+        "model": model_location(stage),
+        "served_model_name": stage.model.id,
+        "port": str(launch.port),
+        "tp": str(replica.tensor_parallel),
+        "dtype": _dtype(replica.precision, gpu),
+        "max_model_len": str(min(stage.longest_tokens, model.max_context_tokens)),
+        "max_num_seqs": str(max(1, replica.operating_batch)),
+        "gpu_memory_utilization": f"{engine.memory_utilization:g}",
+        "shutdown_timeout": str(launch.shutdown_timeout_seconds),
+    }
+    args = rendered(launch.args, values)
+    if not model.published_dtype:
+        args += launch.precision_args.get(replica.precision, ())
+    source = stage.model.source.hugging_face
+    if source is not None and source.revision is not None:
+        args += ["--revision", source.revision]
+    extra = launch.rollout_env if replica.role == "rollout" else {}
+    return Process(
+        image=stage.engine.image or image_for(launch, gpu, stage.engine.name),
+        command=rendered(launch.command, values),
+        args=[*args, *stage.engine.extra_args],
+        env={**launch.env, **extra},
+        launch=launch,
+    )
+
+
+def image_for(launch: LaunchSpec, gpu: Gpu, engine: str) -> str:
+    """The catalog's image for the GPU's vendor. Raises: SpecError where there is none."""
+    if gpu.vendor not in launch.images:
+        raise SpecError(
+            "UnknownEngine", "spec.engine.image", f"{engine} has no image for {gpu.vendor} GPUs"
+        )
+    return launch.images[gpu.vendor]
+
+
+def model_location(stage: StageSpec) -> str:
+    """Where the engine finds the weights: a mounted folder or a Hugging Face id."""
+    return MODEL_PATH if stage.model.source.persistent_volume_claim else stage.model.id
+
+
+def rendered(texts: tuple[str, ...], values: Mapping[str, str]) -> list[str]:
+    """Each text with its placeholders filled in."""
+    return [text.format_map(values) for text in texts]
+
+
+def _dtype(precision: str, gpu: Gpu) -> str:
+    """`half` where the GPU or the request has no bf16; else what the checkpoint says."""
+    return "half" if precision == "fp16" or not gpu.flop_per_s.get("bf16") else "auto"

@@ -1,0 +1,205 @@
+"""The frame of an engine or trainer pod: where it goes, what it asks for, how it is told apart.
+
+Rules. A pod is made once and its spec is never edited. It is pinned to the planned node by required
+affinity on `metadata.name`, so the scheduler still checks that it fits. It tolerates a lost node
+for seconds. `preemptionPolicy` is not written: admission sets it from the PriorityClass and refuses
+a pod that says something else (plugin/pkg/admission/priority), so a class for engines should have
+`preemptionPolicy: Never`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from motley_operator.domain import names
+from motley_operator.manifests.frame import Manifest, Owner
+from motley_operator.manifests.launch import MODEL_PATH, Process
+from motley_operator.manifests.stages import SHARED_ROOT, StageSpec
+from motley_planner.domain.plan import PlannedReplica
+from motley_planner.domain.snapshot import PodNeed
+
+LOSS_TOLERATION_SECONDS = 5
+CONTAINER = "engine"
+CACHE = "/cache"
+_GPU_RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "gpu.intel.com/xe"}
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One pod of one planned replica."""
+
+    owner: Owner
+    stage: StageSpec
+    replica: PlannedReplica
+    rank: int
+    vendor: str
+    plan_hash: str
+    need: PodNeed
+    tolerations: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def name(self) -> str:
+        """Pod name."""
+        fragments = len(self.replica.nodes)
+        return names.pod_name(self.owner.name, self.replica.name, self.rank, fragments)
+
+    @property
+    def host(self) -> str:
+        """Host name below the stage's headless Service."""
+        return names.host_name(self.replica.name, self.rank, len(self.replica.nodes))
+
+
+def host_address(owner: Owner, replica: PlannedReplica, rank: int = 0) -> str:
+    """DNS name of one pod of a replica."""
+    host = names.host_name(replica.name, rank, len(replica.nodes))
+    return f"{host}.{names.stage_service(owner.name, replica.stage)}.{owner.namespace}.svc"
+
+
+def frame_pod(seat: Seat, container: Manifest, grace_seconds: int, restart: str) -> Manifest:
+    """The pod around its one container."""
+    spec: Manifest = {
+        "hostname": seat.host,
+        "subdomain": names.stage_service(seat.owner.name, seat.replica.stage),
+        "restartPolicy": restart,
+        "terminationGracePeriodSeconds": grace_seconds,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "affinity": _pinned_to(seat.replica.nodes[seat.rank]),
+        "tolerations": [*_tolerations(seat.vendor), *map(dict, seat.tolerations)],
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": _volumes(seat),
+    }
+    if seat.stage.priority_class is not None:
+        spec["priorityClassName"] = seat.stage.priority_class
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(seat), "spec": spec}
+
+
+def container_frame(seat: Seat, process: Process) -> Manifest:
+    """The container without probes and environment of its own."""
+    gpus, need = seat.replica.tensor_parallel, seat.need
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": process.image,
+        "args": process.args,
+        "env": environment(seat, process.env),
+        "resources": {
+            "requests": {
+                "cpu": f"{need.cpu_milli_per_gpu * gpus}m",
+                "memory": str(need.memory_bytes_per_gpu * gpus),
+            },
+            "limits": {_GPU_RESOURCES[seat.vendor]: gpus},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": _mounts(seat),
+    }
+    if process.command:
+        container["command"] = process.command
+    return container
+
+
+def environment(seat: Seat, values: Mapping[str, str]) -> list[Manifest]:
+    """Environment of a container: who it is, where caches go, the token by reference only."""
+    env: list[Manifest] = [
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+        {"name": "HF_HOME", "value": f"{CACHE}/huggingface"},
+        {"name": "XDG_CACHE_HOME", "value": CACHE},
+    ]
+    source = seat.stage.model.source.hugging_face
+    if source is not None and source.token_secret_ref is not None:
+        reference = source.token_secret_ref
+        key = {"name": reference.name, "key": reference.key}
+        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}})
+    if seat.stage.model.source.persistent_volume_claim is not None:
+        env.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    return env + [{"name": name, "value": values[name]} for name in sorted(values)]
+
+
+def _metadata(seat: Seat) -> Manifest:
+    replica, role = seat.replica, seat.replica.role
+    metadata = seat.owner.metadata(seat.name, role)
+    metadata["labels"] |= {
+        names.STAGE: replica.stage,
+        names.ROLE: role,
+        names.REPLICA: replica.name,
+        names.COLUMN: replica.column,
+        names.RANK: str(seat.rank),
+        names.SERVING: "true",
+    }
+    unit = {
+        "gpu": replica.gpu,
+        "tensor_parallel": replica.tensor_parallel,
+        "operating_batch": replica.operating_batch,
+        "model": replica.model,
+        "precision": replica.precision,
+        "role": role,
+        "stage": replica.stage,
+        "fragments": len(replica.nodes),
+    }
+    metadata["annotations"] = {
+        names.PLAN_HASH: seat.plan_hash,
+        names.INPUTS_HASH: seat.stage.inputs_hash,
+        names.UNIT: json.dumps(unit, sort_keys=True),
+    }
+    return metadata
+
+
+def _pinned_to(node: str) -> Manifest:
+    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+    return {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
+        }
+    }
+
+
+def _tolerations(vendor: str) -> list[Manifest]:
+    lost = [
+        {
+            "key": f"node.kubernetes.io/{state}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": LOSS_TOLERATION_SECONDS,
+        }
+        for state in ("not-ready", "unreachable")
+    ]
+    return [*lost, {"key": _GPU_RESOURCES[vendor], "operator": "Exists", "effect": "NoSchedule"}]
+
+
+def _volumes(seat: Seat) -> list[Manifest]:
+    # Tensor parallel ranks exchange tensors through /dev/shm (peers.md: 2 to 16 GiB).
+    shm = f"{max(4, 2 * seat.replica.tensor_parallel)}Gi"
+    volumes: list[Manifest] = [
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
+        {"name": "cache", "emptyDir": {}},
+    ]
+    weights = seat.stage.model.source.persistent_volume_claim
+    if weights is not None:
+        claim = {"claimName": weights.claim_name, "readOnly": True}
+        volumes.append({"name": "weights", "persistentVolumeClaim": claim})
+    if seat.stage.shared is not None:
+        claim = {"claimName": seat.stage.shared.claim_name}
+        volumes.append({"name": "shared", "persistentVolumeClaim": claim})
+    return volumes
+
+
+def _mounts(seat: Seat) -> list[Manifest]:
+    mounts: list[Manifest] = [
+        {"name": "shm", "mountPath": "/dev/shm"},
+        {"name": "cache", "mountPath": CACHE},
+    ]
+    weights, shared = seat.stage.model.source.persistent_volume_claim, seat.stage.shared
+    if weights is not None:
+        mount = {"name": "weights", "mountPath": MODEL_PATH, "readOnly": True}
+        mounts.append(mount | ({"subPath": weights.sub_path} if weights.sub_path else {}))
+    if shared is not None:
+        mount = {"name": "shared", "mountPath": SHARED_ROOT}
+        mounts.append(mount | ({"subPath": shared.sub_path} if shared.sub_path else {}))
+    return mounts

@@ -1,0 +1,89 @@
+"""The parts of a resource that pods are built from, the same for pools, stages and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from motley_operator.api import ModelCascade, RLJob, ServingPool
+from motley_operator.api.common import ClaimSource, EngineSpec, ModelRef
+from motley_operator.api.traffic import Workload
+from motley_operator.domain.names import MAIN_STAGE, ROLLOUT, TRAINER
+from motley_operator.manifests.frame import digest
+
+SHARED_ROOT = "/shared"
+_LENGTH_FACTOR = 8  # the longest request admitted, in mean requests
+_LEAST_LENGTH = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """What a person says about the pods of one stage."""
+
+    name: str
+    model: ModelRef
+    engine: EngineSpec
+    template: Mapping[str, Any] | None
+    longest_tokens: int  # prompt and answer together
+    shared: ClaimSource | None = None
+    priority_class: str | None = None
+
+    @property
+    def inputs_hash(self) -> str:
+        """Hash over what a person wrote; a new version of Motley does not change it."""
+        return digest(
+            (
+                self.model.model_dump(mode="json"),
+                self.engine.model_dump(mode="json"),
+                self.template,
+                self.shared.model_dump(mode="json") if self.shared else None,
+                self.priority_class,
+            )
+        )
+
+
+def stages_of(resource: object) -> tuple[StageSpec, ...]:
+    """The stages of a resource, in its order; a job's trainer comes last."""
+    if isinstance(resource, ServingPool):
+        spec = resource.spec
+        longest, priority = _longest(spec.workload), spec.priority_class_name
+        template = spec.pod_template
+        main = StageSpec(
+            MAIN_STAGE, spec.model, spec.engine, template, longest, priority_class=priority
+        )
+        return (main,)
+    if isinstance(resource, ModelCascade):
+        longest = _longest(resource.spec.workload)
+        priority = resource.spec.priority_class_name
+        return tuple(
+            StageSpec(s.name, s.model, s.engine, s.pod_template, longest, priority_class=priority)
+            for s in resource.spec.stages
+        )
+    assert isinstance(resource, RLJob)
+    return _job_stages(resource)
+
+
+def _job_stages(job: RLJob) -> tuple[StageSpec, ...]:
+    spec = job.spec
+    longest = spec.algorithm.max_prompt_tokens + spec.algorithm.max_new_tokens
+    claim, priority = spec.storage.persistent_volume_claim, spec.priority_class_name
+    rollout = spec.rollout
+    backend = EngineSpec(name=spec.trainer.backend, image=spec.framework.image)
+    return (
+        StageSpec(
+            ROLLOUT, spec.model, rollout.engine, rollout.pod_template, longest, claim, priority
+        ),
+        StageSpec(
+            TRAINER, spec.model, backend, spec.trainer.pod_template, longest, claim, priority
+        ),
+    )
+
+
+def _longest(workload: Workload) -> int:
+    """Longest request to admit: several times the longest class's mean, a power of two."""
+    mean = max(c.prompt_tokens + c.output_tokens for c in workload.classes)
+    length = _LEAST_LENGTH
+    while length < _LENGTH_FACTOR * mean:
+        length *= 2
+    return length
