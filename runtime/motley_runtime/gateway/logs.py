@@ -38,3 +38,5 @@ def configure(log_format: str) -> None:
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # uvicorn tells each start and stop on its "error" logger; the gateway has its own lines.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
