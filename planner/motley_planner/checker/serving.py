@@ -42,7 +42,9 @@ def check_demand(ledger: Ledger) -> None:
         else:
             asked[demand.name] += share * demand.requests_per_second
     for name in ledger.classes:
-        total = max(asked[name], 1e-300)
+        # A scale read back as level + P carries rounding of the order of P, hence the floor.
+        nominal = ledger.classes[name].requests_per_second + sum(asked.values())
+        total = max(asked[name], 1e-6 * nominal, 1e-300)
         first = given[name, "both"] + given[name, "prefill"]
         second = given[name, "both"] + given[name, "decode"]
         for served, what in ((first, "prefill"), (second, "decode")):

@@ -11,13 +11,15 @@ import numpy as np
 from motley_planner.domain.solution import (
     Flow,
     Level,
+    PlacedReplica,
     PolicyShare,
     Rate,
     ReplicaCount,
     Shortfall,
     Solution,
 )
-from motley_planner.formulations.placement import kept_replicas, place
+from motley_planner.domain.table import RunningReplica
+from motley_planner.formulations.placement import kept_replicas, place, release_unused
 from motley_planner.formulations.program import Index, demands
 from motley_planner.formulations.shortfalls import find_shortfalls
 from motley_planner.objectives import LevelSpec
@@ -35,10 +37,11 @@ def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
     """
     assert outcome.x is not None
     x = _clean(index, outcome.x)
+    kept = kept_replicas(index.inventory, index.packing, x)
+    placed = _place(index, kept, x)
     levels = _levels(index, outcome, x)
     proved = all(lv.gap is not None and lv.gap <= relative_gap for lv in levels)
     first = next((lv for lv in levels if lv.name != "minimums"), levels[0])
-    kept = kept_replicas(index.inventory, index.packing, x)
     table = index.table
     gpus = {c.id: c.gpus for c in table.columns}
     new = [round(x[v]) for v in index.packing.new]
@@ -57,15 +60,23 @@ def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
         policies=_policies(index, x),
         flows=_flows(index, x),
         unserved=unserved,
-        placement=()
-        if table.previous is None
-        else place(table, index.inventory, index.packing, kept, x),
+        placement=placed if table.previous is not None else (),
         started=sum(new),
         stopped=len(gone),
         started_gpus=sum(n * c.gpus for n, c in zip(new, table.columns, strict=True)),
         stopped_gpus=sum(gpus[r.column] for r in gone),
         shortfalls=_shortfalls(index, outcome, x, unserved),
     )
+
+
+def _place(index: Index, kept: list[RunningReplica], x: Floats) -> tuple[PlacedReplica, ...]:
+    """Every replica on nodes; `x` then counts only nodes in use."""
+    priced = any(v is not None for v in index.packing.open_used)
+    if index.table.previous is None and not priced:
+        return ()
+    placed = place(index.table, index.inventory, index.packing, kept, x)
+    release_unused(index.inventory, index.packing, placed, x)
+    return placed
 
 
 def _clean(index: Index, x: Floats) -> Floats:
@@ -79,6 +90,8 @@ def _clean(index: Index, x: Floats) -> Floats:
         if x[variable] <= NEGLIGIBLE / max(unit, 1.0):
             x[variable] = 0.0
     _shrink_to_replicas(index, x)
+    if index.demand.scale is not None and x[index.demand.scale] <= NEGLIGIBLE:
+        x[index.demand.scale] = 0.0
     return x
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -31,7 +32,11 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
     milp, index = formulate(table)
-    relaxed = None if index.packing.exact else formulate(table, "relaxed")[0]
+    most = index.scale_limit
+    if index.demand.chosen and not math.isfinite(most):
+        most = _largest_scale(table, use_worker)
+        milp, index = formulate(table, most=most)
+    relaxed = None if index.packing.exact else formulate(table, "relaxed", most)[0]
     left = table.time_limit_s - (time.monotonic() - started) - MARGIN_S
     job = Job(
         milp=milp,
@@ -50,9 +55,7 @@ def _read(
     table: FleetTable, index: Index, job: Job, outcome: Outcome, started: float, use_worker: bool
 ) -> Solution:
     if outcome.x is None and outcome.status == "unbounded":
-        raise SnapshotError(
-            "objective", "max_min is unbounded: nothing limits it; give nodes a count or a budget"
-        )
+        raise _unbounded()
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
     if outcome.x is not None:
@@ -60,6 +63,37 @@ def _read(
     if outcome.status == "infeasible" and table.objective == "min_cost":
         return _best_effort(table, started, use_worker)
     return Solution(status="no_solution")
+
+
+def _unbounded() -> SnapshotError:
+    return SnapshotError(
+        "objective", "max_min is unbounded: nothing limits it; give nodes a count or a budget"
+    )
+
+
+def _largest_scale(table: FleetTable, use_worker: bool) -> float:
+    """A bound on max_min's scale where one-hot cascades need one and no class gives any.
+
+    Mixtures of the policies that meet the floor are a relaxation of one-hot, and unbounded only
+    where each policy in the mixture alone is.
+    """
+    cascades = tuple(
+        replace(
+            c, mixture=True, policies=tuple(p for p in c.policies if p.quality >= c.quality_floor)
+        )
+        if not c.mixture
+        else c
+        for c in table.cascades
+    )
+    wider = replace(
+        table, cascades=cascades, penalty_per_started_gpu=0.0, penalty_per_stopped_gpu=0.0
+    )
+    milp, index = formulate(wider, "relaxed")
+    job = Job(milp, index.levels[-1:], time_limit_s=table.time_limit_s / 4, relative_gap=0.01)
+    outcome = solve(job, use_worker=use_worker)
+    if outcome.status == "unbounded":
+        raise _unbounded()
+    return outcome.bounds.get(0, 1e6)
 
 
 def _best_effort(table: FleetTable, started: float, use_worker: bool) -> Solution:

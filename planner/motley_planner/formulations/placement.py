@@ -6,20 +6,35 @@ divide one another this succeeds whenever the packing rows hold.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
-from dataclasses import dataclass
 
 from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import FleetTable, RunningReplica
-from motley_planner.formulations.inventory import Inventory, NodeClass
+from motley_planner.formulations.inventory import Inventory, NodeClass, OpenGroup
 from motley_planner.formulations.packing import Packing
 from motley_planner.solver.milp import Floats
 
 
-@dataclass(slots=True)
-class _Room:
-    name: str
-    free: int
+class Rooms:
+    """Free GPUs of the nodes of one class, by how many are free; the fullest fitting one first."""
+
+    def __init__(self) -> None:
+        self._by_free: dict[int, list[str]] = defaultdict(list)
+
+    def add(self, name: str, free: int) -> None:
+        """One more node."""
+        insort(self._by_free[free], name)
+
+    def take(self, size: int) -> str:
+        """The node for a fragment: least room left over, then by name."""
+        fitting = [free for free, names in self._by_free.items() if free >= size and names]
+        if not fitting:
+            raise AssertionError(f"packing rows hold, yet no node has {size} GPUs free")
+        free = min(fitting)
+        name = self._by_free[free].pop(0)
+        self.add(name, free - size)
+        return name
 
 
 def kept_replicas(inventory: Inventory, packing: Packing, x: Floats) -> list[RunningReplica]:
@@ -47,9 +62,8 @@ def place(
     homes: dict[tuple[int, int], dict[int, str]] = defaultdict(dict)
     for size, i, number, j in sorted(wanted):
         column = table.columns[i]
-        room = _best(rooms[column.fragments[j].gpu, column.zone], -size)
-        room.free += size
-        homes[i, number][j] = room.name
+        room = rooms[column.fragments[j].gpu, column.zone]
+        homes[i, number][j] = room.take(-size)
     for (i, _), nodes in sorted(homes.items()):
         names = tuple(nodes[j] for j in range(len(nodes)))
         placed.append(PlacedReplica(table.columns[i].id, names, None))
@@ -62,27 +76,48 @@ def _rooms(
     packing: Packing,
     kept: list[RunningReplica],
     x: Floats,
-) -> dict[NodeClass, list[_Room]]:
+) -> dict[NodeClass, Rooms]:
     """Nodes that may take new fragments: in use where they have a price, and not cordoned."""
     fragments = {c.id: c.fragments for c in table.columns}
     taken: dict[str, int] = defaultdict(int)
     for replica in kept:
         for name, fragment in zip(replica.nodes, fragments[replica.column], strict=True):
             taken[name] += fragment.tp
-    rooms: dict[NodeClass, list[_Room]] = defaultdict(list)
+    rooms: dict[NodeClass, Rooms] = defaultdict(Rooms)
     for held in inventory.held:
         used = packing.held_used.get(held.node.name)
         if not held.cordoned and (used is None or x[used] > 0.5):
             free = held.node.gpus - taken[held.node.name]
-            rooms[held.node_class].append(_Room(held.node.name, free))
-    for group, variable in zip(inventory.open_groups, packing.open_used, strict=True):
-        count = len(group.names) if variable is None else round(x[variable])
-        rooms[group.node_class] += [_Room(name, group.gpus) for name in group.names[:count]]
+            rooms[held.node_class].add(held.node.name, free)
+    fragments_placed = sum(
+        round(x[v]) * len(c.fragments) for c, v in zip(table.columns, packing.new, strict=True)
+    )
+    for i, (group, variable) in enumerate(
+        zip(inventory.open_groups, packing.open_used, strict=True)
+    ):
+        count = fragments_placed if group.count is None else group.count
+        if variable is not None:
+            count = round(x[variable])
+        for name in node_names(i, group, min(count, fragments_placed)):
+            rooms[group.node_class].add(name, group.gpus)
     return rooms
 
 
-def _best(rooms: list[_Room], size: int) -> _Room:
-    fitting = [r for r in rooms if r.free >= size]
-    if not fitting:
-        raise AssertionError(f"packing rows hold, yet no node has {size} GPUs free")
-    return min(fitting, key=lambda r: (r.free, r.name))
+def node_names(number: int, group: OpenGroup, count: int) -> list[str]:
+    """The first `count` nodes of a group; invented names where the table gives none."""
+    if group.names:
+        return list(group.names[:count])
+    return [f"{number}/{j}" for j in range(count)]
+
+
+def release_unused(
+    inventory: Inventory, packing: Packing, placed: tuple[PlacedReplica, ...], x: Floats
+) -> None:
+    """Sets nodes in use to those that carry something: no objective but price sees to that."""
+    used = {name for replica in placed for name in replica.nodes}
+    for name, variable in packing.held_used.items():
+        x[variable] = float(name in used)
+    for i, (group, paid) in enumerate(zip(inventory.open_groups, packing.open_used, strict=True)):
+        if paid is not None:
+            names = node_names(i, group, round(x[paid]))
+            x[paid] = sum(name in used for name in names)

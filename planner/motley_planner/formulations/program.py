@@ -33,23 +33,25 @@ class Index:
     specs: tuple[LevelSpec, ...]
     levels: tuple[Level, ...]
     row_names: tuple[str, ...]
+    scale_limit: float  # most that anything is ever served, in units of its rate
     row_limits: Floats  # upper side of each row
     new_limits: tuple[float, ...]  # most new replicas of each column
     lacking: dict[str, int] = field(default_factory=dict)  # side row -> shortfall variable
 
 
-def formulate(table: FleetTable, mode: Mode = "safe") -> tuple[Milp, Index]:
+def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tuple[Milp, Index]:
     """The table as a MILP with its index.
 
     `mode` matters only where a re-plan has too many awkward nodes to be exact (packing.py): "safe"
-    rows always place on concrete nodes, "relaxed" rows hold for every plan.
+    rows always place on concrete nodes, "relaxed" rows hold for every plan. `most` is a bound on
+    the scale of max_min that the caller knows of.
 
     Raises: SnapshotError where the table contradicts itself.
     """
     inventory = take_inventory(table)
     builder = MilpBuilder()
     packing = PackingRows(builder, table.columns, inventory, mode).add()
-    limit = scale_limit(table, builder, packing)
+    limit = min(most, scale_limit(table, builder, packing))
     demand = DemandRows(builder, table, packing, limit).add()
     prices = _price_entries(table, inventory, packing)
     _add_counts(builder, table, packing)
@@ -70,6 +72,7 @@ def formulate(table: FleetTable, mode: Mode = "safe") -> tuple[Milp, Index]:
         specs=specs,
         levels=tuple(levels),
         row_names=tuple(builder.row_names),
+        scale_limit=limit,
         row_limits=milp.row_upper,
         new_limits=tuple(milp.col_upper[packing.new].tolist()),
         lacking=lacking,

@@ -20,7 +20,7 @@ LARGE_INTEGERS = 300  # above this the LP-guided restriction comes before the fu
 BOX_SHARE = 0.35  # of the time left, for the restricted MIP
 TIGHT_GAP = 1e-9
 TIGHT_SECONDS = 0.3  # what closing the last gap may cost
-LEVEL_SLACK = 1e-9
+LEVEL_SLACK = 5e-8  # well above the feasibility tolerance, or HiGHS prunes points on the edge
 
 
 def solve_job(job: Job, emit: Emit) -> None:
@@ -54,11 +54,9 @@ class _State:
             status = "infeasible" if proved and self.relaxed is None else "none"
             self.emit(Report(number, status=status))  # type: ignore[arg-type]
             return False
-        held = self.value - level.constant
-        held -= LEVEL_SLACK * max(1.0, abs(held))
-        self.milp = self.milp.with_row(level.cost, held, np.inf)
+        self.milp = _held(self.milp, level, self.x)
         if self.relaxed is not None:
-            self.relaxed = self.relaxed.with_row(level.cost, held, np.inf)
+            self.relaxed = _held(self.relaxed, level, self.x)
         return True
 
     def _take_start(self, level: Level) -> None:
@@ -148,8 +146,22 @@ class _State:
                 return
             self.x = run.x
             self.emit(Report(number, x=_rounded(self.job.milp, run.x)))
-            held = run.value - LEVEL_SLACK * max(1.0, abs(run.value))
-            fixed = fixed.with_row(level.cost, held, np.inf)
+            fixed = _held(fixed, level, run.x)
+
+
+def _held(milp: Milp, level: Level, x: Floats) -> Milp:
+    """The program with a level kept at what `x` reaches.
+
+    Where every variable of the level is at its upper bound, that is held itself: a slack on the sum
+    could hide a whole class whose demand is tiny beside the others'.
+    """
+    (counted,) = np.nonzero(level.cost)
+    if (level.cost[counted] > 0).all() and (x[counted] >= milp.col_upper[counted] - 1e-9).all():
+        lower = milp.col_lower.copy()
+        lower[counted] = milp.col_upper[counted]
+        return milp.with_bounds(lower, milp.col_upper)
+    reached = float(level.cost @ x)
+    return milp.with_row(level.cost, reached - LEVEL_SLACK * max(1.0, abs(reached)), np.inf)
 
 
 def _rounded(milp: Milp, x: Floats) -> Floats:

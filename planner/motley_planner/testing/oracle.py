@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linprog
 
-from motley_planner.domain.table import Column, FleetTable, RunningReplica, TableNode
+from motley_planner.domain.table import (
+    CascadeDemand,
+    Column,
+    FleetTable,
+    RequestClass,
+    RunningReplica,
+    TableNode,
+)
 
 Counts = tuple[int, ...]
 
@@ -31,7 +38,9 @@ class Choice:
 def best_value(table: FleetTable) -> tuple[float, ...] | None:
     """Level values of the best plan (minimums first if there are any); None where min_cost cannot.
 
-    Levels are those of the table's objective, each as its value reads.
+    Levels are those of the table's objective, all turned so that more is better.
+
+    Raises: Unbounded where max_min has no largest scale.
     """
     rates = _Rates(table)
     best: tuple[float, ...] | None = None
@@ -211,6 +220,10 @@ def _free(
     return free if all(f >= 0 for f in free.values()) else None
 
 
+class Unbounded(Exception):
+    """max_min has no largest scale."""
+
+
 class _Rates:
     """The best service levels for given counts, by LPs in requests/s, cached."""
 
@@ -251,8 +264,9 @@ class _Rates:
             return () if lp.maximize({}) is not None else None
         return self._levels(lp, served)
 
-    def _demands(self) -> list[Any]:
-        return [d for d in (*self.table.classes, *self.table.cascades) if d.requests_per_second > 0]
+    def _demands(self) -> list[RequestClass | CascadeDemand]:
+        found: list[RequestClass | CascadeDemand] = [*self.table.classes, *self.table.cascades]
+        return [d for d in found if d.requests_per_second > 0]
 
     def _levels(self, lp: _Lp, served: dict[str, int]) -> tuple[float, ...] | None:
         worth = {d.name: d.weight * d.requests_per_second for d in self._demands()}
@@ -310,9 +324,7 @@ class _Rates:
             if c.phase == phase and ("rate", c.id, name) in lp.names
         }
 
-    def _demand(
-        self, lp: _Lp, served: dict[str, int], load: dict[str, dict[int, float]]
-    ) -> None:
+    def _demand(self, lp: _Lp, served: dict[str, int], load: dict[str, dict[int, float]]) -> None:
         for request_class in self.table.classes:
             name = request_class.name
             row = {**self._rate(lp, name, "both"), **self._rate(lp, name, "prefill")}
@@ -371,13 +383,17 @@ class _Lp:
 
     def maximize(self, goal: dict[int, float]) -> float | None:
         """The maximum, or None where infeasible."""
+        if not self.bounds:
+            return 0.0
         cost = np.zeros(len(self.bounds))
         for variable, worth in goal.items():
             cost[variable] = -worth
         found = linprog(
             cost, *self._dense(self.upper), *self._dense(self.equals), bounds=self.bounds
         )
-        return -float(found.fun) if found.status == 0 else None
+        if found.status == 3:
+            raise Unbounded
+        return -float(found["fun"]) if found.status == 0 else None
 
     def _dense(self, rows: list[tuple[dict[int, float], float]]) -> tuple[Any, Any]:
         if not rows:
