@@ -67,6 +67,7 @@ class _Replay:
     allocatable: dict[str, Amounts] = field(default_factory=dict)
     node_uids: dict[str, str] = field(default_factory=dict)
     known_nodes: set[str] = field(default_factory=set)
+    gone_uids: set[str] = field(default_factory=set)
     violations: list[Violation] = field(default_factory=list)
 
 
@@ -118,6 +119,8 @@ def _see_node(replay: _Replay, record: Record) -> None:
 def _see_pod(replay: _Replay, record: Record) -> None:
     key = (record.namespace, record.name)
     before = replay.pods.get(key)
+    if record.uid in replay.gone_uids:
+        return  # logged late
     if record.subresource == "binding":
         if before is None or (record.uid and before.uid != record.uid):
             return  # logged after the pod was gone
@@ -125,13 +128,13 @@ def _see_pod(replay: _Replay, record: Record) -> None:
     elif record.subresource == "eviction":
         # A pod with a kubelet is only marked, and its removal is a record of its own.
         if before is not None and not (before.is_bound and before.is_live):
-            del replay.pods[key]
+            _forget(replay, key)
         return
     elif record.object.get("kind") != "Pod":
         return
     elif _is_gone(record):
         if before is not None and before.uid == record.uid:
-            del replay.pods[key]
+            _forget(replay, key)
         return
     else:
         after = _pod_of(record)
@@ -140,6 +143,10 @@ def _see_pod(replay: _Replay, record: Record) -> None:
         if before is None or not before.is_live or before.identity != after.identity:
             _check_identity(replay, record, key, after)
         _check_capacity(replay, record, before, after)
+
+
+def _forget(replay: _Replay, key: PodKey) -> None:
+    replay.gone_uids.add(replay.pods.pop(key).uid)
 
 
 def _is_gone(record: Record) -> bool:

@@ -65,10 +65,28 @@ def parse(event: Mapping[str, Any]) -> Iterator[Record]:
     answer = event.get("responseObject") or {}
     if event["verb"] == "deletecollection":
         for one in answer.get("items", ()):
-            yield _record(event, "delete", one)
+            yield _record(event, "delete", _deleted(one, sent, event["stageTimestamp"]))
         return
     is_status = answer.get("kind") == "Status" and answer.get("apiVersion") == "v1"
     yield _record(event, event["verb"], sent if is_status or not answer else answer)
+
+
+def _deleted(thing: Mapping[str, Any], options: Mapping[str, Any], when: str) -> Mapping[str, Any]:
+    """An object of a deleted collection as the deletion left it.
+
+    The answer lists the objects as they were before, so what the API server does to each is done
+    here again: a pod that runs on a node is only marked, with its grace period, and everything
+    else goes at once. The old resourceVersion goes too: it is not the deletion's.
+    """
+    metadata = {key: one for key, one in thing["metadata"].items() if key != "resourceVersion"}
+    spec, phase = thing.get("spec", {}), thing.get("status", {}).get("phase")
+    runs = bool(spec.get("nodeName")) and phase not in ("Succeeded", "Failed")
+    grace_s = options.get("gracePeriodSeconds")
+    if grace_s is None:
+        grace_s = spec.get("terminationGracePeriodSeconds", 0)
+    metadata.setdefault("deletionTimestamp", when)
+    metadata["deletionGracePeriodSeconds"] = grace_s if runs else 0
+    return {**thing, "metadata": metadata}
 
 
 def _record(event: Mapping[str, Any], verb: str, thing: Mapping[str, Any]) -> Record:

@@ -291,14 +291,38 @@ def test_writes_that_were_logged_out_of_order_are_replayed_in_the_order_of_the_s
     assert log.rules() == []
 
 
-def test_a_collection_that_is_deleted_is_one_record_for_each_pod() -> None:
-    log = Log().node().pod("a", gpus=8, node="n1")
-    gone = pod("a", gpus=8, node="n1", grace_s=0)
-    gone["metadata"]["resourceVersion"] = "103"
-    items = {"kind": "PodList", "items": [gone]}
-    sent = {"kind": "DeleteOptions", "metadata": {"namespace": "ns"}}
-    log.write("deletecollection", "pods", sent, answer=items).pod("b", gpus=8, node="n1")
-    assert log.rules() == []
+def _collection(log: Log, *pods: Event, **options: Any) -> Log:
+    """Deletes a collection: the answer lists the pods as they were before."""
+    items = {"kind": "PodList", "items": list(pods)}
+    sent = {"kind": "DeleteOptions", "metadata": {"namespace": "ns"}, **options}
+    return log.write("deletecollection", "pods", sent, answer=items)
+
+
+def test_a_pod_of_a_deleted_collection_keeps_its_place_until_the_kubelet_removes_it() -> None:
+    running = pod("a", gpus=8, node="n1")
+    running["spec"]["terminationGracePeriodSeconds"] = 30
+    log = _collection(Log().node().pod("a", gpus=8, node="n1"), running)
+    assert log.pod("b", gpus=8, node="n1").rules() == ["requests fit the node"]
+    log = _collection(Log().node().pod("a", gpus=8, node="n1"), running)
+    log.pod("a", gpus=8, node="n1", verb="delete", grace_s=0)
+    assert log.pod("b", gpus=8, node="n1").rules() == []
+
+
+def test_a_pod_of_a_deleted_collection_goes_at_once_where_there_is_no_grace() -> None:
+    running = pod("a", gpus=8, node="n1")
+    running["spec"]["terminationGracePeriodSeconds"] = 30
+    log = _collection(Log().node().pod("a", gpus=8, node="n1"), running, gracePeriodSeconds=0)
+    assert log.pod("b", gpus=8, node="n1").rules() == []
+    pending = pod("a", gpus=8, pin="n1", phase="Pending")
+    log = _collection(Log().node().pod("a", gpus=8, pin="n1", phase="Pending"), pending)
+    assert log.pod("b", gpus=8, node="n1").rules() == []
+
+
+def test_a_status_that_is_logged_after_the_pod_was_gone_does_not_bring_it_back() -> None:
+    pending = pod("a", gpus=8, pin="n1", phase="Pending")
+    log = _collection(Log().node().pod("a", gpus=8, pin="n1", phase="Pending"), pending)
+    log.pod("a", gpus=8, pin="n1", phase="Pending", verb="patch")
+    assert log.pod("b", gpus=8, node="n1").rules() == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from e2e.cluster.__main__ import main
 from e2e.cluster.nodes import DEMO, SHAPES, demo_nodes, make_mix, make_nodes, read, to_yaml
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from e2e.cluster.local import wait_for
 from e2e.cluster.processes import Process, is_alive, send, spawn, stop
 
 
@@ -19,9 +20,9 @@ def test_a_process_is_alive_from_its_start_until_it_is_stopped(tmp_path: Path) -
     one = _sleeper(tmp_path)
     assert is_alive(one)
     assert os.getsid(one.pid) == one.pid
+    wait_for(lambda: (tmp_path / "log").read_text() == "started\n", 5.0, "its first words")
     stop(one, grace_s=5.0)
     assert not is_alive(one)
-    assert (tmp_path / "log").read_text() == "started\n"
 
 
 def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:

@@ -1,0 +1,217 @@
+"""The operator on the real control plane: plans, losses, edits, restarts, and what must never be.
+
+Gateway and engine pods are played by kwok: Ready says that they were created, bound and started as
+planned, not that a model answered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.checker import assert_lawful
+from e2e.cluster import audit
+from e2e.cluster.nodes import demo_nodes
+from e2e.cluster.scenario import Scenario
+from e2e.demo_picture import RESOURCE_KINDS, Picture
+from e2e.fixtures import Cluster
+from e2e.motley import Installation
+
+pytestmark = pytest.mark.e2e
+
+POOL = "ServingPool/team-a/chat-70b"
+CASCADE = "ModelCascade/team-a/support"
+PLAN_WITHIN_S = 3.0
+
+
+@pytest.fixture(scope="module")
+def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """The examples, planned and Ready, on twelve mixed nodes."""
+    hands = Scenario(cluster.kubeconfig, cluster.local)
+    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
+    try:
+        hands.add_nodes(demo_nodes())
+        installed.start()
+        installed.apply_examples()
+        installed.settle()
+        yield installed
+    finally:
+        installed.stop()
+        hands.close()
+
+
+@pytest.fixture
+def settled(motley: Installation) -> Picture:
+    """The picture at a test's start, with everything Ready."""
+    return motley.settle()
+
+
+def busiest(picture: Picture) -> str:
+    """A node with replicas of services and no trainer."""
+    trainers = {pod.node for pod in picture.live().values() if pod.stage == "trainer"}
+    counts = {name: n for name, n in picture.by_node().items() if name not in trainers}
+    return max(sorted(counts), key=lambda name: counts[name])
+
+
+def node_document(scenario: Scenario, name: str) -> dict[str, Any]:
+    """A node as one would create it again."""
+    node = scenario.api_client.sanitize_for_serialization(scenario.core.read_node(name))
+    kept = {k: node["metadata"][k] for k in ("name", "labels", "annotations")}
+    status = {k: node["status"][k] for k in ("allocatable", "capacity")}
+    return {"apiVersion": "v1", "kind": "Node", "metadata": kept, "status": status}
+
+
+def unharmed(before: Picture, after: Picture, lost_node: str) -> tuple[int, int]:
+    """(pods elsewhere that kept their UID, pods elsewhere)."""
+    elsewhere = {uid for uid, pod in before.live().items() if pod.node != lost_node}
+    return len(elsewhere & after.live().keys()), len(elsewhere)
+
+
+def test_the_three_resources_reach_ready(settled: Picture) -> None:
+    assert {key.partition("/")[0] for key in settled.resources} == set(RESOURCE_KINDS)
+    assert all(
+        one.is_true("Ready") and one.is_true("Planned") for one in settled.resources.values()
+    )
+    assert all(pod.node for pod in settled.live().values())
+
+
+def test_at_rest_the_operator_writes_nothing(motley: Installation, scenario: Scenario) -> None:
+    motley.settle()
+    time.sleep(2.0)
+    before = len([r for r in scenario.event_log(whole=True) if "motley" in (r.user or "")])
+    time.sleep(5.0)
+    after = [r for r in scenario.event_log(whole=True) if "motley" in (r.user or "")]
+    assert after[before:] == []
+
+
+def test_a_deleted_node_is_replanned_in_time_and_no_survivor_changes(
+    motley: Installation, scenario: Scenario
+) -> None:
+    seconds = []
+    for _ in range(4):
+        before = motley.settle()
+        name = busiest(before)
+        document = node_document(scenario, name)
+        affected = {pod.key for pod in before.live().values() if pod.node == name}
+        took = motley.new_plan_s(before, affected, lambda gone=name: scenario.remove_node(gone))
+        seconds.append(took)
+        after = motley.settle()
+        kept, elsewhere = unharmed(before, after, name)
+        assert kept >= 0.95 * elsewhere
+        assert name not in {pod.node for pod in after.live().values()}
+        scenario.core.create_node(document)
+        motley.wait(lambda back=name: scenario.is_ready(back), 20.0, f"{name} is back")
+    print(f"node deleted -> new plan in status: {[round(s, 2) for s in sorted(seconds)]} s")
+    assert max(seconds) < PLAN_WITHIN_S
+
+
+def test_a_silent_node_is_replanned_once_the_api_says_so(
+    motley: Installation, scenario: Scenario
+) -> None:
+    before = motley.settle()
+    name = busiest(before)
+    affected = {pod.key for pod in before.live().values() if pod.node == name}
+    scenario.stop_heartbeats(name)
+    try:
+        motley.wait(lambda: scenario.ready_status(name) != "True", 40.0, f"{name} is not ready")
+        took = motley.new_plan_s(before, affected, lambda: None)
+        print(f"node not ready -> new plan in status: {took:.2f} s")
+        assert took < PLAN_WITHIN_S
+    finally:
+        scenario.resume_heartbeats(name)
+    after = motley.settle(90.0)
+    kept, elsewhere = unharmed(before, after, name)
+    assert kept >= 0.95 * elsewhere
+
+
+def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
+    motley: Installation, scenario: Scenario
+) -> None:
+    before = motley.settle()
+    name = busiest(before)
+    there = {uid for uid, pod in before.live().items() if pod.node == name}
+    spec = {"spec": {"workload": {"requestsPerSecond": "60"}}}
+    scenario.cordon(name)
+    try:
+        took = motley.new_plan_s(
+            before, [CASCADE], lambda: motley.api.patch(*CASCADE.split("/"), spec)
+        )
+        after = motley.settle()
+        assert took < PLAN_WITHIN_S
+        assert {uid for uid, pod in after.live().items() if pod.node == name} == there
+        assert len(after.live()) > len(before.live())
+    finally:
+        scenario.uncordon(name)
+        spec = {"spec": {"workload": {"requestsPerSecond": "40"}}}
+        motley.api.patch(*CASCADE.split("/"), spec)
+
+
+def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> None:
+    before = motley.settle()
+    motley.api.patch(*POOL.split("/"), {"spec": {"slo": {"tpot": {"p95": "1ms"}}}})
+    try:
+
+        def is_refused() -> bool:
+            pool = motley.look().resources[POOL]
+            planned = pool.conditions.get("Planned")
+            return planned is not None and planned.reason == "LatencyUnreachable"
+
+        motley.wait(is_refused, 10.0, "Planned says LatencyUnreachable")
+        planned = motley.look().resources[POOL].conditions["Planned"]
+        assert "spec.slo.tpot" in planned.message
+        time.sleep(2.0)
+        assert before.live().keys() <= motley.look().live().keys()
+    finally:
+        motley.api.patch(*POOL.split("/"), {"spec": {"slo": {"tpot": {"p95": "60ms"}}}})
+    after = motley.settle()
+    assert after.live().keys() == before.live().keys()
+
+
+def test_an_operator_killed_in_the_middle_of_its_writes_converges(
+    motley: Installation, scenario: Scenario
+) -> None:
+    before = motley.settle()
+    pods = len(before.live())
+    spec = {"spec": {"workload": {"requestsPerSecond": "120"}}}
+    motley.api.patch(*CASCADE.split("/"), spec)
+    motley.wait(lambda: len(motley.look().live()) > pods, 10.0, "a first new pod")
+    motley.kill()
+    motley.start()
+    after = motley.settle()
+    assert before.live().keys() <= after.live().keys()
+    served = after.resources[CASCADE]
+    assert served.observed == served.generation
+    # Back to where it was: what is not needed goes.
+    spec = {"spec": {"workload": {"requestsPerSecond": "40"}}}
+    motley.api.patch(*CASCADE.split("/"), spec)
+    motley.wait(
+        lambda: (one := motley.look().resources[CASCADE]).observed == one.generation,
+        10.0,
+        "the edit is observed",
+    )
+    motley.settle()
+
+
+def test_a_restarted_operator_changes_nothing(motley: Installation, scenario: Scenario) -> None:
+    before = motley.settle()
+    time.sleep(1.0)
+    motley.kill()
+    motley.start()
+    time.sleep(6.0)
+    after = motley.settle()
+    assert after.pods.keys() == before.pods.keys()
+    hashes = {key: one.plan_mark for key, one in before.resources.items()}
+    assert {key: one.plan_mark for key, one in after.resources.items()} == hashes
+
+
+def test_the_event_log_breaks_no_law(motley: Installation, cluster: Cluster) -> None:
+    """Runs last: over everything that the tests above did."""
+    if cluster.local is None:
+        pytest.skip("the audit log of a cluster of yours is not at hand")
+    motley.settle()
+    records = audit.read(Path(cluster.local.audit_log))
+    assert [r for r in records if r.resource == "pods"]
+    assert_lawful(records)
