@@ -1,0 +1,121 @@
+"""Motley on a test cluster: CRDs, the chart's RBAC, examples, and the operator as a process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e import demo_operator
+from e2e.cluster import processes
+from e2e.cluster.processes import Process
+from e2e.demo_api import Api, Refused
+from e2e.demo_picture import RESOURCE_KINDS, Picture, take
+
+ROOT = Path(__file__).parent.parent
+POLL_S = 0.03
+
+
+@dataclass(slots=True)
+class Installation:
+    """An installed operator and hands to use it with."""
+
+    api: Api
+    folder: Path
+    process: Process | None = None
+    created: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @classmethod
+    def install(cls, kubeconfig: Path, folder: Path) -> Installation:
+        """CRDs, RBAC and the operator's own kubeconfig; the operator is not started yet."""
+        api = Api(str(kubeconfig))
+        for path in sorted((ROOT / "crds").glob("*.yaml")):
+            for manifest in yaml.safe_load_all(path.read_text()):
+                api.apply(manifest)
+        demo_operator.install_rbac(api)
+        demo_operator.write_kubeconfig(api, folder / "operator.kubeconfig")
+        made = cls(api, folder)
+        made.wait(made._serves_kinds, 20.0, "the custom resources are served")
+        return made
+
+    def _serves_kinds(self) -> bool:
+        with suppress(Refused):
+            for kind in RESOURCE_KINDS:
+                self.api.list(kind)
+            return True
+        return False
+
+    def start(self) -> None:
+        """Starts the operator."""
+        self.process = demo_operator.start(self.folder)
+
+    def kill(self) -> None:
+        """SIGKILL, as an out-of-memory kill does it."""
+        assert self.process is not None
+        processes.stop(self.process, grace_s=0.0)
+
+    def stop(self) -> None:
+        """Ends the operator, deletes what was applied, and closes the connection."""
+        for kind, namespace, name in reversed(self.created):
+            with suppress(Refused):
+                self.api.delete(kind, namespace, name)
+        with suppress(AssertionError):
+            self.wait(lambda: not self.look().pods, 60.0, "all pods are gone")
+        demo_operator.stop(self.folder)
+        self.api.close()
+
+    def apply_examples(self) -> None:
+        """examples/, referred-to objects first."""
+        manifests = [
+            document
+            for path in sorted((ROOT / "examples").rglob("*.yaml"))
+            for document in yaml.safe_load_all(path.read_text())
+            if document
+        ]
+        manifests.sort(key=lambda m: (m["kind"] in RESOURCE_KINDS, m["kind"] != "Namespace"))
+        self.apply(manifests)
+
+    def apply(self, manifests: Iterable[dict[str, Any]]) -> None:
+        """Applies objects and remembers the custom resources among them."""
+        for manifest in manifests:
+            self.api.apply(manifest)
+            metadata = manifest["metadata"]
+            if manifest["kind"] in (*RESOURCE_KINDS, "Fleet"):
+                place = (manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+                self.created.append(place)
+
+    def look(self) -> Picture:
+        """Resources and pods now."""
+        return take(self.api)
+
+    def settle(self, timeout_s: float = 60.0) -> Picture:
+        """Waits until every resource is Ready and every pod is; the picture then."""
+        self.wait(lambda: self.look().is_settled(), timeout_s, "everything is Ready")
+        return self.look()
+
+    def new_plan_s(self, before: Picture, keys: Iterable[str], act: Callable[[], object]) -> float:
+        """Seconds from the API server's answer to `act` until each resource's status has a new plan."""
+        wanted = sorted(keys)
+        act()
+        began = time.monotonic()
+
+        def has_new_plans() -> bool:
+            now = self.look().resources
+            return all(now[k].plan_mark != before.resources[k].plan_mark for k in wanted)
+
+        self.wait(has_new_plans, 30.0, f"new plans of {wanted}")
+        return time.monotonic() - began
+
+    def wait(self, predicate: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Polls until the predicate holds; AssertionError with the operator's log otherwise."""
+        deadline = time.monotonic() + timeout_s
+        while not predicate():
+            if time.monotonic() > deadline:
+                tail = demo_operator.log_tail(self.folder)
+                raise AssertionError(f"not within {timeout_s:g} s: {what}\n{tail}")
+            time.sleep(POLL_S)
