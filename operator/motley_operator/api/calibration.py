@@ -67,11 +67,11 @@ def read_calibration(
 
 def _header_errors(header: Sequence[str], stages: Sequence[str]) -> list[TableError]:
     wanted = ["question_id", *(f"{s}:{f}" for s in stages for f in FIELDS)]
-    return [
-        TableError(1, f"the calibration table has no column {name}: add it")
-        for name in wanted
-        if name not in header
-    ]
+    missing = [name for name in wanted if name not in header]
+    if not missing:
+        return []
+    listed = ", ".join(missing)
+    return [TableError(1, f"the calibration table has no column {listed}: add what is missing")]
 
 
 def _cells(

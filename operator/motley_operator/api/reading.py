@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -56,6 +56,7 @@ def read(document: Document) -> tuple[Resource | None, tuple[Finding, ...]]:
         resource = kind.model_validate(cleaned)
     except ValidationError as error:
         findings += _schema_findings(kind, error)
+    findings += _repeated(kind, cleaned, ())
     findings += rule_findings(kind, cleaned, taken={f.path for f in findings})
     if findings or resource is None:
         return None, tuple(findings)
@@ -91,6 +92,8 @@ def _unknown_kind(document: Document) -> Finding:
 
 def _schema_findings(kind: type[Resource], error: ValidationError) -> Iterator[Finding]:
     for problem in error.errors(include_url=False):
+        if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
+            continue  # long enough, but for entries that have a finding of their own
         path = tuple(step for step in problem["loc"] if step != "[key]")
         rule, message = sentence(problem, model_at(kind, path[:-1]))
         yield Finding(path, rule, message, "schema")
@@ -126,6 +129,39 @@ def _broken(model: type[ApiModel], value: Any, path: Path) -> Iterator[tuple[Any
                 yield from _broken(child, item, (*path, name, i))
         else:
             yield from _broken(child, below, (*path, name))
+
+
+def _repeated(model: type[ApiModel], value: Any, path: Path) -> Iterator[Finding]:
+    """Entries that a list with unique entries (`x-kubernetes-list-type` map or set) holds twice."""
+    if not isinstance(value, Mapping):
+        return
+    for name, field in model.model_fields.items():
+        extra = field.json_schema_extra
+        rows = value.get(field.alias or name)
+        child = children(model).get(field.alias or name)
+        below = (*path, field.alias or name)
+        if isinstance(rows, Mapping) and child is not None:
+            yield from _repeated(child, rows, below)
+        if not isinstance(rows, list):
+            continue
+        kind = extra.get("x-kubernetes-list-type") if isinstance(extra, dict) else None
+        keys = extra.get("x-kubernetes-list-map-keys") if isinstance(extra, dict) else None
+        seen: set[str] = set()
+        for i, row in enumerate(rows):
+            if child is not None:
+                yield from _repeated(child, row, (*below, i))
+            written = _identity(row, keys if isinstance(keys, list) else (), child)
+            if kind in ("map", "set") and written in seen:
+                message = f"{written} is written twice: keep one entry of it"
+                yield Finding((*below, i), "unique", message, "schema")
+            seen.add(written)
+
+
+def _identity(row: Any, keys: Sequence[Any], model: type[ApiModel] | None) -> str:
+    if not keys or model is None or not isinstance(row, Mapping):
+        return str(row)
+    defaults = {f.alias or n: f.default for n, f in model.model_fields.items()}
+    return ", ".join(f"{key}={row.get(key, defaults[key])}" for key in keys)
 
 
 @cache

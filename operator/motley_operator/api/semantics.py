@@ -145,7 +145,9 @@ def _knows(names: Iterable[str], name: str) -> bool:
 
 
 def _near(name: str, known: Iterable[str]) -> str:
-    by_lower = {k.lower(): k for k in known}
+    by_lower: dict[str, str] = {}
+    for spelling in sorted(known):  # capitals sort first, so the maker's spelling wins
+        by_lower.setdefault(spelling.lower(), spelling)
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return f"did you mean {by_lower[near[0]]}?" if near else ""
 
