@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-
-import kopf
 
 from motley_operator.apply import Applier
 from motley_operator.connection import Client, Credentials, load_credentials
@@ -16,7 +17,7 @@ from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.actions import CycleReport
 from motley_operator.errors import OperatorError
 from motley_operator.facts import Store, gather
-from motley_operator.handlers import build_registry
+from motley_operator.handlers import build_registry, run_kopf
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
 from motley_planner import planning
@@ -55,33 +56,46 @@ class Operator:
         self.cycle.wake(cause)
 
     async def serve(self, login: Callable[[], Credentials], stop: asyncio.Event) -> None:
-        """Run until a signal or `stop`; the cycle that runs then is finished first."""
-        following = asyncio.create_task(self.store.run(), name="store")
-        cycling = asyncio.create_task(self.cycle.run(), name="cycle")
-        watching = asyncio.create_task(self._watch(login, stop), name="kopf")
-        tasks = {following, cycling, watching}
+        """Run until `stop`; the cycle that runs then is finished first.
+
+        Raises: OperatorError if a part ends that should not.
+        """
+        ending = threading.Event()
+        tasks = {
+            asyncio.create_task(self.store.run(), name="store"),
+            cycling := asyncio.create_task(self.cycle.run(), name="cycle"),
+            asyncio.create_task(self._watch(login, ending), name="kopf"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        }
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         logger.info("ending: %s", ", ".join(sorted(task.get_name() for task in done)))
         self.cycle.stop()
-        stop.set()
+        ending.set()
         await asyncio.wait({cycling}, timeout=_LAST_CYCLE_S)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for task in done:
-            if not task.cancelled() and task.exception():
-                raise OperatorError(f"{task.get_name()}: {task.exception()}") from task.exception()
+            if task.get_name() != "stop":
+                error = task.exception() if not task.cancelled() else None
+                raise OperatorError(f"{task.get_name()} ended: {error or 'no reason'}") from error
 
-    async def _watch(self, login: Callable[[], Credentials], stop: asyncio.Event) -> None:
-        health = f"http://0.0.0.0:{self.settings.health_port}/healthz"
-        await kopf.operator(
-            registry=build_registry(self.cycle, self.store, login),
-            clusterwide=self.settings.clusterwide,
-            namespaces=self.settings.namespaces,
-            standalone=True,
-            stop_flag=stop,
-            liveness_endpoint=health if self.settings.health_port else None,
-        )
+    async def _watch(self, login: Callable[[], Credentials], ending: threading.Event) -> None:
+        loop = asyncio.get_running_loop()
+        registry = build_registry(self.cycle, self.store, login, loop)
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def body() -> None:
+            try:
+                run_kopf(registry, self.settings, ending)
+            except Exception as error:  # noqa: BLE001 - handed to the loop, which raises it
+                _settle(loop, ended, error)
+            else:
+                _settle(loop, ended, None)
+
+        # A daemon: should kopf not end, the process does all the same.
+        threading.Thread(target=body, name="kopf", daemon=True).start()
+        await ended
 
     async def once(self) -> CycleReport:
         """One cycle on a whole view.
@@ -104,6 +118,23 @@ class Operator:
         return report
 
 
+def _settle(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[None], error: Exception | None
+) -> None:
+    """Complete a future of a loop from another thread, unless nobody waits any more."""
+
+    def complete() -> None:
+        if future.done():
+            return
+        if error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(complete)
+
+
 async def serve(settings: Settings, stop: asyncio.Event | None = None) -> CycleReport | None:
     """Run the operator until it is told to end; with `once`, one cycle and its report.
 
@@ -116,5 +147,9 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> CycleR
         operator = Operator(settings, client, metrics)
         if settings.once:
             return await operator.once()
-        await operator.serve(login, stop or asyncio.Event())
+        stop = stop or asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        await operator.serve(login, stop)
     return None

@@ -138,7 +138,7 @@ class StubApi:
         if not old and "apiVersion" not in body:
             return _status(404, "NotFound")
         merged = {**(old or {}), **body}
-        merged["metadata"] = {**((old or {}).get("metadata") or {}), **body["metadata"]}
+        merged["metadata"] = {**((old or {}).get("metadata") or {}), **(body.get("metadata") or {})}
         merged["metadata"]["namespace"] = key[0]
         return web.json_response(self.put(kind.name, merged))
 

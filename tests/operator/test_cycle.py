@@ -1,0 +1,224 @@
+"""The loop: bursts become one cycle, errors become waits, nothing is lost and nothing spins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from motley_operator import cycle as cycle_module
+from motley_operator.cycle import Cycle
+from motley_operator.decision import RememberingPlanner
+from motley_operator.domain.actions import Action, CreatePod, Outcome, PatchStatus
+from motley_operator.domain.facts import ClusterFacts, NodeFacts, ResourceFacts, Room
+from motley_operator.errors import FactsIncomplete
+from motley_operator.holding import hold
+from motley_operator.metrics import Metrics
+from motley_operator.settings import Settings
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.snapshot import Snapshot
+from motley_planner.errors import SolverError
+
+QUICK = Settings(idle_window_s=0.05, max_wait_s=0.3, resync_s=30.0)
+CREATE = CreatePod({"kind": "Pod", "metadata": {"name": "p0", "namespace": "team-a"}})
+
+
+class FakeWriter:
+    """Carries out nothing and remembers everything."""
+
+    def __init__(self, result: str = "done") -> None:
+        self.applied: list[Action] = []
+        self.result = result
+
+    async def apply(self, actions: Iterable[Action]) -> tuple[Outcome, ...]:
+        taken = tuple(actions)
+        self.applied += taken
+        return tuple(Outcome(action, self.result) for action in taken)
+
+
+class Bench:
+    """A cycle on frozen facts with a judgement of the test's choice."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, settings: Settings = QUICK) -> None:
+        self.facts = ClusterFacts(now=1000.0, nodes=(), pods=(), resources=())
+        self.writer = FakeWriter()
+        self.decided: list[float] = []
+        self.judge: Callable[[], tuple[Action, ...]] = lambda: ()
+        monkeypatch.setattr(cycle_module, "decide", self._decide)
+        monkeypatch.setattr(cycle_module, "report", lambda decision, facts: ())
+        self.metrics = Metrics()
+        self.cycle = Cycle(
+            self.gather,
+            self.writer,
+            RememberingPlanner(lambda snapshot, catalog: None),  # type: ignore[arg-type,return-value]
+            Catalog({}),
+            (settings, self.metrics),
+        )
+
+    def gather(self) -> ClusterFacts:
+        return self.facts
+
+    def _decide(self, *_: Any) -> Any:
+        self.decided.append(time.monotonic())
+        plan = SimpleNamespace(
+            solve_seconds=0.1, gap=0.0, price_usd_per_hour=1.0, gpus=8, gpus_used=4, kept=1,
+            slices=(), status="optimal",
+        )  # fmt: skip
+        return SimpleNamespace(actions=self.judge(), plan=plan)
+
+    async def running(self, seconds: float) -> None:
+        task = asyncio.create_task(self.cycle.run())
+        await asyncio.sleep(seconds)
+        self.cycle.stop()
+        async with asyncio.timeout(2.0):
+            await task
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(monkeypatch)
+
+
+async def test_a_burst_of_wake_ups_is_one_cycle(bench: Bench) -> None:
+    await bench.cycle.once()
+    task = asyncio.create_task(bench.running(0.5))
+    for _ in range(500):
+        bench.cycle.wake("Node")
+    await task
+    assert len(bench.decided) == 2
+    assert bench.count("motley_wakes_total", cause="Node") == 500
+
+
+async def test_a_stream_without_a_pause_does_not_put_a_cycle_off_for_ever(bench: Bench) -> None:
+    await bench.cycle.once()
+    task = asyncio.create_task(bench.running(0.8))
+    began = time.monotonic()
+    while not task.done():
+        bench.cycle.wake("Node")
+        await asyncio.sleep(0.01)
+    assert len(bench.decided) >= 3
+    assert 0.25 <= bench.decided[1] - began <= 0.5
+
+
+async def test_nothing_happens_without_a_wake_up_until_the_resync(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, Settings(idle_window_s=0.02, resync_s=0.2))
+    await bench.running(0.5)
+    assert len(bench.decided) == 3  # at the start, and twice by the timer
+
+
+async def test_a_cycle_woken_during_a_cycle_follows_it(bench: Bench) -> None:
+    def judge() -> tuple[Action, ...]:
+        if len(bench.decided) == 1:
+            loop.call_soon_threadsafe(bench.cycle.wake, "Pod")
+            time.sleep(0.05)
+        return ()
+
+    loop = asyncio.get_running_loop()
+    bench.judge = judge
+    await bench.running(0.4)
+    assert len(bench.decided) == 2
+
+
+async def test_incomplete_facts_decide_nothing(bench: Bench) -> None:
+    def gather() -> ClusterFacts:
+        raise FactsIncomplete("nodes: not read yet")
+
+    bench.cycle._gather = gather
+    assert await bench.cycle.once() is None
+    assert (bench.decided, bench.writer.applied) == ([], [])
+    assert bench.count("motley_cycles_total", result="incomplete") == 1
+
+
+async def test_a_solver_without_a_plan_keeps_what_runs_and_says_so_once(bench: Bench) -> None:
+    def judge() -> tuple[Action, ...]:
+        raise SolverError("time limit", 5.0, 10, 10)
+
+    document = {"status": {"plan": {"hash": "abc"}, "conditions": [{"type": "Ready"}]}}
+    pool = ResourceFacts("ServingPool", "team-a", "chat", "u", 3, False, {}, document)
+    bench.facts = ClusterFacts(now=0.0, nodes=(), pods=(), resources=(pool,))
+    bench.judge = judge
+    assert await bench.cycle.once() is None
+    patch, _ = bench.writer.applied
+    assert isinstance(patch, PatchStatus)
+    assert patch.status["plan"] == {"hash": "abc"}
+    ready, stalled = patch.status["conditions"]
+    assert (ready, stalled["type"], stalled["reason"]) == (
+        {"type": "Ready"}, "Stalled", "SolverTimeLimit"
+    )  # fmt: skip
+    told = ResourceFacts(
+        "ServingPool", "team-a", "chat", "u", 3, False, {}, {"status": patch.status}
+    )
+    held = ClusterFacts(now=9.0, nodes=(), pods=(), resources=(told,))
+    assert hold(held, SolverError("time limit", 5.0, 10, 10)) == ()
+
+
+async def test_a_bug_ends_the_cycle_and_not_the_operator(bench: Bench) -> None:
+    def judge() -> tuple[Action, ...]:
+        raise ZeroDivisionError
+
+    bench.judge = judge
+    assert await bench.cycle.once() is None
+    assert bench.count("motley_errors_total", where="cycle") == 1
+    bench.judge = lambda: ()
+    assert await bench.cycle.once() is not None
+
+
+async def test_failed_writes_are_tried_again_soon_and_not_at_once(bench: Bench) -> None:
+    bench.writer.result = "failed"
+    bench.judge = lambda: (CREATE,)
+    await bench.running(1.3)
+    assert len(bench.decided) == 2  # at the start, and after one second
+
+
+async def test_the_end_waits_for_the_cycle_that_runs(bench: Bench) -> None:
+    def judge() -> tuple[Action, ...]:
+        time.sleep(0.3)
+        return (CREATE,)
+
+    bench.judge = judge
+    await bench.running(0.1)
+    assert bench.writer.applied == [CREATE]
+
+
+async def test_a_stuck_cycle_shows(bench: Bench) -> None:
+    bench.judge = lambda: time.sleep(0.3) or ()
+    task = asyncio.create_task(bench.cycle.once())
+    await asyncio.sleep(0.2)
+    assert bench.cycle.stuck_for_s() >= 0.15
+    await task
+    assert bench.cycle.stuck_for_s() == 0.0
+
+
+async def test_a_node_whose_time_runs_out_is_looked_at_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, Settings(idle_window_s=0.02, node_loss_seconds=10.0))
+    lost = NodeFacts(
+        "n0", "u", {}, {}, (), False, False, 990.2, False, Room(8), "nvidia.com/gpu", None
+    )
+    bench.facts = ClusterFacts(now=1000.0, nodes=(lost,), pods=(), resources=())
+    await bench.running(0.3)
+    assert len(bench.decided) == 2
+
+
+def test_equal_snapshots_are_solved_once() -> None:
+    solved: list[Snapshot] = []
+
+    def solve(snapshot: Snapshot, catalog: Catalog) -> Any:
+        solved.append(snapshot)
+        return object()
+
+    planner = RememberingPlanner(solve)
+    first = planner(Snapshot(nodes=()), Catalog({}))
+    assert planner(Snapshot(nodes=()), Catalog({})) is first
+    assert planner(Snapshot(nodes=(), time_limit_s=9.0), Catalog({})) is not first
+    assert len(solved) == planner.solves == 2
