@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -50,10 +51,10 @@ def routing_policies(table: CalibrationTable, confidence: float) -> tuple[Routin
     grid = list(product(*(_thresholds(table, stage) for stage in table.stages[:-1])))
     ends = [(limit,) * (len(table.stages) - 1) for limit in (ACCEPT_ALL, ESCALATE_ALL)]
     found = [_evaluate(table, thresholds, confidence) for thresholds in dict.fromkeys(ends + grid)]
-    corners = {policy.id for policy in found[:2]}
-    kept = [p for p in found if p.id in corners or not any(_dominates(q, p) for q in found)]
-    distinct = {(p.id if p.id in corners else _figures(p)): p for p in kept}
-    return tuple(sorted(distinct.values(), key=_cost_order))
+    corners, inner = found[: len(set(ends))], found[len(set(ends)) :]
+    kept = {_figures(p): p for p in inner if not any(_dominates(q, p) for q in found)}
+    distinct = [*corners, *(p for f, p in kept.items() if f not in {_figures(c) for c in corners})]
+    return tuple(sorted(distinct, key=_cost_order))
 
 
 def quality_refusal(policies: Sequence[RoutingPolicy], floor: float) -> Refusal | None:
@@ -75,7 +76,7 @@ def quality_refusal(policies: Sequence[RoutingPolicy], floor: float) -> Refusal 
 def lower_bound(mean: float, variance: float, rows: int, confidence: float) -> float:
     """Lower confidence bound of a mean of values in 0..1 (Wilson 1927, with the sample variance)."""
     z = NormalDist().inv_cdf(min(max(confidence, 0.5), 1.0 - 1e-12))
-    spread = z * (variance / rows + z * z / (4.0 * rows * rows)) ** 0.5
+    spread = z * sqrt(variance / rows + z * z / (4.0 * rows * rows))
     return max(0.0, (mean + z * z / (2.0 * rows) - spread) / (1.0 + z * z / rows))
 
 
@@ -120,4 +121,4 @@ def _figures(policy: RoutingPolicy) -> tuple[float, ...]:
 
 
 def _cost_order(policy: RoutingPolicy) -> tuple[float, ...]:
-    return (*reversed(policy.visits.values()), policy.quality)
+    return (*reversed(list(policy.visits.values())), policy.quality)
