@@ -1,0 +1,85 @@
+"""Desired against observed: the ordered actions of one cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from motley_operator.changes.contained import is_contained
+from motley_operator.changes.keeping import kept_keys
+from motley_operator.changes.pods import pod_changes
+from motley_operator.domain.actions import Action, ApplyObject, DeleteObject, Manifest
+from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
+from motley_operator.domain.names import MANAGED_BY, OURS, key_of
+from motley_operator.translate.room import is_engine
+from motley_planner.domain.plan import Plan
+
+Place = tuple[str, str, str]  # kind, namespace, name
+
+
+def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tuple[Action, ...]:
+    """What to do now, in order: objects, pods out of Services, deletions, creations, leftovers.
+
+    A second run on a world in which this was done gives nothing. Without a solution nothing is
+    done at all: what runs goes on.
+    """
+    if plan.status == "no_solution":
+        return ()
+    ours = _engine_pods(facts)
+    kept = kept_keys(facts, plan, ours)
+    wanted = {_place(m): m for m in desired if _key(m) not in kept}
+    pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
+    others = {place: m for place, m in wanted.items() if place[0] != "Pod"}
+    applied = [
+        ApplyObject(manifest)
+        for place, manifest in others.items()
+        if not _is_there(manifest, facts.owned.get(place))
+    ]
+    moving = {key: found for key, found in ours.items() if key not in kept}
+    return (*applied, *pod_changes(pods, moving, facts), *_leftovers(others, facts, kept))
+
+
+def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
+    """Engine pods by resource; those of a resource that is gone are the garbage collector's."""
+    owners = {resource.key: resource.uid for resource in facts.resources}
+    ours: dict[str, list[PodFacts]] = {}
+    for pod in facts.pods:
+        key = key_of(pod.labels, pod.namespace)
+        if is_engine(pod) and owners.get(key) == pod.owner_uid:
+            ours.setdefault(key, []).append(pod)
+    return ours
+
+
+def _leftovers(
+    wanted: Mapping[Place, Manifest], facts: ClusterFacts, kept: frozenset[str]
+) -> list[Action]:
+    """Objects of living resources that no plan wants any more."""
+    owners = {resource.key: resource.uid for resource in facts.resources}
+    leftovers: list[Action] = []
+    for place, live in sorted(facts.owned.items()):
+        metadata = live["metadata"]
+        key = _key(live)
+        if place in wanted or key in kept or metadata.get("deletionTimestamp"):
+            continue
+        if metadata.get("labels", {}).get(MANAGED_BY) != OURS or owners.get(key) != _owner(live):
+            continue
+        leftovers.append(DeleteObject(*place, metadata["uid"]))
+    return leftovers
+
+
+def _is_there(manifest: Manifest, live: Document | None) -> bool:
+    return live is not None and is_contained(manifest, live)
+
+
+def _place(manifest: Manifest) -> Place:
+    metadata = manifest["metadata"]
+    return (manifest["kind"], metadata["namespace"], metadata["name"])
+
+
+def _key(document: Document) -> str:
+    metadata = document["metadata"]
+    return key_of(metadata.get("labels") or {}, metadata["namespace"])
+
+
+def _owner(document: Document) -> str | None:
+    references = document["metadata"].get("ownerReferences") or ()
+    return next((r["uid"] for r in references if r.get("controller")), None)

@@ -1,0 +1,27 @@
+"""Whether an object on the cluster already has everything that is wanted of it.
+
+The server adds defaults, status and other managers' fields; those do not count. Lists are compared
+element by element, for the server keeps their order. What is wanted empty may be absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def is_contained(desired: Any, live: Any) -> bool:
+    """True when applying `desired` would change nothing in `live`."""
+    if isinstance(desired, Mapping):
+        if not isinstance(live, Mapping):
+            return not desired and live is None
+        return all(is_contained(value, live.get(key)) for key, value in desired.items())
+    if isinstance(desired, list | tuple):
+        if not isinstance(live, list | tuple):
+            return not desired and live is None
+        if len(desired) != len(live):
+            return False
+        return all(is_contained(d, have) for d, have in zip(desired, live, strict=True))
+    if desired is None or desired == "":
+        return live in (None, "")
+    return bool(desired == live)

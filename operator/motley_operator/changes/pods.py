@@ -1,0 +1,166 @@
+"""Pods: which go, which come, and which must wait until there is room.
+
+Rules. A pod's spec is never edited. A pod that goes is taken out of its Service first. A replica
+is created whole or not at all, and only where the requests of everything that is bound or pinned
+to its nodes at this moment leave room: a replica that takes the place of another waits until that
+one is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from motley_operator import lifecycle
+from motley_operator.api import RLJob, read
+from motley_operator.changes.requests import pod_requests
+from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
+from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
+from motley_operator.domain.names import (
+    INPUTS_HASH,
+    REPLICA,
+    ROLE,
+    SERVING,
+    STAGE,
+    TRAINER,
+    key_of,
+    unit_id,
+)
+from motley_operator.translate.room import fits, minus, room_left
+
+PodName = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Going:
+    """Pods that go, with the reason, in order."""
+
+    reasons: dict[str, str] = field(default_factory=dict)  # by UID
+
+    def add(self, pods: Iterable[PodFacts], reason: str) -> None:
+        for pod in pods:
+            if not pod.deleting:
+                self.reasons.setdefault(pod.uid, reason)
+
+
+def pod_changes(
+    desired: Mapping[PodName, Manifest],
+    ours: Mapping[str, Sequence[PodFacts]],
+    facts: ClusterFacts,
+) -> tuple[Action, ...]:
+    """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
+    going = _Going()
+    nodes = {node.name for node in facts.nodes}
+    for key, pods in ours.items():
+        _finished(key, pods, facts, going)
+        for pod in pods:
+            if pod.terminal or (pod.namespace, pod.name) in desired:
+                continue
+            going.add([pod], "NotInPlan" if pod.node in nodes else "NodeLost")
+        _broken_gangs(pods, going)
+        _outdated(pods, desired, going)
+    everyone = sorted(
+        (p for pods in ours.values() for p in pods), key=lambda p: (p.namespace, p.name)
+    )
+    leaving = [pod for pod in everyone if pod.uid in going.reasons]
+    labels = [
+        LabelPod(p.namespace, p.name, p.uid, SERVING, None)
+        for p in leaving
+        if SERVING in p.labels and not p.terminal
+    ]
+    deletions = [DeletePod(p.namespace, p.name, p.uid, going.reasons[p.uid]) for p in leaving]
+    return (*labels, *deletions, *_creations(desired, facts))
+
+
+def _finished(key: str, pods: Sequence[PodFacts], facts: ClusterFacts, going: _Going) -> None:
+    """Finished pods go; a job's trainers stay until its status says that it is complete."""
+    recorded = not any(p.phase == "Succeeded" and _is_trainer(p) for p in pods) or any(
+        resource.key == key and _is_final(resource.document) for resource in facts.resources
+    )
+    for pod in pods:
+        if pod.phase == "Failed":
+            going.add([pod], pod.reason or "Failed")
+        elif pod.phase == "Succeeded" and (recorded or not _is_trainer(pod)):
+            going.add([pod], "Succeeded")
+
+
+def _is_trainer(pod: PodFacts) -> bool:
+    return pod.labels.get(ROLE) == TRAINER
+
+
+def _is_final(document: Mapping[str, object]) -> bool:
+    model = read(document)[0]
+    return isinstance(model, RLJob) and lifecycle.phase_before(model) in lifecycle.FINAL
+
+
+def _broken_gangs(pods: Sequence[PodFacts], going: _Going) -> None:
+    """A replica that lost one of its pods cannot go on with the others."""
+    replicas: dict[str, list[PodFacts]] = {}
+    for pod in pods:
+        replicas.setdefault(pod.labels.get(REPLICA, ""), []).append(pod)
+    for members in replicas.values():
+        if any(p.phase == "Failed" or p.deleting for p in members):
+            going.add((p for p in members if not p.terminal), "PeerLost")
+
+
+def _outdated(pods: Sequence[PodFacts], desired: Mapping[PodName, Manifest], going: _Going) -> None:
+    """Replicas built from an older spec are replaced one at a time in each stage.
+
+    One that is not ready serves nobody and goes at once; a ready one only while all others are.
+    """
+    ready = lifecycle.ready_replicas(pods)
+    stages: dict[str, dict[str, list[PodFacts]]] = {}
+    for pod in pods:
+        wanted = desired.get((pod.namespace, pod.name))
+        if wanted is None or pod.terminal or pod.uid in going.reasons:
+            continue
+        built, want = (
+            pod.annotations.get(INPUTS_HASH),
+            wanted["metadata"]["annotations"][INPUTS_HASH],
+        )
+        if built != want:
+            stage, replica = pod.labels.get(STAGE, ""), pod.labels.get(REPLICA, "")
+            stages.setdefault(stage, {}).setdefault(replica, []).append(pod)
+    for stage, old in stages.items():
+        unready = [name for name in sorted(old) if not ready[name]]
+        calm = all(ready[p.labels.get(REPLICA, "")] for p in pods if p.labels.get(STAGE) == stage)
+        for name in unready or (sorted(old)[:1] if calm else []):
+            going.add(old[name], "SpecChanged")
+
+
+def _creations(desired: Mapping[PodName, Manifest], facts: ClusterFacts) -> list[Action]:
+    """Absent pods for which there is room now, replica by replica."""
+    there = {(pod.namespace, pod.name) for pod in facts.pods}
+    replicas: dict[str, list[Manifest]] = {}
+    for name, manifest in desired.items():
+        if name not in there:
+            labels = manifest["metadata"]["labels"]
+            replica = unit_id(key_of(labels, manifest["metadata"]["namespace"]), labels[REPLICA])
+            replicas.setdefault(replica, []).append(manifest)
+    left = dict(room_left(facts))
+    creations: list[Action] = []
+    for manifests in replicas.values():
+        after = _after(manifests, left)
+        if after is not None:
+            left.update(after)
+            creations += [CreatePod(manifest) for manifest in manifests]
+    return creations
+
+
+def _after(manifests: Sequence[Manifest], left: Mapping[str, Room]) -> dict[str, Room] | None:
+    """Room on the nodes concerned once these pods are there; None if they do not all fit."""
+    after: dict[str, Room] = {}
+    for manifest in manifests:
+        node, need = pinned_node(manifest), pod_requests(manifest)
+        room = after.get(node) or left.get(node)
+        if room is None or not fits(need, room):
+            return None
+        after[node] = minus(room, need)
+    return after
+
+
+def pinned_node(manifest: Manifest) -> str:
+    """The node that a pod of ours is pinned to."""
+    affinity = manifest["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return str(terms[0]["matchFields"][0]["values"][0])

@@ -1,0 +1,75 @@
+"""What a desired pod will request of its node, before the API server has seen it.
+
+The same sum as `facts` makes over a pod of the server; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from motley_operator.domain.facts import Room
+
+_SUFFIXES: Mapping[str, Decimal] = {
+    "m": Decimal("0.001"),
+    "k": Decimal(1000),
+    "M": Decimal(1000) ** 2,
+    "G": Decimal(1000) ** 3,
+    "T": Decimal(1000) ** 4,
+    "Ki": Decimal(1024),
+    "Mi": Decimal(1024) ** 2,
+    "Gi": Decimal(1024) ** 3,
+    "Ti": Decimal(1024) ** 4,
+}
+_GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
+
+
+def pod_requests(pod: Mapping[str, Any]) -> Room:
+    """Requests of a manifest: its containers and sidecars together, or its largest init container."""
+    spec = pod["spec"]
+    init = list(spec.get("initContainers") or ())
+    sidecars = [c for c in init if c.get("restartPolicy") == "Always"]
+    steady = _sum(_amounts(c) for c in [*spec["containers"], *sidecars])
+    started: list[Mapping[str, Any]] = []
+    for container in init:
+        peak = _sum(_amounts(c) for c in [*started, container])
+        steady = {name: max(steady[name], peak[name]) for name in steady}
+        if container.get("restartPolicy") == "Always":
+            started.append(container)
+    return Room(
+        gpus=int(steady["gpus"]),
+        cpu_milli=_rounded_up(steady["cpu"] * 1000),
+        memory_bytes=_rounded_up(steady["memory"]),
+        ephemeral_bytes=_rounded_up(steady["ephemeral-storage"]),
+        pods=1,
+    )
+
+
+def _amounts(container: Mapping[str, Any]) -> dict[str, Decimal]:
+    resources = container.get("resources") or {}
+    stated = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    found = {name: _number(stated.get(name)) for name in ("cpu", "memory", "ephemeral-storage")}
+    return found | {"gpus": sum((_number(stated.get(name)) for name in _GPUS), Decimal(0))}
+
+
+def _sum(amounts: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
+    total = dict.fromkeys(("cpu", "memory", "ephemeral-storage", "gpus"), Decimal(0))
+    for each in amounts:
+        for name in total:
+            total[name] += each[name]
+    return total
+
+
+def _number(text: Any) -> Decimal:
+    written = str(text or 0).strip()
+    digits = written.rstrip("kmMGTi")
+    suffix = written[len(digits) :]
+    try:
+        return Decimal(digits) * _SUFFIXES.get(suffix, Decimal(1))
+    except ArithmeticError:
+        return Decimal(0)  # the API server will say what is wrong with it
+
+
+def _rounded_up(value: Decimal) -> int:
+    return -int(-value // 1)

@@ -1,0 +1,155 @@
+"""When to plan anew and when to hold still: an ordered chain of small rules; a reason is a value.
+
+A plan in force is held while nothing has changed but what it asked for itself: its own pods
+starting, becoming ready, ending. Planning in the middle of that would see the room of ending pods
+as lost and move things that are about to fit. To add a rule, write a function and give it a place
+in RULES; the first that says replan ends the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
+from motley_operator.domain.translation import Translation
+from motley_planner.domain.plan import Plan
+
+
+class Reason(StrEnum):
+    """Why a plan is made or kept."""
+
+    FIRST_PLAN = "FirstPlan"
+    NO_SOLUTION_YET = "NoSolutionYet"
+    INPUTS_CHANGED = "InputsChanged"
+    FROZEN_CHANGED = "FrozenChanged"
+    REPLICA_LOST = "ReplicaLost"
+    ROOM_FREED = "RoomFreed"
+    UNCHANGED = "Unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The plan in force and what it was made from."""
+
+    plan: Plan
+    inputs_hash: str
+    frozen: frozenset[str]
+    reserved: frozenset[str]
+
+    @staticmethod
+    def of(plan: Plan, translation: Translation) -> InForce:
+        """A plan that was just made."""
+        snapshot = translation.snapshot
+        return InForce(plan, translation.inputs_hash, snapshot.frozen, snapshot.reserved)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether to plan, and why."""
+
+    replan: bool
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the rules look at."""
+
+    force: InForce
+    translation: Translation
+    facts: ClusterFacts
+
+
+Rule = Callable[[Case], Reason | None]
+
+
+def verdict(force: InForce | None, translation: Translation, facts: ClusterFacts) -> Verdict:
+    """Plan or hold; a restarted operator has no plan in force and plans from what runs."""
+    if force is None:
+        return Verdict(True, Reason.FIRST_PLAN)
+    case = Case(force, translation, facts)
+    for rule in RULES:
+        reason = rule(case)
+        if reason is not None:
+            return Verdict(True, reason)
+    return Verdict(False, Reason.UNCHANGED)
+
+
+def no_solution_yet(case: Case) -> Reason | None:
+    """The solver ran out of time: try again."""
+    return Reason.NO_SOLUTION_YET if case.force.plan.status == "no_solution" else None
+
+
+def inputs_changed(case: Case) -> Reason | None:
+    """Nodes, foreign pods, resources or the Fleet are others than then."""
+    changed = case.force.inputs_hash != case.translation.inputs_hash
+    return Reason.INPUTS_CHANGED if changed else None
+
+
+def frozen_changed(case: Case) -> Reason | None:
+    """A resource was paused or let go, or lost a replica that must be repaired."""
+    changed = case.force.frozen != case.translation.snapshot.frozen
+    return Reason.FROZEN_CHANGED if changed else None
+
+
+def replica_lost(case: Case) -> Reason | None:
+    """A replica of the plan failed or is being deleted by somebody.
+
+    One that is gone altogether is no loss: the plan in force creates it again where it was.
+    """
+    planned = {unit_id(p.key, r.name) for p in case.force.plan.slices for r in p.replicas}
+    planned |= {r.kept for p in case.force.plan.slices for r in p.replicas if r.kept}
+    for pod in case.facts.pods:
+        if pod.labels.get(MANAGED_BY) != OURS or UNIT not in pod.annotations:
+            continue
+        name = unit_id(key_of(pod.labels, pod.namespace), pod.labels.get(REPLICA, ""))
+        if name in planned and (pod.deleting or pod.phase == "Failed"):
+            return Reason.REPLICA_LOST
+    return None
+
+
+def room_freed(case: Case) -> Reason | None:
+    """Pods that were ending when the plan was made are gone: their room can be used now."""
+    gone = case.force.reserved - case.translation.snapshot.reserved
+    return Reason.ROOM_FREED if gone else None
+
+
+RULES: tuple[Rule, ...] = (
+    no_solution_yet,
+    inputs_changed,
+    frozen_changed,
+    replica_lost,
+    room_freed,
+)
+
+
+# Refusals about what is wanted, not about what there is.
+INTENT_REASONS = frozenset(
+    (
+        "LatencyUnreachable",
+        "QualityUnreachable",
+        "ModelDoesNotFit",
+        "PlacementUnsatisfiable",
+        "GatewayRequired",
+        "BudgetTooLow",
+    )
+)
+
+
+def to_freeze(plan: Plan, translation: Translation) -> frozenset[str]:
+    """Resources that run and that no plan can satisfy any more: plan again with these frozen.
+
+    An infeasible edit must leave everything running, and nobody else may be given its room.
+    """
+    running = {unit.key for unit in translation.snapshot.running}
+    return frozenset(
+        part.key
+        for part in plan.slices
+        if part.key in running
+        and part.key not in translation.snapshot.frozen
+        and not part.replicas
+        and any(refusal.reason in INTENT_REASONS for refusal in part.refusals)
+    )
