@@ -9,7 +9,6 @@ from motley_planner.candidates.refusals import placement_refusal
 from motley_planner.candidates.serving import Request, is_allowed, list_candidates
 from motley_planner.costs.training import TrainingStep, gang_of, training_step_s
 from motley_planner.domain.demand import RlDemand, StageDemand, WorkloadClass
-from motley_planner.domain.engines import EngineSpec
 from motley_planner.domain.hardware import Catalog, NodeClass
 from motley_planner.domain.plan import Refusal
 from motley_planner.units import gigabytes
@@ -140,8 +139,3 @@ def _no_gang(job: RlDemand, gpus: Sequence[str], catalog: Catalog) -> Refusal:
     message = f"No trainer gang can hold {model.name}: {'; '.join(reasons)}."
     lift = "shorter algorithm.maxNewTokens, a smaller model, or GPUs with more memory"
     return Refusal("ModelDoesNotFit", "spec.trainer", message, lift)
-
-
-def is_trainer_engine(engine: EngineSpec) -> bool:
-    """Whether an engine of the catalog is a trainer backend."""
-    return "trainer" in engine.roles
