@@ -1,0 +1,5 @@
+"""What resources are told: conditions, the plan in groups, events (pure)."""
+
+from motley_operator.status.reporting import statuses
+
+__all__ = ["statuses"]

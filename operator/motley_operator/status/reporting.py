@@ -1,0 +1,189 @@
+"""Statuses and events that differ from what the resources have.
+
+A status is written when its hash, a condition or a count of ready replicas changes; figures that
+change with every solve are no reason to write.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from motley_operator import lifecycle
+from motley_operator.api import ModelCascade, ResourceStatus, RLJob, ServingPool
+from motley_operator.api.status import Condition
+from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
+from motley_operator.domain.facts import ClusterFacts, ResourceFacts
+from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
+from motley_operator.domain.translation import Translation
+from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
+from motley_operator.status.fleet import fleet_statuses
+from motley_operator.status.observed import Observed, observe
+from motley_operator.status.planned import plan_status
+from motley_operator.status.statements import Case, statements
+from motley_planner.domain.plan import Plan, Slice
+
+TOLD = ("Accepted", "Planned", "Ready", "Complete", "Failed", "Suspended")
+_VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
+
+
+def statuses(plan: Plan, translation: Translation, facts: ClusterFacts) -> tuple[Action, ...]:
+    """PatchStatus and EmitEvent of every resource, and of the Fleet, that has news."""
+    observed = observe(facts)
+    slices = {part.key: part for part in plan.slices}
+    actions: list[Action] = []
+    for resource in facts.resources:
+        if resource.deleting:
+            continue
+        part = slices.get(resource.key)
+        actions += _resource(resource, part, plan, (translation, observed[resource.key], facts.now))
+    return (*actions, *fleet_statuses(plan, translation, facts))
+
+
+def _resource(
+    resource: ResourceFacts,
+    part: Slice | None,
+    plan: Plan,
+    view: tuple[Translation, Observed, float],
+) -> list[Action]:
+    translation, observed, now = view
+    model, old = translation.parsed.get(resource.key), _old(resource)
+    case = Case(
+        kind=resource.kind,
+        part=part,
+        observed=observed,
+        rejected=translation.rejected.get(resource.key, ()),
+        held=translation.frozen.get(resource.key, ""),
+        phase=_phase(model, observed, now),
+        solved=plan.status != "no_solution",
+    )
+    made = conditions(statements(case), old.conditions, resource.generation, now)
+    status: dict[str, Any] = {
+        "observedGeneration": resource.generation,
+        "conditions": [_document(condition) for condition in made],
+    }
+    if part is not None and case.solved:
+        status["plan"] = _document(plan_status(plan, part, observed, translation, old.plan))
+    elif old.plan is not None and case.phase not in lifecycle.GONE:
+        status["plan"] = _document(old.plan)
+    replan = _last_replan(part if case.solved else None, plan, old, now)
+    if replan is not None:
+        status["lastReplan"] = replan
+    status |= _extras(resource, model, case, (old, now))
+    if _same(status, dict(resource.document.get("status") or {})):
+        return []
+    place = (resource.kind, resource.namespace, resource.name, resource.uid)
+    return [PatchStatus(*place, status), *_events(place, made, old, (status, part))]
+
+
+def _phase(model: object, observed: Observed, now: float) -> str:
+    return lifecycle.phase_of(model, observed.engines, now) if isinstance(model, RLJob) else ""
+
+
+def _old(resource: ResourceFacts) -> ResourceStatus:
+    try:
+        return ResourceStatus.model_validate(resource.document.get("status") or {})
+    except ValueError:
+        return ResourceStatus()  # written by hand or by another version: write it anew
+
+
+def _document(model: Any) -> dict[str, Any]:
+    document: dict[str, Any] = model.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return document
+
+
+def _last_replan(
+    part: Slice | None, plan: Plan, old: ResourceStatus, now: float
+) -> dict[str, Any] | None:
+    """The change of plan that this hash is; an unchanged hash keeps the last one."""
+    last = _document(old.last_replan) if old.last_replan is not None else None
+    if part is None or (old.plan is not None and old.plan.hash == part.hash):
+        return last
+    moves = [move for move in plan.moves if move.key == part.key]
+    reasons = Counter(move.reason for move in moves)
+    started = sum(move.action == "start" for move in moves)
+    stopped = sum(move.action == "stop" for move in moves)
+    kept = sum(replica.kept is not None for replica in part.replicas)
+    reason = reasons.most_common(1)[0][0] if reasons else "Rebalanced"
+    return {
+        "reason": reason,
+        "message": f"{started} replicas start, {stopped} stop, {kept} stay",
+        "started": started,
+        "stopped": stopped,
+        "kept": kept,
+        "time": timestamp(now),
+    }
+
+
+def _extras(
+    resource: ResourceFacts, model: object, case: Case, context: tuple[ResourceStatus, float]
+) -> dict[str, Any]:
+    old, now = context
+    extras: dict[str, Any] = {}
+    requested = resource.annotations.get(REPLAN_REQUESTED)
+    if requested:
+        extras["lastHandledReplanAt"] = requested[:64]
+    elif old.last_handled_replan_at:
+        extras["lastHandledReplanAt"] = old.last_handled_replan_at
+    if isinstance(model, ServingPool | ModelCascade):
+        host = f"{gateway_name(resource.name)}.{resource.namespace}.svc"
+        extras["address"] = {"url": f"http://{host}:{model.spec.gateway.port}"}
+    if isinstance(model, RLJob):
+        extras |= _job_extras(model, case, now)
+    return extras
+
+
+def _job_extras(job: RLJob, case: Case, now: float) -> dict[str, Any]:
+    status = job.status
+    extras: dict[str, Any] = {"failures": lifecycle.failures(job, case.observed.engines)}
+    if status.progress is not None:
+        extras["progress"] = _document(status.progress)
+    started = status.start_time or (
+        timestamp(now) if case.phase == lifecycle.Phase.RUNNING else None
+    )
+    if started:
+        extras["startTime"] = started
+    if case.phase in lifecycle.FINAL:
+        extras["completionTime"] = status.completion_time or timestamp(now)
+    return extras
+
+
+def _same(new: dict[str, Any], old: dict[str, Any]) -> bool:
+    return _significant(new) == _significant(old)
+
+
+def _significant(status: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in status.items() if k != "lastReplan" and v not in (None, [], {})}
+    if isinstance(kept.get("plan"), dict):
+        plan = kept["plan"]
+        kept["plan"] = {
+            k: v for k, v in plan.items() if k not in _VOLATILE_PLAN and v not in (None, [], {})
+        }
+    return kept
+
+
+def _events(
+    place: tuple[str, str, str, str],
+    made: tuple[Condition, ...],
+    old: ResourceStatus,
+    news: tuple[dict[str, Any], Slice | None],
+) -> list[EmitEvent]:
+    """One event a flip, and one a change of plan."""
+    status, part = news
+    events = []
+    for condition in flipped(made, old.conditions, TOLD):
+        bad = condition.type == "Failed" or (
+            condition.status == "False" and condition.type in ("Accepted", "Planned")
+        )
+        kind = "Warning" if bad else "Normal"
+        if condition.type == "Ready" and condition.status == "True":
+            events.append(EmitEvent(*place, kind, "Ready", condition.message))
+        elif condition.type != "Ready" and (bad or condition.reason not in ("Accepted", "Planned")):
+            message = shortened(condition.message or condition.type, 1000)
+            events.append(EmitEvent(*place, kind, condition.reason, message))
+    changed = part is not None and (old.plan is None or old.plan.hash != part.hash)
+    if changed and part is not None and (part.replicas or old.plan is not None):
+        replan = status["lastReplan"]
+        message = f"{replan['message']} ({replan['reason']}); {part.price_usd_per_hour:.2f} $/h"
+        events.append(EmitEvent(*place, "Normal", "Replanned", message))
+    return events

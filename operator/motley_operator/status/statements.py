@@ -1,0 +1,156 @@
+"""What is true of a resource, as statements; pure functions of the plan and what is observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from motley_operator.lifecycle import Phase
+from motley_operator.status.conditions import Statement
+from motley_operator.status.observed import Observed, missing, planned_by_stage
+from motley_planner.domain.plan import Refusal, Slice
+
+HELD: Mapping[str, str] = {
+    "Paused": "motley.dev/paused is true: what runs goes on, nothing is changed; take it off to go on",
+    "PreviewHolds": "replan.mode is Preview: what runs goes on; this version makes no proposals yet,"
+    " so set replan.mode to Auto to let plans be applied",
+    "ReplanDisabled": "replan.mode is Disabled: the plan is kept, lost replicas are replaced",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One resource and everything its conditions depend on."""
+
+    kind: str
+    part: Slice | None  # None: in no plan
+    observed: Observed
+    rejected: tuple[Refusal, ...] = ()
+    held: str = ""  # a key of HELD
+    phase: str = ""  # jobs
+    solved: bool = True  # False: the solver had no solution in time
+
+
+def statements(case: Case) -> tuple[Statement, ...]:
+    """All conditions that hold now; abnormal ones are there only while they are true."""
+    ready = _ready(case)
+    found = [_accepted(case), _planned(case), ready]
+    stalled = _stalled(case, ready)
+    if stalled is not None:
+        found.append(stalled)
+    elif (waiting := _reconciling(case, ready)) is not None:
+        found.append(waiting)
+    return (*found, *_job(case))
+
+
+def explained(refusals: Sequence[Refusal]) -> str:
+    """Refusals in sentences: field, what is wrong, what would lift it."""
+    return "; ".join(
+        f"{r.field}: {r.message}" + (f" (lift: {r.lift})" if r.lift else "") for r in refusals
+    )
+
+
+def _accepted(case: Case) -> Statement:
+    if case.rejected:
+        return Statement("Accepted", "False", case.rejected[0].reason, explained(case.rejected))
+    return Statement("Accepted", "True", "Accepted", "the spec makes sense")
+
+
+def _planned(case: Case) -> Statement:
+    if case.rejected:
+        return Statement("Planned", "False", "NotAccepted", "what runs goes on as it is")
+    if case.phase in (Phase.SUSPENDED, Phase.COMPLETE, Phase.FAILED):
+        return Statement("Planned", "False", case.phase, "the job needs no GPUs")
+    if not case.solved or case.part is None:
+        return Statement("Planned", "Unknown", "SolverTimeLimit", "no plan was found in time")
+    refusals = case.part.refusals
+    if refusals:
+        return Statement("Planned", "False", refusals[0].reason, explained(refusals))
+    if case.held:
+        status = "True" if case.part.replicas else "False"
+        return Statement("Planned", status, case.held, HELD[case.held])
+    count = len(case.part.replicas)
+    price = f"{case.part.price_usd_per_hour:.2f} $/h"
+    return Statement("Planned", "True", "Planned", f"{count} replicas, {price}")
+
+
+def _ready(case: Case) -> Statement:
+    if case.kind == "RLJob":
+        return _job_ready(case)
+    ready = case.observed.ready_by_stage()
+    needed = _needed(case)
+    if not needed:
+        reason = case.rejected[0].reason if case.rejected else "NoReplicas"
+        if case.part is not None and case.part.refusals:
+            reason = case.part.refusals[0].reason
+        return Statement("Ready", "False", reason, "no replica is planned or running")
+    dead = [stage for stage in needed if ready.get(stage, (0, 0))[0] == 0]
+    if dead:
+        return Statement(
+            "Ready", "False", "ReplicasNotReady", f"no replica is ready in {', '.join(dead)}"
+        )
+    if not case.observed.gateway_ready:
+        return Statement("Ready", "False", "GatewayNotReady", "no gateway pod is ready")
+    return Statement("Ready", "True", "Serving", "requests are answered")
+
+
+def _needed(case: Case) -> tuple[str, ...]:
+    """Stages that a request may visit: those the plan has replicas for, else those that run."""
+    planned = planned_by_stage(case.part)
+    return tuple(sorted(planned or case.observed.ready_by_stage()))
+
+
+def _job_ready(case: Case) -> Statement:
+    ready = case.observed.ready_by_stage()
+    counts = ", ".join(f"{n} of {m} {stage}" for stage, (n, m) in sorted(ready.items()))
+    if case.phase == Phase.COMPLETE:
+        return Statement("Ready", "True", "Complete", "the trainer has finished")
+    if case.phase == Phase.RUNNING:
+        return Statement("Ready", "True", "Running", "trainer and rollout replicas are ready")
+    if case.phase == Phase.RESTARTING:
+        return Statement("Ready", "False", "TrainerRestarting", "a trainer pod failed")
+    if case.phase in (Phase.SUSPENDED, Phase.FAILED):
+        return Statement("Ready", "False", case.phase, "")
+    if case.rejected:
+        return Statement("Ready", "False", case.rejected[0].reason, "nothing is planned")
+    if case.part is not None and case.part.refusals and not case.part.replicas:
+        return Statement("Ready", "False", case.part.refusals[0].reason, "nothing is planned")
+    return Statement("Ready", "False", "ReplicasNotReady", f"ready: {counts or 'none'}")
+
+
+def _stalled(case: Case, ready: Statement) -> Statement | None:
+    """Nothing more will happen until somebody changes spec or cluster."""
+    if case.rejected:
+        return Statement("Stalled", "True", case.rejected[0].reason, explained(case.rejected))
+    if case.phase == Phase.FAILED:
+        return Statement("Stalled", "True", "Failed", "the job has failed")
+    refusals = case.part.refusals if case.part is not None and not case.part.replicas else ()
+    if refusals and ready.status != "True":
+        return Statement("Stalled", "True", refusals[0].reason, explained(refusals))
+    return None
+
+
+def _reconciling(case: Case, ready: Statement) -> Statement | None:
+    if case.phase in (Phase.SUSPENDED, Phase.COMPLETE):
+        leaving = [p for p in case.observed.engines if not p.terminal]
+        if leaving:
+            return Statement("Reconciling", "True", "Stopping", f"{len(leaving)} pods are ending")
+        return None
+    if not case.solved:
+        return Statement("Reconciling", "True", "Planning", "no plan was found in time")
+    waiting = missing(planned_by_stage(case.part), case.observed.ready_by_stage())
+    if waiting:
+        return Statement("Reconciling", "True", "Progressing", "; ".join(waiting))
+    if ready.reason == "GatewayNotReady":
+        return Statement("Reconciling", "True", "Progressing", ready.message)
+    return None
+
+
+def _job(case: Case) -> tuple[Statement, ...]:
+    if case.phase == Phase.SUSPENDED:
+        return (Statement("Suspended", "True", "Suspended", "spec.suspend is true"),)
+    if case.phase == Phase.COMPLETE:
+        return (Statement("Complete", "True", "TrainerSucceeded", "every trainer pod succeeded"),)
+    if case.phase == Phase.FAILED:
+        return (Statement("Failed", "True", "JobFailed", "backoffLimit or deadline exceeded"),)
+    return ()
