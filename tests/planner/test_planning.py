@@ -34,12 +34,13 @@ def nodes_of(gpu: str, count: int, gpus: int = 8, zone: str = "az-1") -> list[No
     """`count` equal empty nodes."""
     node_class = NodeClass(gpu, zone, "on-demand", "", GPU_PRICE[gpu])
     return [
-        Node(f"{gpu}-{zone}-{i}", node_class, gpus, 192_000, 2**41, 110, gpus)
-        for i in range(count)
+        Node(f"{gpu}-{zone}-{i}", node_class, gpus, 192_000, 2**41, 110, gpus) for i in range(count)
     ]
 
 
-def pool(key: str = "ServingPool/team-a/chat", rate: float = 10.0, **changes: object) -> ServingDemand:
+def pool(
+    key: str = "ServingPool/team-a/chat", rate: float = 10.0, **changes: object
+) -> ServingDemand:
     """An 8B chat pool."""
     model = CATALOG.model("Qwen/Qwen3-8B")
     assert model is not None

@@ -27,6 +27,7 @@ class Snapshot:
     reserved: frozenset[str] = field(default_factory=frozenset)  # unit ids not to be used anew
     pod_need: PodNeed = PodNeed()
     move_price: MovePrice = MovePrice()
+    min_improvement: float = 0.05  # share of the price that moving what runs must save
     budget_usd_per_hour: float | None = None
     frozen: frozenset[str] = field(
         default_factory=frozenset

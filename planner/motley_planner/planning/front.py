@@ -7,11 +7,11 @@ from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import SolverError
-from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.naming import name_replicas
 from motley_planner.planning.slices import slice_of
+from motley_planner.planning.steadiness import solve_steadily
 
 
 def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool = True) -> Plan:
@@ -24,7 +24,7 @@ def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool
     """
     catalog = catalog or load_catalog()
     table, assembly = assemble(snapshot, catalog)
-    solution = solve_table(table, use_worker=use_worker)
+    solution = solve_steadily(table, snapshot, use_worker=use_worker)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)

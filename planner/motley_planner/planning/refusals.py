@@ -27,7 +27,7 @@ def refusals_of(
         return listed
     if isinstance(demand, RlDemand):
         return (*listed, *_job(demand, replicas, assembly))
-    return (*listed, *_service(demand, solution, assembly))
+    return (*listed, *_service(demand, replicas, solution, assembly))
 
 
 def _stages(demand: Demand) -> tuple[str, ...]:
@@ -51,7 +51,12 @@ def _job(
     return (Refusal("InsufficientGPUs", f"spec.{missing}", message, lift),)
 
 
-def _service(service: ServingDemand, solution: Solution, assembly: Assembly) -> tuple[Refusal, ...]:
+def _service(
+    service: ServingDemand,
+    replicas: Sequence[PlannedReplica],
+    solution: Solution,
+    assembly: Assembly,
+) -> tuple[Refusal, ...]:
     unserved = solution.unserved or {}
     if service.policies:
         missing = unserved.get(service.key, 0.0)
@@ -61,22 +66,25 @@ def _service(service: ServingDemand, solution: Solution, assembly: Assembly) -> 
         missing = sum(unserved.get(name, 0.0) for name in names)
     if missing <= LEAST_UNSERVED_SHARE * service.requests_per_second:
         return ()
-    text = " ".join(s.binding for s in solution.shortfalls if s.what.startswith(service.key))
     asked = service.requests_per_second
     short = f"{missing:.3g} of {asked:.3g} requests/s cannot be served"
-    best = max(assembly.of(service.key), key=_capacity_per_gpu)
-    if service.budget.usd_per_hour is not None and "budget" in text:
-        more = missing / max(_capacity_per_usd(assembly, service), 1e-9)
-        limit = service.budget.usd_per_hour
+    budget, offered = service.budget, assembly.of(service.key)
+    best = max(offered, key=_capacity_per_gpu)
+    spent = sum(replica.price_usd_per_hour for replica in replicas)
+    if budget.usd_per_hour is not None and not any(
+        spent + c.price_usd_per_hour <= budget.usd_per_hour for c in offered
+    ):
+        more = missing / max(_capacity_per_usd(offered), 1e-9)
+        limit = budget.usd_per_hour
         lift = f"spec.budget.dollarsPerHour {limit:g} -> about {limit + more:.3g}"
         return (Refusal("BudgetTooLow", "spec.budget.dollarsPerHour", short, lift, missing),)
-    if service.budget.gpus is not None and "gpus" in text:
+    held = sum(replica.gpus for replica in replicas)
+    if budget.gpus is not None and not any(held + c.gpus <= budget.gpus for c in offered):
         more_gpus = math.ceil(missing / max(_capacity_per_gpu(best), 1e-9))
-        limit_gpus = service.budget.gpus
-        lift = f"spec.budget.gpus {limit_gpus} -> about {limit_gpus + more_gpus}"
+        lift = f"spec.budget.gpus {budget.gpus} -> about {budget.gpus + more_gpus}"
         return (Refusal("BudgetTooLow", "spec.budget.gpus", short, lift, missing),)
-    replicas = math.ceil(missing / max(_capacity(best), 1e-9))
-    lift = f"about +{replicas * best.gpus} {best.gpu} GPUs ({replicas} x TP{best.tensor_parallel})"
+    count = math.ceil(missing / max(_capacity(best), 1e-9))
+    lift = f"about +{count * best.gpus} {best.gpu} GPUs ({count} x TP{best.tensor_parallel})"
     return (Refusal("InsufficientGPUs", "spec.workload.requestsPerSecond", short, lift, missing),)
 
 
@@ -88,6 +96,6 @@ def _capacity_per_gpu(candidate: Candidate) -> float:
     return _capacity(candidate) / max(1, candidate.gpus)
 
 
-def _capacity_per_usd(assembly: Assembly, service: ServingDemand) -> float:
-    priced = [c for c in assembly.of(service.key) if c.price_usd_per_hour > 0]
+def _capacity_per_usd(candidates: Sequence[Candidate]) -> float:
+    priced = [c for c in candidates if c.price_usd_per_hour > 0]
     return max((_capacity(c) / c.price_usd_per_hour for c in priced), default=0.0)
