@@ -1,0 +1,291 @@
+"""A world that actions change: pods are pinned, bound, become ready, end; nothing else happens.
+
+It is a fake of the API server, the scheduler and the kubelet only as far as ClusterFacts can tell.
+After every change `refuse_impossible` checks what no cluster may show: a node over its allocatable,
+two live pods of one rank. So each test that uses a world checks these, too.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from motley_operator.domain.actions import (
+    Action,
+    ApplyObject,
+    CreatePod,
+    DeleteObject,
+    DeletePod,
+    EmitEvent,
+    LabelPod,
+    PatchStatus,
+)
+from motley_operator.domain.facts import (
+    ClusterFacts,
+    NodeFacts,
+    PodFacts,
+    ResourceFacts,
+    Room,
+    Taint,
+)
+from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of
+from motley_operator.facts.pods import parse_pod
+from motley_operator.facts.resources import parse_resource
+
+GIB = 2**30
+
+
+class ImpossibleCluster(AssertionError):
+    """Facts that no cluster could show."""
+
+
+def gpu_node(
+    name: str,
+    product: str = "NVIDIA-H100-80GB-HBM3",
+    gpus: int = 8,
+    zone: str = "az-1",
+    **changes: Any,
+) -> NodeFacts:
+    """A ready node with room for everything that its GPUs need; `changes` replace fields."""
+    labels = {
+        "kubernetes.io/hostname": name,
+        "nvidia.com/gpu.product": product,
+        "topology.kubernetes.io/zone": zone,
+    } | changes.pop("labels", {})
+    taints = tuple(Taint(*each) for each in changes.pop("taints", ()))
+    node = NodeFacts(
+        name=name,
+        uid=f"node-{name}",
+        labels=labels,
+        annotations={},
+        taints=taints,
+        unschedulable=False,
+        ready=True,
+        not_ready_since=None,
+        deleting=False,
+        allocatable=Room(gpus, 16_000 * gpus, 128 * GIB * gpus, 1000 * GIB, 110),
+        gpu_resource="nvidia.com/gpu",
+        gpu_label=product,
+    )
+    return replace(node, **changes)
+
+
+@dataclass(slots=True)
+class World:
+    """Everything there is; `facts()` is what a cycle sees of it."""
+
+    nodes: dict[str, NodeFacts] = field(default_factory=dict)
+    pods: dict[tuple[str, str], PodFacts] = field(default_factory=dict)
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)  # resources, by key
+    owned: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
+    fleet: dict[str, Any] | None = None
+    priority_classes: dict[str, int] = field(default_factory=dict)
+    config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    events: list[EmitEvent] = field(default_factory=list)
+    now: float = 1_800_000_000.0
+    uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def add_node(self, *nodes: NodeFacts) -> World:
+        """Nodes join."""
+        self.nodes |= {node.name: node for node in nodes}
+        return self
+
+    def add(self, document: Mapping[str, Any]) -> str:
+        """A resource is created or edited; its key."""
+        document = copy.deepcopy(dict(document))
+        metadata = document.setdefault("metadata", {})
+        metadata.setdefault("namespace", "team-a")
+        key = f"{document['kind']}/{metadata['namespace']}/{metadata['name']}"
+        old = self.documents.get(key)
+        metadata["uid"] = old["metadata"]["uid"] if old else f"uid-{key}"
+        metadata["generation"] = old["metadata"]["generation"] + 1 if old else 1
+        if old and "status" in old:
+            document["status"] = old["status"]
+        self.documents[key] = document
+        return key
+
+    def facts(self) -> ClusterFacts:
+        """What a cycle sees; refused if no cluster could be so."""
+        facts = ClusterFacts(
+            now=self.now,
+            nodes=tuple(self.nodes[name] for name in sorted(self.nodes)),
+            pods=tuple(self.pods[name] for name in sorted(self.pods)),
+            resources=tuple(self._resource(key) for key in sorted(self.documents)),
+            fleet=copy.deepcopy(self.fleet),
+            owned=copy.deepcopy(self.owned),
+            priority_classes=dict(self.priority_classes),
+            config_maps=copy.deepcopy(self.config_maps),
+        )
+        refuse_impossible(facts)
+        return facts
+
+    def _resource(self, key: str) -> ResourceFacts:
+        document = copy.deepcopy(self.documents[key])
+        return parse_resource(document["kind"], document)
+
+    def apply(self, actions: Iterable[Action]) -> None:
+        """Carry out actions one by one, checking the world after each."""
+        for action in actions:
+            self._carry_out(action)
+            self.facts()
+
+    def _carry_out(self, action: Action) -> None:
+        if isinstance(action, CreatePod):
+            self._create(action.manifest)
+        elif isinstance(action, DeletePod):
+            pod = self.pods[(action.namespace, action.name)]
+            assert pod.uid == action.uid
+            self._put(replace(pod, deleting=True, ready=False))
+        elif isinstance(action, LabelPod):
+            pod = self.pods[(action.namespace, action.name)]
+            labels = {k: v for k, v in pod.labels.items() if k != action.label}
+            if action.value is not None:
+                labels[action.label] = action.value
+            self._put(replace(pod, labels=labels))
+        elif isinstance(action, ApplyObject):
+            self._apply_object(action.manifest)
+        elif isinstance(action, DeleteObject):
+            del self.owned[(action.kind, action.namespace, action.name)]
+        elif isinstance(action, PatchStatus):
+            self._patch_status(action)
+        else:
+            self.events.append(action)
+
+    def _create(self, manifest: Mapping[str, Any]) -> None:
+        document = copy.deepcopy(dict(manifest))
+        metadata = document["metadata"]
+        name = (metadata["namespace"], metadata["name"])
+        if name in self.pods:
+            raise ImpossibleCluster(f"pod {name} is created twice")
+        metadata["uid"] = f"pod-{next(self.uids)}"
+        metadata["creationTimestamp"] = "2026-11-21T12:00:00Z"
+        self._put(parse_pod(document))
+
+    def _apply_object(self, manifest: Mapping[str, Any]) -> None:
+        metadata = manifest["metadata"]
+        place = (manifest["kind"], metadata["namespace"], metadata["name"])
+        live = copy.deepcopy(dict(manifest))
+        old = self.owned.get(place)
+        uid = old["metadata"]["uid"] if old else f"object-{next(self.uids)}"
+        live["metadata"] |= {"uid": uid, "resourceVersion": str(next(self.uids))}
+        if manifest["kind"] == "Service":
+            live["spec"] = {"sessionAffinity": "None", "ipFamilies": ["IPv4"], **live["spec"]}
+        self.owned[place] = live
+
+    def _patch_status(self, action: PatchStatus) -> None:
+        if action.kind == "Fleet":
+            assert self.fleet is not None
+            self.fleet["status"] = copy.deepcopy(action.status)
+            return
+        key = f"{action.kind}/{action.namespace}/{action.name}"
+        self.documents[key]["status"] = copy.deepcopy(action.status)
+
+    def _put(self, pod: PodFacts) -> None:
+        self.pods[(pod.namespace, pod.name)] = pod
+
+    def settle(self) -> None:
+        """Scheduler and kubelets catch up: pods end, others run and are ready; gateways come up."""
+        self.end_pods()
+        for pod in list(self.pods.values()):
+            if not pod.terminal and pod.node in self.nodes and self.nodes[pod.node].ready:
+                self._put(replace(pod, bound=True, phase="Running", ready=True))
+        self._run_gateways()
+
+    def end_pods(self) -> None:
+        """Pods that are being deleted are gone."""
+        self.pods = {name: pod for name, pod in self.pods.items() if not pod.deleting}
+
+    def change_pods(self, *, where: Mapping[str, str], **changes: Any) -> list[str]:
+        """Change every pod that carries these labels; their names."""
+        changed = []
+        for pod in list(self.pods.values()):
+            if where.items() <= pod.labels.items():
+                self._put(replace(pod, **changes))
+                changed.append(pod.name)
+        return changed
+
+    def lose_node(self, name: str) -> None:
+        """The node object is deleted; the garbage collector takes its pods."""
+        del self.nodes[name]
+        self.pods = {key: pod for key, pod in self.pods.items() if pod.node != name}
+
+    def foreign_pod(self, name: str, node: str, requests: Room, **changes: Any) -> None:
+        """Somebody else's pod."""
+        pod = PodFacts(
+            namespace="other",
+            name=name,
+            uid=f"pod-{next(self.uids)}",
+            labels={},
+            annotations={},
+            node=node,
+            bound=True,
+            phase="Running",
+            reason="",
+            ready=False,
+            deleting=False,
+            requests=requests,
+            created_at=self.now,
+            owner_uid=None,
+        )
+        self._put(replace(pod, **changes))
+
+    def _run_gateways(self) -> None:
+        wanted = {}
+        for (kind, namespace, name), live in self.owned.items():
+            if kind == "Deployment":
+                for index in range(live["spec"]["replicas"]):
+                    wanted[(namespace, f"{name}-{index}")] = live["spec"]["template"]
+        for key, template in wanted.items():
+            if key not in self.pods:
+                metadata = {
+                    **template["metadata"],
+                    "namespace": key[0],
+                    "name": key[1],
+                    "uid": f"pod-{next(self.uids)}",
+                }
+                spec = {**template["spec"], "nodeName": "cpu-node"}
+                status = {
+                    "phase": "Running",
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                }
+                self._put(parse_pod({"metadata": metadata, "spec": spec, "status": status}))
+
+    def engine_pods(self, key: str = "") -> list[PodFacts]:
+        """Engine pods, of one resource if its key is given, by name."""
+        found = [p for p in self.pods.values() if UNIT in p.annotations]
+        return sorted(
+            (p for p in found if not key or key_of(p.labels, p.namespace) == key),
+            key=lambda p: p.name,
+        )
+
+
+def refuse_impossible(facts: ClusterFacts) -> None:
+    """Raises ImpossibleCluster where requests exceed a node, or two live pods are one rank."""
+    held: dict[str, list[Room]] = {}
+    ranks: dict[tuple[str, ...], str] = {}
+    names: set[tuple[str, str]] = set()
+    for pod in facts.pods:
+        if (pod.namespace, pod.name) in names:
+            raise ImpossibleCluster(f"two pods are called {pod.namespace}/{pod.name}")
+        names.add((pod.namespace, pod.name))
+        if pod.terminal:
+            continue
+        if pod.node is not None:
+            held.setdefault(pod.node, []).append(pod.requests)
+        if UNIT in pod.annotations:
+            key = key_of(pod.labels, pod.namespace)
+            rank = (key, pod.labels[REPLICA], pod.labels[RANK])
+            if rank in ranks:
+                raise ImpossibleCluster(f"{pod.name} and {ranks[rank]} are the same rank {rank}")
+            ranks[rank] = pod.name
+    for node in facts.nodes:
+        rooms, allocatable = held.get(node.name, []), node.allocatable
+        for what in ("gpus", "cpu_milli", "memory_bytes", "ephemeral_bytes"):
+            total = sum(getattr(room, what) for room in rooms)
+            if total > getattr(allocatable, what):
+                raise ImpossibleCluster(f"{node.name}: {total} {what} of {allocatable}")
+        if len(rooms) > allocatable.pods:
+            raise ImpossibleCluster(f"{node.name}: {len(rooms)} pods of {allocatable.pods}")
