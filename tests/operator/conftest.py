@@ -129,7 +129,12 @@ class StubApi:
         old = held.get(key)
         wanted = (body.get("preconditions") or body.get("metadata") or {}).get("uid")
         if old and wanted and wanted != old["metadata"]["uid"]:
+            if method == "PATCH":
+                return _status(422, "Invalid", message="metadata.uid: field is immutable")
             return _status(409, "Conflict", message="the UID in the precondition does not match")
+        version = (body.get("metadata") or {}).get("resourceVersion")
+        if version and (not old or version != old["metadata"]["resourceVersion"]):
+            return _status(409, "Conflict", message="the object has been modified")
         if method == "DELETE":
             if not old:
                 return _status(404, "NotFound")

@@ -29,6 +29,10 @@ class FakeView:
     def __init__(self) -> None:
         self.absorbed: list[tuple[str, str]] = []
         self.forgotten: list[tuple[str, str]] = []
+        self.versions: dict[str, int] = {}
+
+    def version(self, kind: str, uid: str) -> int:
+        return self.versions.get(uid, 0)
 
     def absorb(self, kind: str, document: Any) -> None:
         self.absorbed.append((kind, document["metadata"]["name"]))
@@ -111,8 +115,10 @@ async def test_applies_create_and_statuses_do_not_outlive_their_object(
     assert await result(applier, service("s")) == "done"
     pool = api.put("ServingPool", {"metadata": {"name": "chat", "namespace": "team-a"}})
     uid = pool["metadata"]["uid"]
+    view.versions = {uid: int(pool["metadata"]["resourceVersion"])}
     assert await result(applier, PatchStatus(*POOL, uid, {"conditions": []})) == "done"
     assert await result(applier, PatchStatus(*POOL, "older", {})) == "conflict"
+    assert await result(applier, PatchStatus(*POOL, uid, {"conditions": [1]})) == "conflict"
     assert api.calls["PATCH servingpools/status"] == 2
     assert view.absorbed == [("Service", "s"), ("ServingPool", "chat")]
 

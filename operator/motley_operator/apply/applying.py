@@ -21,7 +21,9 @@ from motley_operator.domain.actions import (
     DeleteObject,
     DeletePod,
     EmitEvent,
+    LabelPod,
     Outcome,
+    PatchStatus,
 )
 from motley_operator.settings import Settings
 
@@ -33,6 +35,9 @@ class View(Protocol):
 
     def absorb(self, kind: str, document: Mapping[str, Any]) -> None:
         """Take an object as the server now has it."""
+
+    def version(self, kind: str, uid: str) -> int:
+        """The resourceVersion of what is known of an object; 0 if nothing is."""
 
     def forget(self, kind: str, uid: str) -> None:
         """Drop an object that is gone."""
@@ -69,7 +74,12 @@ class Applier:
                 if isinstance(action, EmitEvent):
                     said = await self._events.emit(action)
                     return Outcome(action, DONE if said else EXISTS)
-                answer = await self._client.send(request_for(action, self._settings))
+                version = 0
+                if isinstance(action, PatchStatus):
+                    version = self._view.version(action.kind, action.uid)
+                    if not version:
+                        return Outcome(action, CONFLICT, "gone")
+                answer = await self._client.send(request_for(action, self._settings, version))
             except ApiError as error:
                 return self._refused(action, error)
         self._learn(action, answer)
@@ -98,7 +108,9 @@ class Applier:
             if error.reason == "AlreadyExists":
                 return Outcome(action, EXISTS, error.message)
             return Outcome(action, CONFLICT, error.message)
-        if error.status in (404, 409):
+        # To change the UID of a pod is 422, not 409: a successor has the name.
+        foreign = isinstance(action, LabelPod) and error.status == 422
+        if error.status in (404, 409) or (foreign and "metadata.uid" in error.message):
             return Outcome(action, CONFLICT, error.message)
         return Outcome(action, FAILED, str(error))
 

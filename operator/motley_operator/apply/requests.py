@@ -2,7 +2,7 @@
 
 Pods are created once by POST and never patched but for labels. Everything else of ours is applied,
 forced, because the fields in our manifests are ours alone. Deletions and label changes carry the
-UID, so that they never hit a successor of the same name.
+UID and statuses the version, so that they never hit a successor of the same name.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from motley_operator.settings import Settings
 Write = CreatePod | DeletePod | LabelPod | ApplyObject | DeleteObject | PatchStatus
 
 
-def request_for(action: Write, settings: Settings) -> Sent:
-    """The one request that carries out an action."""
+def request_for(action: Write, settings: Settings, version: int = 0) -> Sent:
+    """The one request that carries out an action; `version` is the status' precondition."""
     match action:
         case CreatePod():
             return _create(action, settings)
@@ -37,7 +37,7 @@ def request_for(action: Write, settings: Settings) -> Sent:
         case ApplyObject():
             return _apply(action, settings)
         case PatchStatus():
-            return _status(action, settings)
+            return _status(action, settings, version)
 
 
 def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:
@@ -74,7 +74,7 @@ def _delete(kind: str, namespace: str, name: str, uid: str, grace_s: int | None)
 
 
 def _label(action: LabelPod, settings: Settings) -> Sent:
-    # A UID in a merge patch that is not the object's is refused with 409: a precondition.
+    # A UID in a merge patch that is not the object's is refused: a precondition.
     metadata = {"uid": action.uid, "labels": {action.label: action.value}}
     path = KINDS["Pod"].path(action.namespace, action.name)
     params = {"fieldManager": settings.field_manager}
@@ -89,10 +89,11 @@ def _apply(action: ApplyObject, settings: Settings) -> Sent:
     return Sent("apply", kind.plural, "PATCH", path, params, action.manifest, APPLY)
 
 
-def _status(action: PatchStatus, settings: Settings) -> Sent:
+def _status(action: PatchStatus, settings: Settings, version: int) -> Sent:
     kind = KINDS[action.kind]
-    # With the UID, a status never lands on (and an apply never makes) another object of that name.
-    metadata = {"name": action.name, "uid": action.uid}
+    # The status subresource does not look at a UID, but at a version it does: a status never
+    # lands on a successor of that name, nor does the write of one who has slept meanwhile.
+    metadata = {"name": action.name, "resourceVersion": str(version)}
     if action.namespace:
         metadata["namespace"] = action.namespace
     body = {

@@ -89,6 +89,10 @@ class Collection(Generic[T]):
         if not version or version > known:
             self._entries[uid] = (version, self._parse(document))
 
+    def version(self, uid: str) -> int:
+        """The resourceVersion of what is known of an object; 0 if nothing is."""
+        return self._entries[uid][0] if uid in self._entries else 0
+
     def is_behind(self, document: Document) -> bool:
         """True if someone else has heard of a newer version than we have."""
         known, _ = self._entries.get(document["metadata"]["uid"], (0, None))

@@ -86,6 +86,11 @@ class Store:
             if reflector.kind.name == kind and reflector.namespace in ("", namespace):
                 reflector.collection.absorb(document)
 
+    def version(self, kind: str, uid: str) -> int:
+        """The resourceVersion of what is known of an object; 0 if nothing is."""
+        known = (r.collection.version(uid) for r in self._reflectors if r.kind.name == kind)
+        return max(known, default=0)
+
     def is_behind(self, kind: str, document: Document) -> bool:
         """True if `document` is news to us."""
         namespace = document["metadata"].get("namespace") or ""
