@@ -28,6 +28,7 @@ from motley_planner.solver.milp import Floats
 
 NEGLIGIBLE = 1e-12  # share of a class's demand below which a rate is solver noise
 SAME = 1e-9  # relative difference of bound and value that is rounding
+SAME_LATER = 3e-7  # the same below the first level, whose bound sees the slack of levels above
 
 
 def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
@@ -120,7 +121,7 @@ def _levels(index: Index, outcome: Outcome, x: Floats) -> tuple[Level, ...]:
         without = abs(value + _penalty(index, spec, x))
         if bound is not None:
             bound = max(bound, value)
-            if bound - value <= SAME * max(1.0, abs(value)):
+            if bound - value <= (SAME_LATER if number else SAME) * max(1.0, abs(value)):
                 bound = value
         gap = None if bound is None else (bound - value) / max(1e-9, without)
         sign = -1.0 if spec.minimize else 1.0

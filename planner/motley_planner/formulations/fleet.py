@@ -54,7 +54,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
 def _read(
     table: FleetTable, index: Index, job: Job, outcome: Outcome, started: float, use_worker: bool
 ) -> Solution:
-    if outcome.x is None and outcome.status == "unbounded":
+    if outcome.status == "unbounded":
         raise _unbounded()
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
@@ -86,7 +86,11 @@ def _largest_scale(table: FleetTable, use_worker: bool) -> float:
         for c in table.cascades
     )
     wider = replace(
-        table, cascades=cascades, penalty_per_started_gpu=0.0, penalty_per_stopped_gpu=0.0
+        table,
+        cascades=cascades,
+        penalty_per_started_gpu=0.0,
+        penalty_per_stopped_gpu=0.0,
+        penalty_in_price=False,
     )
     milp, index = formulate(wider, "relaxed")
     job = Job(milp, index.levels[-1:], time_limit_s=table.time_limit_s / 4, relative_gap=0.01)

@@ -3,7 +3,8 @@
 Facts that shaped it (highspy 1.15): `threads` is kept from the first solve of a process, so it is 1
 everywhere; `time_limit` is wall time and is kept; callback interrupts are not polled during root
 work, so a hard stop is a process kill (worker.py); `primal_solution_status == 2` is the test for
-"has a point"; the default `mip_rel_gap` of 1e-4 stops early, so gaps are always set.
+"has a point"; a start given by setSolution made it prove wrong optima after presolve (1.15.1, found
+by enumeration), so none is given and the caller keeps the better point; the default `mip_rel_gap` of 1e-4 stops early, so gaps are always set.
 """
 
 from __future__ import annotations
@@ -74,7 +75,6 @@ def solve_mip(
     milp: Milp,
     cost: Floats,
     limits: MipLimits,
-    start: Floats | None = None,
     on_point: Callable[[Floats, float], None] | None = None,
 ) -> Run:
     """The best integer point found before the deadline, and a bound on all of them.
@@ -88,9 +88,6 @@ def solve_mip(
         return Run("limit")
     highs.setOptionValue("mip_rel_gap", limits.relative_gap)
     highs.setOptionValue("mip_abs_gap", 1e-10)
-    if start is not None:
-        columns = np.arange(milp.num_cols, dtype=np.int32)
-        highs.setSolution(milp.num_cols, columns, np.ascontiguousarray(start))
     if on_point is not None:
         _subscribe(highs, on_point)
     highs.run()

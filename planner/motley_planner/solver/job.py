@@ -64,5 +64,5 @@ class Outcome:
             self.duals = report.duals
         if report.status is not None:
             self.finished = True
-            if self.x is None:
+            if self.x is None or report.status == "unbounded":
                 self.status = report.status

@@ -17,6 +17,8 @@ from motley_planner.solver.job import Emit, Job, Report
 from motley_planner.solver.milp import Floats, Level, Milp
 
 LARGE_INTEGERS = 300  # above this the LP-guided restriction comes before the full MIP
+POLISH_SLACK = 2e-9
+BETTER = 1e-9  # less is rounding, and no reason to leave what runs
 BOX_SHARE = 0.35  # of the time left, for the restricted MIP
 TIGHT_GAP = 1e-9
 TIGHT_SECONDS = 0.3  # what closing the last gap may cost
@@ -73,8 +75,8 @@ class _State:
     def _relax(self, number: int, level: Level) -> float | None:
         lp = highs.solve_lp(self.relaxed or self.milp, level.cost, self.deadline)
         if lp.status in ("infeasible", "unbounded"):
-            if self.x is not None and number:
-                return np.inf
+            if self.x is not None and lp.status == "infeasible":
+                return np.inf  # within tolerances only: the incumbent shows otherwise
             self.emit(Report(number, status=lp.status))  # type: ignore[arg-type]
             return None
         if lp.bound is None:
@@ -118,14 +120,14 @@ class _State:
             self._offer(number, level, x)
 
         limits = highs.MipLimits(min(deadline, self.deadline), gap)
-        run = highs.solve_mip(milp, level.cost, limits, self.x, on_point)
+        run = highs.solve_mip(milp, level.cost, limits, on_point)
         if run.x is not None:
             self._offer(number, level, run.x)
         return run
 
     def _offer(self, number: int, level: Level, x: Floats) -> None:
         value = level.value_of(x)
-        if self.x is None or value > self.value + 1e-12 * max(1.0, abs(self.value)):
+        if self.x is None or value > self.value + BETTER * max(1.0, abs(self.value)):
             self.x, self.value = _rounded(self.milp, x), value
             self.emit(Report(number, x=self.x))
 
@@ -146,10 +148,10 @@ class _State:
                 return
             self.x = run.x
             self.emit(Report(number, x=_rounded(self.job.milp, run.x)))
-            fixed = _held(fixed, level, run.x)
+            fixed = _held(fixed, level, run.x, POLISH_SLACK)
 
 
-def _held(milp: Milp, level: Level, x: Floats) -> Milp:
+def _held(milp: Milp, level: Level, x: Floats, slack: float = LEVEL_SLACK) -> Milp:
     """The program with a level kept at what `x` reaches.
 
     Where every variable of the level is at its upper bound, that is held itself: a slack on the sum
@@ -161,7 +163,7 @@ def _held(milp: Milp, level: Level, x: Floats) -> Milp:
         lower[counted] = milp.col_upper[counted]
         return milp.with_bounds(lower, milp.col_upper)
     reached = float(level.cost @ x)
-    return milp.with_row(level.cost, reached - LEVEL_SLACK * max(1.0, abs(reached)), np.inf)
+    return milp.with_row(level.cost, reached - slack * max(1.0, abs(reached)), np.inf)
 
 
 def _rounded(milp: Milp, x: Floats) -> Floats:
