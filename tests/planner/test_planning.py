@@ -302,3 +302,21 @@ def test_order_of_nodes_changes_nothing_and_more_nodes_never_serve_less(
     assert other.price_usd_per_hour == pytest.approx(made.price_usd_per_hour, rel=2e-3)
     more = solve(replace(snapshot, nodes=(*fleet, *nodes_of("L4", 1, 4, zone="az-3"))))
     assert more.slices[0].served_requests_per_second >= part.served_requests_per_second - 1e-6
+
+
+def test_a_cascade_holds_its_end_to_end_target_over_all_its_stages() -> None:
+    service = replace(cascade(), slo=Slo(e2e_s={"p95": 12.0}))
+    (part,) = solve(Snapshot(mixed_fleet(), services=(service,))).slices
+    promised = {p.what: p.value for p in part.promises}
+    total = sum(
+        promised[f"ttft_s {stage} all"] + 220 * promised[f"tpot_s {stage} all"]
+        for stage in ("small", "large")
+    )
+    assert part.served_requests_per_second == pytest.approx(10.0)
+    assert total <= 12.0
+
+
+def test_a_floor_that_no_policy_reaches_is_refused_with_what_is_reachable() -> None:
+    (part,) = solve(Snapshot(mixed_fleet(), services=(cascade(floor=0.95),))).slices
+    assert [r.reason for r in part.refusals] == ["QualityUnreachable"]
+    assert part.replicas == () and part.served_requests_per_second == 0.0

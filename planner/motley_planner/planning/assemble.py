@@ -8,6 +8,7 @@ replicas included; then demand and limits are written over them.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from motley_planner.candidates import (
     candidate_for_unit,
@@ -15,11 +16,13 @@ from motley_planner.candidates import (
     stage_candidates,
     trainer_candidates,
 )
+from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog, Node
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import add_job_demand, add_service_demand
+from motley_planner.planning.latency import stage_slos
 from motley_planner.planning.limits import add_limits, freeze
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
@@ -61,11 +64,13 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
     classes = tuple(dict.fromkeys(node.node_class for node in snapshot.nodes))
     for service in snapshot.services:
         allowed = [c for c in classes if service.key not in c.excluded_for]
+        slos = stage_slos(service, allowed, catalog)
+        assembly.slos[service.key] = slos
         for stage in service.stages:
             found, refusals = stage_candidates(
                 stage,
                 service.classes,
-                service.slo,
+                slos[stage.name],
                 allowed,
                 catalog,
                 headroom=service.headroom,
@@ -90,6 +95,9 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
         classes = {nodes[name] for name in unit.nodes if name in nodes}
         whole = len(classes) == 1 and all(name in nodes for name in unit.nodes)
         candidate = None
+        if isinstance(demand, ServingDemand):
+            slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
+            demand = replace(demand, slo=slo)
         if demand is not None and whole:
             candidate = candidate_for_unit(unit, demand, classes.pop(), catalog)
         if candidate is None:

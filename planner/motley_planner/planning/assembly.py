@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from motley_planner.candidates import Candidate
+from motley_planner.domain.demand import Slo
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.table import (
     CascadeDemand,
@@ -29,6 +30,7 @@ class Assembly:
     refusals: dict[str, list[Refusal]] = field(default_factory=dict)
     replicas: list[RunningReplica] = field(default_factory=list)
     not_allowed: set[str] = field(default_factory=set)  # running units that may not go on
+    slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
 
     def refuse(self, key: str, refusals: Iterable[Refusal]) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from motley_planner.candidates.policies import quality_refusal
 from motley_planner.domain.demand import RlDemand, ServingDemand
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass
 from motley_planner.planning.assembly import Assembly, class_id
@@ -28,7 +29,11 @@ def class_rates(service: ServingDemand) -> dict[str, float]:
 
 
 def add_service_demand(assembly: Assembly, service: ServingDemand) -> None:
-    """Classes (and policies) of a pool or cascade whose every stage has a column; else nothing."""
+    """Classes (and policies) of a pool or cascade that can be served at all; else a refusal."""
+    refusal = quality_refusal(service.policies, service.quality_floor) if service.policies else None
+    if refusal is not None:
+        assembly.refuse(service.key, (refusal,))
+        return
     if not all(assembly.of(service.key, stage.name) for stage in service.stages):
         return
     rates = class_rates(service)

@@ -34,7 +34,7 @@ def slice_of(
 ) -> Slice:
     """One resource's part of the plan."""
     policies = _policies(demand, solution)
-    served, asked = _served(demand, solution)
+    served, asked = _served(demand, solution) if replicas else (0.0, _asked(demand))
     job = isinstance(demand, RlDemand)
     target = assembly.job_targets.get(demand.key, 0.0)
     steps = sum(replica.rates.get("trainer", 0.0) for replica in replicas)
@@ -55,6 +55,10 @@ def slice_of(
     )
 
 
+def _asked(demand: Demand) -> float:
+    return 0.0 if isinstance(demand, RlDemand) else demand.requests_per_second
+
+
 def _served(demand: Demand, solution: Solution) -> tuple[float, float]:
     """(requests/s served, requests/s asked) of a pool or cascade."""
     if isinstance(demand, RlDemand):
@@ -67,8 +71,6 @@ def _served(demand: Demand, solution: Solution) -> tuple[float, float]:
         stage = demand.stages[0].name
         for name in class_rates(demand):
             missing += unserved.get(f"{demand.key}/{stage}/{name}", 0.0)
-    if not solution.replicas:
-        missing = asked
     return max(0.0, asked - missing), asked
 
 
