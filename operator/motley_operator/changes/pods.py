@@ -8,7 +8,7 @@ one is gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from motley_operator import lifecycle
@@ -54,9 +54,10 @@ def pod_changes(
     for key, pods in ours.items():
         _finished(key, pods, facts, going)
         for pod in pods:
-            if pod.terminal or (pod.namespace, pod.name) in desired:
-                continue
-            going.add([pod], "NotInPlan" if pod.node in nodes else "NodeLost")
+            if pod.bound and pod.node not in nodes:
+                going.reasons.setdefault(pod.uid, "NodeLost")
+            elif not pod.terminal and (pod.namespace, pod.name) not in desired:
+                going.add([pod], "NotInPlan" if pod.node in nodes else "NodeLost")
         _broken_gangs(pods, going)
         _outdated(pods, desired, going)
     everyone = sorted(
@@ -68,8 +69,16 @@ def pod_changes(
         for p in leaving
         if SERVING in p.labels and not p.terminal
     ]
-    deletions = [DeletePod(p.namespace, p.name, p.uid, going.reasons[p.uid]) for p in leaving]
+    deletions = [
+        DeletePod(p.namespace, p.name, p.uid, going.reasons[p.uid], _grace_s(p, nodes))
+        for p in leaving
+    ]
     return (*labels, *deletions, *_creations(desired, facts))
+
+
+def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
+    """Zero where the node object is gone: no kubelet will ever confirm the end of that pod."""
+    return 0 if pod.bound and pod.node not in nodes else None
 
 
 def _finished(key: str, pods: Sequence[PodFacts], facts: ClusterFacts, going: _Going) -> None:
