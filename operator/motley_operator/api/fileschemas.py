@@ -1,0 +1,220 @@
+"""JSON Schemas of the files that outsiders write or read: solve tables and results, plans, routing.
+
+The formats are described in docs/reference/; where the schema of a file and its reader disagree, the
+reader is right and this is a mistake. `calibration` is CSV: its schema is of one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+NAME: Schema = {"type": "string", "minLength": 1}
+RATE: Schema = {"type": "number", "minimum": 0}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+OPTIONAL_RATE: Schema = {"type": ["number", "null"], "minimum": 0}
+OPTIONAL_COUNT: Schema = {"type": ["integer", "null"], "minimum": 0}
+NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
+UNIT: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+
+
+def closed(properties: Mapping[str, Schema], optional: str = "") -> Schema:
+    """An object that allows nothing else; every field is required but those in `optional`."""
+    left_out = set(optional.split())
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [name for name in properties if name not in left_out],
+        "properties": dict(properties),
+    }
+
+
+def listed(item: Schema, **limits: int) -> Schema:
+    """A list of equal items."""
+    return {"type": "array", "items": item, **limits}
+
+
+def by_name(value: Schema) -> Schema:
+    """An object from names to equal values."""
+    return {"type": "object", "additionalProperties": value}
+
+
+def table(name: str, title: str, body: Schema) -> Schema:
+    """A schema with the frame that says what it is of."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"https://motley.dev/schemas/{name}.json",
+        "title": title,
+        **body,
+    }
+
+
+def _solve_table() -> Schema:
+    fragment = closed(
+        {"gpu": NAME, "tp": {"enum": [1, 2, 4, 8, 16, 32, 64]}, "layers": COUNT}, "layers"
+    )
+    column = closed(
+        {
+            "id": NAME,
+            "model": NAME,
+            "zone": NAME,
+            "phase": {"enum": ["both", "prefill", "decode"], "default": "both"},
+            "fragments": listed(fragment, minItems=1),
+            "price_usd_per_hour": {**RATE, "default": 0},
+            "max_count": OPTIONAL_COUNT,
+            "kv_scale": {**RATE, "default": 1},
+            "nic_bytes_per_second": OPTIONAL_RATE,
+            "requests_per_second": by_name(RATE),
+        },
+        "zone phase price_usd_per_hour max_count kv_scale nic_bytes_per_second",
+    )
+    policy = closed({"id": NAME, "quality": {"type": "number"}, "load": by_name(RATE)})
+    cascade = closed(
+        {
+            "name": NAME,
+            "requests_per_second": RATE,
+            "priority": {"type": "integer", "default": 0},
+            "weight": {**RATE, "default": 1},
+            "quality_floor": {"type": "number"},
+            "mixture": {"type": "boolean", "default": True},
+            "policies": listed(policy, minItems=1),
+        },
+        "priority weight quality_floor mixture",
+    )
+    return closed(_solve_fields(column, cascade), _SOLVE_OPTIONAL)
+
+
+_SOLVE_OPTIONAL = (
+    "nodes links cascades classes objective budget_usd_per_hour previous lost_nodes time_limit_s "
+    "penalty_per_started_gpu penalty_per_stopped_gpu relative_gap strategy"
+)
+
+
+def _solve_fields(column: Schema, cascade: Schema) -> dict[str, Schema]:
+    node = closed(
+        {
+            "gpu": NAME,
+            "zone": NAME,
+            "gpus": COUNT,
+            "count": OPTIONAL_COUNT,
+            "price_usd_per_hour": OPTIONAL_RATE,
+        },
+        "zone price_usd_per_hour",
+    )
+    demand = closed(
+        {
+            "name": NAME,
+            "model": NAME,
+            "requests_per_second": RATE,
+            "priority": {"type": "integer", "default": 0},
+            "weight": {**RATE, "default": 1},
+            "kv_bytes": {**RATE, "default": 0},
+        },
+        "requests_per_second priority weight kv_bytes",
+    )
+    previous = closed(
+        {
+            "nodes": listed(
+                closed({"name": NAME, "gpu": NAME, "zone": NAME, "gpus": COUNT}, "zone")
+            ),
+            "replicas": listed(closed({"id": NAME, "column": NAME, "nodes": listed(NAME)})),
+        },
+        "replicas",
+    )
+    link = closed({"from": NAME, "to": NAME, "bytes_per_second": RATE})
+    return {
+        "nodes": listed(node),
+        "classes": listed(demand),
+        "columns": listed(column),
+        "links": listed(link),
+        "cascades": listed(cascade),
+        "objective": {"enum": ["max_min", "goodput", "min_cost"]},
+        "budget_usd_per_hour": OPTIONAL_RATE,
+        "previous": {"anyOf": [previous, {"type": "null"}]},
+        "lost_nodes": listed(NAME),
+        "penalty_per_started_gpu": RATE,
+        "penalty_per_stopped_gpu": RATE,
+        "time_limit_s": {"type": "number", "exclusiveMinimum": 0},
+        "relative_gap": RATE,
+        "strategy": NAME,
+    }
+
+
+def _solve_result() -> Schema:
+    level = closed(
+        {"name": NAME, "value": NUMBER_OR_NULL, "bound": NUMBER_OR_NULL, "gap": NUMBER_OR_NULL}
+    )
+    flow = {"class": NAME, "from": NAME, "to": NAME, "kv_scale": RATE, "requests_per_second": RATE}
+    kept: Schema = {"type": ["string", "null"]}
+    body = closed(
+        {
+            "status": {"enum": ["optimal", "feasible", "infeasible", "no_solution"]},
+            "objective": NUMBER_OR_NULL,
+            "bound": NUMBER_OR_NULL,
+            "gap": NUMBER_OR_NULL,
+            "levels": listed(level),
+            "solve_seconds": RATE,
+            "price_usd_per_hour": NUMBER_OR_NULL,
+            "replicas": listed(closed({"column": NAME, "count": COUNT})),
+            "rates": listed(closed({"column": NAME, "class": NAME, "requests_per_second": RATE})),
+            "policies": listed(closed({"cascade": NAME, "id": NAME, "share": UNIT})),
+            "flows": listed(closed(flow)),
+            "unserved": by_name(RATE),
+            "placement": listed(closed({"column": NAME, "nodes": listed(NAME), "kept": kept})),
+            **dict.fromkeys(("started", "stopped", "started_gpus", "stopped_gpus"), COUNT),
+            "shortfalls": listed({"type": "object", "required": ["what", "how_much", "binding"]}),
+        }
+    )
+    return {**body, "additionalProperties": True}  # more fields may be added; read what you know
+
+
+def _routing() -> Schema:
+    replica = closed({"name": NAME, "url": NAME, "rates": by_name(RATE), "capacity": by_name(RATE)})
+    request_class = closed({"name": NAME, "prompt_tokens": RATE, "output_tokens": RATE})
+    resource = closed({"kind": NAME, "namespace": NAME, "name": NAME})
+    body = closed(
+        {
+            "version": {"const": 1},
+            "plan_hash": NAME,
+            "resource": resource,
+            "served_model_names": listed(NAME, minItems=1),
+            "classes": listed(request_class, minItems=1),
+            "stages": listed(
+                closed({"name": NAME, "model": NAME, "replicas": listed(replica)}), minItems=1
+            ),
+            "policies": listed(
+                closed({"id": NAME, "share": UNIT, "thresholds": by_name({"type": "number"})})
+            ),
+            "estimator": closed({"type": NAME}),
+        },
+        "policies estimator",
+    )
+    return {**body, "additionalProperties": True}
+
+
+def _calibration() -> Schema:
+    fields = {"score": UNIT, "quality": UNIT, "prompt_tokens": RATE, "output_tokens": RATE}
+    return {
+        "type": "object",
+        "description": "One row of the CSV table; per stage of the cascade the four columns <stage>:<field>.",
+        "required": ["question_id"],
+        "properties": {"question_id": NAME, "class": {"type": "string"}},
+        "patternProperties": {f"^[a-z][-a-z0-9]*:{name}$": rule for name, rule in fields.items()},
+        "additionalProperties": False,
+    }
+
+
+FILES: Mapping[str, tuple[str, Any]] = {
+    "solve-table": ("Input of `motley solve`", _solve_table),
+    "solve-result": ("Output of `motley solve`", _solve_result),
+    "routing": ("What the gateway reads (ConfigMap <resource>-routing)", _routing),
+    "calibration": ("A row of a cascade's calibration table", _calibration),
+}
+
+
+def file_schema(name: str) -> Schema:
+    """The JSON Schema of a file format. Raises: KeyError for an unknown name."""
+    title, body = FILES[name]
+    return table(name, title, body())
