@@ -24,6 +24,7 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
     "ConfigMap": (_CORE, "configmaps", True),
     "Secret": (_CORE, "secrets", True),
     "ServiceAccount": (_CORE, "serviceaccounts", True),
+    "PersistentVolume": (_CORE, "persistentvolumes", False),
     "PersistentVolumeClaim": (_CORE, "persistentvolumeclaims", True),
     "ClusterRole": (_RBAC, "clusterroles", False),
     "ClusterRoleBinding": (_RBAC, "clusterrolebindings", False),
