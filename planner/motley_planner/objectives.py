@@ -19,6 +19,9 @@ from dataclasses import dataclass, field
 from motley_planner.domain.table import FleetTable, Objective
 
 
+TINY_SHARE = 1e-6  # of a level's worth; below, tolerances would lose the demand altogether
+
+
 @dataclass(frozen=True, slots=True)
 class LevelSpec:
     """One level; `minimize` says how its value reads, the coefficients are those of the value."""
@@ -29,6 +32,7 @@ class LevelSpec:
     price: float = 0.0
     penalty: float = 0.0
     minimize: bool = False
+    hidden: bool = False  # settles what rounding would lose in the level above; not reported
 
 
 def max_min(table: FleetTable) -> tuple[LevelSpec, ...]:
@@ -46,10 +50,13 @@ def goodput(table: FleetTable) -> tuple[LevelSpec, ...]:
     shares = _weighted_shares(table)
     last = min(shares, default=0)
     on_service = 0.0 if table.penalty_in_price else -1.0
-    levels = [
-        LevelSpec(f"goodput[{p}]", served=shares[p], penalty=on_service if p == last else 0.0)
-        for p in sorted(shares, reverse=True)
-    ]
+    levels: list[LevelSpec] = []
+    for p in sorted(shares, reverse=True):
+        penalty = on_service if p == last else 0.0
+        levels.append(LevelSpec(f"goodput[{p}]", served=shares[p], penalty=penalty))
+        tiny = {name: 1.0 for name, share in shares[p].items() if share < TINY_SHARE}
+        if tiny:
+            levels.append(LevelSpec(f"goodput[{p}] of tiny demands", served=tiny, hidden=True))
     if not levels:
         levels = [LevelSpec("goodput", penalty=on_service)]
     return (*levels, _price(1.0 if table.penalty_in_price else 0.0))

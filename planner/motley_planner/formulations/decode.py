@@ -117,6 +117,8 @@ def _counts(index: Index, x: Floats) -> list[int]:
 def _levels(index: Index, outcome: Outcome, x: Floats) -> tuple[Level, ...]:
     found: list[Level] = []
     for number, (level, spec) in enumerate(zip(index.levels, index.specs, strict=True)):
+        if spec.hidden:
+            continue
         value, bound = level.value_of(x), outcome.bounds.get(number)
         without = abs(value + _penalty(index, spec, x))
         if bound is not None:

@@ -48,7 +48,7 @@ class MipLimits:
 def solve_lp(milp: Milp, cost: Floats, deadline: float) -> Run:
     """The linear relaxation's optimum with duals, by dual simplex."""
     if not milp.num_cols:
-        return Run("optimal", np.zeros(0), 0.0, 0.0, np.zeros(milp.num_rows), np.zeros(0))
+        return _without_variables(milp)
     highs = _load(milp, cost, relax=True)
     if not _set_time(highs, deadline):
         return Run("limit")
@@ -82,7 +82,7 @@ def solve_mip(
     `on_point` sees each better point and its value as soon as it is found.
     """
     if not milp.num_cols:
-        return Run("optimal", np.zeros(0), 0.0, 0.0)
+        return _without_variables(milp)
     highs = _load(milp, cost, relax=False)
     if not _set_time(highs, limits.deadline):
         return Run("limit")
@@ -101,6 +101,12 @@ def solve_mip(
         float(info.objective_function_value) if has_point else None,
         bound if np.isfinite(bound) and status in ("optimal", "limit") else None,
     )
+
+
+def _without_variables(milp: Milp) -> Run:
+    if milp.violation(np.zeros(0)) > FEASIBILITY_TOLERANCE:
+        return Run("infeasible")
+    return Run("optimal", np.zeros(0), 0.0, 0.0, np.zeros(milp.num_rows), np.zeros(0))
 
 
 def _subscribe(highs: Any, on_point: Callable[[Floats, float], None]) -> None:

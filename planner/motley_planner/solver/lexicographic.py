@@ -154,14 +154,18 @@ class _State:
 def _held(milp: Milp, level: Level, x: Floats, slack: float = LEVEL_SLACK) -> Milp:
     """The program with a level kept at what `x` reaches.
 
-    Where every variable of the level is at its upper bound, that is held itself: a slack on the sum
-    could hide a whole class whose demand is tiny beside the others'.
+    Where the level is as high as its variables' upper bounds allow, those at their bound are held
+    there: a slack on the sum could hide a whole class whose demand is tiny beside the others'.
     """
     (counted,) = np.nonzero(level.cost)
-    if (level.cost[counted] > 0).all() and (x[counted] >= milp.col_upper[counted] - 1e-9).all():
-        lower = milp.col_lower.copy()
-        lower[counted] = milp.col_upper[counted]
-        return milp.with_bounds(lower, milp.col_upper)
+    upper = milp.col_upper[counted]
+    if (level.cost[counted] > 0).all() and np.isfinite(upper).all():
+        missing = upper - x[counted]
+        if float(level.cost[counted] @ missing) <= BETTER:
+            lower = milp.col_lower.copy()
+            full = counted[missing <= BETTER]
+            lower[full] = milp.col_upper[full]
+            return milp.with_bounds(lower, milp.col_upper)
     reached = float(level.cost @ x)
     return milp.with_row(level.cost, reached - slack * max(1.0, abs(reached)), np.inf)
 
