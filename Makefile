@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check crds bench venv binaries clean
+.PHONY: help demo test unit check crds chart bench venv binaries clean
 
 PY := .venv/bin/python
 
@@ -34,6 +34,9 @@ check: venv  ## ruff, mypy, import contracts, goldens of CRDs and chart, links o
 
 crds: venv  ## writes crds/ anew from operator/motley_operator/api
 	@$(PY) -m motley_operator.cli.main crds --write crds
+
+chart:  ## writes charts/motley/install.yaml anew (needs helm)
+	@sh .ci/chart
 
 bench: venv  ## the benchmarks of tests/bench
 	@$(PY) -m pytest tests/bench -m "slow or not slow" $(PYTEST)

@@ -175,5 +175,5 @@ def plan_facts(
         snapshot = replace(snapshot, running=tuple(left))
     if time_limit_s is not None:
         snapshot = replace(snapshot, time_limit_s=time_limit_s)
-    made = plan(snapshot, catalog)
+    made = plan(snapshot, translation.catalog)
     return plan_file(made, snapshot, translation.rejected, translation.unknown_gpus)

@@ -1,0 +1,262 @@
+"""The chart renders, grants what the operator does and no more, and carries the CRDs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+CHART = ROOT / "charts" / "motley"
+HELM = shutil.which("helm")
+needs_helm = pytest.mark.skipif(HELM is None, reason="helm is not on PATH")
+
+Documents = list[dict[str, Any]]
+
+
+def render(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What `helm template` prints."""
+    command = [str(HELM), "template", "motley", str(CHART), "--namespace", "motley-system"]
+    command.append("--kube-version=1.35.0")  # not whatever this helm was built for
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+
+def rendered(*arguments: str) -> Documents:
+    """The chart's objects."""
+    done = render(*arguments)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def rules() -> list[dict[str, Any]]:
+    """Everything the operator may do."""
+    files = ("rules-cluster.yaml", "rules-namespace.yaml")
+    return [r for name in files for r in yaml.safe_load((CHART / "files" / name).read_text())]
+
+
+def allowed(verb: str, group: str, resource: str) -> bool:
+    """Whether the operator's own rules allow it somewhere."""
+    return any(
+        verb in rule["verbs"] and group in rule["apiGroups"] and resource in rule["resources"]
+        for rule in rules()
+    )
+
+
+def test_no_rule_has_a_wildcard_and_none_reads_secrets() -> None:
+    for rule in rules():
+        assert not any("*" in rule[part] for part in ("apiGroups", "resources", "verbs")), rule
+        assert "secrets" not in rule["resources"]
+        assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
+
+
+# What the rooms `facts` and `apply` send, kind by kind.
+USES = [
+    *[(verb, "", "nodes") for verb in ("list", "watch")],
+    *[(verb, "", "pods") for verb in ("list", "watch", "create", "delete", "patch")],
+    *[
+        (verb, "motley.dev", resource)
+        for verb in ("list", "watch")
+        for resource in ("modelcascades", "servingpools", "rljobs", "fleets")
+    ],
+    *[
+        ("patch", "motley.dev", f"{resource}/status")
+        for resource in ("modelcascades", "servingpools", "rljobs", "fleets")
+    ],
+    *[
+        (verb, group, resource)
+        for verb in ("list", "watch", "create", "patch", "delete")
+        for group, resource in (
+            ("", "services"),
+            ("", "configmaps"),
+            ("", "serviceaccounts"),
+            ("apps", "deployments"),
+            ("policy", "poddisruptionbudgets"),
+            ("rbac.authorization.k8s.io", "roles"),
+            ("rbac.authorization.k8s.io", "rolebindings"),
+        )
+    ],
+    ("list", "scheduling.k8s.io", "priorityclasses"),
+    ("create", "", "events"),
+]
+
+
+@pytest.mark.parametrize(("verb", "group", "resource"), USES)
+def test_the_operator_may_do_what_it_does(verb: str, group: str, resource: str) -> None:
+    assert allowed(verb, group, resource)
+
+
+@pytest.mark.parametrize(
+    ("verb", "group", "resource"),
+    [
+        ("delete", "", "nodes"),
+        ("patch", "", "nodes"),
+        ("get", "", "secrets"),
+        ("create", "rbac.authorization.k8s.io", "clusterroles"),
+        ("patch", "motley.dev", "servingpools"),
+        ("delete", "motley.dev", "rljobs"),
+        ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
+    ],
+)
+def test_the_operator_may_not_do_what_it_never_does(verb: str, group: str, resource: str) -> None:
+    assert not allowed(verb, group, resource)
+
+
+def test_a_gateways_role_grants_nothing_that_the_operator_lacks() -> None:
+    # Else the API server would refuse to let the operator create that Role.
+    for verb in ("get", "list", "watch"):
+        assert allowed(verb, "", "configmaps")
+
+
+def test_the_charts_crds_are_the_generated_ones() -> None:
+    inside = {path.name: path.read_bytes() for path in (CHART / "files" / "crds").glob("*.yaml")}
+    generated = {path.name: path.read_bytes() for path in (ROOT / "crds").glob("*.yaml")}
+    assert inside == generated
+    assert len(generated) == 4
+
+
+def values() -> dict[str, Any]:
+    """The chart's default values."""
+    found: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+    return found
+
+
+def schema() -> dict[str, Any]:
+    """The schema of the values."""
+    found: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+    return found
+
+
+def test_the_default_values_fit_their_schema_and_every_value_has_one() -> None:
+    jsonschema.validate(values(), schema())
+    assert set(values()) == set(schema()["properties"]) - {"global"}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"replicas": 2},
+        {"namespaces": ["Team A"]},
+        {"operator": {"logLevel": "chatty"}},
+        {"operater": {}},
+        {"metrics": {"port": 80}},
+    ],
+    ids=["two operators", "no namespace name", "no log level", "a typing error", "a root port"],
+)
+def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values() | wrong, schema())
+
+
+@needs_helm
+def test_the_plain_manifest_is_what_the_chart_renders() -> None:
+    text = (CHART / "install.yaml").read_text()
+    golden = [document for document in yaml.safe_load_all(text) if document]
+    assert golden == plain(rendered()), "write it anew with `make chart`"
+
+
+def test_the_plain_manifest_has_the_present_crds_and_rules() -> None:
+    text = (CHART / "install.yaml").read_text()
+    found = {(d["kind"], d["metadata"]["name"]): d for d in yaml.safe_load_all(text) if d}
+    for path in (ROOT / "crds").glob("*.yaml"):
+        crd = yaml.safe_load(path.read_text())
+        twin = found["CustomResourceDefinition", crd["metadata"]["name"]]
+        assert twin["spec"] == crd["spec"], "write it anew with `make chart`"
+    inside = [
+        rule
+        for name in ("motley", "motley-namespace")
+        for rule in found["ClusterRole", name]["rules"]
+    ]
+    assert inside == rules(), "write it anew with `make chart`"
+
+
+def plain(documents: Documents) -> Documents:
+    """The objects with their namespace first, as `make chart` writes them."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "motley-system"}}
+    return [namespace, *documents]
+
+
+@needs_helm
+def test_helm_lint_finds_nothing() -> None:
+    done = subprocess.run(
+        [str(HELM), "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@needs_helm
+def test_the_operator_runs_without_rights_on_its_machine() -> None:
+    deployment = next(d for d in rendered() if d["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+@needs_helm
+def test_the_operators_flags_are_flags_that_the_command_has() -> None:
+    import argparse
+
+    from motley_operator.settings import add_flags, from_args
+
+    arguments = ("--set", "namespaces={team-a,research},operator.resourceClass=blue")
+    deployment = next(d for d in rendered(*arguments) if d["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    settings = from_args(parser.parse_args(container["args"]), {})
+    assert settings.namespaces == ("team-a", "research")
+    assert settings.resource_class == "blue"
+    assert settings.health_port == container["ports"][1]["containerPort"]
+
+
+@needs_helm
+def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
+    found = rendered("--set", "namespaces={team-a,research}")
+    bound = {
+        (d["kind"], d["metadata"].get("namespace"), d["roleRef"]["name"])
+        for d in found
+        if d["kind"].endswith("RoleBinding")
+    }
+    assert bound == {
+        ("ClusterRoleBinding", None, "motley"),
+        ("RoleBinding", "team-a", "motley-namespace"),
+        ("RoleBinding", "research", "motley-namespace"),
+    }
+
+
+@needs_helm
+@pytest.mark.parametrize(
+    ("setting", "kind", "count"),
+    [
+        ("podDisruptionBudget=true", "PodDisruptionBudget", 1),
+        ("podDisruptionBudget=false", "PodDisruptionBudget", 0),
+        ("metrics.serviceMonitor=true", "ServiceMonitor", 1),
+        ("metrics.service=false", "Service", 0),
+        ("crds.install=false", "CustomResourceDefinition", 0),
+        ("rbac.create=false", "ClusterRoleBinding", 0),
+    ],
+)
+def test_a_switch_turns_its_objects_on_and_off(setting: str, kind: str, count: int) -> None:
+    assert sum(d["kind"] == kind for d in rendered("--set", setting)) == count
+
+
+@needs_helm
+def test_uninstalling_keeps_the_crds_unless_told_otherwise() -> None:
+    def policies(*arguments: str) -> set[str | None]:
+        crds = [d for d in rendered(*arguments) if d["kind"] == "CustomResourceDefinition"]
+        found = (d["metadata"].get("annotations", {}) for d in crds)
+        return {annotations.get("helm.sh/resource-policy") for annotations in found}
+
+    assert policies() == {"keep"}
+    assert policies("--set", "crds.keep=false") == {None}
