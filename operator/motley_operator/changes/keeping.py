@@ -12,7 +12,7 @@ from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts
 from motley_operator.domain.names import PAUSED
-from motley_operator.policies import INTENT_REASONS
+from motley_operator.policies import makes_no_sense
 from motley_planner.domain.plan import Plan, Slice
 
 
@@ -34,12 +34,7 @@ def _is_kept(resource: ResourceFacts, part: Slice | None, pods: list[PodFacts], 
         return True
     if part is None:
         return not _has_left(resource, pods, now)
-    return bool(pods) and is_infeasible(part)
-
-
-def is_infeasible(part: Slice) -> bool:
-    """No replicas, and the reason lies in the spec."""
-    return not part.replicas and any(r.reason in INTENT_REASONS for r in part.refusals)
+    return bool(pods) and makes_no_sense(part)
 
 
 def _has_left(resource: ResourceFacts, pods: list[PodFacts], now: float) -> bool:

@@ -62,18 +62,30 @@ def _resource(
         "observedGeneration": resource.generation,
         "conditions": [_document(condition) for condition in made],
     }
-    if part is not None and case.solved:
+    if part is not None and case.solved and not _runs_on(part, observed, old):
         status["plan"] = _document(plan_status(plan, part, observed, translation, old.plan))
     elif old.plan is not None and case.phase not in lifecycle.GONE:
         status["plan"] = _document(old.plan)
-    replan = _last_replan(part if case.solved else None, plan, old, now)
+    changed = part if "plan" in status and status["plan"]["hash"] == _hash(part) else None
+    replan = _last_replan(changed, plan, old, now)
     if replan is not None:
         status["lastReplan"] = replan
     status |= _extras(resource, model, case, (old, now))
     if _same(status, dict(resource.document.get("status") or {})):
         return []
     place = (resource.kind, resource.namespace, resource.name, resource.uid)
-    return [PatchStatus(*place, status), *_events(place, made, old, (status, part))]
+    return [PatchStatus(*place, status), *_events(place, made, old, (status, changed))]
+
+
+def _hash(part: Slice | None) -> str | None:
+    return part.hash if part is not None else None
+
+
+def _runs_on(part: Slice, observed: Observed, old: ResourceStatus) -> bool:
+    """A refused spec leaves the old plan running: that is then what the status shows."""
+    if part.replicas or not part.refusals or old.plan is None:
+        return False
+    return any(not pod.deleting and not pod.terminal for pod in observed.engines)
 
 
 def _phase(model: object, observed: Observed, now: float) -> str:

@@ -95,16 +95,16 @@ class World:
 
     def add(self, document: Mapping[str, Any]) -> str:
         """A resource is created or edited; its key."""
-        document = copy.deepcopy(dict(document))
-        metadata = document.setdefault("metadata", {})
+        stored = copy.deepcopy(dict(document))
+        metadata = stored.setdefault("metadata", {})
         metadata.setdefault("namespace", "team-a")
-        key = f"{document['kind']}/{metadata['namespace']}/{metadata['name']}"
+        key = f"{stored['kind']}/{metadata['namespace']}/{metadata['name']}"
         old = self.documents.get(key)
         metadata["uid"] = old["metadata"]["uid"] if old else f"uid-{key}"
         metadata["generation"] = old["metadata"]["generation"] + 1 if old else 1
         if old and "status" in old:
-            document["status"] = old["status"]
-        self.documents[key] = document
+            stored["status"] = old["status"]
+        self.documents[key] = stored
         return key
 
     def facts(self) -> ClusterFacts:
