@@ -1,4 +1,4 @@
-"""The fleet cycle: gather, decide, apply, report, once for each burst of wake-ups.
+"""The fleet cycle: gather, decide, report, apply, once for each burst of wake-ups.
 
 Everyone wakes (watches, kopf's handlers, the timer); only this loop decides, and only one cycle
 runs at a time. A cycle starts after `idle_window_s` of quiet, at the latest `max_wait_s` after the first
@@ -22,12 +22,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from motley_operator.apply import CONFLICT, FAILED
-from motley_operator.decision import Decision, RememberingPlanner, decide, report
+from motley_operator.apply import CONFLICT, DONE, FAILED
+from motley_operator.decision import Decision, RememberingPlanner, decide
 from motley_operator.domain.actions import Action, CreatePod, CycleReport, DeletePod, Outcome
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.errors import FactsIncomplete
-from motley_operator.holding import hold
+from motley_operator.holding import complaints, hold
 from motley_operator.logs import cycle_id
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
@@ -152,18 +152,21 @@ class Cycle:
             decide, facts, self._catalog, self.settings, self._planner
         )
         plan_s = clock.lap()
-        # 3. Act.
-        outcomes = await self._writer.apply(decision.actions)
-        # 4. Report on what is true now; our own writes are in the store already.
-        after = self._gather() if decision.actions else facts
-        statuses = await asyncio.to_thread(report, decision, after)
-        outcomes += await self._writer.apply(statuses)
+        # 3. Report the plan before acting on it: people see what is about to happen, and why.
+        outcomes = await self._writer.apply(decision.statuses)
+        # 4. Act, and say what the server refused.
+        acted = await self._writer.apply(decision.actions)
+        refused = await self._writer.apply(complaints(acted))
+        outcomes += acted + refused
         apply_s = clock.lap()
         for step, seconds in (("gather", gather_s), ("decide", plan_s), ("apply", apply_s)):
             self.metrics.step_seconds.labels(step).observe(seconds)
         done = CycleReport(cycle_id.get(), started_at, gather_s, plan_s, apply_s, outcomes)
         self._tell(done, decision, causes)
         self._next_at = time.monotonic() + self._wait_s(facts)
+        if any(outcome.result == DONE for outcome in acted):
+            # What was done is in the store already and will wake nobody: look at it once more.
+            self.wake("Acted")
         return done
 
     def _after(self, done: CycleReport) -> None:

@@ -1,7 +1,7 @@
 """One cycle's judgement, from facts to actions, without a clock, a cluster or a memory.
 
-    facts -> translate -> plan -> manifests -> changes          (decide)
-    facts after applying + plan -> status                       (report)
+    facts -> translate -> plan -> manifests -> changes
+                               -> status
 
 Equal facts give equal decisions; where the cluster is already as planned there are no actions.
 """
@@ -9,7 +9,7 @@ Equal facts give equal decisions; where the cluster is already as planned there 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from motley_operator import changes, manifests, status, translate
 from motley_operator.domain.actions import Action, Manifest
@@ -31,6 +31,7 @@ class Decision:
     plan: Plan
     desired: tuple[Manifest, ...]
     actions: tuple[Action, ...]
+    statuses: tuple[Action, ...]  # and events; only where they differ from what resources have
 
 
 def decide(facts: ClusterFacts, catalog: Catalog, settings: Settings, planner: Planner) -> Decision:
@@ -39,15 +40,18 @@ def decide(facts: ClusterFacts, catalog: Catalog, settings: Settings, planner: P
     Raises: PlannerError where no plan could be made.
     """
     translation = translate.translate(facts, catalog, settings)
-    plan = planner(translation.snapshot, catalog)
+    plan = planner(_with_time(translation.snapshot, settings), catalog)
     desired = manifests.build(plan, translation, facts, catalog, settings)
     actions = changes.changes(desired, facts, plan)
-    return Decision(translation, plan, desired, actions)
+    statuses = status.statuses(plan, translation, facts)
+    return Decision(translation, plan, desired, actions, statuses)
 
 
-def report(decision: Decision, facts: ClusterFacts) -> tuple[Action, ...]:
-    """Statuses and events that differ from what the resources have."""
-    return status.statuses(decision.plan, decision.translation, facts)
+def _with_time(snapshot: Snapshot, settings: Settings) -> Snapshot:
+    """A first plan gets more time: later ones are paid for by moving what it has started."""
+    if snapshot.running:
+        return snapshot
+    return replace(snapshot, time_limit_s=max(snapshot.time_limit_s, settings.first_time_limit_s))
 
 
 class RememberingPlanner:

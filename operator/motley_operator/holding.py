@@ -1,12 +1,12 @@
-"""What resources are told when no new plan could be made: what runs goes on, and why it is all."""
+"""What resources are told when something did not work: no new plan, or a pod that was refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
+from motley_operator.domain.actions import Action, CreatePod, EmitEvent, Outcome, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_planner.errors import PlannerError, SolverError
 
@@ -40,6 +40,21 @@ def hold(facts: ClusterFacts, error: PlannerError) -> tuple[Action, ...]:
         actions.append(PatchStatus(*place, status))
         actions.append(EmitEvent(*place, "Warning", reason, message))
     return tuple(actions)
+
+
+def complaints(outcomes: Iterable[Outcome]) -> tuple[Action, ...]:
+    """An Event on the resource of each pod that the server refused, one for each distinct reason."""
+    events: dict[EmitEvent, None] = {}
+    for outcome in outcomes:
+        if outcome.result != "failed" or not isinstance(outcome.action, CreatePod):
+            continue
+        metadata = outcome.action.manifest["metadata"]
+        for owner in metadata.get("ownerReferences") or ():
+            place = (owner["kind"], metadata["namespace"], owner["name"], owner["uid"])
+            # The pod's name is left out: a quota refuses twenty pods for one reason.
+            words = outcome.message.replace(metadata["name"], "<pod>")
+            events[EmitEvent(*place, "Warning", "PodRefused", words)] = None
+    return tuple(events)
 
 
 def _says(resource: ResourceFacts, reason: str) -> bool:

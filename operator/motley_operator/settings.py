@@ -31,6 +31,7 @@ class Settings:
     resync_s: float = 60.0  # a cycle at least this often, to catch what no event told
     node_loss_seconds: float = 0.0  # after the node controller has set Ready != True
     time_limit_s: float = 1.5  # of one solve; the incumbent at the limit is a valid plan
+    first_time_limit_s: float = 8.0  # of a solve while nothing runs: its plan is kept for long
     relative_gap: float = 1e-3
     stuck_after_s: float = 120.0  # a cycle that takes longer fails the liveness probe
     stale_after_s: float = 30.0  # no decision on a view that could not be refreshed for so long
@@ -58,6 +59,7 @@ _HELP = {
     "resync": "seconds between cycles when nothing happens",
     "node-loss-seconds": "seconds a node may be not ready before it counts as lost",
     "time-limit": "seconds one solve may take",
+    "first-time-limit": "seconds a solve may take while nothing runs yet",
     "metrics-port": "port of Prometheus metrics, 0 for none",
     "health-port": "port of the liveness probe (/healthz), 0 for none",
     "log-format": "json or text",
@@ -75,6 +77,7 @@ _FLAGS: tuple[tuple[str, str, type], ...] = (
     ("resync", "resync_s", float),
     ("node-loss-seconds", "node_loss_seconds", float),
     ("time-limit", "time_limit_s", float),
+    ("first-time-limit", "first_time_limit_s", float),
     ("metrics-port", "metrics_port", int),
     ("health-port", "health_port", int),
     ("log-format", "log_format", str),

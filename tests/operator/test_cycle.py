@@ -13,10 +13,10 @@ import pytest
 from motley_operator import cycle as cycle_module
 from motley_operator.cycle import Cycle
 from motley_operator.decision import RememberingPlanner
-from motley_operator.domain.actions import Action, CreatePod, Outcome, PatchStatus
+from motley_operator.domain.actions import Action, CreatePod, EmitEvent, Outcome, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, ResourceFacts, Room
 from motley_operator.errors import FactsIncomplete
-from motley_operator.holding import hold
+from motley_operator.holding import complaints, hold
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
@@ -49,7 +49,6 @@ class Bench:
         self.decided: list[float] = []
         self.judge: Callable[[], tuple[Action, ...]] = lambda: ()
         monkeypatch.setattr(cycle_module, "decide", self._decide)
-        monkeypatch.setattr(cycle_module, "report", lambda decision, facts: ())
         self.metrics = Metrics()
         self.cycle = Cycle(
             self.gather,
@@ -68,7 +67,7 @@ class Bench:
             solve_seconds=0.1, gap=0.0, price_usd_per_hour=1.0, gpus=8, gpus_used=4, kept=1,
             slices=(), status="optimal",
         )  # fmt: skip
-        return SimpleNamespace(actions=self.judge(), plan=plan)
+        return SimpleNamespace(actions=self.judge(), statuses=(), plan=plan)
 
     async def running(self, seconds: float) -> None:
         task = asyncio.create_task(self.cycle.run())
@@ -176,7 +175,28 @@ async def test_failed_writes_are_tried_again_soon_and_not_at_once(bench: Bench) 
     bench.writer.result = "failed"
     bench.judge = lambda: (CREATE,)
     await bench.running(1.3)
-    assert len(bench.decided) == 2  # at the start, and after one second
+    first, second = bench.decided
+    assert second - first >= 0.9
+
+
+async def test_what_was_done_is_looked_at_once_more(bench: Bench) -> None:
+    bench.judge = lambda: (CREATE,) if len(bench.decided) == 1 else ()
+    await bench.running(0.5)
+    assert len(bench.decided) == 2
+
+
+def test_a_refused_pod_is_told_to_its_owner_once_for_each_reason() -> None:
+    owner = {"kind": "ServingPool", "name": "chat", "uid": "u", "controller": True}
+
+    def refused(name: str, result: str = "failed") -> Outcome:
+        metadata = {"name": name, "namespace": "team-a", "ownerReferences": [owner]}
+        pod = CreatePod({"kind": "Pod", "metadata": metadata})
+        return Outcome(pod, result, f'pods "{name}" is forbidden: exceeded quota')
+
+    (event,) = complaints([refused("p0"), refused("p1"), refused("p2", "done")])
+    assert isinstance(event, EmitEvent)
+    assert (event.name, event.reason) == ("chat", "PodRefused")
+    assert "exceeded quota" in event.message
 
 
 async def test_the_end_waits_for_the_cycle_that_runs(bench: Bench) -> None:
