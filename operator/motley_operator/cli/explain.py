@@ -50,8 +50,8 @@ def explanation(content: PlanFile) -> dict[str, Any]:
             {"key": entry.key, "binding": [], "refusals": plain(entry.refusals), "promises": []}
             for entry in content.rejected
         ],
-        "full": [f"{row.gpu} in {row.zone}" for row in content.inventory if not row.free],
-        "unknown_gpus": list(content.unknown_gpus),
+        "full": _full(content),
+        "unknown_gpus": plain(content.unknown_gpus),
     }
 
 
@@ -69,8 +69,7 @@ def render(content: PlanFile) -> str:
     for entry in content.rejected:
         lines = [f"{entry.key}: not planned", *plan_table.refusal_lines(entry.refusals)]
         blocks.append("\n".join(lines))
-    full = [f"{row.gpu} in {row.zone}" for row in content.inventory if not row.free]
-    if full:
+    if full := _full(content):
         blocks.append(f"No GPU left of: {', '.join(full)}")
     return "\n\n".join(blocks)
 
@@ -82,3 +81,9 @@ def _levels(content: PlanFile) -> str:
         rows.append((level.name, *values))
     text = "Decided level by level; a lower one never gives up what a higher one reached:\n\n"
     return text + columns(rows, right=frozenset({1, 2, 3}), indent=2)
+
+
+def _full(content: PlanFile) -> list[str]:
+    return [
+        f"{row.gpu} {row.capacity_type} in {row.zone}" for row in content.inventory if not row.free
+    ]

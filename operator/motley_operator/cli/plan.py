@@ -170,10 +170,13 @@ def plan_facts(
     snapshot = translation.snapshot
     if running is not None:
         there = {node.name for node in snapshot.nodes}
-        asked = {demand.key for demand in (*snapshot.services, *snapshot.jobs)}
+        asked = {one.key for one in snapshot.services} | {one.key for one in snapshot.jobs}
         left = (u for u in running if u.key in asked and there.issuperset(u.nodes))
         snapshot = replace(snapshot, running=tuple(left))
     if time_limit_s is not None:
         snapshot = replace(snapshot, time_limit_s=time_limit_s)
     made = plan(snapshot, translation.catalog)
-    return plan_file(made, snapshot, translation.rejected, translation.unknown_gpus)
+    rejected = dict(translation.rejected)
+    if translation.unmet:
+        rejected["Fleet/default"] = translation.unmet
+    return plan_file(made, snapshot, rejected, translation.unknown_gpus)

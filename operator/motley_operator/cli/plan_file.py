@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from motley_operator.cli.output import InputError, plain
+from motley_operator.domain.translation import UnknownGpu
 from motley_planner.domain.hardware import Node
 from motley_planner.domain.plan import Plan, PlannedReplica, Refusal
 from motley_planner.domain.snapshot import Snapshot
@@ -39,6 +40,17 @@ class ShapeRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """One node of the inventory and the GPUs on it that the plan could use."""
+
+    node: str
+    gpu: str
+    zone: str
+    capacity_type: str
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A resource that could not even be planned, and why."""
 
@@ -52,19 +64,24 @@ class PlanFile:
 
     plan: Plan
     inventory: tuple[ShapeRow, ...] = ()
+    seats: tuple[Seat, ...] = ()
     rejected: tuple[Rejected, ...] = ()
-    unknown_gpus: tuple[str, ...] = ()
+    unknown_gpus: tuple[UnknownGpu, ...] = ()
 
 
 def plan_file(
     plan: Plan,
     snapshot: Snapshot,
     rejected: Mapping[str, tuple[Refusal, ...]],
-    unknown_gpus: tuple[str, ...],
+    unknown_gpus: tuple[UnknownGpu, ...],
 ) -> PlanFile:
     """The file's content for a plan and the snapshot it was made on."""
     entries = tuple(Rejected(key, rejected[key]) for key in sorted(rejected))
-    return PlanFile(plan, inventory(snapshot.nodes, plan), entries, unknown_gpus)
+    seats = tuple(
+        Seat(n.name, n.node_class.gpu, n.node_class.zone, n.node_class.capacity_type, n.gpus)
+        for n in snapshot.nodes
+    )
+    return PlanFile(plan, inventory(snapshot.nodes, plan), seats, entries, unknown_gpus)
 
 
 def inventory(nodes: tuple[Node, ...], plan: Plan) -> tuple[ShapeRow, ...]:
@@ -119,6 +136,7 @@ def to_document(content: PlanFile) -> dict[str, Any]:
     """The content as JSON values, the plan's own fields at the top."""
     rest = {
         "inventory": content.inventory,
+        "seats": content.seats,
         "rejected": content.rejected,
         "unknown_gpus": content.unknown_gpus,
     }

@@ -11,6 +11,9 @@ from motley_operator.cli.output import Row, columns, money, number, percent, plu
 from motley_operator.cli.plan_file import PlanFile, ShapeRow
 from motley_planner.domain.plan import Group, Move, Plan, Promise, Refusal, Slice
 
+Places = Mapping[str, tuple[str, str]]  # zone and capacity type by node
+GroupId = tuple[str, str, str, str]  # stage, column, zone, capacity type
+
 WIDTH = 100
 BAR = 16
 SHOWN_NODES = 4
@@ -29,14 +32,18 @@ def render(content: PlanFile) -> str:
     """The whole plan."""
     plan = content.plan
     blocks = [_fleet(content)]
-    blocks += [_slice(part) for part in sorted(plan.slices, key=lambda part: part.key)]
+    places = {seat.node: (seat.zone, seat.capacity_type) for seat in content.seats}
+    blocks += [_slice(part, places) for part in sorted(plan.slices, key=lambda part: part.key)]
     for entry in content.rejected:
         blocks.append("\n".join([f"{entry.key}: not planned", *refusal_lines(entry.refusals)]))
-    if plan.moves:
+    # A first plan only starts things; the tables above say it all.
+    if plan.kept or any(move.action != "start" for move in plan.moves):
         blocks.append(moves(plan.moves, plan.kept))
     if content.unknown_gpus:
-        names = ", ".join(content.unknown_gpus)
-        blocks.append(f"GPUs that the catalog does not know (their nodes are left out): {names}")
+        lines = [
+            f"  {u.product} ({plural(u.nodes, 'node')}): {u.reason}" for u in content.unknown_gpus
+        ]
+        blocks.append("\n".join(["GPUs that are not planned; their nodes are left out:", *lines]))
     return "\n\n".join(blocks)
 
 
@@ -50,15 +57,16 @@ def headline(plan: Plan) -> str:
 
 
 def proof(plan: Plan) -> str:
-    """Status, gap and time of the solve in words."""
+    """Status, widest gap and time of the solve in words."""
     words = {
         "optimal": "proved optimal",
         "feasible": "valid, not proved optimal",
         "infeasible": "cannot all be served",
         "no_solution": "no plan in time",
     }
-    gap = "" if plan.gap is None else f", gap {percent(plan.gap)}"
-    return f"{words[plan.status]}{gap}, {plan.solve_seconds:.2f} s"
+    gap, level = max(((one.gap or 0.0, one.name) for one in plan.levels), default=(0.0, ""))
+    text = f", {level} within {percent(gap)} of the bound" if gap > 0 else ""
+    return f"{words[plan.status]}{text}, {plan.solve_seconds:.2f} s"
 
 
 def _fleet(content: PlanFile) -> str:
@@ -90,10 +98,10 @@ def _marks() -> tuple[str, str, str]:
     return ("■", "▨", "□") if unicode else ("#", "x", ".")
 
 
-def _slice(part: Slice) -> str:
+def _slice(part: Slice, places: Places) -> str:
     lines = [slice_line(part), ""]
     rows: list[Row] = [("STAGE", "REPLICAS", "GPU", "WHERE", "$/H", "NODES")]
-    seats = _seats(part)
+    seats = _seats(part, places)
     rows += [_group_row(group, seats) for group in part.groups]
     if part.groups:
         lines.append(columns(rows, right=frozenset({4}), indent=2))
@@ -109,10 +117,11 @@ def _slice(part: Slice) -> str:
 def slice_line(part: Slice) -> str:
     """One line on a resource: what it gets of what it asked for, and the price."""
     words = [part.key]
+    served, asked = part.served_requests_per_second, part.requests_per_second
     if part.steps_per_hour is not None:
-        words.append(f"{number(part.steps_per_hour)} steps/h")
-    if part.requests_per_second:
-        served, asked = part.served_requests_per_second, part.requests_per_second
+        share = f", {percent(served / asked)} of what was asked" if served < asked else ""
+        words.append(f"{number(part.steps_per_hour)} steps/h{share}")
+    elif asked:
         words.append(f"{number(served)} of {number(asked)} requests/s")
     if part.expected_quality is not None:
         words.append(f"quality {percent(part.expected_quality)}")
@@ -122,20 +131,21 @@ def slice_line(part: Slice) -> str:
     return " | ".join(words)
 
 
-def _seats(part: Slice) -> Mapping[tuple[str, str, str], Counter[str]]:
-    seats: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+def _seats(part: Slice, places: Places) -> Mapping[GroupId, Counter[str]]:
+    seats: dict[GroupId, Counter[str]] = defaultdict(Counter)
     for replica in part.replicas:
-        seats[(replica.stage, replica.role, replica.column)].update(replica.nodes)
+        zone, capacity_type = places.get(replica.nodes[0], ("", "")) if replica.nodes else ("", "")
+        seats[(replica.stage, replica.column, zone, capacity_type)].update(replica.nodes)
     return seats
 
 
-def _group_row(group: Group, seats: Mapping[tuple[str, str, str], Counter[str]]) -> tuple[str, ...]:
+def _group_row(group: Group, seats: Mapping[GroupId, Counter[str]]) -> tuple[str, ...]:
     where = " ".join(filter(None, (group.zone, group.capacity_type)))
-    seated = seats.get((group.stage, group.role, group.column), Counter())
+    place = (group.stage, group.column, group.zone, group.capacity_type)
     size = f"{group.count} x TP{group.tensor_parallel}"
     stage = group.stage if group.role in ("serve", group.stage) else f"{group.stage} ({group.role})"
     price = f"{group.price_usd_per_hour:,.2f}"
-    return (stage, size, group.gpu, where, price, node_list(seated))
+    return (stage, size, group.gpu, where, price, node_list(seats.get(place, Counter())))
 
 
 def node_list(seated: Mapping[str, int]) -> str:
@@ -159,9 +169,16 @@ def _details(part: Slice) -> Iterable[tuple[str, str]]:
 
 
 def promise_text(promise: Promise) -> str:
-    """A promise with its band and where it comes from."""
-    band = f"{number(promise.low)} to {number(promise.high)}"
-    return f"{promise.what} {number(promise.value)} ({band}, {promise.provenance})"
+    """A promise with its band and where it comes from; times below a second in milliseconds."""
+    metric, _, about = promise.what.partition(" ")
+    values = (promise.value, promise.low, promise.high)
+    unit = ""
+    if metric.endswith("_s"):
+        metric = metric.removesuffix("_s").upper()
+        unit, scale = ("s", 1.0) if max(values) >= 1.0 else ("ms", 1e3)
+        values = (values[0] * scale, values[1] * scale, values[2] * scale)
+    value, low, high = (number(figure) for figure in values)
+    return f"{metric} {about}: {value} {unit} ({low} to {high}, {promise.provenance})"
 
 
 def refusal_lines(refusals: Iterable[Refusal]) -> list[str]:
