@@ -53,7 +53,7 @@ def table(name: str, title: str, body: Schema) -> Schema:
 
 def _solve_table() -> Schema:
     fragment = closed(
-        {"gpu": NAME, "tp": {"enum": [1, 2, 4, 8, 16, 32, 64]}, "layers": COUNT}, "layers"
+        {"gpu": NAME, "tp": {"enum": [1, 2, 4, 8, 16, 32, 64, 128]}, "layers": COUNT}, "layers"
     )
     column = closed(
         {
@@ -62,15 +62,15 @@ def _solve_table() -> Schema:
             "zone": NAME,
             "phase": {"enum": ["both", "prefill", "decode"], "default": "both"},
             "fragments": listed(fragment, minItems=1),
-            "price_usd_per_hour": {**RATE, "default": 0},
+            "price_usd_per_hour": {**OPTIONAL_RATE, "default": 0},
             "max_count": OPTIONAL_COUNT,
             "kv_scale": {**RATE, "default": 1},
             "nic_bytes_per_second": OPTIONAL_RATE,
             "requests_per_second": by_name(RATE),
         },
-        "zone phase price_usd_per_hour max_count kv_scale nic_bytes_per_second",
+        "phase price_usd_per_hour max_count kv_scale nic_bytes_per_second requests_per_second",
     )
-    policy = closed({"id": NAME, "quality": {"type": "number"}, "load": by_name(RATE)})
+    policy = closed({"id": NAME, "quality": {"type": "number"}, "load": by_name(RATE)}, "load")
     cascade = closed(
         {
             "name": NAME,
@@ -87,7 +87,7 @@ def _solve_table() -> Schema:
 
 
 _SOLVE_OPTIONAL = (
-    "nodes links cascades classes objective budget_usd_per_hour previous lost_nodes time_limit_s "
+    "nodes links cascades classes columns objective budget_usd_per_hour previous lost_nodes time_limit_s "
     "penalty_per_started_gpu penalty_per_stopped_gpu relative_gap strategy"
 )
 
@@ -101,7 +101,7 @@ def _solve_fields(column: Schema, cascade: Schema) -> dict[str, Schema]:
             "count": OPTIONAL_COUNT,
             "price_usd_per_hour": OPTIONAL_RATE,
         },
-        "zone price_usd_per_hour",
+        "count price_usd_per_hour",
     )
     demand = closed(
         {
@@ -112,13 +112,11 @@ def _solve_fields(column: Schema, cascade: Schema) -> dict[str, Schema]:
             "weight": {**RATE, "default": 1},
             "kv_bytes": {**RATE, "default": 0},
         },
-        "requests_per_second priority weight kv_bytes",
+        "priority weight kv_bytes",
     )
     previous = closed(
         {
-            "nodes": listed(
-                closed({"name": NAME, "gpu": NAME, "zone": NAME, "gpus": COUNT}, "zone")
-            ),
+            "nodes": listed(closed({"name": NAME, "gpu": NAME, "zone": NAME, "gpus": COUNT})),
             "replicas": listed(closed({"id": NAME, "column": NAME, "nodes": listed(NAME)})),
         },
         "replicas",

@@ -50,7 +50,8 @@ def names() -> dict[str, str]:
     from motley_operator.api.fileschemas import FILES
 
     found = {r.names.singular: f"The resource {r.names.kind}" for r in RESOURCES}
-    return found | {name: title for name, (title, _) in FILES.items()}
+    found |= {name: title for name, (title, _) in FILES.items()}
+    return found | {"plan": "Output of `motley plan -o json`"}
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -62,4 +63,8 @@ def schema_of(name: str) -> dict[str, Any]:
         if resource.names.singular == name:
             body = resource.model_json_schema(by_alias=True)
             return table(name, resource.names.kind, {k: v for k, v in body.items() if k != "title"})
+    if name == "plan":
+        from motley_operator.cli.plan_file import schema
+
+        return schema()
     return file_schema(name)
