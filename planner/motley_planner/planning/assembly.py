@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from motley_planner.candidates import Candidate
-from motley_planner.domain.demand import Slo
+from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.table import (
     CascadeDemand,
@@ -44,6 +44,12 @@ class Assembly:
             for c in self.candidates.values()
             if c.key == key and (stage is None or c.stage == stage)
         )
+
+    def asked(self, demand: Demand) -> float:
+        """Requests/s (of a job: steps/s) that a resource asks for."""
+        if isinstance(demand, RlDemand):
+            return self.job_targets.get(demand.key, 0.0)
+        return demand.requests_per_second
 
     def add(self, candidates: Iterable[Candidate]) -> None:
         """Make a column of each candidate that is not one already."""

@@ -24,7 +24,7 @@ def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool
     """
     catalog = catalog or load_catalog()
     table, assembly = assemble(snapshot, catalog)
-    solution = solve_steadily(table, snapshot, use_worker=use_worker)
+    solution = solve_steadily(table, assembly, snapshot, use_worker=use_worker)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)

@@ -1,12 +1,19 @@
-"""Whether to move what runs: only for more service, or for a price that is clearly lower.
+"""What may be moved of what runs: as little as serves as much, unless money clearly says otherwise.
 
-Two solves of one table. The first holds every running replica and may only add: it is small, and
-after the loss of a node it is the repair. The second may move anything. Its plan is taken if it
-serves more, or if it is cheaper by `min_improvement` of the held plan's price, moving included.
-Otherwise the held plan stands, with the second solve's bounds, which hold for both.
+First a solve in which everything may move says how much can be served. Then come the rungs of a
+ladder, each of which may move more than the one before and only adds around what it holds:
 
-So a solver that stops early never reshuffles a fleet for its own noise: the same facts again give
-the same plan.
+    1. nothing that runs is moved                       (after a loss: the repair)
+    2. the resources that are short may be rebuilt
+    3. ... and the jobs that stand behind them in priority
+    4. ... and everything that stands behind them
+
+(A resource is short where its level of service stays behind the free plan's.)
+
+The first rung that serves as much as the free plan is carried out. The free plan itself is taken
+only if no rung serves as much, or if it costs less by `min_improvement`, moving included. So a
+solver that stops early never reshuffles a fleet for its own noise, and the same facts again give
+the same plan. The bounds published are the free solve's, which hold for all of them.
 """
 
 from __future__ import annotations
@@ -14,63 +21,160 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from motley_planner.domain.demand import Demand, RlDemand
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level, Solution
 from motley_planner.domain.table import FleetTable, SideRow
 from motley_planner.formulations.fleet import solve_table
+from motley_planner.planning.assembly import Assembly
 
-HELD_SHARE = 0.4  # of the time limit; held programs are small
-SERVICE_TOLERANCE = 1e-3  # of a service level: less is no reason to move anything
+FREE_SHARE = 0.45  # of the time limit; the rungs are small and share the rest
+SERVICE_TOLERANCE = 0.01  # share of a service level that is no reason to move anything more
+UNSERVED_SHARE = 1e-3  # of a resource's rate; above it the resource is short
+ROUNDING = 1e-6
 PRICE_LEVEL = "price"
 
 
-def solve_steadily(table: FleetTable, snapshot: Snapshot, *, use_worker: bool) -> Solution:
-    """The solution to carry out; `no_solution` only where neither solve found one."""
+def solve_steadily(
+    table: FleetTable, assembly: Assembly, snapshot: Snapshot, *, use_worker: bool
+) -> Solution:
+    """The solution to carry out; `no_solution` only where no solve found one."""
     if table.previous is None or not table.previous.replicas:
         return solve_table(table, use_worker=use_worker)
-    limit = table.time_limit_s
-    held = solve_table(_holding(table, limit * HELD_SHARE), use_worker=use_worker)
-    left_s = max(limit - held.solve_seconds, limit * (1.0 - HELD_SHARE))
-    free = solve_table(replace(table, time_limit_s=left_s), use_worker=use_worker)
-    if held.status == "no_solution":
-        return free
-    if free.status != "no_solution" and is_worth_moving(held, free, snapshot.min_improvement):
-        return free
-    return _with_bounds(held, free)
+    limit_s = table.time_limit_s
+    free = solve_table(replace(table, time_limit_s=limit_s * FREE_SHARE), use_worker=use_worker)
+    spent_s, best = free.solve_seconds, None
+    released: frozenset[str] | None = frozenset()
+    while released is not None and spent_s < limit_s:
+        rung = replace(_holding(table, assembly, released), time_limit_s=limit_s - spent_s)
+        held = solve_table(rung, use_worker=use_worker)
+        spent_s += held.solve_seconds
+        if held.status == "no_solution":
+            break
+        if best is None or not serves_as_much(best, held, snapshot, tolerant=False):
+            best = held
+        released = _next_rung(released, held, free, snapshot, assembly)
+    return replace(_chosen(best, free, snapshot), solve_seconds=spent_s)
 
 
-def _holding(table: FleetTable, time_limit_s: float) -> FleetTable:
-    """The table with as many replicas of each column as now, at least."""
+def _chosen(held: Solution | None, free: Solution, snapshot: Snapshot) -> Solution:
+    if held is None:
+        return free
+    if free.status == "no_solution":
+        return held
+    if not serves_as_much(held, free, snapshot):
+        return free
+    cheaper = serves_as_much(free, held, snapshot, tolerant=False) and _saves(held, free, snapshot)
+    return free if cheaper else _with_bounds(held, free)
+
+
+def _next_rung(
+    released: frozenset[str],
+    held: Solution,
+    free: Solution,
+    snapshot: Snapshot,
+    assembly: Assembly,
+) -> frozenset[str] | None:
+    """What may be moved next; None where nothing more would help."""
+    rank = _first_short(held, free, snapshot)
+    if rank is None:
+        return None
+    short = {d.key for d in _short(snapshot, assembly, held) if _rank(d) == rank}
+    behind = [demand for demand in snapshot.demands if _rank(demand) < rank]
+    jobs = {demand.key for demand in behind if isinstance(demand, RlDemand)}
+    for more in (short, jobs, {demand.key for demand in behind}):
+        if more - released:
+            return released | more
+    return None
+
+
+def _first_short(one: Solution, other: Solution, snapshot: Snapshot) -> int | None:
+    """Rank of the first level at which `one` serves less than `other`, beyond the tolerance."""
+    values = {level.name: level.value for level in other.levels}
+    for level in one.levels:
+        rank, asked = _rank_of_level(level), values.get(level.name)
+        if rank is None or level.value is None or asked is None:
+            continue
+        slack = _slack(rank, snapshot) * max(abs(level.value), abs(asked))
+        if abs(level.value - asked) > slack:
+            return rank if level.value < asked else None
+    return None
+
+
+def _slack(rank: int, snapshot: Snapshot) -> float:
+    """1 % of a level of services; `min_improvement` of a level of jobs, whose pace may wait."""
+    return SERVICE_TOLERANCE if rank % 2 else snapshot.min_improvement
+
+
+def _rank_of_level(level: Level) -> int | None:
+    """The table's priority that a level of service is about."""
+    name, _, priority = level.name.partition("[")
+    return int(priority.rstrip("]")) if name == "goodput" and priority else None
+
+
+def _rank(demand: Demand) -> int:
+    """The table's priority of a demand: services before jobs."""
+    return 2 * demand.priority + (0 if isinstance(demand, RlDemand) else 1)
+
+
+def _short(snapshot: Snapshot, assembly: Assembly, solution: Solution) -> tuple[Demand, ...]:
+    """Resources that the solution does not serve in full."""
+    unserved = solution.unserved or {}
+    missing: dict[str, float] = {demand.key: 0.0 for demand in snapshot.demands}
+    for name, rate in unserved.items():
+        for demand in snapshot.demands:
+            if name == demand.key or name.startswith(f"{demand.key}/"):
+                asked = assembly.asked(demand)
+                missing[demand.key] += rate / asked if asked else 0.0
+    return tuple(d for d in snapshot.demands if missing[d.key] > UNSERVED_SHARE)
+
+
+def _holding(table: FleetTable, assembly: Assembly, released: frozenset[str]) -> FleetTable:
+    """The table with as many replicas of each column as now, but of the released resources."""
     assert table.previous is not None
     running = Counter(replica.column for replica in table.previous.replicas)
     rows = [
         SideRow(f"hold|{column}", {column: 1.0}, at_least=float(count))
         for column, count in running.items()
+        if assembly.candidates[column].key not in released
     ]
-    return replace(table, side_rows=(*table.side_rows, *rows), time_limit_s=time_limit_s)
+    return replace(table, side_rows=(*table.side_rows, *rows))
 
 
-def is_worth_moving(held: Solution, free: Solution, min_improvement: float) -> bool:
-    """True if the free plan serves more, or serves as much for clearly less money."""
-    new = {level.name: level.value for level in free.levels}
-    for level in held.levels:
-        value, other = level.value, new.get(level.name)
-        if value is None or other is None or not level.name.startswith(("goodput", PRICE_LEVEL)):
+def serves_as_much(
+    one: Solution, other: Solution, snapshot: Snapshot, *, tolerant: bool = True
+) -> bool:
+    """True if `one` serves at least what `other` does, level by level, within the tolerance."""
+    if tolerant:
+        return _first_short(one, other, snapshot) is None
+    values = {level.name: level.value for level in other.levels}
+    for level in one.levels:
+        value, asked = level.value, values.get(level.name)
+        if _rank_of_level(level) is None or value is None or asked is None:
             continue
-        if level.name == PRICE_LEVEL:
-            return other < value - min_improvement * abs(value) - 1e-9
-        if abs(other - value) > SERVICE_TOLERANCE * max(1.0, abs(value)):
-            return other > value
-    return False
+        if abs(value - asked) > ROUNDING * max(1.0, abs(asked)):
+            return value > asked
+    return True
+
+
+def _saves(held: Solution, free: Solution, snapshot: Snapshot) -> bool:
+    """True if the free plan is cheaper by the improvement that moving must bring."""
+    price, less = _price(held), _price(free)
+    if price is None or less is None:
+        return False
+    return less < price - snapshot.min_improvement * abs(price) - 1e-9
+
+
+def _price(solution: Solution) -> float | None:
+    """USD/h with the price of moving."""
+    return next((level.value for level in solution.levels if level.name == PRICE_LEVEL), None)
 
 
 def _with_bounds(held: Solution, free: Solution) -> Solution:
     """The held plan beside the bounds of the problem in which everything may move."""
     bounds = {level.name: level.bound for level in free.levels}
     levels = tuple(
-        _bounded(level, bounds.get(level.name))
-        for level in held.levels
-        if level.name in bounds or level.name != "minimums"
+        _bounded(level, bounds.get(level.name)) for level in held.levels if level.name in bounds
     )
     whole = bool(levels) and all(level.gap is not None and level.gap <= 1e-3 for level in levels)
     first = levels[0] if levels else None
@@ -81,7 +185,6 @@ def _with_bounds(held: Solution, free: Solution) -> Solution:
         objective=first.value if first else held.objective,
         bound=first.bound if first else held.bound,
         gap=first.gap if first else held.gap,
-        solve_seconds=held.solve_seconds + free.solve_seconds,
     )
 
 
