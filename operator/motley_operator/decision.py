@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from motley_operator import changes, manifests, status, translate
+from motley_operator import changes, manifests, policies, status, translate
 from motley_operator.domain.actions import Action, Manifest
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import Translation
@@ -34,14 +34,16 @@ class Decision:
     statuses: tuple[Action, ...]  # and events; only where they differ from what resources have
 
 
-def decide(facts: ClusterFacts, catalog: Catalog, settings: Settings, planner: Planner) -> Decision:
+def decide(
+    facts: ClusterFacts, catalog: Catalog, settings: Settings, planner: RememberingPlanner
+) -> Decision:
     """What to do about these facts.
 
     Raises: PlannerError where no plan could be made.
     """
     translation = translate.translate(facts, catalog, settings)
-    plan = planner(_with_time(translation.snapshot, settings), catalog)
-    desired = manifests.build(plan, translation, facts, catalog, settings)
+    plan = planner.keep(translation, facts, _with_time(translation.snapshot, settings))
+    desired = manifests.build(plan, translation, facts, translation.catalog, settings)
     actions = changes.changes(desired, facts, plan)
     statuses = status.statuses(plan, translation, facts)
     return Decision(translation, plan, desired, actions, statuses)
@@ -55,12 +57,21 @@ def _with_time(snapshot: Snapshot, settings: Settings) -> Snapshot:
 
 
 class RememberingPlanner:
-    """Plans a snapshot once: most wake-ups change pods' readiness and nothing that is planned."""
+    """Plans where a policy says so; most wake-ups change pods' readiness and nothing planned."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self._last: tuple[Snapshot, Plan] | None = None
+        self._force: policies.InForce | None = None
         self.solves = 0
+
+    def keep(self, translation: Translation, facts: ClusterFacts, snapshot: Snapshot) -> Plan:
+        """The plan in force, or a new one of the snapshot where `policies` say so."""
+        force = self._force
+        if force is None or policies.verdict(force, translation, facts).replan:
+            plan = policies.plan_for(snapshot, lambda s: self(s, translation.catalog))
+            force = self._force = policies.InForce.of(plan, translation)
+        return force.plan
 
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
         """The plan of the snapshot; equal snapshots have equal plans."""

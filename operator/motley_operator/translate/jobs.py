@@ -35,6 +35,13 @@ def job_demand(key: str, job: RLJob, catalog: Catalog, priority: int) -> RlDeman
         max_new_tokens=algorithm.max_new_tokens,
         max_staleness=algorithm.max_staleness,
         steps=algorithm.steps,
+        target_steps_per_second=_target(job),
         budget=budget(spec.budget),
         priority=priority,
     )
+
+
+def _target(job: RLJob) -> float | None:
+    """Steps/s that end the job at its deadline; None without one: as fast as one gang trains."""
+    deadline_s = job.spec.active_deadline_seconds
+    return job.spec.algorithm.steps / deadline_s if deadline_s else None

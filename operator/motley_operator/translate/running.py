@@ -55,7 +55,8 @@ def running_units(
             uids.update(pod.uid for pod in pods)
         else:
             reserved.add(name)
-            leaving += [p for p in pods if not p.terminal and (p.deleting or key in keys)]
+            goes = key in keys and _belongs(pods, owners.get(key))
+            leaving += [p for p in pods if not p.terminal and (p.deleting or goes)]
     return Running(tuple(units), frozenset(uids), frozenset(reserved), tuple(leaving))
 
 

@@ -252,6 +252,17 @@ def _pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
     return pods
 
 
+def _usable(room: Room) -> int:
+    """GPUs that engine pods can use: all that the planner makes of a node's room."""
+    need = PodNeed()
+    return min(
+        room.gpus,
+        room.cpu_milli // need.cpu_milli_per_gpu,
+        room.memory_bytes // need.memory_bytes_per_gpu,
+        room.pods,
+    )
+
+
 def _inputs_hash(facts: ClusterFacts, sites: Sequence[Site], asked: _Asked) -> str:
     """Hash over everything that planning depends on, except our own engine pods.
 
@@ -263,7 +274,10 @@ def _inputs_hash(facts: ClusterFacts, sites: Sequence[Site], asked: _Asked) -> s
         (r.key, r.annotations.get(REPLAN_REQUESTED, ""), r.annotations.get(PAUSED, ""))
         for r in facts.resources
     )
-    nodes = [(s.facts.name, s.node_class.id, s.cordoned, room[s.facts.name]) for s in sites]
+    nodes = [
+        (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
+        for s in sites
+    ]
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
     fleet = (facts.fleet or {}).get("spec")
     text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet))
