@@ -36,8 +36,8 @@ SHAPES: Mapping[str, Shape] = {
     "h100": Shape("NVIDIA-H100-80GB-HBM3", 8, 81559, 192, 2048, 3500, "p5.48xlarge"),
     "a100-80": Shape("NVIDIA-A100-SXM4-80GB", 8, 81920, 96, 1152, 3500, "p4de.24xlarge"),
     "a100-40": Shape("NVIDIA-A100-SXM4-40GB", 8, 40960, 96, 1152, 3500, "p4d.24xlarge"),
-    "l40s": Shape("NVIDIA-L40S", 4, 46068, 96, 768, 1900, "g6e.24xlarge"),
-    "l4": Shape("NVIDIA-L4", 4, 23034, 96, 384, 1900, "g6.24xlarge"),
+    "l40s": Shape("NVIDIA-L40S", 8, 46068, 192, 1536, 7600, "g6e.48xlarge"),
+    "l4": Shape("NVIDIA-L4", 8, 23034, 192, 768, 7600, "g6.48xlarge"),
     "a10g": Shape("NVIDIA-A10G", 4, 23028, 96, 384, 1900, "g5.24xlarge"),
     "t4": Shape("Tesla-T4", 4, 15360, 48, 192, 900, "g4dn.12xlarge"),
     "v100": Shape("Tesla-V100-SXM2-16GB", 8, 16384, 64, 488, 900, "p3.16xlarge"),
@@ -76,7 +76,7 @@ def make_mix(counts: Iterable[tuple[str, int]]) -> list[Node]:
 
 def demo_nodes() -> list[Node]:
     """The demo's twelve mixed nodes, which demo.yaml holds as a file."""
-    return make_mix([("h100", 3), ("a100-80", 3), ("l40s", 3), ("l4", 3)])
+    return make_mix([("h100", 3), ("a100-80", 4), ("l40s", 3), ("l4", 2)])
 
 
 def _node(shape: Shape, name: str, zone: str, capacity_type: str) -> Node:

@@ -11,7 +11,8 @@ ladder, each of which may move more than the one before and only adds around wha
 (A resource is short where its level of service stays behind the free plan's.)
 
 The first rung that serves as much as the free plan is carried out. The free plan itself is taken
-only if no rung serves as much, or if it costs less by `min_improvement`, moving included. So a
+only if services gain more than `min_improvement` by it over every rung, or if it serves as much for
+a price lower by `min_improvement`, moving included; a job's pace alone never moves a service. So a
 solver that stops early never reshuffles a fleet for its own noise, and the same facts again give
 the same plan. The bounds published are the free solve's, which hold for all of them.
 """
@@ -62,8 +63,11 @@ def _chosen(held: Solution | None, free: Solution, snapshot: Snapshot) -> Soluti
         return free
     if free.status == "no_solution":
         return held
-    if not serves_as_much(held, free, snapshot):
-        return free
+    rank = _first_short(held, free, snapshot)
+    if rank is not None:
+        return (
+            free if _serves_clearly_more(free, held, rank, snapshot) else _with_bounds(held, free)
+        )
     cheaper = serves_as_much(free, held, snapshot, tolerant=False) and _saves(held, free, snapshot)
     return free if cheaper else _with_bounds(held, free)
 
@@ -99,6 +103,15 @@ def _first_short(one: Solution, other: Solution, snapshot: Snapshot) -> int | No
         if abs(level.value - asked) > slack:
             return rank if level.value < asked else None
     return None
+
+
+def _serves_clearly_more(free: Solution, held: Solution, rank: int, snapshot: Snapshot) -> bool:
+    """True where services gain by more than `min_improvement`; a job's pace moves no service."""
+    if rank % 2 == 0:
+        return False
+    name = f"goodput[{rank}]"
+    values = [next(v.value or 0.0 for v in s.levels if v.name == name) for s in (free, held)]
+    return values[0] > values[1] + snapshot.min_improvement * abs(values[0])
 
 
 def _slack(rank: int, snapshot: Snapshot) -> float:
