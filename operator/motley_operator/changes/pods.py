@@ -130,11 +130,28 @@ def _outdated(pods: Sequence[PodFacts], desired: Mapping[PodName, Manifest], goi
         if built != want:
             stage, replica = pod.labels.get(STAGE, ""), pod.labels.get(REPLICA, "")
             stages.setdefault(stage, {}).setdefault(replica, []).append(pod)
+    here = {(pod.namespace, pod.name): pod for pod in pods}
     for stage, old in stages.items():
         unready = [name for name in sorted(old) if not ready[name]]
-        calm = all(ready[p.labels.get(REPLICA, "")] for p in pods if p.labels.get(STAGE) == stage)
+        calm = all(
+            at in here and ready[here[at].labels.get(REPLICA, "")]
+            for at in _stage_pods(pods[0], stage, desired)
+        )
         for name in unready or (sorted(old)[:1] if calm else []):
             going.add(old[name], "SpecChanged")
+
+
+def _stage_pods(
+    sibling: PodFacts, stage: str, desired: Mapping[PodName, Manifest]
+) -> list[PodName]:
+    """Desired pods of a stage of the resource that a pod belongs to."""
+    key = key_of(sibling.labels, sibling.namespace)
+    return [
+        at
+        for at, manifest in desired.items()
+        if key_of(manifest["metadata"]["labels"], at[0]) == key
+        and manifest["metadata"]["labels"][STAGE] == stage
+    ]
 
 
 def _creations(desired: Mapping[PodName, Manifest], facts: ClusterFacts) -> list[Action]:

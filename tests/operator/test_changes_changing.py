@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from motley_operator import changes, manifests, translate
+from motley_operator.changes.contained import is_contained
+from motley_operator.changes.requests import pod_requests
+from motley_operator.domain.actions import (
+    Action,
+    ApplyObject,
+    CreatePod,
+    DeleteObject,
+    DeletePod,
+    LabelPod,
+)
+from motley_operator.domain.facts import Room
+from motley_operator.facts.pods import requests
+from motley_operator.settings import Settings
+from motley_operator.testing import World, gpu_node, job, plan_of, pool, replica, slice_of
+from motley_planner.catalog import load_catalog
+from motley_planner.domain.plan import Plan, Refusal
+
+CATALOG = load_catalog()
+SETTINGS = Settings()
+
+
+def wanted(world: World, plan: Plan) -> tuple[Action, ...]:
+    """What one cycle with this plan would do now."""
+    facts = world.facts()
+    translation = translate.translate(facts, CATALOG, SETTINGS)
+    desired = manifests.build(plan, translation, facts, CATALOG, SETTINGS)
+    return changes.changes(desired, facts, plan)
+
+
+def carried_out(world: World, plan: Plan) -> tuple[Action, ...]:
+    """Carry a plan out until nothing is left to do; everything that was done."""
+    done: list[Action] = []
+    for _ in range(10):
+        actions = wanted(world, plan)
+        if not actions:
+            return tuple(done)
+        world.apply(actions)
+        world.settle()
+        done += actions
+    raise AssertionError(f"no end after ten cycles: {actions}")
+
+
+def kinds(actions: tuple[Action, ...]) -> list[str]:
+    return [type(action).__name__ for action in actions]
+
+
+def pod_names(world: World) -> list[str]:
+    return [pod.name for pod in world.engine_pods()]
+
+
+@pytest.fixture
+def world() -> World:
+    return World().add_node(gpu_node("h0"), gpu_node("h1"))
+
+
+def test_the_second_run_does_nothing(world: World) -> None:
+    plan = plan_of(slice_of(world.add(pool()), [replica(), replica(ordinal=1, nodes=("h1",))]))
+    assert "CreatePod" in kinds(carried_out(world, plan))
+    assert wanted(world, plan) == ()
+
+
+def test_services_and_rights_come_before_the_pods_that_need_them(world: World) -> None:
+    order = kinds(wanted(world, plan_of(slice_of(world.add(pool()), [replica()]))))
+    assert order == sorted(order, key=["ApplyObject", "CreatePod"].index)
+
+
+def test_a_replica_that_is_no_longer_planned_leaves_its_service_first(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica(), replica(ordinal=1)])))
+    before = {pod.name: pod.uid for pod in world.engine_pods()}
+    actions = wanted(world, plan_of(slice_of(key, [replica()])))
+    going = [a for a in actions if isinstance(a, LabelPod | DeletePod)]
+    assert kinds(tuple(going)) == ["LabelPod", "DeletePod"]
+    assert {a.name for a in going} == {"chat-main-0a1b2c3d-1"}
+    world.apply(actions)
+    world.settle()
+    assert {p.name: p.uid for p in world.engine_pods()} == {
+        "chat-main-0a1b2c3d-0": before["chat-main-0a1b2c3d-0"]
+    }
+
+
+def test_a_replacement_waits_until_the_old_replica_is_gone(world: World) -> None:
+    key = world.add(pool())
+    old = plan_of(slice_of(key, [replica(tensor_parallel=8)]))
+    carried_out(world, old)
+    new = plan_of(slice_of(key, [replica(tensor_parallel=8, column="ffffffff")]))
+    first = wanted(world, new)
+    assert "DeletePod" in kinds(first) and "CreatePod" not in kinds(first)
+    world.apply(first)
+    assert wanted(world, new) == ()  # the old one is still ending
+    world.end_pods()
+    assert kinds(wanted(world, new)) == ["CreatePod"]
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        Room(gpus=5),
+        Room(cpu_milli=16_000 * 8 - 15_999),
+        Room(memory_bytes=128 * 2**30 * 8 - 2**30),
+    ],
+    ids=["GPUs", "CPU", "memory"],
+)
+def test_nothing_is_created_where_a_foreign_pod_took_the_room(world: World, taken: Room) -> None:
+    plan = plan_of(slice_of(world.add(pool()), [replica(tensor_parallel=4)]))
+    world.foreign_pod("thief", "h0", taken, bound=False, phase="Pending")
+    assert "CreatePod" not in kinds(wanted(world, plan))
+    del world.pods[("other", "thief")]
+    assert "CreatePod" in kinds(wanted(world, plan))
+
+
+def test_a_gang_is_created_whole_or_not_at_all(world: World) -> None:
+    key = world.add(job())
+    gang = replica("trainer", tensor_parallel=8, nodes=("h0", "h1"), engine="fsdp")
+    world.foreign_pod("thief", "h1", Room(gpus=1))
+    plan = plan_of(slice_of(key, [gang]))
+    assert "CreatePod" not in kinds(wanted(world, plan))
+    del world.pods[("other", "thief")]
+    assert kinds(wanted(world, plan)).count("CreatePod") == 2
+
+
+@pytest.mark.parametrize("applied", range(1, 12))
+def test_an_operator_killed_in_the_middle_converges(world: World, applied: int) -> None:
+    key = world.add(pool())
+    plan = plan_of(
+        slice_of(key, [replica(), replica(ordinal=1), replica(ordinal=2, nodes=("h1",))])
+    )
+    world.apply(wanted(world, plan)[:applied])
+    carried_out(world, plan)
+    assert pod_names(world) == [f"chat-main-0a1b2c3d-{i}" for i in range(3)]
+
+
+def test_the_pods_of_a_lost_node_are_replaced_and_no_other_pod_moves(world: World) -> None:
+    key = world.add(pool())
+    stays, goes = replica(), replica(ordinal=1, nodes=("h1",))
+    carried_out(world, plan_of(slice_of(key, [stays, goes])))
+    kept = {p.uid for p in world.engine_pods() if p.node == "h0"}
+    world.lose_node("h1")
+    replaced = replica(ordinal=2)
+    carried_out(
+        world, plan_of(slice_of(key, [replace(stays, kept=f"{key}/{stays.name}"), replaced]))
+    )
+    assert kept < {p.uid for p in world.engine_pods()}
+    assert {p.node for p in world.engine_pods()} == {"h0"}
+
+
+def test_a_pod_bound_to_a_node_that_is_gone_is_ended_at_once(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica(nodes=("h1",))])))
+    del world.nodes["h1"]
+    actions = wanted(world, plan_of(slice_of(key, [replica(ordinal=1)])))
+    (deletion,) = (a for a in actions if isinstance(a, DeletePod))
+    assert (deletion.reason, deletion.grace_seconds) == ("NodeLost", 0)
+
+
+def test_a_failed_pod_is_deleted_and_made_again(world: World) -> None:
+    plan = plan_of(slice_of(world.add(pool()), [replica()]))
+    carried_out(world, plan)
+    world.change_pods(
+        where={"motley.dev/role": "serve"}, phase="Failed", reason="UnexpectedAdmissionError"
+    )
+    actions = wanted(world, plan)
+    (deletion,) = (a for a in actions if isinstance(a, DeletePod))
+    assert deletion.reason == "UnexpectedAdmissionError"
+    carried_out(world, plan)
+    assert [p.phase for p in world.engine_pods()] == ["Running"]
+
+
+def test_one_failed_trainer_ends_the_whole_gang(world: World) -> None:
+    key = world.add(job())
+    gang = replica("trainer", tensor_parallel=4, nodes=("h0", "h1"), engine="fsdp")
+    plan = plan_of(slice_of(key, [gang]))
+    carried_out(world, plan)
+    world.change_pods(where={"motley.dev/rank": "1"}, phase="Failed")
+    reasons = {a.name[-2:]: a.reason for a in wanted(world, plan) if isinstance(a, DeletePod)}
+    assert reasons == {"r0": "PeerLost", "r1": "Failed"}
+
+
+def test_finished_trainers_stay_until_the_status_says_so(world: World) -> None:
+    key = world.add(job())
+    gang = replica("trainer", tensor_parallel=4, engine="fsdp")
+    carried_out(world, plan_of(slice_of(key, [gang, replica("rollout", engine="sglang")])))
+    world.change_pods(where={"motley.dev/role": "trainer"}, phase="Succeeded", ready=False)
+    deleted = {a.name for a in wanted(world, plan_of()) if isinstance(a, DeletePod)}
+    assert deleted == {"math-rollout-0a1b2c3d-0"}
+    condition = {
+        "type": "Complete",
+        "status": "True",
+        "reason": "TrainerSucceeded",
+        "lastTransitionTime": "2026-11-21T12:00:00Z",
+    }
+    world.documents[key]["status"] = {"conditions": [condition]}
+    world.settle()
+    deleted = {a.name for a in wanted(world, plan_of()) if isinstance(a, DeletePod)}
+    assert "math-trainer-0a1b2c3d-0" in deleted
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda w, k: w.add(pool(model={"id": "no/such-model"})),
+        lambda w, k: w.documents[k]["metadata"].update(annotations={"motley.dev/paused": "true"}),
+    ],
+    ids=["an edit that is rejected", "a pause"],
+)
+def test_nothing_of_a_resource_is_touched_after(world: World, edit: Any) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica()])))
+    edit(world, key)
+    assert wanted(world, plan_of()) == ()
+
+
+def test_a_spec_that_no_plan_can_meet_stops_nothing(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica()])))
+    refusal = Refusal("LatencyUnreachable", "spec.slo.tpot", "too fast", "slower")
+    assert wanted(world, plan_of(slice_of(key, [], [refusal]))) == ()
+    crowded_out = Refusal("InsufficientGPUs", "spec.workload", "no room", "+1 node")
+    assert "DeletePod" in kinds(wanted(world, plan_of(slice_of(key, [], [crowded_out]))))
+
+
+def test_without_a_solution_nothing_is_done(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica()])))
+    assert wanted(world, replace(plan_of(slice_of(key)), status="no_solution")) == ()
+
+
+def test_pods_of_a_deleted_resource_are_left_to_the_garbage_collector(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica()])))
+    del world.documents[key]
+    assert wanted(world, plan_of()) == ()
+
+
+def test_drift_is_repaired_and_defaults_are_left_alone(world: World) -> None:
+    plan = plan_of(slice_of(world.add(pool()), [replica()]))
+    carried_out(world, plan)
+    place = ("Deployment", "team-a", "chat-gateway")
+    world.owned[place]["spec"]["progressDeadlineSeconds"] = 600
+    assert wanted(world, plan) == ()
+    world.owned[place]["spec"]["replicas"] = 7
+    assert [a.manifest["kind"] for a in wanted(world, plan) if isinstance(a, ApplyObject)] == [
+        "Deployment"
+    ]
+
+
+def test_objects_that_no_plan_wants_are_deleted(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica()])))
+    # Without replicas a stage needs no disruption budget.
+    actions = carried_out(world, plan_of(slice_of(key, [])))
+    deleted = [(a.kind, a.name) for a in actions if isinstance(a, DeleteObject)]
+    assert deleted == [("PodDisruptionBudget", "chat")]
+
+
+def test_an_edited_engine_is_rolled_one_replica_at_a_time(world: World) -> None:
+    key = world.add(pool())
+    plan = plan_of(slice_of(key, [replica(), replica(ordinal=1), replica(ordinal=2)]))
+    carried_out(world, plan)
+    world.add(pool(engine={"name": "vllm", "extraArgs": ["--enforce-eager"]}))
+    for expected in range(3):
+        actions = wanted(world, plan)
+        deleted = [a.name for a in actions if isinstance(a, DeletePod)]
+        assert deleted == [f"chat-main-0a1b2c3d-{expected}"]
+        world.apply(actions)
+        assert not [a for a in wanted(world, plan) if isinstance(a, DeletePod)]
+        world.end_pods()
+        world.apply(wanted(world, plan))
+        assert wanted(world, plan) == ()  # the new one is not ready yet
+        world.settle()
+    assert wanted(world, plan) == ()
+
+
+def test_desired_requests_are_counted_as_facts_count_them(world: World) -> None:
+    sidecar = {
+        "name": "log",
+        "image": "x",
+        "resources": {"requests": {"cpu": "1500m", "memory": "1Gi"}},
+    }
+    template = {
+        "spec": {
+            "containers": [sidecar],
+            "initContainers": [
+                {"name": "load", "image": "x", "resources": {"requests": {"cpu": "90"}}},
+                {"name": "side", "image": "x", "restartPolicy": "Always"}
+                | {"resources": {"limits": {"memory": "0.5Gi"}}},
+            ],
+        }
+    }
+    plan = plan_of(slice_of(world.add(pool(podTemplate=template)), [replica(tensor_parallel=2)]))
+    (creation,) = (a for a in wanted(world, plan) if isinstance(a, CreatePod))
+    assert pod_requests(creation.manifest) == requests(creation.manifest["spec"])
+    assert pod_requests(creation.manifest).cpu_milli == 90_000
+
+
+@pytest.mark.parametrize(
+    ("desired", "live", "expected"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({"a": {"b": [1, 2]}}, {"a": {"b": [1, 2], "c": 0}}, True),
+        ({"a": [1]}, {"a": [1, 2]}, False),
+        ({"a": [{"name": "x"}]}, {"a": [{"name": "x", "defaulted": True}]}, True),
+        ({"a": {}}, {}, True),
+        ({"a": []}, {}, True),
+        ({"a": {"b": 1}}, {}, False),
+        ({"a": False}, {}, False),
+    ],
+    ids=lambda value: str(value),
+)
+def test_an_object_is_as_wanted_if_it_holds_what_is_wanted(
+    desired: Any, live: Any, expected: bool
+) -> None:
+    assert is_contained(desired, copy.deepcopy(live)) is expected
