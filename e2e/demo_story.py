@@ -23,6 +23,7 @@ JOINING = (("h100", "h100-new"), ("l40s", "l40s-new"))
 SETTLE_S = 60.0
 QUIET_S = 3.0  # no new plan for so long means that the operator sees no reason for one
 BUDGET_SHARE = 0.7
+MIN_IMPROVEMENT = 0.05  # the example Fleet's replan.minImprovement
 
 
 @dataclass(slots=True)
@@ -187,9 +188,16 @@ def _add_nodes(demo: Demo) -> None:
     demo_view.compare(view, before, after)
     if took is None:
         view.line("The plan stays: no use of the new nodes would be worth what moving costs.")
-    kept = len(before.live().keys() & after.live().keys())
-    view.expect(kept == len(before.live()), "nothing that runs is disturbed by nodes that join")
-    view.fact("pods disturbed by joining nodes", str(len(before.live()) - kept))
+    gone = {u: p for u, p in before.live().items() if u not in after.live()}
+    for key in sorted({pod.key for pod in gone.values()}):
+        was, now = before.resources[key].dollars_per_hour, after.resources[key].dollars_per_hour
+        view.expect(
+            now < was * (1.0 - MIN_IMPROVEMENT),
+            f"{key} moves because it saves: ${was:.2f}/h -> ${now:.2f}/h",
+        )
+    others = {u for u, p in before.live().items() if p.key not in {q.key for q in gone.values()}}
+    view.expect(others <= after.live().keys(), "nothing else that runs is disturbed")
+    view.fact("pods moved to the joining nodes, for less money", str(len(gone)))
 
 
 def _tighten_a_budget(demo: Demo) -> None:
