@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from motley_operator import changes, manifests, policies, translate
+from motley_operator.domain.facts import Room
+from motley_operator.domain.translation import Translation
+from motley_operator.policies import InForce, Reason, Verdict
+from motley_operator.settings import Settings
+from motley_operator.testing import World, gpu_node, plan_of, pool, replica, slice_of
+from motley_planner.catalog import load_catalog
+from motley_planner.domain.plan import Plan, Refusal
+from motley_planner.domain.snapshot import Snapshot
+
+CATALOG = load_catalog()
+SETTINGS = Settings()
+
+
+class Running:
+    """A world in which a plan of two replicas was carried out."""
+
+    def __init__(self) -> None:
+        self.world = World().add_node(gpu_node("h0"), gpu_node("h1"))
+        self.key = self.world.add(pool())
+        self.plan = plan_of(slice_of(self.key, [replica(), replica(ordinal=1, nodes=("h1",))]))
+        self.force = InForce.of(self.plan, self.translation())
+        facts = self.world.facts()
+        desired = manifests.build(self.plan, self.translation(), facts, CATALOG, SETTINGS)
+        self.world.apply(changes.changes(desired, facts, self.plan))
+
+    def translation(self) -> Translation:
+        return translate.translate(self.world.facts(), CATALOG, SETTINGS)
+
+    def verdict(self) -> Verdict:
+        return policies.verdict(self.force, self.translation(), self.world.facts())
+
+
+@pytest.fixture
+def running() -> Running:
+    return Running()
+
+
+def test_the_first_plan_needs_no_reason(running: Running) -> None:
+    first = policies.verdict(None, running.translation(), running.world.facts())
+    assert first == Verdict(True, Reason.FIRST_PLAN)
+
+
+def test_a_plan_is_held_while_its_pods_start_and_after(running: Running) -> None:
+    assert running.verdict() == Verdict(False, Reason.UNCHANGED)
+    running.world.settle()
+    assert running.verdict() == Verdict(False, Reason.UNCHANGED)
+
+
+def test_a_plan_is_held_while_what_it_stops_is_ending(running: Running) -> None:
+    running.world.settle()
+    running.force = replace(running.force, plan=plan_of(slice_of(running.key, [replica()])))
+    running.world.change_pods(where={"motley.dev/replica": "main-0a1b2c3d-1"}, deleting=True)
+    assert not running.verdict().replan
+    running.world.end_pods()
+    assert not running.verdict().replan
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (lambda r: r.world.lose_node("h1"), Reason.INPUTS_CHANGED),
+        (lambda r: r.world.add_node(gpu_node("h2")), Reason.INPUTS_CHANGED),
+        (lambda r: r.world.add_node(gpu_node("h1", unschedulable=True)), Reason.INPUTS_CHANGED),
+        (
+            lambda r: r.world.add_node(gpu_node("h1", ready=False, not_ready_since=0.0)),
+            Reason.INPUTS_CHANGED,
+        ),
+        (lambda r: r.world.foreign_pod("x", "h0", Room(gpus=1)), Reason.INPUTS_CHANGED),
+        (lambda r: r.world.add(pool(replan={"headroom": "30%"})), Reason.INPUTS_CHANGED),
+        (lambda r: r.world.add(pool("another")), Reason.INPUTS_CHANGED),
+        (
+            lambda r: r.world.change_pods(where={"motley.dev/rank": "0"}, phase="Failed"),
+            Reason.REPLICA_LOST,
+        ),
+        (
+            lambda r: r.world.change_pods(where={"motley.dev/rank": "0"}, deleting=True),
+            Reason.REPLICA_LOST,
+        ),
+    ],
+    ids=[
+        "a node is gone",
+        "a node came",
+        "a node is cordoned",
+        "a node is lost",
+        "a foreign pod took a GPU",
+        "an edit",
+        "a new resource",
+        "a replica failed",
+        "somebody deletes a replica",
+    ],
+)
+def test_a_new_plan_is_made_when(running: Running, event: Any, reason: Reason) -> None:
+    running.world.settle()
+    event(running)
+    assert running.verdict() == Verdict(True, reason)
+
+
+def test_a_foreign_pod_without_gpus_changes_nothing(running: Running) -> None:
+    running.world.foreign_pod("log-agent", "h0", Room(cpu_milli=100, memory_bytes=2**20))
+    assert not running.verdict().replan
+
+
+def test_a_replica_that_vanished_is_made_again_by_the_plan_in_force(running: Running) -> None:
+    running.world.settle()
+    del running.world.pods[("team-a", "chat-main-0a1b2c3d-0")]
+    assert not running.verdict().replan
+
+
+def test_a_pause_ends_the_plan_in_force(running: Running) -> None:
+    document = running.world.documents[running.key]
+    document["metadata"]["annotations"] = {"motley.dev/paused": "true"}
+    assert running.verdict().replan
+
+
+def test_names_that_become_free_are_worth_a_plan(running: Running) -> None:
+    running.force = replace(running.force, reserved=frozenset({"ServingPool/team-a/old/main-0-0"}))
+    assert running.verdict() == Verdict(True, Reason.ROOM_FREED)
+
+
+def planner_of(*plans: Plan) -> Any:
+    asked: list[Snapshot] = []
+
+    def planner(snapshot: Snapshot) -> Plan:
+        asked.append(snapshot)
+        return plans[len(asked) - 1]
+
+    planner.asked = asked  # type: ignore[attr-defined]
+    return planner
+
+
+def test_a_resource_that_cannot_be_met_is_set_aside_with_its_room(running: Running) -> None:
+    running.world.settle()
+    other = running.world.add(pool("other"))
+    refusal = Refusal("LatencyUnreachable", "spec.slo", "too fast", "slower")
+    greedy = slice_of(other, [replica(tensor_parallel=8)])
+    modest = slice_of(other, [replica(tensor_parallel=4)])
+    planner = planner_of(plan_of(slice_of(running.key, [], [refusal]), greedy), plan_of(modest))
+    snapshot = running.translation().snapshot
+    plan = policies.plan_for(snapshot, planner)
+    assert [part.key for part in plan.slices] == [running.key, other]
+    assert plan.slices[0].refusals == (refusal,)
+    assert plan.slices[1] == modest
+    second = planner.asked[1]
+    assert [d.key for d in second.services] == [other]
+    assert second.running == ()
+    assert [n.gpus for n in second.nodes] == [7, 7]
+    assert [n.pods for n in second.nodes] == [109, 109]
+    assert {u.id for u in snapshot.running} <= second.reserved
+
+
+@pytest.mark.parametrize("reason", ["InsufficientGPUs", "LatencyUnreachable"])
+def test_want_of_room_sets_nobody_aside_nor_does_a_resource_that_never_ran(reason: str) -> None:
+    world = World().add_node(gpu_node("h0"))
+    key = world.add(pool())
+    planner = planner_of(plan_of(slice_of(key, [], [Refusal(reason, "spec", "no", "yes")])))
+    policies.plan_for(translate.translate(world.facts(), CATALOG, SETTINGS).snapshot, planner)
+    assert len(planner.asked) == 1
