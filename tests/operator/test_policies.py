@@ -156,10 +156,18 @@ def test_a_resource_that_cannot_be_met_is_set_aside_with_its_room(running: Runni
     assert {u.id for u in snapshot.running} <= second.reserved
 
 
-@pytest.mark.parametrize("reason", ["InsufficientGPUs", "LatencyUnreachable"])
-def test_want_of_room_sets_nobody_aside_nor_does_a_resource_that_never_ran(reason: str) -> None:
+def test_want_of_room_sets_nobody_aside(running: Running) -> None:
+    running.world.settle()
+    refusal = Refusal("InsufficientGPUs", "spec.workload", "no room", "+1 node")
+    planner = planner_of(plan_of(slice_of(running.key, [], [refusal])))
+    policies.plan_for(running.translation().snapshot, planner)
+    assert len(planner.asked) == 1
+
+
+def test_a_resource_that_never_ran_is_not_set_aside() -> None:
     world = World().add_node(gpu_node("h0"))
     key = world.add(pool())
-    planner = planner_of(plan_of(slice_of(key, [], [Refusal(reason, "spec", "no", "yes")])))
+    refusal = Refusal("LatencyUnreachable", "spec.slo", "too fast", "slower")
+    planner = planner_of(plan_of(slice_of(key, [], [refusal])))
     policies.plan_for(translate.translate(world.facts(), CATALOG, SETTINGS).snapshot, planner)
     assert len(planner.asked) == 1

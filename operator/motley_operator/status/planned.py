@@ -10,7 +10,9 @@ from motley_operator.status.conditions import shortened
 from motley_operator.status.observed import Observed
 from motley_planner.domain.plan import Group, Plan, Promise, Slice
 
-MOST_GROUPS, MOST_PROMISES, MOST_BINDINGS, MOST_POLICIES = 64, 64, 16, 16
+# Together these keep the largest status below 32 KiB; `gpus` and prices still count everything.
+MOST_GROUPS, MOST_PROMISES, MOST_BINDINGS, MOST_POLICIES = 32, 32, 8, 16
+LONGEST_LIFT = 256
 
 
 def plan_status(
@@ -102,7 +104,8 @@ def _figure(value: float, seconds: bool) -> str:
 def _bindings(part: Slice) -> list[dict[str, str]]:
     lifts = {refusal.field: refusal.lift for refusal in part.refusals}
     rows = [
-        {"constraint": shortened(f, 253), "relax": shortened(lift)} for f, lift in lifts.items()
+        {"constraint": shortened(f, 253), "relax": shortened(lift, LONGEST_LIFT)}
+        for f, lift in lifts.items()
     ]
     rows += [{"constraint": shortened(text, 253)} for text in part.binding]
     return rows[:MOST_BINDINGS]
