@@ -28,7 +28,7 @@ from motley_planner.solver.milp import Floats
 
 NEGLIGIBLE = 1e-12  # share of a class's demand below which a rate is solver noise
 SAME = 1e-9  # relative difference of bound and value that is rounding
-SAME_LATER = 3e-7  # the same below the first level, whose bound sees the slack of levels above
+SAME_LATER = 1e-6  # the same below the first level, whose bound sees the slack of levels above
 
 
 def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:

@@ -34,7 +34,7 @@ from motley_planner.formulations.inventory import (
 from motley_planner.solver.milp import INF, MilpBuilder
 
 Mode = Literal["safe", "relaxed"]
-_GroupKey = tuple[int, tuple[tuple[tuple[NodeClass, int], int], ...], tuple[tuple[str, int], ...]]
+_GroupKey = tuple[int, tuple[tuple[NodeClass, int, float, float], ...], tuple[tuple[str, int], ...]]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
 
 
@@ -160,6 +160,7 @@ class PackingRows:
         """Survivors with the same column and the same effect on every row share a variable."""
         column_index = {c.id: i for i, c in enumerate(self.columns)}
         self.gains: dict[int, Counter[tuple[NodeClass, int]]] = defaultdict(Counter)
+        self.marks: dict[int, list[tuple[NodeClass, int, float, float]]] = defaultdict(list)
         alone: dict[int, list[tuple[str, int]]] = defaultdict(list)
         for held in self.inventory.held:
             if held.node.name in self.single:
@@ -171,7 +172,7 @@ class PackingRows:
         for i, survivor in enumerate(self.inventory.survivors):
             key = (
                 column_index[survivor.column],
-                tuple(sorted(self.gains[i].items())),
+                tuple(sorted(self.marks[i])),
                 tuple(sorted(alone[i])),
             )
             groups[key].append(i)
@@ -186,13 +187,16 @@ class PackingRows:
         additive = self._additive(held)
         self.out.exact = self.out.exact and additive
         for q in self.sizes[held.node_class]:
-            gains = (
-                slot_gains(free, sizes, q)[1]
-                if additive
-                else bounding_gains(free, sizes, q, self.mode)
-            )
-            for (replica, _), gain in zip(held.residents, gains, strict=True):
+            exact = slot_gains(free, sizes, q)[1]
+            safe = exact if additive else bounding_gains(free, sizes, q, "safe")
+            relaxed = exact if additive else bounding_gains(free, sizes, q, "relaxed")
+            gains = safe if self.mode == "safe" else relaxed
+            for (replica, _), gain, low, high in zip(
+                held.residents, gains, safe, relaxed, strict=True
+            ):
                 self.gains[replica][held.node_class, q] += gain  # type: ignore[assignment]
+                # Both modes must group alike: their programs share one set of variables.
+                self.marks[replica].append((held.node_class, q, low, high))
 
     def _add_open(self) -> None:
         for group in self.inventory.open_groups:

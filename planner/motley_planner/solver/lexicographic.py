@@ -22,6 +22,8 @@ BETTER = 1e-9  # less is rounding, and no reason to leave what runs
 BOX_SHARE = 0.35  # of the time left, for the restricted MIP
 TIGHT_GAP = 1e-9
 TIGHT_SECONDS = 0.3  # what closing the last gap may cost
+LEVEL_SHARE = 0.6  # of the time left, for a level that others follow
+POLISH_SECONDS = 0.15  # beyond the deadline, still before the kill
 LEVEL_SLACK = 5e-8  # well above the feasibility tolerance, or HiGHS prunes points on the edge
 
 
@@ -40,17 +42,24 @@ class _State:
     """The incumbent and the rows that hold what earlier levels reached."""
 
     def __init__(self, job: Job, emit: Emit, deadline: float) -> None:
-        self.job, self.emit, self.deadline = job, emit, deadline
+        self.job, self.emit = job, emit
+        self.deadline = self.final_deadline = deadline
         self.milp, self.relaxed = job.milp, job.relaxed
         self.x: Floats | None = None
         self.value = -np.inf
+        self.lp: highs.Run | None = None
 
     def run_level(self, number: int, level: Level) -> bool:
         """Solves one level; False where the job ends here (infeasible, unbounded, no time)."""
+        left = self.final_deadline - time.monotonic()
+        last = number == len(self.job.levels) - 1
+        self.deadline = time.monotonic() + left * (1.0 if last else LEVEL_SHARE)
         self._take_start(level)
         best_bound = self._relax(number, level)
         if best_bound is None:
             return False
+        if self.job.milp.integer.any():
+            self._round(number, level)
         proved = self._search(number, level, best_bound)
         if self.x is None:
             status = "infeasible" if proved and self.relaxed is None else "none"
@@ -72,7 +81,27 @@ class _State:
         if self.x is not None:
             self.emit(Report(0, x=self.x))
 
+    def _complete(self, number: int, level: Level, point: Floats) -> None:
+        """Offers the best point with the integers of `point`, if there is one."""
+        whole = np.where(self.milp.integer, np.round(point), 0.0)
+        lower = np.where(self.milp.integer, whole, self.milp.col_lower)
+        upper = np.where(self.milp.integer, whole, self.milp.col_upper)
+        if (lower > self.milp.col_upper).any() or (upper < self.milp.col_lower).any():
+            return
+        run = highs.solve_lp(self.milp.with_bounds(lower, upper), level.cost, self.deadline)
+        if run.x is not None:
+            self._offer(number, level, run.x)
+
+    def _round(self, number: int, level: Level) -> None:
+        """First points on a new level: the incumbent with better rates, the LP rounded."""
+        if self.x is not None:
+            self._complete(number, level, self.x)
+        if self.lp is not None and self.lp.x is not None:
+            for shift in (1e-6, 0.5, 1.0 - 1e-6):
+                self._complete(number, level, np.floor(self.lp.x + shift))
+
     def _relax(self, number: int, level: Level) -> float | None:
+        self.lp = None
         lp = highs.solve_lp(self.relaxed or self.milp, level.cost, self.deadline)
         if lp.status in ("infeasible", "unbounded"):
             if self.x is not None and lp.status == "infeasible":
@@ -89,7 +118,7 @@ class _State:
         """Improves the incumbent; True where the full MIP was searched to its end."""
         if self._gap(level, bound) <= TIGHT_GAP:
             return True
-        if int(self.milp.integer.sum()) > LARGE_INTEGERS and np.isfinite(bound):
+        if int(self.milp.integer.sum()) > LARGE_INTEGERS and self.lp is not None:
             share = (self.deadline - time.monotonic()) * BOX_SHARE
             box = _box(self.milp, self.lp, self.x)
             self._mip(number, level, box, time.monotonic() + share, self.job.relative_gap)
@@ -143,7 +172,7 @@ class _State:
         for number, level in enumerate(self.job.levels):
             if not level.cost[~integer].any():
                 continue
-            run = highs.solve_lp(fixed, level.cost, self.deadline + 0.2)
+            run = highs.solve_lp(fixed, level.cost, self.final_deadline + POLISH_SECONDS)
             if run.x is None or run.value is None:
                 return
             self.x = run.x

@@ -201,3 +201,29 @@ def _homes(
         homes.append(random.choice(fitting))
         free[homes[-1]] -= fragment.tp
     return tuple(homes)
+
+
+def large_table(gpus: int, columns: int, seed: int = 0) -> FleetTable:
+    """About `gpus` GPUs of 4 types in 2 zones, 5 models, 9 classes and `columns` configurations."""
+    random = Random(seed)
+    types, zones, models = ("A", "B", "C", "D"), ("z0", "z1"), tuple(f"m{i}" for i in range(5))
+    speed = dict(zip(types, (4.0, 2.0, 1.0, 0.6), strict=True))
+    price = dict(zip(types, (4.0, 1.8, 1.0, 0.5), strict=True))
+    each = gpus // (len(types) * len(zones) * 8)
+    nodes = tuple(NodeGroup(t, z, 8, max(1, each)) for t in types for z in zones)
+    classes = tuple(
+        RequestClass(f"k{i}", models[i % 5], gpus * random.uniform(0.03, 0.08)) for i in range(9)
+    )
+    found = []
+    for i in range(columns):
+        model = models[i % 5]
+        shape = tuple(
+            Fragment(random.choice(types), random.choice((1, 2, 4, 8)))
+            for _ in range(random.choice((1, 2, 2, 3)))
+        )
+        power = sum(speed[f.gpu] * f.tp**0.93 for f in shape) / (1 + 0.05 * len(shape))
+        rates = {c.name: power * random.uniform(0.2, 0.4) for c in classes if c.model == model}
+        cost = sum(price[f.gpu] * f.tp for f in shape)
+        column = Column(f"c{i}", model, random.choice(zones), shape, rates, "both", cost)
+        found.append(column)
+    return FleetTable(classes, tuple(found), nodes, objective="goodput")
