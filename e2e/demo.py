@@ -104,7 +104,7 @@ def _summary(demo: Demo, keep: bool) -> None:
     view.title("Summary")
     view.fact("the whole demo", f"{time.monotonic() - view.began:.0f} s")
     for what, value in view.facts:
-        view.line(f"{what:<44} {value}")
+        view.line(f"{what:<50} {value}")
     view.line()
     for sentence in view.failures:
         view.line(f"did not hold: {sentence}")

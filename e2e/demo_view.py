@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from e2e.demo_picture import Picture, PodView, ResourceView
 
 POLL_S = 0.05
-WIDTH = 96
+WIDTH = 112
 
 
 @dataclass(slots=True)
@@ -109,7 +109,7 @@ def seats(view: View, picture: Picture, gpus: Mapping[str, str]) -> None:
     width = max((len(name) for name in gpus), default=0)
     for node, what in sorted(gpus.items(), key=lambda item: (item[1], item[0])):
         inside = ", ".join(f"{n} x {who}" for who, n in sorted(per_node[node].items()))
-        view.line(f"{node:<{width}}  {what:<24}  {inside or '-'}")
+        view.line(f"{node:<{width}}  {what:<26}  {inside or '-'}")
 
 
 def prices(view: View, picture: Picture) -> None:
