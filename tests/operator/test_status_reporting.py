@@ -327,3 +327,28 @@ def test_a_status_written_by_hand_is_written_anew(world: World) -> None:
     world.documents[key]["status"] = {"conditions": "nonsense", "plan": 7}
     cycle(world, plan_of(slice_of(key, [replica()])))
     assert conditions(world, key)["Accepted"] == ("True", "Accepted")
+
+
+def test_an_image_is_frozen_until_a_person_edits_the_engine(world: World) -> None:
+    def image_of(name: str) -> str:
+        return world.pods[("team-a", f"chat-{name}")].annotations["motley.dev/image"]
+
+    key = world.add(pool())
+    cycle(world, plan_of(slice_of(key, [replica()])))
+    (row,) = world.documents[key]["status"]["inputs"]
+    assert (row["stage"], row["image"]) == ("main", image_of("main-0a1b2c3d-0"))
+    row["image"] = "vllm/vllm-openai:v0.1.0"  # as an older catalog had it
+    world.settle()
+    plan = plan_of(slice_of(key, [replica(), replica(ordinal=1, nodes=("h1",))]))
+    cycle(world, plan)
+    assert image_of("main-0a1b2c3d-1") == "vllm/vllm-openai:v0.1.0"
+    world.settle()
+    assert world.documents[key]["status"]["inputs"] == [row]
+    world.add(pool(engine={"name": "vllm", "extraArgs": ["--enforce-eager"]}))
+    for _ in range(4):
+        cycle(world, plan)
+        world.settle()
+    catalog = CATALOG.engines["vllm"].launch
+    assert catalog is not None
+    assert {image_of(f"main-0a1b2c3d-{i}") for i in range(2)} == {catalog.images["nvidia"]}
+    assert world.documents[key]["status"]["inputs"][0]["image"] == catalog.images["nvidia"]

@@ -30,6 +30,7 @@ SERVING: Final = "motley.dev/serving"
 PLAN_HASH: Final = "motley.dev/plan-hash"
 INPUTS_HASH: Final = "motley.dev/inputs-hash"
 UNIT: Final = "motley.dev/unit"
+IMAGE: Final = "motley.dev/image"
 ATTEMPT: Final = "motley.dev/attempt"
 
 PAUSED: Final = "motley.dev/paused"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from motley_operator.errors import SpecError
 from motley_operator.manifests.stages import StageSpec
 from motley_planner.domain.engines import EngineSpec, LaunchSpec
 from motley_planner.domain.hardware import Gpu
@@ -58,7 +57,7 @@ def engine_process(
         args += ["--revision", source.revision]
     extra = launch.rollout_env if replica.role == "rollout" else {}
     return Process(
-        image=stage.engine.image or image_for(launch, gpu, stage.engine.name),
+        image=stage.engine.image or _image(stage, launch, gpu),
         command=rendered(launch.command, values),
         args=[*args, *stage.engine.extra_args],
         env={**launch.env, **extra},
@@ -66,13 +65,21 @@ def engine_process(
     )
 
 
-def image_for(launch: LaunchSpec, gpu: Gpu, engine: str) -> str:
-    """The catalog's image for the GPU's vendor. Raises: SpecError where there is none."""
-    if gpu.vendor not in launch.images:
-        raise SpecError(
-            "UnknownEngine", "spec.engine.image", f"{engine} has no image for {gpu.vendor} GPUs"
-        )
-    return launch.images[gpu.vendor]
+def _image(stage: StageSpec, launch: LaunchSpec, gpu: Gpu) -> str:
+    """The image frozen at the first plan, else the catalog's for the GPU's vendor.
+
+    One image is frozen for a stage; GPUs of another vendor need another repository, not this one.
+    """
+    current = launch.images[gpu.vendor]
+    is_same = stage.frozen_image and repository(stage.frozen_image) == repository(current)
+    return stage.frozen_image if is_same else current
+
+
+def repository(image: str) -> str:
+    """An image's name without tag and digest."""
+    name = image.partition("@")[0]
+    head, colon, tag = name.rpartition(":")
+    return head if colon and "/" not in tag else name
 
 
 def model_location(stage: StageSpec) -> str:

@@ -75,7 +75,7 @@ def frame_pod(seat: Seat, container: Manifest, grace_seconds: int, restart: str)
     }
     if seat.stage.priority_class is not None:
         spec["priorityClassName"] = seat.stage.priority_class
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(seat), "spec": spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(seat, container), "spec": spec}
 
 
 def container_frame(seat: Seat, process: Process) -> Manifest:
@@ -122,7 +122,7 @@ def environment(seat: Seat, values: Mapping[str, str]) -> list[Manifest]:
     return env + [{"name": name, "value": values[name]} for name in sorted(values)]
 
 
-def _metadata(seat: Seat) -> Manifest:
+def _metadata(seat: Seat, container: Manifest) -> Manifest:
     replica, role = seat.replica, seat.replica.role
     metadata = seat.owner.metadata(seat.name, role)
     metadata["labels"] |= {
@@ -146,6 +146,7 @@ def _metadata(seat: Seat) -> Manifest:
     metadata["annotations"] = {
         names.PLAN_HASH: seat.plan_hash,
         names.INPUTS_HASH: seat.stage.inputs_hash,
+        names.IMAGE: container["image"],
         names.UNIT: json.dumps(unit, sort_keys=True),
     }
     return metadata

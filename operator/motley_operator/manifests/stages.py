@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from motley_operator.api import ModelCascade, RLJob, ServingPool
@@ -28,6 +28,7 @@ class StageSpec:
     longest_tokens: int  # prompt and answer together
     shared: ClaimSource | None = None
     priority_class: str | None = None
+    frozen_image: str = ""  # the catalog's at the first plan, from status
 
     @property
     def inputs_hash(self) -> str:
@@ -44,7 +45,19 @@ class StageSpec:
 
 
 def stages_of(resource: object) -> tuple[StageSpec, ...]:
-    """The stages of a resource, in its order; a job's trainer comes last."""
+    """The stages of a resource, in its order; a job's trainer comes last.
+
+    The image of a stage is frozen while what a person wrote about it stays the same.
+    """
+    assert isinstance(resource, ServingPool | ModelCascade | RLJob)
+    frozen = {(row.stage, row.hash): row.image for row in resource.status.inputs}
+    return tuple(
+        replace(stage, frozen_image=frozen.get((stage.name, stage.inputs_hash), ""))
+        for stage in _written(resource)
+    )
+
+
+def _written(resource: ServingPool | ModelCascade | RLJob) -> tuple[StageSpec, ...]:
     if isinstance(resource, ServingPool):
         spec = resource.spec
         longest, priority = _longest(spec.workload), spec.priority_class_name
@@ -60,7 +73,6 @@ def stages_of(resource: object) -> tuple[StageSpec, ...]:
             StageSpec(s.name, s.model, s.engine, s.pod_template, longest, priority_class=priority)
             for s in resource.spec.stages
         )
-    assert isinstance(resource, RLJob)
     return _job_stages(resource)
 
 

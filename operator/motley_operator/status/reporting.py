@@ -18,6 +18,7 @@ from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
 from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
 from motley_operator.status.fleet import fleet_statuses
+from motley_operator.status.inputs import frozen_inputs
 from motley_operator.status.observed import Observed, observe
 from motley_operator.status.planned import plan_status
 from motley_operator.status.statements import Case, statements
@@ -131,7 +132,7 @@ def _extras(
     resource: ResourceFacts, model: object, case: Case, context: tuple[ResourceStatus, float]
 ) -> dict[str, Any]:
     old, now = context
-    extras: dict[str, Any] = {}
+    extras: dict[str, Any] = {"inputs": frozen_inputs(case.observed, old.inputs)}
     requested = resource.annotations.get(REPLAN_REQUESTED)
     if requested:
         extras["lastHandledReplanAt"] = requested[:64]
