@@ -392,3 +392,28 @@ def test_tolerations_are_matched_as_kubernetes_does(
     toleration: dict[str, str], expected: bool
 ) -> None:
     assert tolerates(toleration, Taint("k", "v", "NoSchedule")) is expected
+
+
+def test_a_name_that_another_resource_needs_goes_to_the_older_one() -> None:
+    world = World().add_node(gpu_node("h0"))
+    world.config_maps[("team-a", "table")] = {"table.csv": CALIBRATION}
+    young = pool("support-small")
+    young["metadata"]["creationTimestamp"] = "2026-11-21T12:00:01Z"
+    old = cascade("support")
+    old["metadata"]["creationTimestamp"] = "2026-11-21T12:00:00Z"
+    key, first = world.add(young), world.add(old)
+    done = translated(world)
+    assert [s.key for s in done.snapshot.services] == [first]
+    assert first in done.rejected[key][0].message
+    elsewhere = {**young, "metadata": {"name": "support-small", "namespace": "team-b"}}
+    assert world.add(elsewhere) not in translated(world).rejected
+
+
+def test_a_stage_may_not_be_called_like_the_gateway() -> None:
+    world = World().add_node(gpu_node("h0"))
+    table = CALIBRATION.replace("small", "gateway")
+    world.config_maps[("team-a", "table")] = {"table.csv": table}
+    document = cascade()
+    document["spec"]["stages"][0]["name"] = "gateway"
+    key = world.add(document)
+    assert "its own gateway" in translated(world).rejected[key][0].message

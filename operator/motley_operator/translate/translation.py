@@ -21,6 +21,7 @@ from motley_operator.translate.nodes import Site, Wish, figures, planner_node, s
 from motley_operator.translate.room import is_engine, plus, room_left
 from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
+from motley_operator.translate.taken import name_refusals
 from motley_planner.domain.demand import MovePrice, RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
@@ -96,13 +97,19 @@ def _read_resources(facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec) -> 
             )
             continue
         asked.parsed[resource.key] = model
+    taken = name_refusals(asked.parsed)
+    for resource in sorted(facts.resources, key=lambda each: each.key):
+        model = asked.parsed.get(resource.key)
+        if model is None:
+            continue
         if isinstance(model, RLJob):
             phase = lifecycle.phase_of(model, pods.get(resource.key, ()), facts.now)
             asked.phases[resource.key] = phase
             if phase in lifecycle.GONE:
                 continue
         demand, refusals = _demand(resource, model, facts, catalog, fleet)
-        if demand is None:
+        refusals += taken.get(resource.key, ())
+        if demand is None or refusals:
             asked.rejected[resource.key] = refusals
         else:
             asked.demands[resource.key] = demand
