@@ -320,3 +320,19 @@ def test_a_floor_that_no_policy_reaches_is_refused_with_what_is_reachable() -> N
     (part,) = solve(Snapshot(mixed_fleet(), services=(cascade(floor=0.95),))).slices
     assert [r.reason for r in part.refusals] == ["QualityUnreachable"]
     assert part.replicas == () and part.served_requests_per_second == 0.0
+
+
+def test_what_an_impossible_spec_runs_keeps_its_room_and_is_not_stopped() -> None:
+    fleet = tuple(nodes_of("L4", 2, 2))
+    first = solve(Snapshot(fleet, services=(pool("ServingPool/a/one", 8.0),)))
+    impossible = pool("ServingPool/a/one", 8.0, slo=Slo(tpot_s={"p95": 0.0001}))
+    both = Snapshot(
+        fleet,
+        services=(impossible, pool("ServingPool/a/two", 50.0)),
+        running=running_of(first),
+    )
+    made = solve(both)
+    held = sum(r.gpus for r in first.slices[0].replicas)
+    taken = sum(r.gpus for part in made.slices for r in part.replicas)
+    assert held > 0 and taken == 4 - held
+    assert not [m for m in made.moves if m.action == "stop"]

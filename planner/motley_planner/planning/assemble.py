@@ -21,7 +21,7 @@ from motley_planner.domain.hardware import Catalog, Node
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
 from motley_planner.planning.assembly import Assembly
-from motley_planner.planning.demands import add_job_demand, add_service_demand
+from motley_planner.planning.demands import add_job_demand, add_service_demand, block_unservable
 from motley_planner.planning.latency import stage_slos
 from motley_planner.planning.limits import add_limits, freeze
 
@@ -32,12 +32,16 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
     """The fleet table of a snapshot, and what is needed to read its solution back."""
     assembly = Assembly()
     _add_candidates(assembly, snapshot, catalog)
-    _add_running(assembly, snapshot, catalog)
-    for service in snapshot.services:
-        add_service_demand(assembly, service)
-    for job in snapshot.jobs:
-        add_job_demand(assembly, job)
     for demand in snapshot.demands:
+        block_unservable(assembly, demand)
+    _add_running(assembly, snapshot, catalog)
+    for demand in snapshot.demands:
+        if demand.key in assembly.blocked:
+            continue
+        if isinstance(demand, ServingDemand):
+            add_service_demand(assembly, demand)
+        else:
+            add_job_demand(assembly, demand)
         add_limits(assembly, demand)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
@@ -91,6 +95,10 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
     nodes = {n.name: n.node_class for n in snapshot.nodes}
     demands = {demand.key: demand for demand in snapshot.demands}
     for unit in snapshot.running:
+        if unit.key in assembly.blocked:
+            for name in unit.nodes:
+                assembly.immovable[name] += unit.tensor_parallel
+            continue
         demand = demands.get(unit.key)
         classes = {nodes[name] for name in unit.nodes if name in nodes}
         whole = len(classes) == 1 and all(name in nodes for name in unit.nodes)
@@ -118,7 +126,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
             name=node.name,
             gpu=node.node_class.gpu,
             zone=node.node_class.id,
-            gpus=max(node_room_gpus(node, need), held[node.name]),
+            gpus=max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name]),
         )
         for node in snapshot.nodes
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ class Assembly:
     refusals: dict[str, list[Refusal]] = field(default_factory=dict)
     replicas: list[RunningReplica] = field(default_factory=list)
     not_allowed: set[str] = field(default_factory=set)  # running units that may not go on
+    blocked: set[str] = field(default_factory=set)  # keys whose spec cannot be served: left as is
+    immovable: Counter[str] = field(default_factory=Counter)  # GPUs by node that they hold
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
 

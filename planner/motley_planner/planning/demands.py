@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from motley_planner.candidates.policies import quality_refusal
-from motley_planner.domain.demand import RlDemand, ServingDemand
+from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass
 from motley_planner.planning.assembly import Assembly, class_id
 
@@ -28,14 +28,25 @@ def class_rates(service: ServingDemand) -> dict[str, float]:
     return {c.name: service.requests_per_second * c.weight / total for c in service.classes}
 
 
+def block_unservable(assembly: Assembly, demand: Demand) -> None:
+    """Notes a resource that no configuration or routing policy could serve, whatever the fleet.
+
+    Such a spec is somebody's mistake: what runs goes on and keeps its room until it is mended.
+    """
+    if isinstance(demand, RlDemand):
+        stages: tuple[str, ...] = ("rollout", "trainer")
+    else:
+        stages = tuple(stage.name for stage in demand.stages)
+        refusal = quality_refusal(demand.policies, demand.quality_floor)
+        if refusal is not None:
+            assembly.refuse(demand.key, (refusal,))
+            assembly.blocked.add(demand.key)
+    if not all(assembly.of(demand.key, stage) for stage in stages):
+        assembly.blocked.add(demand.key)
+
+
 def add_service_demand(assembly: Assembly, service: ServingDemand) -> None:
-    """Classes (and policies) of a pool or cascade that can be served at all; else a refusal."""
-    refusal = quality_refusal(service.policies, service.quality_floor) if service.policies else None
-    if refusal is not None:
-        assembly.refuse(service.key, (refusal,))
-        return
-    if not all(assembly.of(service.key, stage.name) for stage in service.stages):
-        return
+    """Classes (and policies) of a pool or cascade."""
     rates = class_rates(service)
     weight = 1.0 / max(
         service.requests_per_second, 1e-9
@@ -98,8 +109,6 @@ def _add_extra(assembly: Assembly, service: ServingDemand, weight: float) -> Non
 def add_job_demand(assembly: Assembly, job: RlDemand) -> None:
     """An RL job's classes and its one-policy cascade, in training steps/s."""
     trainers = assembly.of(job.key, "trainer")
-    if not trainers or not assembly.of(job.key, "rollout"):
-        return
     target = job.target_steps_per_second or max(c.capacity["trainer"] for c in trainers)
     assembly.job_targets[job.key] = target
     names = [class_id(job.key, stage, stage) for stage in ("rollout", "trainer")]

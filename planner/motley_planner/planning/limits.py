@@ -18,8 +18,6 @@ def add_limits(assembly: Assembly, demand: Demand) -> None:
     """Rows of one resource; call when all its columns are there."""
     rows, key = assembly.side_rows, demand.key
     candidates = assembly.of(key)
-    if not candidates:
-        return
     budget = demand.budget
     if budget.usd_per_hour is not None:
         prices = {c.id: c.price_usd_per_hour for c in candidates}

@@ -23,17 +23,11 @@ def refusals_of(
 ) -> tuple[Refusal, ...]:
     """Refusals found while listing candidates, then what the solution left unserved."""
     listed = tuple(assembly.refusals.get(demand.key, ()))
-    if not all(assembly.of(demand.key, stage) for stage in _stages(demand)):
+    if demand.key in assembly.blocked:
         return listed
     if isinstance(demand, RlDemand):
         return (*listed, *_job(demand, replicas, assembly))
     return (*listed, *_service(demand, replicas, solution, assembly))
-
-
-def _stages(demand: Demand) -> tuple[str, ...]:
-    if isinstance(demand, RlDemand):
-        return ("rollout", "trainer")
-    return tuple(stage.name for stage in demand.stages)
 
 
 def _job(
