@@ -53,8 +53,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
     frozen = _frozen(facts, asked, fleet, running)
-    need = PodNeed()
-    room = _room(facts, running, need)
+    room = _room(facts, running, need := PodNeed())
     sites = [s for s in surveyed.sites if not _unused(s, running)]
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
