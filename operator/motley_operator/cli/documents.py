@@ -141,7 +141,8 @@ def without_unread(text: str) -> str:
     kept: list[str] = []
     skipping = False
     for line in text.split("\n"):
-        if skipping and line.startswith(("    - ", "      ")):
+        # An empty line may be the middle of a long string.
+        if skipping and (not line or line.startswith(("    - ", "      "))):
             kept.append("")
             continue
         skipping = line in _UNREAD

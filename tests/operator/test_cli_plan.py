@@ -1,0 +1,300 @@
+"""`motley plan`, `explain` and `diff` on files: what is planned, said, compared and refused."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from e2e.cluster.nodes import make_mix
+
+from motley_operator.cli import plan_file
+from motley_operator.cli.diff import Difference, difference
+from motley_operator.cli.main import main
+from motley_operator.cli.plan import seconds
+from motley_operator.cli.plan_file import PlanFile, read_plan
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = str(ROOT / "examples")
+
+Capture = pytest.CaptureFixture[str]
+
+
+def write_nodes(path: Path, *mix: tuple[str, int]) -> str:
+    """A nodes file as kubectl prints it."""
+    listed = {"apiVersion": "v1", "items": make_mix(mix), "kind": "List"}
+    path.write_text(yaml.safe_dump(listed))
+    return str(path)
+
+
+def pool(path: Path, **spec: Any) -> str:
+    """A file with one small pool."""
+    document = {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "ServingPool",
+        "metadata": {"name": "chat", "namespace": "team-a"},
+        "spec": {
+            "model": {"id": "Qwen/Qwen3-8B", "precision": "bf16"},
+            "workload": {
+                "requestsPerSecond": 4,
+                "classes": [{"name": "all", "promptTokens": 500, "outputTokens": 100}],
+            },
+        }
+        | spec,
+    }
+    path.write_text(yaml.safe_dump(document))
+    return str(path)
+
+
+def run_json(capsys: Capture, *words: str) -> tuple[int, dict[str, Any]]:
+    """Exit status and JSON of one command."""
+    status = main([*words, "-o", "json", "-q"])
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return status, document
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PLAN.json of a pool on three L40S nodes."""
+    folder = tmp_path_factory.mktemp("plan")
+    nodes = write_nodes(folder / "nodes.yaml", ("l40s", 3))
+    command = ["plan", "-f", pool(folder / "pool.yaml"), "--nodes", nodes, "-o", "json", "-q"]
+    code = "import sys; from motley_operator.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True
+    )
+    (folder / "plan.json").write_text(done.stdout)
+    return folder
+
+
+def test_a_plan_file_reads_back_as_it_was_written(planned: Path) -> None:
+    text = (planned / "plan.json").read_text()
+    assert plan_file.to_document(read_plan(planned / "plan.json")) == json.loads(text)
+
+
+def test_a_plan_file_fits_the_schema_that_the_command_offers(planned: Path) -> None:
+    schema = plan_file.schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads((planned / "plan.json").read_text()), schema)
+
+
+def test_the_inventory_counts_what_the_replicas_hold(planned: Path) -> None:
+    content = read_plan(planned / "plan.json")
+    held = sum(len(r.nodes) * r.tensor_parallel for s in content.plan.slices for r in s.replicas)
+    assert held == sum(row.used for row in content.inventory) == content.plan.gpus_used > 0
+    assert sum(row.total for row in content.inventory) == content.plan.gpus
+    assert all(row.used + row.free + row.foreign == row.total for row in content.inventory)
+
+
+def test_planning_again_on_the_plan_itself_moves_nothing(planned: Path, capsys: Capture) -> None:
+    status, document = run_json(
+        capsys,
+        "plan",
+        *("-f", str(planned / "pool.yaml"), "--nodes", str(planned / "nodes.yaml")),
+        *("--previous", str(planned / "plan.json")),
+    )
+    assert status == 0
+    assert document["moves"] == []
+    assert document["kept"] == len(document["slices"][0]["replicas"])
+
+
+def test_on_fewer_nodes_only_what_was_lost_moves(
+    planned: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    before = read_plan(planned / "plan.json").plan.slices[0].replicas
+    lost = before[0].nodes[0]
+    listed = yaml.safe_load((planned / "nodes.yaml").read_text())
+    listed["items"] = [n for n in listed["items"] if n["metadata"]["name"] != lost]
+    (tmp_path / "fewer.yaml").write_text(yaml.safe_dump(listed))
+    _, document = run_json(
+        capsys,
+        "plan",
+        *("-f", str(planned / "pool.yaml"), "--nodes", str(tmp_path / "fewer.yaml")),
+        *("--previous", str(planned / "plan.json")),
+    )
+    staying = {f"ServingPool/team-a/chat/{r.name}" for r in before if lost not in r.nodes}
+    kept = {r["kept"] for r in document["slices"][0]["replicas"]} - {None}
+    assert kept == staying
+    assert all(lost not in r["nodes"] for r in document["slices"][0]["replicas"])
+
+
+def test_pods_of_others_take_room(tmp_path: Path, capsys: Capture) -> None:
+    nodes = write_nodes(tmp_path / "nodes.yaml", ("l40s", 1))
+    limits = {"resources": {"limits": {"nvidia.com/gpu": "8"}}}
+    foreign = {
+        "kind": "Pod",
+        "metadata": {"name": "other", "namespace": "x"},
+        "spec": {"nodeName": "l40s-1", "containers": [{"name": "c", **limits}]},
+        "status": {"phase": "Running"},
+    }
+    (tmp_path / "pods.yaml").write_text(yaml.safe_dump({"kind": "List", "items": [foreign]}))
+    words = ("plan", "-f", pool(tmp_path / "p.yaml"), "--nodes", nodes)
+    assert run_json(capsys, *words)[0] == 0
+    status, document = run_json(capsys, *words, "--pods", str(tmp_path / "pods.yaml"))
+    assert status == 1
+    assert document["gpus_used"] == 0
+    (refusal,) = document["slices"][0]["refusals"]
+    assert refusal["reason"] == "InsufficientGPUs"
+
+
+def test_a_resource_that_makes_no_sense_is_exit_2_and_the_others_are_planned(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "resources"
+    folder.mkdir()
+    pool(folder / "good.yaml")
+    text = Path(pool(folder / "bad.yaml", model={"id": "Qwen/Qwen3-9B"})).read_text()
+    (folder / "bad.yaml").write_text(text.replace("name: chat", "name: odd"))
+    nodes = write_nodes(tmp_path / "nodes.yaml", ("l40s", 1))
+    status = main(["plan", "-f", str(folder), "--nodes", nodes, "-o", "json"])
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert status == 2
+    assert [entry["key"] for entry in document["rejected"]] == ["ServingPool/team-a/odd"]
+    assert "ServingPool/team-a/odd: spec.model.id" in printed.err
+    assert [part["key"] for part in document["slices"]] == ["ServingPool/team-a/chat"]
+    assert document["slices"][0]["replicas"]
+
+
+def test_the_table_names_every_resource_node_shape_and_refusal(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    nodes = write_nodes(tmp_path / "nodes.yaml", ("l40s", 1))
+    many = {
+        "requestsPerSecond": 4000,
+        "classes": [{"name": "a", "promptTokens": 500, "outputTokens": 100}],
+    }
+    status = main(
+        ["plan", "-f", pool(tmp_path / "p.yaml", workload=many), "--nodes", nodes, "-o", "table"]
+    )
+    text = capsys.readouterr().out
+    assert status == 1
+    for words in ("FLEET  1 node, 8 GPUs", "L40S", "ServingPool/team-a/chat", "l40s-1", "!"):
+        assert words in text
+    assert "would help:" in text
+    assert "MOVES" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["plan"], "give -f FILE and --nodes"),
+        (["plan", "-f", "absent.yaml", "--nodes", "absent.yaml"], "absent.yaml: no such file"),
+        (["explain", "absent.json"], "absent.json"),
+        (["explain", "{nodes}"], "not JSON"),
+        (["explain", "{other}"], 'no "version"'),
+        (["diff", "{newer}", "{newer}"], "this motley reads 1"),
+        (["diff", "{short}", "{short}"], "Field required"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_2(
+    words: list[str], complaint: str, tmp_path: Path, capsys: Capture
+) -> None:
+    files = {
+        "nodes": write_nodes(tmp_path / "nodes.yaml", ("l4", 1)),
+        "other": "{}",
+        "newer": '{"version": 2}',
+        "short": '{"version": 1}',
+    }
+    for name in ("other", "newer", "short"):
+        (tmp_path / f"{name}.json").write_text(files[name])
+        files[name] = str(tmp_path / f"{name}.json")
+    assert main([word.format(**files) for word in words]) == 2
+    printed = capsys.readouterr()
+    assert complaint in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("10s", 10.0), ("500ms", 0.5), ("2m", 120.0), ("3", 3.0), ("1.5s", 1.5)]
+)
+def test_a_time_limit_is_a_time(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "0s", "-1s", "10x", "s", "1e3", "nan", "inf"])
+def test_what_is_no_time_above_zero_is_refused(text: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", f"--time-limit={text}"])
+    assert ended.value.code == 2
+
+
+def placed(content: PlanFile) -> Counter[tuple[str, tuple[str, ...]]]:
+    """How many replicas a resource has on which nodes."""
+    return Counter((s.key, r.nodes) for s in content.plan.slices for r in s.replicas)
+
+
+def test_a_difference_turns_the_old_placement_into_the_new_one(
+    planned: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    more = {
+        "requestsPerSecond": 40,
+        "classes": [{"name": "a", "promptTokens": 500, "outputTokens": 100}],
+    }
+    _, document = run_json(
+        capsys,
+        "plan",
+        *("-f", pool(tmp_path / "p.yaml", workload=more), "--nodes", str(planned / "nodes.yaml")),
+    )
+    (tmp_path / "new.json").write_text(json.dumps(document))
+    old, new = read_plan(planned / "plan.json"), read_plan(tmp_path / "new.json")
+    found = difference(old, new)
+    assert found.changes
+    assert applied(found, placed(old)) == placed(new)
+    backwards = difference(new, old)
+    assert (backwards.count("start"), backwards.count("stop")) == (
+        found.count("stop"),
+        found.count("start"),
+    )
+    assert (
+        main(["diff", str(planned / "plan.json"), str(tmp_path / "new.json"), "-o", "table"]) == 0
+    )
+    assert f"{found.count('start')} started" in capsys.readouterr().out
+
+
+def applied(
+    found: Difference, seats: Counter[tuple[str, tuple[str, ...]]]
+) -> Counter[tuple[str, tuple[str, ...]]]:
+    """The seats after the changes."""
+    after = seats.copy()
+    for change in found.changes:
+        if change.before:
+            after[change.key, change.before] -= 1
+        if change.after:
+            after[change.key, change.after] += 1
+    return +after
+
+
+def test_a_plan_does_not_differ_from_itself(planned: Path) -> None:
+    content = read_plan(planned / "plan.json")
+    found = difference(content, content)
+    assert found.changes == ()
+    assert found.kept == len(content.plan.slices[0].replicas)
+
+
+def test_the_explanation_has_every_level_and_resource(planned: Path, capsys: Capture) -> None:
+    status, document = run_json(capsys, "explain", str(planned / "plan.json"))
+    content = read_plan(planned / "plan.json")
+    assert status == 0
+    assert [level["name"] for level in document["levels"]] == [v.name for v in content.plan.levels]
+    assert [part["key"] for part in document["resources"]] == ["ServingPool/team-a/chat"]
+
+
+def test_the_examples_on_200_nodes_take_less_than_two_seconds_of_cpu(tmp_path: Path) -> None:
+    shapes = ("h100", "a100-80", "l40s", "l4")
+    nodes = write_nodes(tmp_path / "nodes.yaml", *[(shape, 50) for shape in shapes])
+    command = [sys.executable, "-m", "motley_operator.cli.main"]
+    command += ["plan", "-f", EXAMPLES, "--nodes", nodes, "-o", "json", "-q"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["slices"]) == 3
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
