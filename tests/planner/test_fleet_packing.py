@@ -1,0 +1,111 @@
+"""Nested floors against bin packing by search; re-plans with many awkward nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+from random import Random
+
+import pytest
+
+from motley_planner.checker import check
+from motley_planner.checker.packing import cheapest_packing
+from motley_planner.domain.table import (
+    Column,
+    FleetTable,
+    Fragment,
+    Previous,
+    RequestClass,
+    RunningReplica,
+    TableNode,
+)
+from motley_planner.formulations import packing
+from motley_planner.formulations.fleet import solve_table
+from motley_planner.formulations.packing import bounding_gains, slot_gains
+from motley_planner.testing.oracle import fits
+from motley_planner.testing.tables import tiny_table
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nested_floors_are_bin_packing(seed: int) -> None:
+    random = Random(seed)
+    outcomes = Counter[bool]()
+    for _ in range(150):
+        bins = [random.randint(0, 9) for _ in range(random.randint(1, 4))]
+        sizes = [random.choice((1, 1, 2, 2, 4, 8)) for _ in range(random.randint(1, 9))]
+        floors = all(
+            sum(s for s in sizes if s >= q) <= sum(q * (b // q) for b in bins) for q in set(sizes)
+        )
+        searched = fits(
+            tuple(sorted(("A", "z", s) for s in sizes)), tuple(sorted(("A", "z", b) for b in bins))
+        )
+        packed = cheapest_packing(Counter(sizes), [(b, 0.0) for b in bins]) is not None
+        assert floors == searched == packed, (bins, sizes)
+        outcomes[floors] += 1
+    assert min(outcomes.values()) >= 10
+
+
+def test_gains_bound_what_any_subset_of_residents_frees() -> None:
+    random = Random(7)
+    for _ in range(300):
+        sizes = tuple(random.choice((1, 2, 4)) for _ in range(random.randint(1, 4)))
+        free, q = random.randint(0, 7), random.choice((1, 2, 4, 8))
+        additive, alone = slot_gains(free, sizes, q)
+        low = bounding_gains(free, sizes, q, "safe")
+        high = bounding_gains(free, sizes, q, "relaxed")
+        exact = True
+        for stopped in product((0, 1), repeat=len(sizes)):
+            freed = sum(s for s, gone in zip(sizes, stopped, strict=True) if gone)
+            gain = q * ((free + freed) // q - free // q)
+            totals = [
+                sum(g for g, gone in zip(gains, stopped, strict=True) if gone)
+                for gains in (low, alone, high)
+            ]
+            assert totals[0] <= gain <= totals[2] + 1e-9
+            exact = exact and totals[1] == gain
+        assert exact == additive
+
+
+def test_conservative_rows_place_and_their_bound_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a re-plan is too large for slot counts: still a plan, with a bound no plan breaks."""
+    narrower = 0
+    for seed in range(400):
+        table = tiny_table(seed)
+        if table.previous is None or table.objective != "max_min" or table.side_rows:
+            continue
+        if not any(c.requests_per_second for c in (*table.classes, *table.cascades)):
+            continue
+        exact = solve_table(table, use_worker=False)
+        monkeypatch.setattr(packing, "EXACT_NODES", -1)
+        safe = solve_table(table, use_worker=False)
+        monkeypatch.setattr(packing, "EXACT_NODES", 48)
+        assert check(table, safe) == ()
+        assert exact.objective is not None and safe.objective is not None
+        assert safe.bound is not None and safe.bound >= exact.objective - 1e-6
+        assert safe.objective <= exact.objective + 1e-6
+        narrower += safe.objective < exact.objective - 1e-6
+    assert narrower < 20
+
+
+def test_many_awkward_nodes_are_replanned_with_a_bound() -> None:
+    nodes = tuple(TableNode(f"n{i}", "A", "z", 8) for i in range(60))
+    small = Column("small", "m", "z", (Fragment("A", 2),), {"k": 1.0})
+    large = Column("large", "m", "z", (Fragment("A", 8),), {"k": 9.0})
+    running = tuple(
+        RunningReplica(f"r{i}-{j}", "small", (f"n{i}",)) for i in range(60) for j in (0, 1, 2)
+    )
+    table = FleetTable(
+        (RequestClass("k", "m", 100.0),),
+        (small, large),
+        objective="max_min",
+        previous=Previous(nodes, running),
+        penalty_per_stopped_gpu=1e-4,
+        time_limit_s=3.0,
+    )
+    solution = solve_table(table, use_worker=False)
+    assert check(table, solution) == ()
+    assert solution.objective is not None and solution.objective >= 2.4 - 1e-6  # fills the holes
+    assert solution.bound is not None and solution.bound >= 5.4 - 60 * 6e-4 - 1e-6  # all large
+    again = solve_table(replace(table, lost_nodes=frozenset({"n0"})), use_worker=False)
+    assert check(replace(table, lost_nodes=frozenset({"n0"})), again) == ()

@@ -1,0 +1,160 @@
+"""`motley solve`: answers, exit statuses and the time limit, through the real process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from motley_planner.domain.table import FleetTable
+from motley_planner.testing.tables import large_table
+
+FIELDS = {
+    "status", "objective", "bound", "gap", "levels", "solve_seconds", "price_usd_per_hour",
+    "replicas", "rates", "policies", "flows", "unserved", "placement", "started", "stopped",
+    "started_gpus", "stopped_gpus", "shortfalls",
+}  # fmt: skip
+
+
+def table(**changes: Any) -> dict[str, Any]:
+    """One class on one kind of node."""
+    return {
+        "nodes": [{"gpu": "A", "zone": "z", "gpus": 8, "count": 2}],
+        "classes": [{"name": "k", "model": "m", "requests_per_second": 5.0}],
+        "columns": [
+            {
+                "id": "c",
+                "model": "m",
+                "zone": "z",
+                "fragments": [{"gpu": "A", "tp": 4}],
+                "price_usd_per_hour": 3.0,
+                "requests_per_second": {"k": 2.0},
+            }
+        ],
+        "objective": "goodput",
+        **changes,
+    }
+
+
+def motley(path: Path | str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "motley_operator.cli.main", "solve", str(path), *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def solve(tmp_path: Path, value: object, *options: str) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "table.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return motley(path, *options)
+
+
+def test_a_plan_that_serves_all_exits_0(tmp_path: Path) -> None:
+    done = solve(tmp_path, table())
+    assert done.returncode == 0
+    answer = json.loads(done.stdout)
+    assert set(answer) == FIELDS
+    assert (answer["status"], answer["objective"]) == ("optimal", 1.0)
+    assert answer["replicas"] == [{"column": "c", "count": 3}]
+    assert answer["price_usd_per_hour"] == 9.0
+    assert answer["unserved"] == {"k": 0.0}
+    assert answer["placement"] == []
+    assert (answer["started"], answer["started_gpus"]) == (3, 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"budget_usd_per_hour": 6}, "optimal", 1),  # goodput leaves demand unserved
+        ({"budget_usd_per_hour": 0}, "optimal", 1),
+        ({"budget_usd_per_hour": 6, "objective": "max_min"}, "optimal", 0),
+        ({"budget_usd_per_hour": 6, "objective": "min_cost"}, "infeasible", 1),
+        ({"objective": "min_cost"}, "optimal", 0),
+    ],
+)
+def test_exit_status_says_how_it_ended(
+    tmp_path: Path, changes: dict[str, Any], status: str, code: int
+) -> None:
+    done = solve(tmp_path, table(**changes))
+    answer = json.loads(done.stdout)
+    assert (answer["status"], done.returncode) == (status, code)
+
+
+def test_min_cost_that_cannot_serve_all_gives_the_best_max_min_plan(tmp_path: Path) -> None:
+    done = solve(tmp_path, table(budget_usd_per_hour=6, objective="min_cost"))
+    answer = json.loads(done.stdout)
+    assert (answer["objective"], answer["bound"], answer["gap"]) == (None, None, None)
+    assert answer["replicas"] == [{"column": "c", "count": 2}]
+    assert answer["unserved"] == {"k": pytest.approx(1.0)}
+    assert answer["shortfalls"] == [
+        {"what": "k", "how_much": pytest.approx(1.0), "binding": "budget"}
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{",
+        table(nonsense=1),
+        table(objective="max_min", classes=[]),
+        table(
+            objective="max_min",
+            nodes=[{"gpu": "A", "zone": "z", "gpus": 8, "count": None}],
+        ),
+        '{"budget_usd_per_hour": NaN}',
+    ],
+)
+def test_bad_input_exits_2_with_a_sentence(tmp_path: Path, value: object) -> None:
+    done = solve(tmp_path, value)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "table.json" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_file_that_is_not_there_exits_2(tmp_path: Path) -> None:
+    done = motley(tmp_path / "nothing.json")
+    assert done.returncode == 2
+    assert "nothing.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_person_can_read_it(tmp_path: Path) -> None:
+    done = solve(tmp_path, table(budget_usd_per_hour=6), "-o", "table")
+    assert "$6.00/h" in done.stdout
+    assert "short of k by 1: budget" in done.stdout
+
+
+def plain(value: FleetTable) -> dict[str, Any]:
+    """A table without a running fleet, as its JSON."""
+    found = asdict(value)
+    for name in ("side_rows", "penalty_in_price", "cordoned_nodes", "previous", "lost_nodes"):
+        del found[name]
+    return found
+
+
+def test_no_plan_in_time_exits_3(tmp_path: Path) -> None:
+    hard = plain(large_table(20_000, 5_000)) | {"objective": "min_cost", "time_limit_s": 0.05}
+    done = solve(tmp_path, hard)
+    answer = json.loads(done.stdout)
+    assert (answer["status"], done.returncode) == ("no_solution", 3)
+    assert (answer["objective"], answer["bound"], answer["replicas"]) == (None, None, [])
+
+
+@pytest.mark.parametrize("objective", ["max_min", "min_cost"])
+def test_the_process_ends_within_a_second_of_its_limit(tmp_path: Path, objective: str) -> None:
+    hard = plain(large_table(256, 800)) | {"objective": objective, "time_limit_s": 2.0}
+    start = time.monotonic()
+    done = solve(tmp_path, hard)
+    assert time.monotonic() - start < 2.0 + 1.0
+    answer = json.loads(done.stdout)
+    assert answer["status"] in ("feasible", "optimal")
+    assert answer["gap"] is not None and answer["gap"] < 0.5
