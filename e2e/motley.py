@@ -19,6 +19,7 @@ from e2e.demo_picture import RESOURCE_KINDS, Picture, take
 
 ROOT = Path(__file__).parent.parent
 POLL_S = 0.03
+CALM_S = 1.0
 
 
 @dataclass(slots=True)
@@ -94,8 +95,20 @@ class Installation:
         return take(self.api)
 
     def settle(self, timeout_s: float = 60.0) -> Picture:
-        """Waits until every resource is Ready and every pod is; the picture then."""
-        self.wait(lambda: self.look().is_settled(), timeout_s, "everything is Ready")
+        """Waits until every resource and pod is Ready and stays so for a second; the picture then.
+
+        A status tells of a plan before its first pod moves, so one look is not enough.
+        """
+        since: list[float] = []
+
+        def is_calm() -> bool:
+            if not self.look().is_settled():
+                since.clear()
+                return False
+            since.append(time.monotonic())
+            return since[-1] - since[0] >= CALM_S
+
+        self.wait(is_calm, timeout_s, "everything is Ready")
         return self.look()
 
     def new_plan_s(self, before: Picture, keys: Iterable[str], act: Callable[[], object]) -> float:

@@ -68,7 +68,10 @@ class RememberingPlanner:
     def keep(self, translation: Translation, facts: ClusterFacts, snapshot: Snapshot) -> Plan:
         """The plan in force, or a new one of the snapshot where `policies` say so."""
         force = self._force
-        if force is None or policies.verdict(force, translation, facts).replan:
+        verdict = policies.verdict(force, translation, facts)
+        if force is None or verdict.replan:
+            steady = policies.is_steady(force, translation, verdict.reason)
+            snapshot = replace(snapshot, steady=steady)
             plan = policies.plan_for(snapshot, lambda s: self(s, translation.catalog))
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan

@@ -40,12 +40,19 @@ class InForce:
     inputs_hash: str
     frozen: frozenset[str]
     reserved: frozenset[str]
+    nodes: frozenset[str]  # on which something may start
 
     @staticmethod
     def of(plan: Plan, translation: Translation) -> InForce:
         """A plan that was just made."""
         snapshot = translation.snapshot
-        return InForce(plan, translation.inputs_hash, snapshot.frozen, snapshot.reserved)
+        return InForce(
+            plan, translation.inputs_hash, snapshot.frozen, snapshot.reserved, _open_nodes(snapshot)
+        )
+
+
+def _open_nodes(snapshot: Snapshot) -> frozenset[str]:
+    return frozenset(node.name for node in snapshot.nodes if not node.cordoned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,16 @@ def verdict(force: InForce | None, translation: Translation, facts: ClusterFacts
         if reason is not None:
             return Verdict(True, reason)
     return Verdict(False, Reason.UNCHANGED)
+
+
+def is_steady(force: InForce | None, translation: Translation, why: Reason) -> bool:
+    """True where only service may move what runs: after a restart, a loss, or an end of pods.
+
+    Money is looked at when somebody edits a resource or a node joins, not in the middle of a loss.
+    """
+    if force is None or why is not Reason.INPUTS_CHANGED:
+        return True
+    return bool(force.nodes - _open_nodes(translation.snapshot))
 
 
 def no_solution_yet(case: Case) -> Reason | None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 
 from motley_planner.domain.table import FleetTable, Objective
 
-
 TINY_SHARE = 1e-6  # of a level's worth; below, tolerances would lose the demand altogether
 
 

@@ -25,8 +25,9 @@ class Snapshot:
     jobs: tuple[RlDemand, ...] = ()
     running: tuple[RunningUnit, ...] = ()
     reserved: frozenset[str] = field(default_factory=frozenset)  # unit ids not to be used anew
-    pod_need: PodNeed = PodNeed()
-    move_price: MovePrice = MovePrice()
+    pod_need: PodNeed = field(default_factory=PodNeed)
+    move_price: MovePrice = field(default_factory=MovePrice)
+    steady: bool = False  # True: only service may move what runs, neither money nor a job's pace
     min_improvement: float = 0.05  # share of the price that moving what runs must save
     budget_usd_per_hour: float | None = None
     frozen: frozenset[str] = field(

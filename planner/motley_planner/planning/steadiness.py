@@ -12,7 +12,8 @@ ladder, each of which may move more than the one before and only adds around wha
 
 The first rung that serves as much as the free plan is carried out. The free plan itself is taken
 only if services gain more than `min_improvement` by it over every rung, or if it serves as much for
-a price lower by `min_improvement`, moving included; a job's pace alone never moves a service. So a
+a price lower by `min_improvement`, moving included; a job's pace alone never moves a service. A
+steady snapshot (a loss, a restart) asks for service only and leaves money for a better moment. So a
 solver that stops early never reshuffles a fleet for its own noise, and the same facts again give
 the same plan. The bounds published are the free solve's, which hold for all of them.
 """
@@ -31,6 +32,7 @@ from motley_planner.planning.assembly import Assembly
 
 FREE_SHARE = 0.45  # of the time limit; the rungs are small and share the rest
 SERVICE_TOLERANCE = 0.01  # share of a service level that is no reason to move anything more
+STEADY_PACE = 0.5  # share of their pace that jobs may lose before something moves, when steady
 UNSERVED_SHARE = 1e-3  # of a resource's rate; above it the resource is short
 ROUNDING = 1e-6
 PRICE_LEVEL = "price"
@@ -116,7 +118,9 @@ def _serves_clearly_more(free: Solution, held: Solution, rank: int, snapshot: Sn
 
 def _slack(rank: int, snapshot: Snapshot) -> float:
     """1 % of a level of services; `min_improvement` of a level of jobs, whose pace may wait."""
-    return SERVICE_TOLERANCE if rank % 2 else snapshot.min_improvement
+    if rank % 2:
+        return SERVICE_TOLERANCE
+    return STEADY_PACE if snapshot.steady else snapshot.min_improvement
 
 
 def _rank_of_level(level: Level) -> int | None:
@@ -173,7 +177,7 @@ def serves_as_much(
 def _saves(held: Solution, free: Solution, snapshot: Snapshot) -> bool:
     """True if the free plan is cheaper by the improvement that moving must bring."""
     price, less = _price(held), _price(free)
-    if price is None or less is None:
+    if price is None or less is None or snapshot.steady:
         return False
     return less < price - snapshot.min_improvement * abs(price) - 1e-9
 
