@@ -20,10 +20,10 @@ demo: venv binaries  ## a real control plane, examples applied, a node lost: und
 	@$(PY) -m e2e.demo $(DEMO)
 
 test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
-	@$(PY) -m pytest tests $(PYTEST)
+	@$(PY) -m pytest tests -m "not slow" $(PYTEST)
 
 unit: venv  ## the tests that need no control plane
-	@$(PY) -m pytest tests -m "not e2e" $(PYTEST)
+	@$(PY) -m pytest tests -m "not e2e and not slow" $(PYTEST)
 
 check: venv  ## ruff, mypy, import contracts, goldens of CRDs and chart, links of the docs
 	$(PY) -m ruff check .
