@@ -12,6 +12,7 @@ from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.decode import decode
+from motley_planner.formulations.greedy import FEASIBLE, greedy_start
 from motley_planner.formulations.program import Index, formulate, has_demand
 from motley_planner.solver import Job, Milp, Outcome, solve
 from motley_planner.solver.milp import Floats
@@ -47,21 +48,23 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         relative_gap=table.relative_gap,
     )
     outcome = solve(job, use_worker=use_worker)
-    solution = _read(table, index, job, outcome, started, use_worker)
+    solution = _read(index, job, outcome)
+    if solution is None:
+        left = table.time_limit_s - (time.monotonic() - started)
+        solution = _best_effort(table, left, use_worker)
     return replace(solution, solve_seconds=time.monotonic() - started)
 
 
-def _read(
-    table: FleetTable, index: Index, job: Job, outcome: Outcome, started: float, use_worker: bool
-) -> Solution:
+def _read(index: Index, job: Job, outcome: Outcome) -> Solution | None:
+    """The plan of an outcome; None where min_cost is proved infeasible."""
     if outcome.status == "unbounded":
         raise _unbounded()
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
     if outcome.x is not None:
-        return decode(index, outcome, table.relative_gap)
-    if outcome.status == "infeasible" and table.objective == "min_cost":
-        return _best_effort(table, started, use_worker)
+        return decode(index, outcome, index.table.relative_gap)
+    if outcome.status == "infeasible" and index.table.objective == "min_cost":
+        return None
     return Solution(status="no_solution")
 
 
@@ -100,12 +103,11 @@ def _largest_scale(table: FleetTable, use_worker: bool) -> float:
     return outcome.bounds.get(0, 1e6)
 
 
-def _best_effort(table: FleetTable, started: float, use_worker: bool) -> Solution:
+def _best_effort(table: FleetTable, left: float, use_worker: bool) -> Solution:
     """What min_cost gives where not everything can be served: the best max_min plan."""
     if not has_demand(table):
         return Solution(status="no_solution")
-    left = max(0.2, table.time_limit_s - (time.monotonic() - started))
-    again = replace(table, objective="max_min", penalty_in_price=False, time_limit_s=left)
+    again = replace(table, objective="max_min", penalty_in_price=False, time_limit_s=max(0.2, left))
     found = solve_table(again, use_worker=use_worker)
     if found.status == "no_solution":
         return found
@@ -113,14 +115,17 @@ def _best_effort(table: FleetTable, started: float, use_worker: bool) -> Solutio
 
 
 def _starts(milp: Milp, index: Index) -> list[Floats]:
-    """Points that are plans by construction: keep all that runs, and stop all that runs."""
+    """Points that are plans by construction: keep what runs or stop it, each also filled up."""
     found = []
     for keep in (True, False):
         x = np.zeros(milp.num_cols)
         _set_kept(index, x, keep)
         _set_minimums(index, x)
-        if milp.violation(x) <= 1e-7:
+        if milp.violation(x) <= FEASIBLE:
             found.append(x)
+        greedy = greedy_start(milp, index, x)
+        if greedy is not None:
+            found.append(greedy)
         if not index.packing.kept:
             break
     return found

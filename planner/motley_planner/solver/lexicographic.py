@@ -55,12 +55,14 @@ class _State:
         last = number == len(self.job.levels) - 1
         self.deadline = time.monotonic() + left * (1.0 if last else LEVEL_SHARE)
         self._take_start(level)
-        best_bound = self._relax(number, level)
-        if best_bound is None:
-            return False
-        if self.job.milp.integer.any():
-            self._round(number, level)
-        proved = self._search(number, level, best_bound)
+        proved = self._is_highest(number, level)
+        if not proved:
+            best_bound = self._relax(number, level)
+            if best_bound is None:
+                return False
+            if self.job.milp.integer.any():
+                self._round(number, level)
+            proved = self._search(number, level, best_bound)
         if self.x is None:
             status = "infeasible" if proved and self.relaxed is None else "none"
             self.emit(Report(number, status=status))  # type: ignore[arg-type]
@@ -68,6 +70,18 @@ class _State:
         self.milp = _held(self.milp, level, self.x)
         if self.relaxed is not None:
             self.relaxed = _held(self.relaxed, level, self.x)
+        return True
+
+    def _is_highest(self, number: int, level: Level) -> bool:
+        """Whether the incumbent is as good as variable bounds alone allow: no LP is needed then."""
+        best = np.where(level.cost > 0, self.milp.col_upper, self.milp.col_lower)
+        (counted,) = np.nonzero(level.cost)
+        highest = float(level.cost[counted] @ best[counted]) + level.constant
+        if self.x is None or not np.isfinite(highest):
+            return False
+        if highest - self.value > BETTER * max(1.0, abs(highest)):
+            return False
+        self.emit(Report(number, bound=highest))
         return True
 
     def _take_start(self, level: Level) -> None:
