@@ -84,15 +84,21 @@ class Picture:
         """The pods that hold GPUs and are meant to stay."""
         return {u: p for u, p in self.pods.items() if not p.deleting and not p.finished}
 
+    def mark(self) -> tuple[object, ...]:
+        """Changes with every new plan and with every pod that comes or goes."""
+        plans = tuple(sorted((key, *one.plan_mark) for key, one in self.resources.items()))
+        return plans, frozenset(self.pods)
+
     def by_node(self) -> Counter[str]:
         """Live pods on each node."""
         return Counter(pod.node for pod in self.live().values())
 
     def is_settled(self) -> bool:
-        """Every resource Ready on its present spec, every pod ready, none on its way out."""
+        """Every resource Ready on its present spec, nothing on its way in or out."""
         return (
             bool(self.resources)
             and all(one.is_true("Ready") for one in self.resources.values())
+            and not any(one.is_true("Reconciling") for one in self.resources.values())
             and all(pod.ready and not pod.deleting for pod in self.pods.values())
         )
 

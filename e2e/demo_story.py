@@ -21,6 +21,7 @@ from e2e.demo_view import View
 ROOT = Path(__file__).parent.parent
 JOINING = (("h100", "h100-new"), ("l40s", "l40s-new"))
 SETTLE_S = 60.0
+REST_S = 2.5  # a rollout takes steps; between two of them all may be ready for a moment
 QUIET_S = 3.0  # no new plan for so long means that the operator sees no reason for one
 BUDGET_SHARE = 0.7
 MIN_IMPROVEMENT = 0.05  # the example Fleet's replan.minImprovement
@@ -44,8 +45,17 @@ class Demo:
         return take(self.api)
 
     def settle(self, what: str) -> Picture:
-        """Waits until every resource and pod is ready, and expects it."""
-        picture, took = demo_view.wait(self.view, self.look, Picture.is_settled, SETTLE_S)
+        """Waits until every resource and pod is ready and stays so, and expects it."""
+        last: tuple[tuple[object, ...], float] = ((), 0.0)
+
+        def is_at_rest(picture: Picture) -> bool:
+            nonlocal last
+            now = time.monotonic()
+            if not picture.is_settled() or picture.mark() != last[0]:
+                last = (picture.mark(), now)
+            return now - last[1] >= REST_S
+
+        picture, took = demo_view.wait(self.view, self.look, is_at_rest, SETTLE_S)
         self.view.expect(took is not None, f"{what}: all resources Ready, all pods ready")
         return picture
 
@@ -122,7 +132,7 @@ def _apply_examples(demo: Demo) -> None:
     for manifest in manifests:
         demo.api.apply(manifest)
     picture = demo.settle("the examples")
-    took = time.monotonic() - began
+    took = time.monotonic() - began - REST_S
     view.line()
     demo_view.seats(view, picture, demo.gpus())
     view.line()
@@ -218,11 +228,7 @@ def _tighten_a_budget(demo: Demo) -> None:
 
     after, took = demo_view.wait(view, demo.look, is_decided, SETTLE_S)
     view.expect(took is not None, f"a plan within the budget of ${budget}/h")
-    # A replica that has to go drains first; nothing of the others may move meanwhile.
-    demo_view.wait(
-        view, demo.look, lambda p: not any(q.deleting for q in p.pods.values()), SETTLE_S
-    )
-    after = demo.look()
+    after = demo.settle("within the budget")
     view.line()
     demo_view.compare(view, before, after)
     for kind, found in after.resources[chosen.key].conditions.items():
