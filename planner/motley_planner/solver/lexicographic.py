@@ -24,7 +24,7 @@ TIGHT_GAP = 1e-9
 TIGHT_SECONDS = 0.3  # what closing the last gap may cost
 LEVEL_SHARE = 0.6  # of the time left, for a level that others follow
 POLISH_SECONDS = 0.15  # beyond the deadline, still before the kill
-LEVEL_SLACK = 5e-8  # well above the feasibility tolerance, or HiGHS prunes points on the edge
+LEVEL_SLACK = 1e-8  # well above the feasibility tolerance, or HiGHS prunes points on the edge
 
 
 def solve_job(job: Job, emit: Emit) -> None:
