@@ -70,8 +70,11 @@ class RememberingPlanner:
         force = self._force
         verdict = policies.verdict(force, translation, facts)
         if force is None or verdict.replan:
-            steady = policies.is_steady(force, translation, verdict.reason)
-            snapshot = replace(snapshot, steady=steady)
+            snapshot = replace(
+                snapshot,
+                steady=policies.is_steady(force, translation),
+                edited=policies.edited(force, translation),
+            )
             plan = policies.plan_for(snapshot, lambda s: self(s, translation.catalog))
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan

@@ -9,13 +9,15 @@ in RULES; the first that says replan ends the chain.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
 from motley_operator.domain.translation import Translation
+from motley_planner.domain.demand import Demand
 from motley_planner.domain.plan import Plan, Slice
 from motley_planner.domain.snapshot import Snapshot
 
@@ -41,18 +43,22 @@ class InForce:
     frozen: frozenset[str]
     reserved: frozenset[str]
     nodes: frozenset[str]  # on which something may start
+    prices: frozenset[float]
+    demands: Mapping[str, Demand]
 
     @staticmethod
     def of(plan: Plan, translation: Translation) -> InForce:
         """A plan that was just made."""
         snapshot = translation.snapshot
         return InForce(
-            plan, translation.inputs_hash, snapshot.frozen, snapshot.reserved, _open_nodes(snapshot)
+            plan=plan,
+            inputs_hash=translation.inputs_hash,
+            frozen=snapshot.frozen,
+            reserved=snapshot.reserved,
+            nodes=frozenset(node.name for node in snapshot.nodes if not node.cordoned),
+            prices=frozenset(node.node_class.price_usd_per_gpu_hour for node in snapshot.nodes),
+            demands={demand.key: demand for demand in snapshot.demands},
         )
-
-
-def _open_nodes(snapshot: Snapshot) -> frozenset[str]:
-    return frozenset(node.name for node in snapshot.nodes if not node.cordoned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +93,37 @@ def verdict(force: InForce | None, translation: Translation, facts: ClusterFacts
     return Verdict(False, Reason.UNCHANGED)
 
 
-def is_steady(force: InForce | None, translation: Translation, why: Reason) -> bool:
-    """True where only service may move what runs: after a restart, a loss, or an end of pods.
+def is_steady(force: InForce | None, translation: Translation) -> bool:
+    """True where only service may move what was not edited: after a restart, a loss, an edit.
 
-    Money is looked at when somebody edits a resource or a node joins, not in the middle of a loss.
+    Money is looked at when nodes join, a resource goes, or the Fleet is edited, and nothing is lost.
     """
-    if force is None or why is not Reason.INPUTS_CHANGED:
+    if force is None:
         return True
-    return bool(force.nodes - _open_nodes(translation.snapshot))
+    now = InForce.of(force.plan, translation)
+    gained = now.nodes - force.nodes or force.demands.keys() - now.demands.keys()
+    return bool(force.nodes - now.nodes) or not (gained or force.prices != now.prices)
+
+
+def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
+    """Resources that ask for something else than the plan in force was made for.
+
+    After a restart: those whose status speaks of an older spec, or promises other replicas than
+    run, because the operator was stopped in the middle of its writes.
+    """
+    demands = {demand.key: demand for demand in translation.snapshot.demands}
+    if force is not None:
+        return frozenset(k for k, demand in demands.items() if force.demands.get(k) != demand)
+    return frozenset(key for key in demands if not _is_carried_out(key, translation))
+
+
+def _is_carried_out(key: str, translation: Translation) -> bool:
+    model = translation.parsed[key]
+    assert isinstance(model, ServingPool | ModelCascade | RLJob)
+    status = model.status
+    planned = sum(group.count for group in status.plan.groups) if status.plan is not None else 0
+    runs = sum(unit.key == key for unit in translation.snapshot.running)
+    return status.observed_generation == model.metadata.generation and planned == runs
 
 
 def no_solution_yet(case: Case) -> Reason | None:

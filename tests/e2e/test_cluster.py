@@ -259,7 +259,7 @@ def test_the_event_log_tells_who_wrote_what_and_the_checker_replays_it(scenario:
 
 def test_the_checker_sees_an_overfull_node_in_a_real_log(scenario: Scenario) -> None:
     node = scenario.add_node(make_nodes("l4", prefix="over")[0])
-    namespace = run_pod(scenario, node, gpus=4)
+    namespace = run_pod(scenario, node, gpus=8)
     field = {"key": "metadata.name", "operator": "In", "values": [node]}
     terms = {"nodeSelectorTerms": [{"matchFields": [field]}]}
     affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}

@@ -50,9 +50,16 @@ def settled(motley: Installation) -> Picture:
 
 
 def busiest(picture: Picture) -> str:
-    """A node with replicas of services and no trainer."""
+    """A node with replicas of services and no trainer, whose loss the fleet has room for.
+
+    The H100 nodes are full and nothing else takes their place: losing one leaves too little for all.
+    """
     trainers = {pod.node for pod in picture.live().values() if pod.stage == "trainer"}
-    counts = {name: n for name, n in picture.by_node().items() if name not in trainers}
+    counts = {
+        name: count
+        for name, count in picture.by_node().items()
+        if name not in trainers and not name.startswith("h100")
+    }
     return max(sorted(counts), key=lambda name: counts[name])
 
 
@@ -176,14 +183,16 @@ def test_an_operator_killed_in_the_middle_of_its_writes_converges(
     motley: Installation, scenario: Scenario
 ) -> None:
     before = motley.settle()
-    pods = len(before.live())
     spec = {"spec": {"workload": {"requestsPerSecond": "48"}}}
     motley.api.patch(*CASCADE.split("/"), spec)
-    motley.wait(lambda: len(motley.look().live()) > pods, 10.0, "a first new pod")
+    motley.wait(
+        lambda: bool(motley.look().live().keys() - before.live().keys()), 10.0, "a first new pod"
+    )
     motley.kill()
     motley.start()
     after = motley.settle()
-    assert before.live().keys() <= after.live().keys()
+    others = {uid for uid, pod in before.live().items() if pod.key != CASCADE}
+    assert others <= after.live().keys()
     served = after.resources[CASCADE]
     assert served.observed == served.generation
     # Back to where it was: what is not needed goes.
@@ -214,6 +223,7 @@ def test_the_event_log_breaks_no_law(motley: Installation, cluster: Cluster) -> 
     if cluster.local is None:
         pytest.skip("the audit log of a cluster of yours is not at hand")
     motley.settle()
-    records = audit.read(Path(cluster.local.audit_log))
+    ours = ("team-a", "research", "")  # other tests leave pods waiting on purpose
+    records = [r for r in audit.read(Path(cluster.local.audit_log)) if r.namespace in ours]
     assert [r for r in records if r.resource == "pods"]
     assert_lawful(records)

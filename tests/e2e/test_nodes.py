@@ -21,13 +21,13 @@ def test_the_demo_has_twelve_mixed_nodes_in_two_zones() -> None:
         gpus[one["nvidia.com/gpu.product"]] += int(one["nvidia.com/gpu.count"])
     assert gpus == {
         "NVIDIA-H100-80GB-HBM3": 24,
-        "NVIDIA-A100-SXM4-80GB": 24,
-        "NVIDIA-L40S": 12,
-        "NVIDIA-L4": 12,
+        "NVIDIA-A100-SXM4-80GB": 32,
+        "NVIDIA-L40S": 24,
+        "NVIDIA-L4": 16,
     }
     assert Counter(one["karpenter.sh/capacity-type"] for one in labels) == {
-        "on-demand": 8,
-        "spot": 4,
+        "on-demand": 9,
+        "spot": 3,
     }
     assert {one["topology.kubernetes.io/zone"] for one in labels} == {"az-1", "az-2"}
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from motley_planner.candidates.policies import policies_from_table
-
 from motley_operator.api import ModelCascade
+from motley_planner.candidates.policies import policies_from_table
 from motley_planner.domain.demand import RoutingPolicy
 from motley_planner.domain.plan import Refusal
 from motley_planner.errors import PlannerError

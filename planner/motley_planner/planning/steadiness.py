@@ -3,7 +3,7 @@
 First a solve in which everything may move says how much can be served. Then come the rungs of a
 ladder, each of which may move more than the one before and only adds around what it holds:
 
-    1. nothing that runs is moved                       (after a loss: the repair)
+    1. only what somebody edited may be rebuilt         (after a loss: the repair)
     2. the resources that are short may be rebuilt
     3. ... and the jobs that stand behind them in priority
     4. ... and everything that stands behind them
@@ -11,7 +11,7 @@ ladder, each of which may move more than the one before and only adds around wha
 (A resource is short where its level of service stays behind the free plan's.)
 
 The first rung that serves as much as the free plan is carried out. The free plan itself is taken
-only if services gain more than `min_improvement` by it over every rung, or if it serves as much for
+only if services gain clearly by it over every rung, or if it serves as much for
 a price lower by `min_improvement`, moving included; a job's pace alone never moves a service. A
 steady snapshot (a loss, a restart) asks for service only and leaves money for a better moment. So a
 solver that stops early never reshuffles a fleet for its own noise, and the same facts again give
@@ -32,7 +32,9 @@ from motley_planner.planning.assembly import Assembly
 
 FREE_SHARE = 0.45  # of the time limit; the rungs are small and share the rest
 SERVICE_TOLERANCE = 0.01  # share of a service level that is no reason to move anything more
+STEADY_SERVICE = 0.05  # the same when steady: headroom covers it, a reload would cost more
 STEADY_PACE = 0.5  # share of their pace that jobs may lose before something moves, when steady
+STEADY_GAIN = 0.25  # gain in service for which a steady fleet is rebuilt altogether
 UNSERVED_SHARE = 1e-3  # of a resource's rate; above it the resource is short
 ROUNDING = 1e-6
 PRICE_LEVEL = "price"
@@ -47,7 +49,7 @@ def solve_steadily(
     limit_s = table.time_limit_s
     free = solve_table(replace(table, time_limit_s=limit_s * FREE_SHARE), use_worker=use_worker)
     spent_s, best = free.solve_seconds, None
-    released: frozenset[str] | None = frozenset()
+    released: frozenset[str] | None = snapshot.edited
     while released is not None and spent_s < limit_s:
         rung = replace(_holding(table, assembly, released), time_limit_s=limit_s - spent_s)
         held = solve_table(rung, use_worker=use_worker)
@@ -108,18 +110,19 @@ def _first_short(one: Solution, other: Solution, snapshot: Snapshot) -> int | No
 
 
 def _serves_clearly_more(free: Solution, held: Solution, rank: int, snapshot: Snapshot) -> bool:
-    """True where services gain by more than `min_improvement`; a job's pace moves no service."""
+    """True where services gain enough to rebuild everything; a job's pace moves no service."""
     if rank % 2 == 0:
         return False
     name = f"goodput[{rank}]"
     values = [next(v.value or 0.0 for v in s.levels if v.name == name) for s in (free, held)]
-    return values[0] > values[1] + snapshot.min_improvement * abs(values[0])
+    gain = STEADY_GAIN if snapshot.steady else snapshot.min_improvement
+    return values[0] > values[1] + gain * abs(values[0])
 
 
 def _slack(rank: int, snapshot: Snapshot) -> float:
-    """1 % of a level of services; `min_improvement` of a level of jobs, whose pace may wait."""
+    """How far a level may stay behind before more is moved; the pace of jobs may wait longest."""
     if rank % 2:
-        return SERVICE_TOLERANCE
+        return STEADY_SERVICE if snapshot.steady else SERVICE_TOLERANCE
     return STEADY_PACE if snapshot.steady else snapshot.min_improvement
 
 
