@@ -19,7 +19,7 @@ from e2e.demo_picture import RESOURCE_KINDS, Picture, take
 
 ROOT = Path(__file__).parent.parent
 POLL_S = 0.03
-CALM_S = 1.0
+CALM_S = 3.0  # longer than a solve, so that a plan in the making is waited for
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Installation:
         return take(self.api)
 
     def settle(self, timeout_s: float = 60.0) -> Picture:
-        """Waits until every resource and pod is Ready and stays so for a second; the picture then.
+        """Waits until every resource and pod is Ready and stays so for CALM_S; the picture then.
 
         A status tells of a plan before its first pod moves, so one look is not enough.
         """
