@@ -43,6 +43,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         milp=milp,
         levels=index.levels,
         relaxed=relaxed,
+        blocks=index.blocks,
         starts=tuple(_starts(milp, index)),
         time_limit_s=max(0.01, left),
         relative_gap=table.relative_gap,

@@ -47,8 +47,12 @@ class _Filler:
     def _columns_by_cost(self) -> dict[str, list[int]]:
         """Class -> columns that serve it, cheapest request first."""
         columns = self.index.table.columns
+        rates = self.index.demand.rates
         order: dict[str, list[int]] = {}
-        for i, name in self.index.demand.rates:
+        self.rate: dict[tuple[int, str], tuple[int, float]] = {}
+        for k in range(len(rates.column)):
+            i, name = int(rates.column[k]), rates.names[rates.request_class[k]]
+            self.rate[i, name] = int(rates.variable[k]), float(rates.unit[k])
             if columns[i].phase == "both":
                 order.setdefault(name, []).append(i)
         for name, choices in order.items():
@@ -98,7 +102,7 @@ class _Filler:
                     self._start(i, math.ceil(left / capacity - 1e-12))
                 rate = min(left, self.free_time[i] * capacity)
                 if rate > 0:
-                    variable, unit = self.index.demand.rates[i, name]
+                    variable, unit = self.rate[i, name]
                     self.x[variable] += rate / unit
                     self.free_time[i] -= rate / capacity
                     left = 0.0 if rate == left else left - rate

@@ -34,6 +34,7 @@ from motley_planner.formulations.inventory import (
 from motley_planner.solver.milp import INF, MilpBuilder
 
 Mode = Literal["safe", "relaxed"]
+Use = dict[NodeClass, Counter[int]]  # fragments of one replica: node class -> tp -> how many
 _GroupKey = tuple[int, tuple[tuple[NodeClass, int, float, float], ...], tuple[tuple[str, int], ...]]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
 
@@ -57,10 +58,11 @@ class Packing:
     held_used: dict[str, int] = field(default_factory=dict)
     slots: dict[tuple[str, int], int] = field(default_factory=dict)
     exact: bool = True
+    of_column: dict[int, list[KeptGroup]] = field(default_factory=dict)
 
     def kept_of(self, column: int) -> list[KeptGroup]:
         """Groups of survivors of one column."""
-        return [g for g in self.kept if g.column == column]
+        return self.of_column.get(column, [])
 
 
 @lru_cache(maxsize=4096)
@@ -85,6 +87,19 @@ def bounding_gains(free: int, sizes: tuple[int, ...], q: int, mode: Mode) -> tup
     return tuple(float(t) if t >= q else t * slope for t in sizes)
 
 
+def _uses(columns: tuple[Column, ...]) -> list[Use]:
+    """What each column takes; columns of the same shape share one object."""
+    shapes: dict[tuple[object, ...], Use] = {}
+    found: list[Use] = []
+    for column in columns:
+        key = (column.zone, *((f.gpu, f.tp) for f in column.fragments))
+        use = shapes.get(key)
+        if use is None:
+            use = shapes[key] = use_by_class(column)
+        found.append(use)
+    return found
+
+
 class PackingRows:
     """Adds the packing part of one table to a builder."""
 
@@ -92,9 +107,9 @@ class PackingRows:
         self, builder: MilpBuilder, columns: tuple[Column, ...], inventory: Inventory, mode: Mode
     ) -> None:
         self.builder, self.columns, self.inventory, self.mode = builder, columns, inventory, mode
-        self.uses = [use_by_class(c) for c in columns]
+        self.uses = _uses(columns)
         self.sizes: dict[NodeClass, set[int]] = defaultdict(set)
-        for use in self.uses:
+        for use in {id(use): use for use in self.uses}.values():
             for node_class, counter in use.items():
                 self.sizes[node_class].update(counter)
         self.single = self._single_nodes()
@@ -103,9 +118,12 @@ class PackingRows:
     def add(self) -> Packing:
         """All variables and rows."""
         limits = self._capacity_limits()
+        most: dict[int, float] = {}  # by identity: alike columns share one use
         for use in self.uses:
-            upper = self._most_replicas(use, limits)
-            self.out.new.append(self.builder.variable(0, upper, integer=True))
+            if id(use) not in most:
+                most[id(use)] = self._most_replicas(use, limits)
+        uppers = [most[id(use)] for use in self.uses]
+        self.out.new = self.builder.variables(uppers, integer=True).tolist()
         self._add_kept()
         self._add_open()
         self._add_single_nodes()
@@ -146,7 +164,7 @@ class PackingRows:
 
     @staticmethod
     def _most_replicas(
-        use: dict[NodeClass, Counter[int]], limits: dict[tuple[NodeClass, int], float]
+        use: Use, limits: dict[tuple[NodeClass, int], float]
     ) -> float:
         most = INF
         for node_class, counter in use.items():
@@ -178,7 +196,9 @@ class PackingRows:
             groups[key].append(i)
         for key, members in groups.items():
             variable = self.builder.variable(0, len(members), integer=True)
-            self.out.kept.append(KeptGroup(key[0], tuple(members), variable))
+            group = KeptGroup(key[0], tuple(members), variable)
+            self.out.kept.append(group)
+            self.out.of_column.setdefault(group.column, []).append(group)
         self.group_of = {r: g for g in self.out.kept for r in g.replicas}
 
     def _collect_gains(self, held: HeldNode) -> None:
@@ -241,12 +261,12 @@ class PackingRows:
 
     def _add_rows(self) -> None:
         rows: dict[tuple[NodeClass, int], list[tuple[int, float]]] = defaultdict(list)
+        takes: dict[int, list[tuple[tuple[NodeClass, int], float]]] = {}
         for variable, use in zip(self.out.new, self.uses, strict=True):
-            for node_class, counter in use.items():
-                for q in self.sizes[node_class]:
-                    gpus = gpus_in_fragments_of(counter, q)
-                    if gpus:
-                        rows[node_class, q].append((variable, float(gpus)))
+            if id(use) not in takes:
+                takes[id(use)] = self._takes(use)
+            for key, gpus in takes[id(use)]:
+                rows[key].append((variable, gpus))
         limit: dict[tuple[NodeClass, int], float] = defaultdict(float)
         self._offer_open(rows, limit)
         self._offer_held(rows, limit)
@@ -254,6 +274,15 @@ class PackingRows:
             if math.isfinite(limit[node_class, q]):
                 name = f"gpus[{node_class[0]},{node_class[1]},tp>={q}]"
                 self.builder.row(entries, upper=limit[node_class, q], name=name)
+
+    def _takes(self, use: Use) -> list[tuple[tuple[NodeClass, int], float]]:
+        """(node class, q) -> GPUs that one replica takes in fragments of tp >= q."""
+        found = [
+            ((node_class, q), float(gpus_in_fragments_of(counter, q)))
+            for node_class, counter in use.items()
+            for q in self.sizes[node_class]
+        ]
+        return [(key, gpus) for key, gpus in found if gpus]
 
     def _offer_open(
         self,
@@ -284,6 +313,6 @@ class PackingRows:
             for key, gain in self.gains[group.replicas[0]].items():
                 limit[key] += gain * len(group.replicas)
                 rows[key].append((group.variable, float(gain)))
+        class_of = {h.node.name: h.node_class for h in self.inventory.held}
         for (name, q), slot in self.out.slots.items():
-            held = next(h for h in self.inventory.held if h.node.name == name)
-            rows[held.node_class, q].append((slot, -float(q)))
+            rows[class_of[name], q].append((slot, -float(q)))

@@ -16,7 +16,9 @@ from motley_planner.errors import SnapshotError
 from motley_planner.formulations.demand import Demand, DemandRows
 from motley_planner.formulations.inventory import Inventory, take_inventory
 from motley_planner.formulations.packing import Mode, Packing, PackingRows
+from motley_planner.formulations.structure import find_blocks
 from motley_planner.objectives import OBJECTIVES, LevelSpec
+from motley_planner.solver.blocks import Blocks
 from motley_planner.solver.milp import INF, Floats, Level, Milp, MilpBuilder
 
 Entry = tuple[int, float]
@@ -36,6 +38,7 @@ class Index:
     scale_limit: float  # most that anything is ever served, in units of its rate
     row_limits: Floats  # upper side of each row
     new_limits: tuple[float, ...]  # most new replicas of each column
+    blocks: Blocks
     lacking: dict[str, int] = field(default_factory=dict)  # side row -> shortfall variable
 
 
@@ -54,7 +57,7 @@ def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tupl
     limit = min(most, scale_limit(table, builder, packing))
     demand = DemandRows(builder, table, packing, limit).add()
     prices = _price_entries(table, inventory, packing)
-    _add_counts(builder, table, packing)
+    max_counts = _add_counts(builder, table, packing)
     _add_budget(builder, table, prices)
     lacking = _add_side_rows(builder, table, packing)
     specs = OBJECTIVES[table.objective](table)
@@ -75,6 +78,7 @@ def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tupl
         scale_limit=limit,
         row_limits=milp.row_upper,
         new_limits=tuple(milp.col_upper[packing.new].tolist()),
+        blocks=find_blocks(table, packing, demand.rates, max_counts, milp),
         lacking=lacking,
     )
 
@@ -137,13 +141,16 @@ def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], 
     return entries, constant
 
 
-def _add_counts(builder: MilpBuilder, table: FleetTable, packing: Packing) -> None:
-    """kept + new <= max_count, prefix max_count."""
+def _add_counts(builder: MilpBuilder, table: FleetTable, packing: Packing) -> dict[int, int]:
+    """kept + new <= max_count, prefix max_count; gives the row of each column that has one."""
+    rows: dict[int, int] = {}
     for i, column in enumerate(table.columns):
         if column.max_count is not None:
-            kept = [(g.variable, 1.0) for g in packing.kept if g.column == i]
+            kept = [(g.variable, 1.0) for g in packing.kept_of(i)]
             name = f"max_count[{column.id}]"
-            builder.row([(packing.new[i], 1.0), *kept], upper=column.max_count, name=name)
+            entries = [(packing.new[i], 1.0), *kept]
+            rows[i] = builder.row(entries, upper=column.max_count, name=name)
+    return rows
 
 
 def _add_budget(builder: MilpBuilder, table: FleetTable, prices: list[Entry]) -> None:

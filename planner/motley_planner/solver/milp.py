@@ -9,7 +9,7 @@ what a row means; the formulation keeps the index.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+AnyInts = NDArray[np.signedinteger]
 
 INF = float("inf")
 
@@ -72,6 +73,14 @@ class Milp:
         ]
         return max((float(p.max()) for p in parts if p.size), default=0.0)
 
+    def columns_of(self, columns: Ints) -> tuple[Ints, Ints, Floats]:
+        """CSC arrays of some columns, in their order."""
+        begin = self.start[columns].astype(np.int64)
+        sizes = self.start[columns + 1].astype(np.int64) - begin
+        start = np.concatenate([[0], np.cumsum(sizes)])
+        entries = np.arange(start[-1]) + np.repeat(begin - start[:-1], sizes)
+        return start.astype(np.int32), self.index[entries], self.value[entries]
+
     def with_bounds(self, lower: Floats, upper: Floats) -> Milp:
         """The same rows with other column bounds."""
         return replace(self, col_lower=lower, col_upper=upper)
@@ -106,7 +115,7 @@ class Level:
 
 
 class MilpBuilder:
-    """Collects variables and rows, then freezes them into a `Milp`."""
+    """Collects variables and rows, one by one or as arrays, then freezes them into a `Milp`."""
 
     def __init__(self) -> None:
         self._lower: list[float] = []
@@ -117,6 +126,7 @@ class MilpBuilder:
         self._entry_rows: list[int] = []
         self._entry_cols: list[int] = []
         self._entry_values: list[float] = []
+        self._arrays: list[tuple[AnyInts, AnyInts, Floats]] = []
         self.row_names: list[str] = []
 
     @property
@@ -124,12 +134,25 @@ class MilpBuilder:
         """Variables so far."""
         return len(self._lower)
 
+    @property
+    def num_rows(self) -> int:
+        """Rows so far."""
+        return len(self._row_lower)
+
     def variable(self, lower: float = 0.0, upper: float = INF, *, integer: bool = False) -> int:
         """Adds a variable and returns its index."""
         self._lower.append(lower)
         self._upper.append(upper)
         self._integer.append(integer)
         return len(self._lower) - 1
+
+    def variables(self, uppers: Sequence[float], *, integer: bool = False) -> AnyInts:
+        """Adds variables from 0 to each upper bound and returns their indices."""
+        first, number = len(self._lower), len(uppers)
+        self._lower.extend([0.0] * number)
+        self._upper.extend(uppers)
+        self._integer.extend([integer] * number)
+        return np.arange(first, first + number)
 
     def upper_of(self, variable: int) -> float:
         """Upper bound of a variable."""
@@ -153,11 +176,27 @@ class MilpBuilder:
         self.row_names.append(name)
         return row
 
+    def rows_at_most(self, names: Sequence[str], upper: float = 0.0) -> AnyInts:
+        """Adds rows sum ... <= upper without entries yet, and returns their indices."""
+        first, number = len(self._row_lower), len(names)
+        self._row_lower.extend([-INF] * number)
+        self._row_upper.extend([upper] * number)
+        self.row_names.extend(names)
+        return np.arange(first, first + number)
+
+    def entries(self, rows: AnyInts, columns: AnyInts, values: Floats) -> None:
+        """Adds entries to rows that exist; repeated places add up."""
+        self._arrays.append((rows, columns, values))
+
     def build(self) -> Milp:
         """The frozen program."""
-        rows = np.asarray(self._entry_rows, dtype=np.int64)
-        cols = np.asarray(self._entry_cols, dtype=np.int64)
-        values = np.asarray(self._entry_values, dtype=np.float64)
+        self.entries(
+            np.asarray(self._entry_rows, dtype=np.int64),
+            np.asarray(self._entry_cols, dtype=np.int64),
+            np.asarray(self._entry_values, dtype=np.float64),
+        )
+        rows, cols, values = (np.concatenate([a[k] for a in self._arrays]) for k in range(3))
+        self._arrays.pop()
         num_cols, num_rows = len(self._lower), len(self._row_lower)
         keys, where = np.unique(cols * max(1, num_rows) + rows, return_inverse=True)
         summed = np.bincount(where, weights=values, minlength=len(keys))

@@ -1,0 +1,317 @@
+"""The anytime search on one level: a relaxation, points from it, then integer programs on parts.
+
+    1. sifted relaxation -> bound, duals, what each block would add at best (its profit, <= 0)
+    2. the relaxation rounded; rates of the incumbent for this level
+    3. box: the best blocks by profit, counts near the relaxation's        (many replicas)
+       ladder: the 30, 90, 270 best blocks of each group                   (few replicas)
+    4. reduced-cost fixing: a block whose profit is below incumbent - bound is in no better plan;
+       an integer program on the survivors proves the bound
+    5. cuts of single groups and neighbourhoods of the incumbent, in turns, until time is up
+
+Every better point and bound is reported at once. HiGHS is never given a start (highs.py); the
+better point is kept here, so the value never falls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from motley_planner.solver import highs
+from motley_planner.solver.blocks import Part, Structured
+from motley_planner.solver.milp import Bools, Floats, Level, Milp
+from motley_planner.solver.sifting import Fills, Relaxation, sift
+
+FEW_BLOCKS = 40  # below this the program is solved as it is
+SURVIVORS = 1500  # most blocks in a proof
+BOX_BLOCKS = 120
+BOX_SHARE = 0.35  # of the time left
+FEW_REPLICAS = 60
+LADDER = (30, 90, 270)
+LADDER_SHARE = 0.25
+BETTER = 1e-9  # less is rounding, and no reason to leave what runs
+TIGHT_GAP = 1e-9
+TIGHT_SECONDS = 0.3  # what closing the last gap may cost
+EPSILON = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a search may stop."""
+
+    deadline: float
+    relative_gap: float
+
+
+class Search:
+    """One level: `x` and `value` are the incumbent's, `bound` is proved (constants included)."""
+
+    def __init__(
+        self,
+        program: Structured,
+        relaxed: Structured | None,
+        level: Level,
+        limits: Limits,
+        report: Callable[[Floats | None, float | None, Floats | None], None],
+    ) -> None:
+        self.program, self.relaxed, self.level = program, relaxed, level
+        self.limits, self.report = limits, report
+        self.x: Floats | None = None
+        self.value, self.bound = -np.inf, np.inf
+        self.relaxation: Relaxation | None = None
+        self.status = "open"  # infeasible | unbounded | solved to the end
+        self.random = np.random.default_rng(0)
+
+    def run(self, start: Floats | None, warm: Fills | None) -> None:
+        """Searches until the gap is closed or time is up."""
+        if start is not None:
+            self.x, self.value = start, self.level.value_of(start)
+        if self.is_highest():
+            return
+        if not self._relax(warm):
+            return
+        if self.program.milp.integer.any():
+            self._round()
+        if not self._done():
+            self._improve()
+
+    def is_highest(self) -> bool:
+        """Whether the incumbent is as good as variable bounds alone allow: no LP is needed then."""
+        cost, milp = self.level.cost, self.program.milp
+        best = np.where(cost > 0, milp.col_upper, milp.col_lower)
+        (counted,) = np.nonzero(cost)
+        highest = float(cost[counted] @ best[counted]) + self.level.constant
+        if self.x is None or not np.isfinite(highest):
+            return False
+        if highest - self.value > BETTER * max(1.0, abs(highest)):
+            return False
+        self.prove(highest)
+        self.status = "solved"
+        return True
+
+    @property
+    def gap(self) -> float:
+        """(bound - value) / |value|."""
+        if self.x is None:
+            return np.inf
+        return max(0.0, self.bound - self.value) / max(1e-9, abs(self.value))
+
+    def _done(self) -> bool:
+        closed = self.gap <= self.limits.relative_gap
+        return closed or time.monotonic() >= self.limits.deadline
+
+    def prove(self, bound: float) -> None:
+        """Takes a bound of the real problem."""
+        bound = max(bound, self.value)
+        if bound < self.bound:
+            self.bound = bound
+            self.report(None, bound, None)
+
+    def offer(self, x: Floats) -> bool:
+        """Takes a point of the program if it is better."""
+        value = self.level.value_of(x)
+        if self.x is not None and value <= self.value + BETTER * max(1.0, abs(self.value)):
+            return False
+        self.x, self.value = rounded(self.program.milp, x), value
+        self.report(self.x, None, None)
+        return True
+
+    # -- relaxation
+
+    def _relax(self, warm: Fills | None) -> bool:
+        """False where the level ends here: infeasible, unbounded."""
+        program = self.relaxed or self.program
+        found = relax(program, self.level.cost, self.limits.deadline, warm)
+        if found.status in ("infeasible", "unbounded"):
+            if self.x is not None and found.status == "infeasible":
+                return True  # within tolerances only: the incumbent shows otherwise
+            self.status = found.status
+            return False
+        if np.isfinite(found.bound):
+            self.prove(found.bound + self.level.constant)
+            self.report(None, None, found.duals)
+            self.relaxation = found
+        return True
+
+    # -- points
+
+    def _round(self) -> None:
+        if self.x is not None:
+            self.complete(self.x)
+        found = self.relaxation
+        if found is not None and found.x is not None:
+            for shift in (EPSILON, 0.5, 1.0 - EPSILON):
+                self.complete(np.floor(found.x + shift))
+
+    def complete(self, point: Floats) -> None:
+        """Offers the best point with the integers of `point`, if there is one."""
+        part = self.program.restrict(point[self.program.blocks.count] > 0.5)
+        milp, at = part.milp, part.take(point)
+        whole = np.where(milp.integer, np.round(at), 0.0)
+        if (whole > milp.col_upper + EPSILON)[milp.integer].any():
+            return
+        lower = np.where(milp.integer, whole, milp.col_lower)
+        upper = np.where(milp.integer, whole, milp.col_upper)
+        fixed = milp.with_bounds(lower, upper)
+        run = highs.solve_lp(fixed, part.take(self.level.cost), self.limits.deadline)
+        if run.x is not None:
+            self.offer(part.expand(run.x))
+
+    # -- integer programs on parts
+
+    def _improve(self) -> None:
+        blocks, found = self.program.blocks, self.relaxation
+        if found is None or found.profit is None or blocks.number <= FEW_BLOCKS:
+            self._whole()
+            return
+        assert found.x is not None
+        replicas = float(found.x[blocks.count].sum())
+        if replicas >= FEW_REPLICAS:
+            self._box()
+        else:
+            self._ladder()
+        if not self._done():
+            self._prove_survivors()
+        if not self._done():
+            from motley_planner.solver.refine import refine
+
+            refine(self)
+
+    def _whole(self) -> None:
+        """A small program as it is; where its gap is closed, a short try at the last digits."""
+        full = np.ones(self.program.blocks.number, dtype=np.bool_)
+        part = self.program.restrict(full)
+        run = self.mip(part, part.milp, self.limits.deadline, self.limits.relative_gap / 2)
+        self._take_bound(run)
+        if self.x is not None and self.gap > TIGHT_GAP:
+            limit = min(self.limits.deadline, time.monotonic() + TIGHT_SECONDS)
+            self._take_bound(self.mip(part, part.milp, limit, TIGHT_GAP))
+        if run.status in ("optimal", "infeasible") and self.relaxed is None:
+            self.status = "solved" if self.x is not None else "infeasible"
+
+    def _take_bound(self, run: highs.Run) -> None:
+        if run.bound is not None and self.relaxed is None:
+            self.prove(run.bound + self.level.constant)
+
+    def mip(self, part: Part, milp: Milp, deadline: float, gap: float | None = None) -> highs.Run:
+        """An integer program on a part, under bounds of its own; its points are offered."""
+        target = np.inf
+        if np.isfinite(self.bound) and self.limits.relative_gap > 0:
+            slack = self.limits.relative_gap * abs(self.bound) * 0.999
+            target = self.bound - slack - self.level.constant
+        wanted = self.limits.relative_gap / 2 if gap is None else gap
+        limits = highs.MipLimits(min(deadline, self.limits.deadline), wanted, target)
+        run = highs.solve_mip(
+            milp, part.take(self.level.cost), limits, lambda x, _: self._offer_part(part, x)
+        )
+        if run.x is not None:
+            self.offer(part.expand(run.x))
+        return run
+
+    def _offer_part(self, part: Part, x: Floats) -> None:
+        self.offer(part.expand(x))
+
+    def share(self, share: float) -> float:
+        """The moment when a share of the time left will be over."""
+        now = time.monotonic()
+        return now + share * max(0.0, self.limits.deadline - now)
+
+    def in_use(self) -> Bools:
+        """Blocks in the incumbent or in the relaxation."""
+        count = self.program.blocks.count
+        used = np.zeros(len(count), dtype=np.bool_)
+        if self.x is not None:
+            used |= self.x[count] > 0.5
+        if self.relaxation is not None and self.relaxation.x is not None:
+            used |= self.relaxation.x[count] > EPSILON
+        return used
+
+    def most_counts(self) -> Floats:
+        """Reduced-cost fixing: the most replicas of each block in any better plan."""
+        blocks, found = self.program.blocks, self.relaxation
+        if found is None or found.profit is None or self.x is None:
+            return blocks.limit
+        room = found.bound + self.level.constant - self.value
+        room += EPSILON * max(1.0, abs(self.value))
+        loss = np.maximum(-found.profit, 1e-300)
+        return np.minimum(blocks.limit, np.floor(np.minimum(room / loss, 1e15)))
+
+    def best(self, number: int, *, by_group: bool) -> Bools:
+        """The most profitable blocks that can still be in a better plan."""
+        blocks, found = self.program.blocks, self.relaxation
+        assert found is not None and found.profit is not None
+        usable = self.most_counts() > 0
+        order = np.argsort(-found.profit, kind="stable")
+        order = order[usable[order]]
+        chosen = self.in_use()
+        if not by_group:
+            chosen[order[:number]] = True
+            return chosen
+        for group in np.unique(blocks.group):
+            chosen[order[blocks.group[order] == group][:number]] = True
+        return chosen
+
+    def _box(self) -> None:
+        part = self.program.restrict(self.best(BOX_BLOCKS, by_group=False))
+        assert self.relaxation is not None and self.relaxation.x is not None
+        near = part.take(self.relaxation.x)
+        lower = np.maximum(part.milp.col_lower, np.floor(near + EPSILON) - 1)
+        upper = np.minimum(part.milp.col_upper, np.ceil(near - EPSILON) + 2)
+        if self.x is not None:
+            at = part.take(self.x)
+            lower, upper = np.minimum(lower, at), np.maximum(upper, at)
+        whole = part.milp.integer
+        lower = np.where(whole, lower, part.milp.col_lower)
+        upper = np.where(whole, upper, part.milp.col_upper)
+        self.mip(part, part.milp.with_bounds(lower, upper), self.share(BOX_SHARE))
+
+    def _ladder(self) -> None:
+        reached = -1
+        for number in LADDER:
+            chosen = self.best(number, by_group=True)
+            if self._done() or int(chosen.sum()) == reached:
+                return
+            reached = int(chosen.sum())
+            part = self.program.restrict(chosen)
+            self.mip(part, part.milp, self.share(LADDER_SHARE))
+
+    def _prove_survivors(self) -> None:
+        """Everything that can be in a better plan, if that is little enough for a proof."""
+        most = self.most_counts()
+        survives = most > 0
+        if int(survives.sum()) > SURVIVORS:
+            return
+        every_better = self.x is not None
+        part, milp = self.limited(survives | self.in_use(), most)
+        run = self.mip(part, milp, self.share(0.5))
+        if every_better or bool((most > 0).all()):
+            self._take_bound(run)
+
+    def limited(self, chosen: Bools, most: Floats) -> tuple[Part, Milp]:
+        """A part with counts up to `most` (or the incumbent's)."""
+        part = self.program.restrict(chosen)
+        full = np.full(self.program.milp.num_cols, np.inf)
+        full[self.program.blocks.count] = most
+        upper = np.minimum(part.milp.col_upper, part.take(full))
+        if self.x is not None:
+            upper = np.maximum(upper, np.where(part.milp.integer, part.take(self.x), upper))
+        return part, part.milp.with_bounds(part.milp.col_lower, upper)
+
+
+def relax(
+    program: Structured, cost: Floats, deadline: float, warm: Fills | None = None
+) -> Relaxation:
+    """The relaxation, sifted where there are blocks enough."""
+    if program.blocks.number > FEW_BLOCKS:
+        return sift(program, cost, deadline, warm)
+    lp = highs.solve_lp(program.milp, cost, deadline)
+    bound = np.inf if lp.bound is None else lp.bound
+    return Relaxation(lp.status, bound, lp.x, None, lp.row_duals)
+
+
+def rounded(milp: Milp, x: Floats) -> Floats:
+    """x with its integers exact."""
+    return np.where(milp.integer, np.round(x), x)
