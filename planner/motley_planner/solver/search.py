@@ -32,6 +32,7 @@ BOX_SHARE = 0.35  # of the time left
 FEW_REPLICAS = 60
 LADDER = (30, 90, 270)
 LADDER_SHARE = 0.25
+PROOF_SHARE = 0.35
 BETTER = 1e-9  # less is rounding, and no reason to leave what runs
 TIGHT_GAP = 1e-9
 TIGHT_SECONDS = 0.3  # what closing the last gap may cost
@@ -56,9 +57,11 @@ class Search:
         level: Level,
         limits: Limits,
         report: Callable[[Floats | None, float | None, Floats | None], None],
+        *,
+        refining: bool = True,
     ) -> None:
         self.program, self.relaxed, self.level = program, relaxed, level
-        self.limits, self.report = limits, report
+        self.limits, self.report, self.refining = limits, report, refining
         self.x: Floats | None = None
         self.value, self.bound = -np.inf, np.inf
         self.relaxation: Relaxation | None = None
@@ -75,7 +78,7 @@ class Search:
             return
         if self.program.milp.integer.any():
             self._round()
-        if not self._done():
+        if not self.done():
             self._improve()
 
     def is_highest(self) -> bool:
@@ -99,7 +102,8 @@ class Search:
             return np.inf
         return max(0.0, self.bound - self.value) / max(1e-9, abs(self.value))
 
-    def _done(self) -> bool:
+    def done(self) -> bool:
+        """Whether the gap is closed or time is up."""
         closed = self.gap <= self.limits.relative_gap
         return closed or time.monotonic() >= self.limits.deadline
 
@@ -172,10 +176,10 @@ class Search:
         if replicas >= FEW_REPLICAS:
             self._box()
         else:
-            self._ladder()
-        if not self._done():
-            self._prove_survivors()
-        if not self._done():
+            self.ladder()
+        if not self.done():
+            self.prove_survivors(PROOF_SHARE if self.refining else 1.0)
+        if self.refining and not self.done():
             from motley_planner.solver.refine import refine
 
             refine(self)
@@ -268,17 +272,18 @@ class Search:
         upper = np.where(whole, upper, part.milp.col_upper)
         self.mip(part, part.milp.with_bounds(lower, upper), self.share(BOX_SHARE))
 
-    def _ladder(self) -> None:
+    def ladder(self) -> None:
+        """The 30, then 90, then 270 best blocks of each group."""
         reached = -1
         for number in LADDER:
             chosen = self.best(number, by_group=True)
-            if self._done() or int(chosen.sum()) == reached:
+            if self.done() or int(chosen.sum()) == reached:
                 return
             reached = int(chosen.sum())
             part = self.program.restrict(chosen)
             self.mip(part, part.milp, self.share(LADDER_SHARE))
 
-    def _prove_survivors(self) -> None:
+    def prove_survivors(self, share: float) -> None:
         """Everything that can be in a better plan, if that is little enough for a proof."""
         most = self.most_counts()
         survives = most > 0
@@ -286,7 +291,7 @@ class Search:
             return
         every_better = self.x is not None
         part, milp = self.limited(survives | self.in_use(), most)
-        run = self.mip(part, milp, self.share(0.5))
+        run = self.mip(part, milp, self.share(share))
         if every_better or bool((most > 0).all()):
             self._take_bound(run)
 
