@@ -157,9 +157,7 @@ def _penalty(index: Index, spec: LevelSpec, x: Floats) -> float:
 
 def price_of(index: Index, x: Floats) -> float:
     """USD/h of all replicas and of nodes in use."""
-    price = sum(
-        index.table.columns[i].price_usd_per_hour * n for i, n in _used(_counts(index, x))
-    )
+    price = sum(index.table.columns[i].price_usd_per_hour * n for i, n in _used(_counts(index, x)))
     groups = zip(index.inventory.open_groups, index.packing.open_used, strict=True)
     price += sum(g.price_usd_per_hour * round(x[v]) for g, v in groups if v is not None)
     for held in index.inventory.held:

@@ -1,8 +1,10 @@
 """A first plan without a solver, so that a search cut short at any moment leaves something.
 
-Keeps what runs, then serves class after class (highest priority first) with the cheapest colocated
-column that still fits, by price per request where columns have prices and by GPUs where not.
-Cascades follow one policy that meets their floor. Rows of the MILP itself say what fits.
+Keeps what runs, then serves class after class (highest priority first) with the colocated column
+that is cheapest per request and still fits: by price where money counts, else by its share of the
+fleet. Cascades follow one policy that meets their floor. For max_min the largest scale at which
+everything is served that way is found by doubling and halving. Rows of the MILP itself say what
+fits; nodes with a price are opened where something is placed.
 """
 
 from __future__ import annotations
@@ -12,98 +14,204 @@ import math
 import numpy as np
 
 from motley_planner.domain.table import CascadeDemand, RequestClass
+from motley_planner.formulations.placement import kept_replicas, place, release_unused
 from motley_planner.formulations.program import Index, demands
 from motley_planner.solver.milp import Floats, Milp
 
 FEASIBLE = 1e-7
-_SOFT = ("time[", "nic[", "force", "demand[", "cascade[", "one_hot", "quality[")
+OPEN = 1e6  # nodes of an unlimited group that may be opened
+CHOICES = 60  # cheapest columns that are tried for a class, besides the best of each shape
+BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
+STEPS = 5
+_SOFT = ("time[", "nic[", "force", "demand[", "cascade[", "one_hot", "quality[", "budget")
 
 
 def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
-    """A feasible point that extends `start` (what runs, no rates); None where greed fails.
+    """A feasible point that extends `start` (what runs, no rates); None where greed fails."""
+    base = _Filler(milp, index, start)
+    priced = any(v is not None for v in index.packing.open_used)
+    for share in BUDGETS if priced else BUDGETS[:1]:
+        if index.demand.scale is None:
+            filled = base.fill(1.0, share)
+        else:
+            filled = _largest_scale(base, index, share)
+        if filled is not None and milp.violation(filled) <= FEASIBLE:
+            return filled
+    return None
 
-    Not tried for max_min, whose scale is one number for all, nor where nodes have prices.
-    """
-    priced = any(v is not None for v in index.packing.open_used) or index.packing.held_used
-    if index.demand.scale is not None or priced:
-        return None
-    filler = _Filler(milp, index, start)
-    for demand in sorted(demands(index.table), key=lambda d: -d.priority):
-        if demand.requests_per_second > 0:
-            filler.serve(demand)
-    return filler.x if milp.violation(filler.x) <= FEASIBLE else None
+
+def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
+    most = index.scale_limit if math.isfinite(index.scale_limit) else 1e9
+    scale = min(1.0, most)
+    best = base.fill(scale, share)
+    factor = 2.0 if best is not None else 0.5
+    low, high = (scale, math.inf) if best is not None else (0.0, scale)
+    for _ in range(30):
+        scale = min(scale * factor, most)
+        found = base.fill(scale, share)
+        if found is not None:
+            best, low = found, scale
+        else:
+            high = scale
+        if (found is None) == (factor > 1) or scale >= most:
+            break
+    for _ in range(STEPS if best is not None and math.isfinite(high) else 0):
+        middle = (low + high) / 2
+        found = base.fill(middle, share)
+        low, high, best = (middle, high, found) if found is not None else (low, middle, best)
+    return best
 
 
 class _Filler:
     def __init__(self, milp: Milp, index: Index, start: Floats) -> None:
-        self.milp, self.index, self.x = milp, index, start.copy()
+        self.milp, self.index, self.start = milp, index, start.copy()
+        for group, used in zip(index.inventory.open_groups, index.packing.open_used, strict=True):
+            if used is not None:
+                self.start[used] = OPEN if group.count is None else group.count
         hard = np.array([not name.startswith(_SOFT) for name in index.row_names], dtype=np.bool_)
-        self.room = np.where(hard, milp.row_upper - milp.activity(self.x), np.inf)
-        self.free_time = np.zeros(len(index.table.columns))
-        for group in index.packing.kept:
-            self.free_time[group.column] += self.x[group.variable]
-        self.order = self._columns_by_cost()
+        self.base_room = np.where(hard, milp.row_upper - milp.activity(self.start), np.inf)
+        new = np.array(index.packing.new, dtype=np.int64)
+        self.takes = milp.columns_of(new.astype(np.int32))
+        self.base_time = np.zeros(len(index.table.columns))
+        for kept in index.packing.kept:
+            self.base_time[kept.column] += self.start[kept.variable]
+        self.price = self._prices()
+        self.order = self._columns_by_cost(self._costs())
 
-    def _columns_by_cost(self) -> dict[str, list[int]]:
-        """Class -> columns that serve it, cheapest request first."""
-        columns = self.index.table.columns
-        rates = self.index.demand.rates
-        order: dict[str, list[int]] = {}
-        self.rate: dict[tuple[int, str], tuple[int, float]] = {}
-        for k in range(len(rates.column)):
-            i, name = int(rates.column[k]), rates.names[rates.request_class[k]]
-            self.rate[i, name] = int(rates.variable[k]), float(rates.unit[k])
-            if columns[i].phase == "both":
-                order.setdefault(name, []).append(i)
-        for name, choices in order.items():
-            choices.sort(key=lambda i: self._cost(i) / columns[i].requests_per_second[name])
+    def _prices(self) -> Floats:
+        """USD/h of a replica with its part of the nodes that would be opened for it."""
+        table = self.index.table
+        per_gpu: dict[tuple[str, str], float] = {}
+        for group in self.index.inventory.open_groups:
+            price = group.price_usd_per_hour / group.gpus
+            per_gpu[group.node_class] = min(price, per_gpu.get(group.node_class, math.inf))
+        return np.array(
+            [
+                c.price_usd_per_hour
+                + sum(f.tp * per_gpu.get((f.gpu, c.zone), 0.0) for f in c.fragments)
+                for c in table.columns
+            ]
+        )
+
+    def _costs(self) -> Floats:
+        """What the greed minimizes per request: USD/h, or the share of the fleet."""
+        start, rows, values = self.takes
+        owner = np.repeat(np.arange(len(self.price)), np.diff(start))
+        room = self.base_room[rows]
+        counted = (values > 0) & np.isfinite(room)
+        share = np.where(counted, values / np.maximum(room, 1e-9), 0.0)
+        shares = np.bincount(owner, weights=np.minimum(share, 1e6), minlength=len(self.price))
+        table = self.index.table
+        if table.objective == "max_min" and table.budget_usd_per_hour is None:
+            return shares + 1e-9 * self.price + 1e-9
+        return self.price + 1e-3 * shares + 1e-9
+
+    def _columns_by_cost(self, cost: Floats) -> dict[str, list[tuple[int, int]]]:
+        """Class -> (column, position of its rate), cheapest request first."""
+        columns, rates = self.index.table.columns, self.index.demand.rates
+        order: dict[str, list[tuple[int, int]]] = {}
+        for name in rates.names:
+            at = rates.of_class(name)
+            each = cost[rates.column[at]] / rates.capacity[at]
+            at = at[np.argsort(each, kind="stable")]
+            shapes: set[object] = set()
+            found: list[tuple[int, int]] = []
+            for k in at.tolist():
+                i = int(rates.column[k])
+                column = columns[i]
+                if column.phase != "both":
+                    continue
+                shape = (column.zone, *sorted({f.gpu for f in column.fragments}))
+                if len(found) < CHOICES or shape not in shapes or self.base_time[i]:
+                    found.append((i, k))
+                    shapes.add(shape)
+            order[name] = found
         return order
 
-    def _cost(self, i: int) -> float:
-        column = self.index.table.columns[i]
-        return column.price_usd_per_hour + 1e-3 * column.gpus
+    def fill(self, scale: float, share: float) -> Floats | None:
+        """Serves `scale` x every demand; None where max_min or min_cost cannot have it all."""
+        self.x, self.room = self.start.copy(), self.base_room.copy()
+        self.free_time = self.base_time.copy()
+        budget = self.index.table.budget_usd_per_hour
+        self.money = math.inf if budget is None else share * budget - self._spent()
+        for demand in sorted(demands(self.index.table), key=lambda d: -d.priority):
+            if demand.requests_per_second > 0 and not self._serve(demand, scale):
+                return None
+        if self.index.demand.scale is not None:
+            self.x[self.index.demand.scale] = scale
+        self._close_unused()
+        return self.x
 
-    def serve(self, demand: RequestClass | CascadeDemand) -> None:
-        """Serves as much of a demand as fits; an unserved rest stays open."""
-        if isinstance(demand, CascadeDemand):
-            self._serve_cascade(demand)
+    def _spent(self) -> float:
+        columns, packing = self.index.table.columns, self.index.packing
+        spent = sum(columns[g.column].price_usd_per_hour * self.x[g.variable] for g in packing.kept)
+        prices = {h.node.name: h.price_usd_per_hour for h in self.index.inventory.held}
+        spent += sum(prices[name] * self.x[used] for name, used in packing.held_used.items())
+        return float(spent)
+
+    def _close_unused(self) -> None:
+        """Sets nodes in use to those on which something is placed."""
+        packing, inventory = self.index.packing, self.index.inventory
+        if not any(v is not None for v in packing.open_used):
             return
-        given = self._give(demand.name, demand.requests_per_second)
-        if demand.name in self.index.demand.served:
-            share = given / demand.requests_per_second
-            self.x[self.index.demand.served[demand.name]] = min(1.0, share)
+        kept = kept_replicas(inventory, packing, self.x)
+        try:
+            placed = place(self.index.table, inventory, packing, kept, self.x)
+        except AssertionError:
+            return  # the caller's check refuses the point
+        held = {name: self.x[used] for name, used in packing.held_used.items()}
+        release_unused(inventory, packing, placed, self.x)
+        for name, used in packing.held_used.items():
+            self.x[used] = held[name]
 
-    def _serve_cascade(self, cascade: CascadeDemand) -> None:
+    def _serve(self, demand: RequestClass | CascadeDemand, scale: float) -> bool:
+        """Serves as much of a demand as fits; False where less than all will not do."""
+        out = self.index.demand
+        if isinstance(demand, CascadeDemand):
+            served = self._serve_cascade(demand, scale)
+        else:
+            wanted = demand.requests_per_second * scale
+            given = self._give(demand.name, wanted)
+            served = given >= wanted * (1 - 1e-12)
+            if demand.name in out.served:
+                share = given / demand.requests_per_second
+                self.x[out.served[demand.name]] = min(1.0, share)
+        return served or demand.name in out.served
+
+    def _serve_cascade(self, cascade: CascadeDemand, scale: float) -> bool:
         good = [p for p in cascade.policies if p.quality >= cascade.quality_floor]
         if not good:
-            return
+            return False
+        out = self.index.demand
         policy = min(good, key=lambda p: sum(p.load.values()))
-        before, free, room = self.x.copy(), self.free_time.copy(), self.room.copy()
+        before = self.x.copy(), self.free_time.copy(), self.room.copy(), self.money
         for name, load in policy.load.items():
-            wanted = load * cascade.requests_per_second
+            wanted = load * cascade.requests_per_second * scale
             if wanted > 0 and self._give(name, wanted) < wanted * (1 - 1e-12):
-                self.x, self.free_time, self.room = before, free, room
-                return
-        self.x[self.index.demand.shares[cascade.name, policy.id]] = 1.0
-        if (cascade.name, policy.id) in self.index.demand.chosen:
-            self.x[self.index.demand.chosen[cascade.name, policy.id]] = 1.0
-        if cascade.name in self.index.demand.served:
-            self.x[self.index.demand.served[cascade.name]] = 1.0
+                self.x, self.free_time, self.room, self.money = before
+                return False
+        self.x[out.shares[cascade.name, policy.id]] = scale
+        if (cascade.name, policy.id) in out.chosen:
+            self.x[out.chosen[cascade.name, policy.id]] = 1.0
+        if cascade.name in out.served:
+            self.x[out.served[cascade.name]] = 1.0
+        return True
 
     def _give(self, name: str, wanted: float) -> float:
         """Requests/s given to a class: free time first, then new replicas."""
-        left = wanted
+        left, rates = wanted, self.index.demand.rates
         for fresh in (False, True):
-            for i in self.order.get(name, ()):
+            for i, k in self.order.get(name, ()):
                 if left <= 0:
                     return wanted
-                capacity = self.index.table.columns[i].requests_per_second[name]
+                if not fresh and self.free_time[i] <= 0:
+                    continue
+                capacity = float(rates.capacity[k])
                 if fresh:
-                    self._start(i, math.ceil(left / capacity - 1e-12))
+                    self._start(i, math.ceil(min(left / capacity, 1e9) - 1e-12))
                 rate = min(left, self.free_time[i] * capacity)
                 if rate > 0:
-                    variable, unit = self.rate[i, name]
-                    self.x[variable] += rate / unit
+                    self.x[rates.variable[k]] += rate / rates.unit[k]
                     self.free_time[i] -= rate / capacity
                     left = 0.0 if rate == left else left - rate
         return wanted - left
@@ -111,13 +219,16 @@ class _Filler:
     def _start(self, i: int, wanted: int) -> None:
         """Starts as many of `wanted` replicas as fit."""
         variable = self.index.packing.new[i]
-        begin, end = self.milp.start[variable], self.milp.start[variable + 1]
-        rows, values = self.milp.index[begin:end], self.milp.value[begin:end]
+        begin, end = self.takes[0][i], self.takes[0][i + 1]
+        rows, values = self.takes[1][begin:end], self.takes[2][begin:end]
         takes = values > 0
         fits = (self.room[rows[takes]] + 1e-9) / values[takes]
         most = min(wanted, self.milp.col_upper[variable] - self.x[variable])
         most = min(most, float(np.floor(fits.min()))) if fits.size else most
+        if self.price[i] > 0 and math.isfinite(self.money):
+            most = min(most, math.floor(max(0.0, self.money) / self.price[i] + 1e-9))
         if most > 0:
             self.x[variable] += most
             self.free_time[i] += most
             self.room[rows] -= values * most
+            self.money -= most * self.price[i]

@@ -10,9 +10,8 @@ placed takes whole q-slots. `free` depends on which survivors stay, and floors o
 - a node whose floors add up over every subset of its residents gets one gain per resident (exact);
 - any other node, and any node with a price, gets integer slot counts S_nq,
   q S_nq + sum_r tp_r kept_r <= gpus (u_n), with u_n = 1 while in use (exact);
-- with too many such nodes, `safe` gains (a stopped fragment frees the whole slots it fills itself)
-  make rows that always place, and `relaxed` gains make rows that no real plan breaks: one is
-  searched, the other proves the bound.
+- with too many such nodes, `safe` gains make rows that always place, and `relaxed` gains make rows
+  that no real plan breaks (gains.py): one is searched, the other proves the bound.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal
 
 from motley_planner.domain.table import Column
+from motley_planner.formulations.gains import Gain, Mark, Mode, gains_of, slot_gains
 from motley_planner.formulations.inventory import (
     HeldNode,
     Inventory,
@@ -33,9 +31,8 @@ from motley_planner.formulations.inventory import (
 )
 from motley_planner.solver.milp import INF, MilpBuilder
 
-Mode = Literal["safe", "relaxed"]
 Use = dict[NodeClass, Counter[int]]  # fragments of one replica: node class -> tp -> how many
-_GroupKey = tuple[int, tuple[tuple[NodeClass, int, float, float], ...], tuple[tuple[str, int], ...]]
+_GroupKey = tuple[int, tuple[Mark, ...], tuple[tuple[str, int], ...]]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
 
 
@@ -58,33 +55,13 @@ class Packing:
     held_used: dict[str, int] = field(default_factory=dict)
     slots: dict[tuple[str, int], int] = field(default_factory=dict)
     exact: bool = True
+    rows: dict[tuple[NodeClass, int], int] = field(default_factory=dict)  # nested floors
+    gains: list[Gain] = field(default_factory=list)
     of_column: dict[int, list[KeptGroup]] = field(default_factory=dict)
 
     def kept_of(self, column: int) -> list[KeptGroup]:
         """Groups of survivors of one column."""
         return self.of_column.get(column, [])
-
-
-@lru_cache(maxsize=4096)
-def slot_gains(free: int, sizes: tuple[int, ...], q: int) -> tuple[bool, tuple[float, ...]]:
-    """Whether q-slots freed add up over residents of `sizes`, and what each alone frees (GPUs)."""
-    base = free // q
-    alone = tuple(q * ((free + t) // q - base) for t in sizes)
-    sums = {(0, 0)}
-    for size, gain in zip(sizes, alone, strict=True):
-        sums |= {(freed + size, total + gain) for freed, total in sums}
-    additive = all(q * ((free + freed) // q - base) == total for freed, total in sums)
-    return additive, tuple(float(a) for a in alone)
-
-
-def bounding_gains(free: int, sizes: tuple[int, ...], q: int, mode: Mode) -> tuple[float, ...]:
-    """Linear gains below (`safe`) or above (`relaxed`) what any subset of residents frees."""
-    if mode == "safe":
-        return tuple(float(q * (t // q)) for t in sizes)
-    remainder = free % q
-    small = sum(t for t in sizes if t < q)
-    slope = q / (q - remainder) if remainder + small >= q else 0.0
-    return tuple(float(t) if t >= q else t * slope for t in sizes)
 
 
 def _uses(columns: tuple[Column, ...]) -> list[Use]:
@@ -141,9 +118,8 @@ class PackingRows:
         return chosen if self.too_many else chosen | set(awkward)
 
     def _additive(self, held: HeldNode) -> bool:
-        sizes = tuple(sorted(tp for _, tp in held.residents))
-        levels = self.sizes[held.node_class]
-        return all(slot_gains(held.free_gpus, sizes, q)[0] for q in levels)
+        sizes, free = tuple(sorted(tp for _, tp in held.residents)), held.free_gpus
+        return all(slot_gains(free, sizes, q)[0] for q in self.sizes[held.node_class])
 
     def _capacity_limits(self) -> dict[tuple[NodeClass, int], float]:
         """(node class, q) -> most GPUs in q-slots there can ever be."""
@@ -163,9 +139,7 @@ class PackingRows:
         return limits
 
     @staticmethod
-    def _most_replicas(
-        use: Use, limits: dict[tuple[NodeClass, int], float]
-    ) -> float:
+    def _most_replicas(use: Use, limits: dict[tuple[NodeClass, int], float]) -> float:
         most = INF
         for node_class, counter in use.items():
             for q in counter:
@@ -177,8 +151,8 @@ class PackingRows:
     def _add_kept(self) -> None:
         """Survivors with the same column and the same effect on every row share a variable."""
         column_index = {c.id: i for i, c in enumerate(self.columns)}
-        self.gains: dict[int, Counter[tuple[NodeClass, int]]] = defaultdict(Counter)
-        self.marks: dict[int, list[tuple[NodeClass, int, float, float]]] = defaultdict(list)
+        self.marks: dict[int, list[Mark]] = defaultdict(list)
+        self.known: dict[tuple[int, tuple[int, ...], NodeClass], tuple[bool, list[list[Mark]]]] = {}
         alone: dict[int, list[tuple[str, int]]] = defaultdict(list)
         for held in self.inventory.held:
             if held.node.name in self.single:
@@ -202,21 +176,16 @@ class PackingRows:
         self.group_of = {r: g for g in self.out.kept for r in g.replicas}
 
     def _collect_gains(self, held: HeldNode) -> None:
+        node_class = held.node_class
         sizes = tuple(tp for _, tp in held.residents)
-        free = held.free_gpus
-        additive = self._additive(held)
+        key = (held.free_gpus, sizes, node_class)
+        if key not in self.known:
+            self.known[key] = gains_of(*key[:2], node_class, tuple(sorted(self.sizes[node_class])))
+        additive, gains = self.known[key]
         self.out.exact = self.out.exact and additive
-        for q in self.sizes[held.node_class]:
-            exact = slot_gains(free, sizes, q)[1]
-            safe = exact if additive else bounding_gains(free, sizes, q, "safe")
-            relaxed = exact if additive else bounding_gains(free, sizes, q, "relaxed")
-            gains = safe if self.mode == "safe" else relaxed
-            for (replica, _), gain, low, high in zip(
-                held.residents, gains, safe, relaxed, strict=True
-            ):
-                self.gains[replica][held.node_class, q] += gain  # type: ignore[assignment]
-                # Both modes must group alike: their programs share one set of variables.
-                self.marks[replica].append((held.node_class, q, low, high))
+        for at, (replica, _) in enumerate(held.residents):
+            # Both bounds mark a replica: safe and relaxed rows share one set of variables.
+            self.marks[replica].extend(gains[at])
 
     def _add_open(self) -> None:
         for group in self.inventory.open_groups:
@@ -273,7 +242,9 @@ class PackingRows:
         for (node_class, q), entries in rows.items():
             if math.isfinite(limit[node_class, q]):
                 name = f"gpus[{node_class[0]},{node_class[1]},tp>={q}]"
-                self.builder.row(entries, upper=limit[node_class, q], name=name)
+                row = self.builder.row(entries, upper=limit[node_class, q], name=name)
+                self.out.rows[node_class, q] = row
+        self._free_held()
 
     def _takes(self, use: Use) -> list[tuple[tuple[NodeClass, int], float]]:
         """(node class, q) -> GPUs that one replica takes in fragments of tp >= q."""
@@ -307,12 +278,25 @@ class PackingRows:
         for held in self.inventory.held:
             if held.cordoned or held.node.name in self.single:
                 continue
-            for q in self.sizes[held.node_class]:
-                limit[held.node_class, q] += q * (held.free_gpus // q)
-        for group in self.out.kept:
-            for key, gain in self.gains[group.replicas[0]].items():
-                limit[key] += gain * len(group.replicas)
-                rows[key].append((group.variable, float(gain)))
+            node_class, free = held.node_class, held.free_gpus
+            for q in self.sizes[node_class]:
+                limit[node_class, q] += q * (free // q)
         class_of = {h.node.name: h.node_class for h in self.inventory.held}
         for (name, q), slot in self.out.slots.items():
             rows[class_of[name], q].append((slot, -float(q)))
+
+    def _free_held(self) -> None:
+        """What stopped survivors free, in both modes, on the rows that there are."""
+        for group in self.out.kept:
+            gains: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            for node_class, q, low, high in self.marks[group.replicas[0]]:
+                row = self.out.rows.get((node_class, q))
+                if row is not None:
+                    gains[row][0] += low
+                    gains[row][1] += high
+            for row, (low, high) in gains.items():
+                self.out.gains.append((row, group.variable, low, high, len(group.replicas)))
+        for row, variable, low, high, number in self.out.gains:
+            gain = low if self.mode == "safe" else high
+            self.builder.widen(row, gain * number)
+            self.builder.entry(row, variable, gain)

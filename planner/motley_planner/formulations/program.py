@@ -14,8 +14,9 @@ import numpy as np
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.demand import Demand, DemandRows
+from motley_planner.formulations.gains import Mode
 from motley_planner.formulations.inventory import Inventory, take_inventory
-from motley_planner.formulations.packing import Mode, Packing, PackingRows
+from motley_planner.formulations.packing import Packing, PackingRows
 from motley_planner.formulations.structure import find_blocks
 from motley_planner.objectives import OBJECTIVES, LevelSpec
 from motley_planner.solver.blocks import Blocks
@@ -129,11 +130,13 @@ def _price_entries(table: FleetTable, inventory: Inventory, packing: Packing) ->
 
 def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], float]:
     """P as (entries, constant)."""
-    entries = [
-        (variable, table.penalty_per_started_gpu * column.gpus)
-        for column, variable in zip(table.columns, packing.new, strict=True)
-    ]
+    entries: list[Entry] = []
     constant = 0.0
+    if table.penalty_per_started_gpu:
+        entries = [
+            (variable, table.penalty_per_started_gpu * column.gpus)
+            for column, variable in zip(table.columns, packing.new, strict=True)
+        ]
     for group in packing.kept:
         each = table.penalty_per_stopped_gpu * table.columns[group.column].gpus
         entries.append((group.variable, -each))
@@ -208,10 +211,15 @@ def _level(
         cost[demand.served[name]] += worth
     for variable, price in prices:
         cost[variable] += spec.price * price
-    for variable, amount in penalties[0]:
-        cost[variable] += spec.penalty * amount
+    sign = -1.0 if spec.minimize else 1.0
     constant = spec.penalty * penalties[1]
-    return Level(spec.name, -cost, -constant) if spec.minimize else Level(spec.name, cost, constant)
+    moves: tuple[Floats, float] | None = None
+    if spec.penalty and (penalties[0] or constant):
+        moves = np.zeros(builder.num_cols), sign * constant
+        for variable, amount in penalties[0]:
+            moves[0][variable] += sign * spec.penalty * amount
+        cost += sign * moves[0]
+    return Level(spec.name, sign * cost, sign * constant, moves)
 
 
 def has_demand(table: FleetTable) -> bool:

@@ -102,12 +102,14 @@ class Structured:
         return profit + reduced[blocks.count], units
 
     def _profit(self, worth: Floats, units: Floats) -> Floats:
-        weights = worth * units
-        return np.bincount(self.rate_block, weights=weights, minlength=self.blocks.number)
+        return self._per_block(worth * units)
 
     def _nic_used(self, units: Floats) -> Floats:
-        weights = self.blocks.nic * units
-        return np.bincount(self.rate_block, weights=weights, minlength=self.blocks.number)
+        return self._per_block(self.blocks.nic * units)
+
+    def _per_block(self, weights: Floats) -> Floats:
+        found = np.bincount(self.rate_block, weights=weights, minlength=self.blocks.number)
+        return found.astype(np.float64)
 
     def _within_nic(self, worth: Floats, units: Floats, profit: Floats) -> tuple[Floats, Floats]:
         """Bisects the price of the NIC; the fill is the mixture of both sides that just fits."""
@@ -194,5 +196,14 @@ def without_blocks() -> Blocks:
     """The blocks of a program in which everything is core."""
     none, nothing = np.zeros(0, dtype=np.int32), np.zeros(0)
     return Blocks(
-        none, none, np.zeros(1, dtype=np.int32), nothing, nothing, nothing, nothing, none, none, none
+        none,
+        none,
+        np.zeros(1, dtype=np.int32),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        none,
+        none,
+        none,
     )

@@ -62,7 +62,8 @@ def _least(
     search: Search, mine: Bools, weights: Floats, most: Floats, deadline: float
 ) -> float | None:
     """A lower bound on sum w y over a group's blocks in any plan not worse than the incumbent."""
-    from motley_planner.solver.search import Limits, Search
+    from motley_planner.solver.relaxing import Limits
+    from motley_planner.solver.search import Search
 
     blocks = search.program.blocks
     milp = _alone(search, mine)

@@ -33,6 +33,7 @@ class GrowingLp:
         lower, upper = np.zeros(number), np.full(number, np.inf)
         self.highs.addCols(number, cost, lower, upper, len(value), start, index, value)
         self.num_cols += number
+        self.x = np.concatenate([self.x, lower])
 
     def add_row(self, columns: Ints, values: Floats, upper: float) -> int:
         """A row sum values x <= upper; its index."""
@@ -40,6 +41,7 @@ class GrowingLp:
         bounds = np.array([-np.inf]), np.array([upper])
         self.highs.addRows(1, *bounds, len(columns), starts, columns, values)
         self.num_rows += 1
+        self.row_duals = np.append(self.row_duals, 0.0)
         return self.num_rows - 1
 
     def set_costs(self, cost: Floats) -> None:

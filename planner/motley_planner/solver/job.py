@@ -28,6 +28,7 @@ class Job:
     starts: tuple[Floats, ...] = ()
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4
+    patience_s: float = float("inf")  # a level may stop when it has gained nothing for this long
 
 
 @dataclass(frozen=True, slots=True)

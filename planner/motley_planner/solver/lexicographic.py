@@ -12,10 +12,11 @@ import numpy as np
 
 from motley_planner.solver import highs
 from motley_planner.solver.blocks import Structured, without_blocks
+from motley_planner.solver.fills import Fills
 from motley_planner.solver.job import Emit, Job, Report
 from motley_planner.solver.milp import Floats, Level, Milp
-from motley_planner.solver.search import BETTER, Limits, Search, rounded
-from motley_planner.solver.sifting import Fills
+from motley_planner.solver.relaxing import Limits, rounded
+from motley_planner.solver.search import BETTER, Search
 
 POLISH_SLACK = 2e-9
 LEVEL_SHARE = 0.6  # of the time left, for a level that others follow
@@ -47,8 +48,10 @@ class _State:
 
     def run_level(self, number: int, level: Level) -> bool:
         """Solves one level; False where the job ends here (infeasible, unbounded, no time)."""
+        starts: tuple[Floats, ...] = ()
         if self.x is None:
             self._take_start(level)
+            starts = self.job.starts
         now = time.monotonic()
         last = number == len(self.job.levels) - 1
         deadline = now + (self.deadline - now) * (1.0 if last else LEVEL_SHARE)
@@ -56,9 +59,9 @@ class _State:
         def report(x: Floats | None, bound: float | None, duals: Floats | None) -> None:
             self.emit(Report(number, x=x, bound=bound, duals=duals))
 
-        limits = Limits(deadline, self.job.relative_gap)
+        limits = Limits(deadline, self.job.relative_gap, self.job.patience_s)
         search = Search(self.program, self.relaxed, level, limits, report)
-        search.run(self.x, self.fills)
+        search.run(self.x, self.fills, starts)
         self.x = search.x
         if self.x is None:
             ended = search.status in ("infeasible", "unbounded")

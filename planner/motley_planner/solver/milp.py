@@ -85,6 +85,33 @@ class Milp:
         """The same rows with other column bounds."""
         return replace(self, col_lower=lower, col_upper=upper)
 
+    def with_added(
+        self, entries: Sequence[tuple[int, int, float]], uppers: dict[int, float]
+    ) -> Milp:
+        """The program with amounts added to entries (row, column, amount) and to upper sides."""
+        value, row_upper = self.value.copy(), self.row_upper.copy()
+        fresh: list[tuple[int, int, float]] = []
+        for row, column, amount in entries:
+            begin, end = self.start[column], self.start[column + 1]
+            (at,) = np.nonzero(self.index[begin:end] == row)
+            if len(at):
+                value[begin + at[0]] += amount
+            else:
+                fresh.append((column, row, amount))
+        for row, amount in uppers.items():
+            row_upper[row] += amount
+        fresh.sort()
+        columns = np.array([c for c, _, _ in fresh], dtype=np.int64)
+        added = np.bincount(columns + 1, minlength=self.num_cols + 1)
+        inserts = self.start[columns + 1]
+        return replace(
+            self,
+            row_upper=row_upper,
+            start=(self.start + np.cumsum(added)).astype(np.int32),
+            index=np.insert(self.index, inserts, [r for _, r, _ in fresh]).astype(np.int32),
+            value=np.insert(value, inserts, [a for _, _, a in fresh]),
+        )
+
     def with_row(self, coefficients: Floats, lower: float, upper: float) -> Milp:
         """One more row; `coefficients` is dense."""
         (columns,) = np.nonzero(coefficients)
@@ -103,11 +130,19 @@ class Milp:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One objective of a lexicographic list: cost . x + constant, to be maximized."""
+    """One objective of a lexicographic list: cost . x + constant, to be maximized.
+
+    `penalty` is the part of the value (cost, constant) that a gap is not measured against.
+    """
 
     name: str
     cost: Floats
     constant: float = 0.0
+    penalty: tuple[Floats, float] | None = None
+
+    def penalty_of(self, x: Floats) -> float:
+        """The penalty's part of the value."""
+        return 0.0 if self.penalty is None else float(self.penalty[0] @ x) + self.penalty[1]
 
     def value_of(self, x: Floats) -> float:
         """cost . x + constant."""
@@ -175,6 +210,16 @@ class MilpBuilder:
         self._row_upper.append(upper)
         self.row_names.append(name)
         return row
+
+    def entry(self, row: int, column: int, value: float) -> None:
+        """Adds one entry to a row that exists."""
+        self._entry_rows.append(row)
+        self._entry_cols.append(column)
+        self._entry_values.append(value)
+
+    def widen(self, row: int, amount: float) -> None:
+        """Raises a row's upper side."""
+        self._row_upper[row] += amount
 
     def rows_at_most(self, names: Sequence[str], upper: float = 0.0) -> AnyInts:
         """Adds rows sum ... <= upper without entries yet, and returns their indices."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from motley_planner.solver.cuts import add_group_cuts
-from motley_planner.solver.milp import Bools, Floats
+from motley_planner.solver.milp import AnyInts, Bools
 from motley_planner.solver.sifting import sift
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _some_rows(search: Search) -> Bools:
     return free
 
 
-def _touched(search: Search) -> tuple[Floats, Floats]:
+def _touched(search: Search) -> tuple[AnyInts, AnyInts]:
     """(block, row) of each entry of a count in a shared capacity row."""
     program = search.program
     start, index, value = program.milp.columns_of(program.blocks.count)

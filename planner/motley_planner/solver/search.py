@@ -8,24 +8,23 @@
        an integer program on the survivors proves the bound
     5. cuts of single groups and neighbourhoods of the incumbent, in turns, until time is up
 
-Every better point and bound is reported at once. HiGHS is never given a start (highs.py); the
-better point is kept here, so the value never falls.
+Every better point and bound is reported at once, and the better point is kept: HiGHS itself is
+never given a start (highs.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from motley_planner.solver import highs
+from motley_planner.solver import highs, relaxing
 from motley_planner.solver.blocks import Part, Structured
+from motley_planner.solver.fills import Fills
 from motley_planner.solver.milp import Bools, Floats, Level, Milp
-from motley_planner.solver.sifting import Fills, Relaxation, sift
+from motley_planner.solver.relaxing import Limits, Relaxation, highest_value, relax, rounded
 
-FEW_BLOCKS = 40  # below this the program is solved as it is
 SURVIVORS = 1500  # most blocks in a proof
 BOX_BLOCKS = 120
 BOX_SHARE = 0.35  # of the time left
@@ -37,14 +36,6 @@ BETTER = 1e-9  # less is rounding, and no reason to leave what runs
 TIGHT_GAP = 1e-9
 TIGHT_SECONDS = 0.3  # what closing the last gap may cost
 EPSILON = 1e-7
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a search may stop."""
-
-    deadline: float
-    relative_gap: float
 
 
 class Search:
@@ -66,10 +57,13 @@ class Search:
         self.value, self.bound = -np.inf, np.inf
         self.relaxation: Relaxation | None = None
         self.status = "open"  # infeasible | unbounded | solved to the end
+        self.begin = self.last_gain = time.monotonic()
         self.random = np.random.default_rng(0)
 
-    def run(self, start: Floats | None, warm: Fills | None) -> None:
-        """Searches until the gap is closed or time is up."""
+    def run(
+        self, start: Floats | None, warm: Fills | None, others: tuple[Floats, ...] = ()
+    ) -> None:
+        """Searches until the gap is closed or time is up; the rates of `others` are worked out."""
         if start is not None:
             self.x, self.value = start, self.level.value_of(start)
         if self.is_highest():
@@ -77,16 +71,13 @@ class Search:
         if not self._relax(warm):
             return
         if self.program.milp.integer.any():
-            self._round()
+            self._round(others)
         if not self.done():
             self._improve()
 
     def is_highest(self) -> bool:
         """Whether the incumbent is as good as variable bounds alone allow: no LP is needed then."""
-        cost, milp = self.level.cost, self.program.milp
-        best = np.where(cost > 0, milp.col_upper, milp.col_lower)
-        (counted,) = np.nonzero(cost)
-        highest = float(cost[counted] @ best[counted]) + self.level.constant
+        highest = highest_value(self.program.milp, self.level)
         if self.x is None or not np.isfinite(highest):
             return False
         if highest - self.value > BETTER * max(1.0, abs(highest)):
@@ -97,20 +88,29 @@ class Search:
 
     @property
     def gap(self) -> float:
-        """(bound - value) / |value|."""
+        """(bound - value) / |value without penalties|."""
         if self.x is None:
             return np.inf
-        return max(0.0, self.bound - self.value) / max(1e-9, abs(self.value))
+        size = abs(self.value - self.level.penalty_of(self.x))
+        return max(0.0, self.bound - self.value) / max(1e-9, size)
 
     def done(self) -> bool:
-        """Whether the gap is closed or time is up."""
-        closed = self.gap <= self.limits.relative_gap
-        return closed or time.monotonic() >= self.limits.deadline
+        """Whether the gap is closed, time is up, or nothing more is expected (patience)."""
+        now = time.monotonic()
+        if self.status != "open" or now >= self.limits.deadline:
+            return True
+        if self.gap <= self.limits.relative_gap:
+            return True
+        waited = now - self.last_gain
+        return self.x is not None and waited > max(
+            self.limits.patience_s, now - self.begin - waited
+        )
 
     def prove(self, bound: float) -> None:
         """Takes a bound of the real problem."""
         bound = max(bound, self.value)
         if bound < self.bound:
+            self._gain(self.bound - bound)
             self.bound = bound
             self.report(None, bound, None)
 
@@ -119,11 +119,14 @@ class Search:
         value = self.level.value_of(x)
         if self.x is not None and value <= self.value + BETTER * max(1.0, abs(self.value)):
             return False
+        self._gain(value - self.value)
         self.x, self.value = rounded(self.program.milp, x), value
         self.report(self.x, None, None)
         return True
 
-    # -- relaxation
+    def _gain(self, amount: float) -> None:
+        if self.x is None or amount > self.limits.relative_gap * max(1e-9, abs(self.value)):
+            self.last_gain = time.monotonic()
 
     def _relax(self, warm: Fills | None) -> bool:
         """False where the level ends here: infeasible, unbounded."""
@@ -140,11 +143,10 @@ class Search:
             self.relaxation = found
         return True
 
-    # -- points
-
-    def _round(self) -> None:
-        if self.x is not None:
-            self.complete(self.x)
+    def _round(self, others: tuple[Floats, ...]) -> None:
+        for point in others or (self.x,):
+            if point is not None:
+                self.complete(point)
         found = self.relaxation
         if found is not None and found.x is not None:
             for shift in (EPSILON, 0.5, 1.0 - EPSILON):
@@ -164,11 +166,9 @@ class Search:
         if run.x is not None:
             self.offer(part.expand(run.x))
 
-    # -- integer programs on parts
-
     def _improve(self) -> None:
         blocks, found = self.program.blocks, self.relaxation
-        if found is None or found.profit is None or blocks.number <= FEW_BLOCKS:
+        if found is None or found.profit is None or blocks.number <= relaxing.FEW_BLOCKS:
             self._whole()
             return
         assert found.x is not None
@@ -180,7 +180,7 @@ class Search:
         if not self.done():
             self.prove_survivors(PROOF_SHARE if self.refining else 1.0)
         if self.refining and not self.done():
-            from motley_planner.solver.refine import refine
+            from motley_planner.solver.refine import refine  # which searches groups in turn
 
             refine(self)
 
@@ -196,10 +196,6 @@ class Search:
         if run.status in ("optimal", "infeasible") and self.relaxed is None:
             self.status = "solved" if self.x is not None else "infeasible"
 
-    def _take_bound(self, run: highs.Run) -> None:
-        if run.bound is not None and self.relaxed is None:
-            self.prove(run.bound + self.level.constant)
-
     def mip(self, part: Part, milp: Milp, deadline: float, gap: float | None = None) -> highs.Run:
         """An integer program on a part, under bounds of its own; its points are offered."""
         target = np.inf
@@ -214,6 +210,10 @@ class Search:
         if run.x is not None:
             self.offer(part.expand(run.x))
         return run
+
+    def _take_bound(self, run: highs.Run) -> None:
+        if run.bound is not None and self.relaxed is None:
+            self.prove(run.bound + self.level.constant)
 
     def _offer_part(self, part: Part, x: Floats) -> None:
         self.offer(part.expand(x))
@@ -251,22 +251,18 @@ class Search:
         order = np.argsort(-found.profit, kind="stable")
         order = order[usable[order]]
         chosen = self.in_use()
-        if not by_group:
-            chosen[order[:number]] = True
-            return chosen
-        for group in np.unique(blocks.group):
-            chosen[order[blocks.group[order] == group][:number]] = True
+        for group in np.unique(blocks.group) if by_group else [None]:
+            mine = order if group is None else order[blocks.group[order] == group]
+            chosen[mine[:number]] = True
         return chosen
 
     def _box(self) -> None:
         part = self.program.restrict(self.best(BOX_BLOCKS, by_group=False))
         assert self.relaxation is not None and self.relaxation.x is not None
         near = part.take(self.relaxation.x)
-        lower = np.maximum(part.milp.col_lower, np.floor(near + EPSILON) - 1)
-        upper = np.minimum(part.milp.col_upper, np.ceil(near - EPSILON) + 2)
-        if self.x is not None:
-            at = part.take(self.x)
-            lower, upper = np.minimum(lower, at), np.maximum(upper, at)
+        at = near if self.x is None else part.take(self.x)
+        lower = np.maximum(part.milp.col_lower, np.minimum(np.floor(near + EPSILON) - 1, at))
+        upper = np.minimum(part.milp.col_upper, np.maximum(np.ceil(near - EPSILON) + 2, at))
         whole = part.milp.integer
         lower = np.where(whole, lower, part.milp.col_lower)
         upper = np.where(whole, upper, part.milp.col_upper)
@@ -284,16 +280,19 @@ class Search:
             self.mip(part, part.milp, self.share(LADDER_SHARE))
 
     def prove_survivors(self, share: float) -> None:
-        """Everything that can be in a better plan, if that is little enough for a proof."""
+        """Everything that can be in a better plan, if that is little enough for a proof.
+
+        Without an incumbent everything can, and this is also the last way to find one.
+        """
         most = self.most_counts()
         survives = most > 0
-        if int(survives.sum()) > SURVIVORS:
+        if self.x is not None and int(survives.sum()) > SURVIVORS:
             return
-        every_better = self.x is not None
         part, milp = self.limited(survives | self.in_use(), most)
-        run = self.mip(part, milp, self.share(share))
-        if every_better or bool((most > 0).all()):
-            self._take_bound(run)
+        run = self.mip(part, milp, self.share(share if self.x is not None else 1.0))
+        self._take_bound(run)
+        if run.status == "infeasible" and self.x is None and self.relaxed is None:
+            self.status = "infeasible"
 
     def limited(self, chosen: Bools, most: Floats) -> tuple[Part, Milp]:
         """A part with counts up to `most` (or the incumbent's)."""
@@ -304,19 +303,3 @@ class Search:
         if self.x is not None:
             upper = np.maximum(upper, np.where(part.milp.integer, part.take(self.x), upper))
         return part, part.milp.with_bounds(part.milp.col_lower, upper)
-
-
-def relax(
-    program: Structured, cost: Floats, deadline: float, warm: Fills | None = None
-) -> Relaxation:
-    """The relaxation, sifted where there are blocks enough."""
-    if program.blocks.number > FEW_BLOCKS:
-        return sift(program, cost, deadline, warm)
-    lp = highs.solve_lp(program.milp, cost, deadline)
-    bound = np.inf if lp.bound is None else lp.bound
-    return Relaxation(lp.status, bound, lp.x, None, lp.row_duals)
-
-
-def rounded(milp: Milp, x: Floats) -> Floats:
-    """x with its integers exact."""
-    return np.where(milp.integer, np.round(x), x)

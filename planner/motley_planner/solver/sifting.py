@@ -16,24 +16,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from motley_planner.solver.blocks import Structured
+from motley_planner.solver.fills import Fills, best_fills, first_fills, no_fills
 from motley_planner.solver.growing_lp import GrowingLp
-from motley_planner.solver.milp import Bools, Floats, Ints
+from motley_planner.solver.milp import Floats, Ints
 
-FIRST = 10  # fills a demand row to begin with
-ROUND = 200  # fills added a round
 PROFIT = 1e-9  # of the value; less is rounding
 MAX_ROUNDS = 200
 STALL = 5  # rounds without gain after which a tiny profit is rounding
-
-
-@dataclass(frozen=True, slots=True)
-class Fills:
-    """Uses of replicas: block of each, and rates as CSR over positions in `blocks.rate`."""
-
-    block: Ints
-    start: Ints
-    rate: Ints
-    units: Floats
 
 
 @dataclass(slots=True)
@@ -84,7 +73,7 @@ class _Sifter:
     def run(self, deadline: float, warm: Fills | None) -> Relaxation:
         if warm is not None and len(warm.block):
             self._add(warm, self.cost)
-        self._add(self._first_fills(), self.cost)
+        self._add(first_fills(self.s, self.new_row >= 0), self.cost)
         status = self.lp.solve(deadline)
         if status == "infeasible":
             status = self._phase_one(deadline)
@@ -97,7 +86,6 @@ class _Sifter:
         low = np.flatnonzero(np.isfinite(self.core.milp.row_lower))
         high = np.flatnonzero(np.isfinite(self.core.milp.row_upper))
         number = len(low) + len(high)
-        self.values: list[float] = []
         self.artificial = np.arange(number, dtype=np.int32) + self.lp.num_cols
         self.lp.add_columns(
             np.zeros(number),
@@ -148,7 +136,7 @@ class _Sifter:
             if better.any() and self._stalls(over):
                 return "optimal", profit, over
             if better.any():
-                self._add(self._chosen(better, profit, units), cost)
+                self._add(best_fills(self.s, better, profit, units), cost)
                 status = self.lp.solve(deadline)
             else:
                 crossed = self._crossed()
@@ -188,37 +176,13 @@ class _Sifter:
             duals[bounded] = self.lp.row_duals[row]
         return duals
 
-    def _chosen(self, better: Bools, profit: Floats, units: Floats) -> Fills:
-        """The most profitable, some of each group."""
-        (found,) = np.nonzero(better)
-        if len(found) > ROUND:
-            order = found[np.argsort(-profit[found], kind="stable")]
-            group = self.s.blocks.group[order]
-            sequence = np.argsort(group, kind="stable")
-            first = np.searchsorted(group[sequence], group[sequence])
-            rank = np.empty(len(order), dtype=np.int64)
-            rank[sequence] = np.arange(len(order)) - first
-            each = ROUND // max(1, 2 * len(np.unique(group)))
-            keep = (np.arange(len(order)) < ROUND // 2) | (rank < each)
-            found = order[keep]
-        return self._fills(np.sort(found), units)
-
-    def _fills(self, chosen: Ints, units: Floats) -> Fills:
-        first = self.s.blocks.first
-        begin, sizes = first[chosen].astype(np.int64), np.diff(first)[chosen]
-        start = np.concatenate([[0], np.cumsum(sizes)])
-        rates = np.arange(start[-1]) + np.repeat(begin - start[:-1], sizes)
-        owner = np.repeat(np.arange(len(chosen)), sizes)
-        used = units[rates] > 0
-        counts = np.bincount(owner[used], minlength=len(chosen))
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        return Fills(chosen.astype(np.int32), starts, rates[used].astype(np.int32), units[rates[used]])
-
     def _add(self, fills: Fills, cost: Floats) -> None:
         blocks, milp, number = self.s.blocks, self.s.milp, len(fills.block)
         if not number:
             return
-        owner = np.concatenate([np.arange(number), np.repeat(np.arange(number), np.diff(fills.start))])
+        owner = np.concatenate(
+            [np.arange(number), np.repeat(np.arange(number), np.diff(fills.start))]
+        )
         columns = np.concatenate([blocks.count[fills.block], blocks.rate[fills.rate]])
         weight = np.concatenate([np.ones(number), fills.units])
         start, index, value = milp.columns_of(columns)
@@ -229,7 +193,7 @@ class _Sifter:
         keys, where = np.unique(
             owners[inside] * len(self.core.rows) + rows[inside], return_inverse=True
         )
-        summed = np.bincount(where, weights=entries[inside], minlength=len(keys))
+        summed = np.bincount(where, weights=entries[inside], minlength=len(keys)).astype(np.float64)
         in_limit = [k for k, b in enumerate(fills.block.tolist()) if b in self.limit_row]
         rows_of, owners_of = keys % len(self.core.rows), keys // len(self.core.rows)
         if in_limit:
@@ -239,7 +203,7 @@ class _Sifter:
             order = np.argsort(owners_of, kind="stable")
             rows_of, owners_of, summed = rows_of[order], owners_of[order], summed[order]
         starts = np.searchsorted(owners_of, np.arange(number + 1)).astype(np.int32)
-        costs = np.bincount(owner, weights=cost[columns] * weight, minlength=number)
+        costs = np.bincount(owner, weights=cost[columns] * weight, minlength=number).astype(float)
         first = self.lp.num_cols
         self.lp.add_columns(costs, starts, rows_of.astype(np.int32), summed)
         self.columns.fills.append(fills)
@@ -292,7 +256,7 @@ class _Sifter:
         """Every fill in the program, to begin the next relaxation with."""
         every = self.columns.fills
         if not every:
-            return _none()
+            return no_fills()
         sizes = np.concatenate([np.diff(f.start) for f in every])
         return Fills(
             np.concatenate([f.block for f in every]),
@@ -300,44 +264,3 @@ class _Sifter:
             np.concatenate([f.rate for f in every]),
             np.concatenate([f.units for f in every]),
         )
-
-    def _first_fills(self) -> Fills:
-        """For each demand row the blocks that give most of it for their share of the fleet."""
-        blocks, milp = self.s.blocks, self.s.milp
-        if not len(blocks.rate):
-            return _none()
-        start, index, value = milp.columns_of(blocks.count)
-        room = np.where(np.isfinite(milp.row_upper), np.abs(milp.row_upper), 0.0)[index]
-        share = np.where((room > 0) & (value > 0), value / np.maximum(room, 1e-12), 0.0)
-        owner = np.repeat(np.arange(blocks.number), np.diff(start))
-        weight = np.bincount(owner, weights=share, minlength=blocks.number) + 1e-9
-        first_row = milp.index[milp.start[blocks.rate]]
-        given = np.abs(milp.value[milp.start[blocks.rate]]) / blocks.time
-        rate_start, rate_index, rate_value = milp.columns_of(blocks.rate)
-        outside = self.new_row[rate_index] >= 0
-        rate_owner = np.repeat(np.arange(len(blocks.rate)), np.diff(rate_start))[outside]
-        first_of = np.searchsorted(rate_owner, np.arange(len(blocks.rate)))
-        first_of = np.minimum(first_of, max(0, len(rate_owner) - 1))
-        if len(rate_owner):
-            first_row = rate_index[outside][first_of]
-            given = np.abs(rate_value[outside][first_of]) / blocks.time
-        worth = given / weight[self.s.rate_block]
-        worth[~self.usable[self.s.rate_block]] = -1.0
-        order = np.lexsort((-worth, first_row))
-        rows = first_row[order]
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        picked = order[(rank < FIRST) & (worth[order] >= 0)]
-        units = np.zeros(len(blocks.rate))
-        cap = np.minimum(blocks.most, 1.0 / blocks.time)
-        with np.errstate(divide="ignore"):
-            cap = np.minimum(cap, np.where(blocks.nic > 0, 1.0 / blocks.nic, np.inf))
-        units[picked] = cap[picked]
-        # one fill each, so that two classes of one block do not share its time here
-        starts = np.arange(len(picked) + 1, dtype=np.int32)
-        owners = self.s.rate_block[picked]
-        return Fills(owners, starts, picked.astype(np.int32), units[picked])
-
-
-def _none() -> Fills:
-    nothing = np.zeros(0, dtype=np.int32)
-    return Fills(nothing, np.zeros(1, dtype=np.int32), nothing, np.zeros(0))
