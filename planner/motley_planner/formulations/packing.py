@@ -4,14 +4,14 @@ Nested floors. For each node class and each tp size q in use there:
 
     sum_c (GPUs of new_c in fragments of tp >= q)  <=  sum over nodes of q floor(free / q)
 
-is necessary and sufficient, for nodes of any size: place the largest fragments first; whatever is
-placed takes whole q-slots. `free` depends on which survivors stay, and floors of it are not linear:
+is necessary and sufficient for nodes of any size: place the largest first; all placed takes whole
+q-slots. `free` depends on which survivors stay, and floors of it are not linear:
 
 - a node whose floors add up over every subset of its residents gets one gain per resident (exact);
 - any other node, and any node with a price, gets integer slot counts S_nq,
   q S_nq + sum_r tp_r kept_r <= gpus (u_n), with u_n = 1 while in use (exact);
-- with too many such nodes, `safe` gains make rows that always place, and `relaxed` gains make rows
-  that no real plan breaks (gains.py): one is searched, the other proves the bound.
+- with too many such nodes, `safe` gains make rows that always place, `relaxed` ones rows that no
+  real plan breaks (gains.py).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class PackingRows:
         return self.out
 
     def _single_nodes(self) -> set[str]:
-        awkward, chosen = [], set()
+        awkward, chosen = list[str](), set[str]()
         for held in self.inventory.held:
             if held.price_usd_per_hour > 0 or held.free_gpus < 0:
                 chosen.add(held.node.name)

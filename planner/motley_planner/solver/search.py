@@ -39,7 +39,7 @@ EPSILON = 1e-7
 
 
 class Search:
-    """One level: `x` and `value` are the incumbent's, `bound` is proved (constants included)."""
+    """One level: `x` and `value` are the incumbent's, `bound` is proved, constants included."""
 
     def __init__(
         self,
@@ -133,10 +133,9 @@ class Search:
         program = self.relaxed or self.program
         found = relax(program, self.level.cost, self.limits.deadline, warm)
         if found.status in ("infeasible", "unbounded"):
-            if self.x is not None and found.status == "infeasible":
-                return True  # within tolerances only: the incumbent shows otherwise
-            self.status = found.status
-            return False
+            within_tolerances = self.x is not None and found.status == "infeasible"
+            self.status = self.status if within_tolerances else found.status
+            return within_tolerances
         if np.isfinite(found.bound):
             self.prove(found.bound + self.level.constant)
             self.report(None, None, found.duals)
@@ -172,11 +171,7 @@ class Search:
             self._whole()
             return
         assert found.x is not None
-        replicas = float(found.x[blocks.count].sum())
-        if replicas >= FEW_REPLICAS:
-            self._box()
-        else:
-            self.ladder()
+        self._box() if found.x[blocks.count].sum() >= FEW_REPLICAS else self.ladder()
         if not self.done():
             self.prove_survivors(PROOF_SHARE if self.refining else 1.0)
         if self.refining and not self.done():
