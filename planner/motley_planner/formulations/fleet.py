@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 from motley_planner.domain.solution import Solution
@@ -14,6 +13,7 @@ from motley_planner.formulations.gains import widen
 from motley_planner.formulations.program import Index, formulate, has_demand
 from motley_planner.formulations.starts import find_starts
 from motley_planner.solver import Job, Outcome, solve
+from motley_planner.solver.clock import CLOCK
 
 MARGIN_S = 0.05  # kept back for decoding
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
@@ -29,7 +29,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     Raises: SnapshotError where the table contradicts itself, or where max_min has no largest scale
     (no positive demand, or nothing limits it).
     """
-    started = time.monotonic()
+    started = CLOCK.now()
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
     milp, index = formulate(table)
@@ -38,7 +38,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         most = _largest_scale(table, use_worker)
         milp, index = formulate(table, most=most)
     relaxed = None if index.packing.exact else widen(milp, index.packing.gains)
-    left = table.time_limit_s - (time.monotonic() - started) - MARGIN_S
+    left = table.time_limit_s - (CLOCK.now() - started) - MARGIN_S
     job = Job(
         milp=milp,
         levels=index.levels,
@@ -52,9 +52,9 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     outcome = solve(job, use_worker=use_worker)
     solution = _read(index, job, outcome)
     if solution is None:
-        left = table.time_limit_s - (time.monotonic() - started)
+        left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
-    return replace(solution, solve_seconds=time.monotonic() - started)
+    return replace(solution, solve_seconds=CLOCK.now() - started)
 
 
 def _read(index: Index, job: Job, outcome: Outcome) -> Solution | None:

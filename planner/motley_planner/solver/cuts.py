@@ -13,13 +13,13 @@ replicas, which is where the plain relaxation is weak. Cuts end with the search 
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from motley_planner.solver.blocks import Structured
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.milp import Bools, Floats, Level, Milp
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_group_cuts(search: Search, deadline: float) -> bool:
     groups = np.unique(blocks.group[most > 0])
     milp = program.milp
     for k, group in enumerate(groups.tolist()):
-        now = time.monotonic()
+        now = CLOCK.now()
         until = now + max(0.0, deadline - now) / (len(groups) - k)
         mine = blocks.group == group
         value = _least(search, mine, np.where(mine, weights, 0.0), most, until)

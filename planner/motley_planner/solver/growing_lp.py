@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import highspy
 import numpy as np
 
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.highs import load, set_time, status_of
 from motley_planner.solver.milp import Floats, Ints, Milp
 
@@ -70,7 +70,7 @@ class GrowingLp:
     def _run(self, deadline: float) -> str:
         if not self.num_cols:
             return "infeasible" if self._empty_breaks_rows else "optimal"
-        if deadline <= time.monotonic() or not set_time(self.highs, deadline):
+        if deadline <= CLOCK.now() or not set_time(self.highs, deadline):
             return "limit"
         self.highs.run()
         known = highspy.HighsModelStatus

@@ -9,7 +9,6 @@ by enumeration), so none is given and the caller keeps the better point; the def
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import highspy
 import numpy as np
 
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.milp import Floats, Milp
 
 _HAS_POINT = 2
@@ -154,10 +154,10 @@ def load(milp: Milp, cost: Floats, *, relax: bool) -> Any:
 
 def set_time(highs: Any, deadline: float) -> bool:
     """Sets the time limit; False where none is left."""
-    left = deadline - time.monotonic()
+    left = deadline - CLOCK.now()
     if left <= 0:
         return False
-    highs.setOptionValue("time_limit", left + float(highs.getRunTime()))
+    highs.setOptionValue("time_limit", CLOCK.wall_s(left) + float(highs.getRunTime()))
     return True
 
 

@@ -6,12 +6,11 @@ At the end the integers are fixed and the levels are solved again as LPs, for cl
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from motley_planner.solver import highs
 from motley_planner.solver.blocks import Structured, without_blocks
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.fills import Fills
 from motley_planner.solver.job import Emit, Job, Report
 from motley_planner.solver.milp import Floats, Level, Milp
@@ -26,7 +25,7 @@ LEVEL_SLACK = 1e-8  # well above the feasibility tolerance, or HiGHS prunes poin
 
 def solve_job(job: Job, emit: Emit) -> None:
     """Runs the levels and reports points, bounds and the end."""
-    deadline = time.monotonic() + job.time_limit_s
+    deadline = CLOCK.now() + job.time_limit_s
     state = _State(job, emit, deadline)
     for number, level in enumerate(job.levels):
         if not state.run_level(number, level):
@@ -52,7 +51,7 @@ class _State:
         if self.x is None:
             self._take_start(level)
             starts = self.job.starts
-        now = time.monotonic()
+        now = CLOCK.now()
         last = number == len(self.job.levels) - 1
         deadline = now + (self.deadline - now) * (1.0 if last else LEVEL_SHARE)
 

@@ -7,11 +7,11 @@ else staying as it is; so the integer program is small even where the fleet is n
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.cuts import add_group_cuts
 from motley_planner.solver.milp import AnyInts, Bools
 from motley_planner.solver.sifting import sift
@@ -86,8 +86,8 @@ def _try_neighbourhood(search: Search) -> None:
     bounded = milp.with_bounds(
         np.maximum(milp.col_lower, part.take(lower)), np.minimum(milp.col_upper, part.take(upper))
     )
-    left = search.limits.deadline - time.monotonic()
-    until = time.monotonic() + min(NEIGHBOUR_SECONDS, max(0.1, NEIGHBOUR_SHARE * left))
+    left = search.limits.deadline - CLOCK.now()
+    until = CLOCK.now() + min(NEIGHBOUR_SECONDS, max(0.1, NEIGHBOUR_SHARE * left))
     search.mip(part, bounded, until)
 
 

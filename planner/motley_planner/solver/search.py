@@ -14,16 +14,17 @@ never given a start (highs.py).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 from motley_planner.solver import highs, relaxing
 from motley_planner.solver.blocks import Part, Structured
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.fills import Fills
 from motley_planner.solver.milp import Bools, Floats, Level, Milp
-from motley_planner.solver.relaxing import Limits, Relaxation, highest_value, relax, rounded
+from motley_planner.solver.relaxing import Limits, highest_value, relax, rounded
+from motley_planner.solver.sifting import Relaxation
 
 SURVIVORS = 1500  # most blocks in a proof
 BOX_BLOCKS = 120
@@ -57,7 +58,7 @@ class Search:
         self.value, self.bound = -np.inf, np.inf
         self.relaxation: Relaxation | None = None
         self.status = "open"  # infeasible | unbounded | solved to the end
-        self.begin = self.last_gain = time.monotonic()
+        self.begin = self.last_gain = CLOCK.now()
         self.random = np.random.default_rng(0)
 
     def run(
@@ -96,7 +97,7 @@ class Search:
 
     def done(self) -> bool:
         """Whether the gap is closed, time is up, or nothing more is expected (patience)."""
-        now = time.monotonic()
+        now = CLOCK.now()
         if self.status != "open" or now >= self.limits.deadline:
             return True
         if self.gap <= self.limits.relative_gap:
@@ -126,7 +127,7 @@ class Search:
 
     def _gain(self, amount: float) -> None:
         if self.x is None or amount > self.limits.relative_gap * max(1e-9, abs(self.value)):
-            self.last_gain = time.monotonic()
+            self.last_gain = CLOCK.now()
 
     def _relax(self, warm: Fills | None) -> bool:
         """False where the level ends here: infeasible, unbounded."""
@@ -186,7 +187,7 @@ class Search:
         run = self.mip(part, part.milp, self.limits.deadline, self.limits.relative_gap / 2)
         self._take_bound(run)
         if self.x is not None and self.gap > TIGHT_GAP:
-            limit = min(self.limits.deadline, time.monotonic() + TIGHT_SECONDS)
+            limit = min(self.limits.deadline, CLOCK.now() + TIGHT_SECONDS)
             self._take_bound(self.mip(part, part.milp, limit, TIGHT_GAP))
         if run.status in ("optimal", "infeasible") and self.relaxed is None:
             self.status = "solved" if self.x is not None else "infeasible"
@@ -215,7 +216,7 @@ class Search:
 
     def share(self, share: float) -> float:
         """The moment when a share of the time left will be over."""
-        now = time.monotonic()
+        now = CLOCK.now()
         return now + share * max(0.0, self.limits.deadline - now)
 
     def in_use(self) -> Bools:

@@ -22,7 +22,21 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from motley_planner.domain.table import Column, FleetTable, Fragment, NodeGroup, RequestClass
+from motley_planner.domain.table import (
+    Column,
+    FleetTable,
+    Fragment,
+    NodeGroup,
+    Previous,
+    RequestClass,
+    RunningReplica,
+    TableNode,
+)
+from motley_planner.formulations.fleet import solve_table
+from motley_planner.formulations.program import formulate
+from motley_planner.solver.blocks import Structured
+from motley_planner.solver.clock import CLOCK
+from motley_planner.solver.sifting import sift
 
 Floats = NDArray[np.float64]
 Shape = tuple[tuple[str, int], ...]  # (gpu, tp), sorted
@@ -206,3 +220,40 @@ def loaded(table: FleetTable, objective: str, capacity: float) -> FleetTable:
         return replace(table, objective=objective)  # type: ignore[arg-type]
     price = sum(GPUS[g.gpu][3] * g.gpus * (g.count or 0) for g in table.nodes)
     return replace(table, budget_usd_per_hour=round(0.6 * price, 2))
+
+
+def lp_capacity(table: FleetTable) -> float:
+    """The largest scale of a max_min table without integrality."""
+    milp, index = formulate(table)
+    found = sift(Structured(milp, index.blocks), index.levels[0].cost, CLOCK.now() + 60)
+    return max(0.0, found.bound)
+
+
+def running(table: FleetTable, limit_s: float) -> FleetTable:
+    """The table with its own plan running on concrete nodes."""
+    nodes = tuple(
+        TableNode(f"n{i}-{j}", g.gpu, g.zone, g.gpus)
+        for i, g in enumerate(table.nodes)
+        for j in range(g.count or 0)
+    )
+    empty = replace(table, nodes=(), previous=Previous(nodes), time_limit_s=limit_s)
+    plan = solve_table(replace(empty, relative_gap=1e-3), use_worker=False)
+    replicas = tuple(
+        RunningReplica(f"r{i}", p.column, p.nodes) for i, p in enumerate(plan.placement)
+    )
+    return replace(empty, previous=Previous(nodes, replicas))
+
+
+def lose(table: FleetTable, share: float, seed: int) -> FleetTable:
+    """A share of the nodes is lost (at least one); moving the whole fleet once costs 5 %."""
+    assert table.previous is not None
+    nodes = table.previous.nodes
+    number = max(1, round(share * len(nodes)))
+    lost = Random(seed).sample([n.name for n in nodes], number)
+    gpus = sum(n.gpus for n in nodes)
+    return replace(
+        table,
+        lost_nodes=frozenset(lost),
+        penalty_per_started_gpu=0.05 / gpus,
+        penalty_per_stopped_gpu=0.01 / gpus,
+    )
