@@ -22,7 +22,8 @@ FEASIBLE = 1e-7
 OPEN = 1e6  # nodes of an unlimited group that may be opened
 CHOICES = 60  # cheapest columns that are tried for a class, besides the best of each shape
 BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
-STEPS = 5
+STEPS, DOUBLINGS = 5, 12
+MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
 _SOFT = ("time[", "nic[", "force", "demand[", "cascade[", "one_hot", "quality[", "budget")
 
 
@@ -35,7 +36,11 @@ def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
             filled = base.fill(1.0, share)
         else:
             filled = _largest_scale(base, index, share)
-        if filled is not None and milp.violation(filled) <= FEASIBLE:
+        if filled is None:
+            continue
+        if priced:
+            _close_unused(index, filled)
+        if milp.violation(filled) <= FEASIBLE:
             return filled
     return None
 
@@ -46,7 +51,7 @@ def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
     best = base.fill(scale, share)
     factor = 2.0 if best is not None else 0.5
     low, high = (scale, math.inf) if best is not None else (0.0, scale)
-    for _ in range(30):
+    for _ in range(DOUBLINGS):
         scale = min(scale * factor, most)
         found = base.fill(scale, share)
         if found is not None:
@@ -60,6 +65,19 @@ def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
         found = base.fill(middle, share)
         low, high, best = (middle, high, found) if found is not None else (low, middle, best)
     return best
+
+
+def _close_unused(index: Index, x: Floats) -> None:
+    """Sets nodes in use to those on which something is placed."""
+    kept = kept_replicas(index.inventory, index.packing, x)
+    try:
+        placed = place(index.table, index.inventory, index.packing, kept, x)
+    except AssertionError:
+        return  # the caller's check refuses the point
+    held = {used: x[used] for used in index.packing.held_used.values()}
+    release_unused(index.inventory, index.packing, placed, x)
+    for used, was in held.items():
+        x[used] = was
 
 
 class _Filler:
@@ -137,9 +155,10 @@ class _Filler:
         for demand in sorted(demands(self.index.table), key=lambda d: -d.priority):
             if demand.requests_per_second > 0 and not self._serve(demand, scale):
                 return None
+        if self.x[self.index.packing.new].sum() > MOST_REPLICAS:
+            return None
         if self.index.demand.scale is not None:
             self.x[self.index.demand.scale] = scale
-        self._close_unused()
         return self.x
 
     def _spent(self) -> float:
@@ -148,21 +167,6 @@ class _Filler:
         prices = {h.node.name: h.price_usd_per_hour for h in self.index.inventory.held}
         spent += sum(prices[name] * self.x[used] for name, used in packing.held_used.items())
         return float(spent)
-
-    def _close_unused(self) -> None:
-        """Sets nodes in use to those on which something is placed."""
-        packing, inventory = self.index.packing, self.index.inventory
-        if not any(v is not None for v in packing.open_used):
-            return
-        kept = kept_replicas(inventory, packing, self.x)
-        try:
-            placed = place(self.index.table, inventory, packing, kept, self.x)
-        except AssertionError:
-            return  # the caller's check refuses the point
-        held = {name: self.x[used] for name, used in packing.held_used.items()}
-        release_unused(inventory, packing, placed, self.x)
-        for name, used in packing.held_used.items():
-            self.x[used] = held[name]
 
     def _serve(self, demand: RequestClass | CascadeDemand, scale: float) -> bool:
         """Serves as much of a demand as fits; False where less than all will not do."""

@@ -6,8 +6,8 @@ divide one another this succeeds whenever the packing rows hold.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import defaultdict
+from heapq import heappop, heappush
 
 from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import FleetTable, RunningReplica
@@ -24,7 +24,7 @@ class Rooms:
 
     def add(self, name: str, free: int) -> None:
         """One more node."""
-        insort(self._by_free[free], name)
+        heappush(self._by_free[free], name)
 
     def take(self, size: int) -> str:
         """The node for a fragment: least room left over, then by name."""
@@ -32,7 +32,7 @@ class Rooms:
         if not fitting:
             raise AssertionError(f"packing rows hold, yet no node has {size} GPUs free")
         free = min(fitting)
-        name = self._by_free[free].pop(0)
+        name = heappop(self._by_free[free])
         self.add(name, free - size)
         return name
 
@@ -115,9 +115,10 @@ def release_unused(
 ) -> None:
     """Sets nodes in use to those that carry something: no objective but price sees to that."""
     used = {name for replica in placed for name in replica.nodes}
+    most = sum(len(replica.nodes) for replica in placed)  # as many were named (_rooms)
     for name, variable in packing.held_used.items():
         x[variable] = float(name in used)
     for i, (group, paid) in enumerate(zip(inventory.open_groups, packing.open_used, strict=True)):
         if paid is not None:
-            names = node_names(i, group, round(x[paid]))
+            names = node_names(i, group, min(round(x[paid]), most))
             x[paid] = sum(name in used for name in names)
