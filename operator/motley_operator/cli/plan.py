@@ -121,24 +121,9 @@ def _facts(args: argparse.Namespace) -> ClusterFacts:
 def _running(path: str) -> tuple[RunningUnit, ...]:
     """The replicas of an earlier plan as if they ran now."""
     from motley_operator.cli.plan_file import read_plan
-    from motley_planner.domain.demand import RunningUnit
+    from motley_planner.planning.worth import running_units
 
-    return tuple(
-        RunningUnit(
-            id=f"{part.key}/{one.name}",
-            key=part.key,
-            stage=one.stage,
-            role=one.role,
-            gpu=one.gpu,
-            tensor_parallel=one.tensor_parallel,
-            operating_batch=one.operating_batch,
-            model=one.model,
-            precision=one.precision,
-            nodes=one.nodes,
-        )
-        for part in read_plan(path).plan.slices
-        for one in part.replicas
-    )
+    return running_units(read_plan(path).plan)
 
 
 def exit_status(content: PlanFile) -> int:
@@ -165,7 +150,7 @@ def plan_facts(
 
     Raises: PlannerError, SpecError.
     """
-    from motley_operator.cli.plan_file import plan_file
+    from motley_operator.cli.plan_file import Problem, plan_file
     from motley_operator.settings import Settings
     from motley_operator.translate import translate
     from motley_planner.catalog import load_catalog
@@ -185,4 +170,7 @@ def plan_facts(
     rejected = dict(translation.rejected)
     if translation.unmet:
         rejected["Fleet/default"] = translation.unmet
-    return plan_file(made, snapshot, rejected, translation.unknown_gpus)
+    added = tuple(
+        gpu for name, gpu in translation.catalog.gpus.items() if catalog.gpus.get(name) != gpu
+    )
+    return plan_file(made, Problem(snapshot, added), rejected, translation.unknown_gpus)
