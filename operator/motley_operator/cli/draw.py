@@ -131,7 +131,7 @@ def _flow(part: Slice, x: int, y: int, color: str) -> Iterable[str]:
 def _stages(part: Slice) -> dict[str, Counter[str]]:
     """Stage -> its replicas counted by size and GPU, in the order of the plan's groups by rate."""
     found: dict[str, Counter[str]] = {}
-    rate: Counter[str] = Counter()
+    rate: dict[str, float] = defaultdict(float)
     for one in part.replicas:
         what = f"TP{one.tensor_parallel} {one.gpu}"
         found.setdefault(one.stage, Counter())[what] += 1

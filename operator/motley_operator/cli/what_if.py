@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from motley_operator.cli import plan_file, plan_table
 from motley_operator.cli.diff import difference
 from motley_operator.cli.diff import render as render_difference
-from motley_operator.cli.output import columns, emit, money, number
+from motley_operator.cli.output import Row, columns, emit, money, number
 from motley_operator.cli.plan import exit_status, seconds
 from motley_operator.cli.plan_file import PlanFile, Problem
 
@@ -83,7 +83,7 @@ def catalog_of(problem: Problem) -> Catalog:
 def render(old: PlanFile, new: PlanFile) -> str:
     """Both plans side by side, and what lies between them."""
     before = {part.key: part for part in old.plan.slices}
-    rows = [("RESOURCE", "SERVED", "", "GPUS", "", "$/H", "")]
+    rows: list[Row] = [("RESOURCE", "SERVED", "", "GPUS", "", "$/H", "")]
     for part in new.plan.slices:
         was = before.get(part.key)
         rows.append((part.key, *_pair(was, part)))
