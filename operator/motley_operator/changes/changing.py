@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from motley_operator.changes.contained import is_contained
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes
+from motley_operator.changes.routing import with_standing_by
 from motley_operator.domain.actions import Action, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, key_of
@@ -28,14 +29,19 @@ def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tup
     kept = kept_keys(facts, plan, ours)
     wanted = {_place(m): m for m in desired if _key(m) not in kept}
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
-    others = {place: m for place, m in wanted.items() if place[0] != "Pod"}
+    moving = {key: found for key, found in ours.items() if key not in kept}
+    moved = pod_changes(pods, moving, facts)
+    others = {
+        place: with_standing_by(m, facts.owned.get(place), moved.standing_by)
+        for place, m in wanted.items()
+        if place[0] != "Pod"
+    }
     applied = [
         ApplyObject(manifest)
         for place, manifest in others.items()
         if not _is_there(manifest, facts.owned.get(place))
     ]
-    moving = {key: found for key, found in ours.items() if key not in kept}
-    return (*applied, *pod_changes(pods, moving, facts), *_leftovers(others, facts, kept))
+    return (*applied, *moved.actions, *_leftovers(others, facts, kept))
 
 
 def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
