@@ -79,6 +79,10 @@ class RememberingPlanner:
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
 
+    def forget(self) -> None:
+        """As after a restart: the next plan is made from what runs."""
+        self._last = self._force = None
+
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
         """The plan of the snapshot; equal snapshots have equal plans."""
         if self._last is None or self._last[0] != snapshot:

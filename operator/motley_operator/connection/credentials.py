@@ -57,6 +57,16 @@ class Credentials:
         return context
 
 
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def own_namespace(environ: Mapping[str, str] = os.environ) -> str:
+    """The namespace that this process runs in: $POD_NAMESPACE, the pod's own, motley-system."""
+    if environ.get("POD_NAMESPACE"):
+        return environ["POD_NAMESPACE"]
+    return _NAMESPACE.read_text().strip() if _NAMESPACE.exists() else "motley-system"
+
+
 def load_credentials(
     kubeconfig: str | None = None,
     context: str | None = None,
