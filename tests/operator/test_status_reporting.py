@@ -156,7 +156,7 @@ def test_a_rejected_resource_says_reason_field_and_way_out(world: World) -> None
         "Stalled": ("True", "UnknownModel"),
     }
     message = condition(world, key, "Accepted")["message"]
-    assert message.startswith("spec.model.id: no/such-model is not in the catalog (lift: ")
+    assert message.startswith("spec.model.id: the catalog does not know the model no/such-model: ")
     events = [(e.type, e.reason) for e in reported if isinstance(e, EmitEvent)]
     assert events == [("Warning", "UnknownModel"), ("Warning", "NotAccepted")]
     assert cycle(world, plan_of()) == ()

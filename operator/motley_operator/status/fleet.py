@@ -58,7 +58,8 @@ def _status(
 
 def _statements(plan: Plan, translation: Translation) -> list[Statement]:
     if translation.unmet:
-        accepted = Statement("Accepted", "False", "InvalidSpec", explained(translation.unmet))
+        reason = translation.unmet[0].reason
+        accepted = Statement("Accepted", "False", reason, explained(translation.unmet))
     else:
         accepted = Statement("Accepted", "True", "Accepted", "the spec makes sense")
     if plan.status == "no_solution":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from motley_operator.api import RLJob
 from motley_operator.domain.names import ROLLOUT
-from motley_operator.translate.checks import model_spec
+from motley_operator.translate.parts import model_spec
 from motley_operator.translate.serving import budget, placement
 from motley_planner.domain.demand import RlDemand, StageDemand
 from motley_planner.domain.hardware import Catalog
