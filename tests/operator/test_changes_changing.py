@@ -223,7 +223,8 @@ def test_a_spec_that_no_plan_can_meet_stops_nothing(world: World) -> None:
     key = world.add(pool())
     carried_out(world, plan_of(slice_of(key, [replica()])))
     refusal = Refusal("LatencyUnreachable", "spec.slo.tpot", "too fast", "slower")
-    assert wanted(world, plan_of(slice_of(key, [], [refusal]))) == ()
+    blocked = replace(slice_of(key, [], [refusal]), blocked=True)
+    assert wanted(world, plan_of(blocked)) == ()
     crowded_out = Refusal("InsufficientGPUs", "spec.workload", "no room", "+1 node")
     assert "DeletePod" in kinds(wanted(world, plan_of(slice_of(key, [], [crowded_out]))))
 
