@@ -83,6 +83,7 @@ USES = [
     ],
     ("list", "scheduling.k8s.io", "priorityclasses"),
     ("create", "", "events"),
+    ("delete", "motley.dev", "rljobs"),
 ]
 
 
@@ -99,7 +100,8 @@ def test_the_operator_may_do_what_it_does(verb: str, group: str, resource: str) 
         ("get", "", "secrets"),
         ("create", "rbac.authorization.k8s.io", "clusterroles"),
         ("patch", "motley.dev", "servingpools"),
-        ("delete", "motley.dev", "rljobs"),
+        ("delete", "motley.dev", "servingpools"),
+        ("patch", "motley.dev", "rljobs"),
         ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
     ],
 )

@@ -38,6 +38,9 @@ def job_demand(key: str, job: RLJob, catalog: Catalog, priority: int) -> RlDeman
         target_steps_per_second=_target(job),
         budget=budget(spec.budget),
         priority=priority,
+        trainer_min_gpus=spec.trainer.min_gpus,
+        trainer_max_gpus=spec.trainer.max_gpus,
+        max_rollout_replicas=spec.rollout.max_replicas,
     )
 
 

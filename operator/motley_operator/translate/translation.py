@@ -17,7 +17,8 @@ from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
-from motley_operator.translate.fleet import fleet_spec
+from motley_operator.translate.fleet import read_fleet
+from motley_operator.translate.held import Held
 from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
@@ -47,13 +48,15 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
 
     A rejected resource keeps what it runs: its pods count as foreign and nobody touches them.
     """
-    fleet, catalog, unmet = fleet_spec(facts.fleet, catalog)
+    told = read_fleet(facts.fleet, catalog)
+    fleet, catalog = told.spec, told.catalog
     asked = _read_resources(facts, catalog, fleet)
     wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
-    frozen = _frozen(facts, asked, fleet, running)
+    held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
+    frozen = held.frozen(running)
     room = _room(facts, running, need := PodNeed())
     sites = [s for s in surveyed.sites if not _unused(s, running)]
     snapshot = Snapshot(
@@ -66,6 +69,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
         budget_usd_per_hour=_fleet_budget(fleet),
         frozen=frozenset(frozen),
+        cooling=held.cooling(),
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
         min_improvement=fleet.replan.min_improvement.fraction,
@@ -79,7 +83,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         phases=asked.phases,
         unknown_gpus=surveyed.unknown,
         inventory=_inventory(facts, surveyed.sites, running),
-        unmet=unmet,
+        unmet=told.unmet,
+        fleet_ignored=told.ignored,
         inputs_hash=_inputs_hash(facts, sites, asked),
     )
 
@@ -145,33 +150,6 @@ def _wish(key: str, model: Resource) -> Wish:
         templates = [spec.rollout.pod_template, spec.trainer.pod_template]
     selectors = tuple(p.node_selector for p in placements if p.node_selector)
     return Wish(key, selectors, tuple(pod_tolerations(template) for template in templates))
-
-
-def _frozen(
-    facts: ClusterFacts, asked: _Asked, fleet: FleetSpec, running: Running
-) -> dict[str, str]:
-    """Resources that keep exactly what they run, and why.
-
-    Disabled lets the first plan and repairs through: it freezes only while everything that its
-    status promises runs. Preview freezes always: proposals are not made yet, and a plan that
-    nobody approved must not be applied.
-    """
-    annotations = {resource.key: resource.annotations for resource in facts.resources}
-    frozen = {}
-    for key in asked.demands:
-        model = asked.parsed[key]
-        assert isinstance(model, ServingPool | ModelCascade | RLJob)
-        mode = model.spec.replan.mode or fleet.replan.mode
-        plan = model.status.plan
-        planned = sum(group.count for group in plan.groups) if plan is not None else 0
-        runs = sum(unit.key == key for unit in running.units)
-        if annotations[key].get(PAUSED) == "true":
-            frozen[key] = "Paused"
-        elif mode == "Preview":
-            frozen[key] = "PreviewHolds"
-        elif mode == "Disabled" and 0 < planned <= runs:
-            frozen[key] = "ReplanDisabled"
-    return frozen
 
 
 def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Room]:
