@@ -14,7 +14,7 @@ MINUTE_S = 60.0
 
 
 def figure(value: float) -> str:
-    """A number for people: three significant digits, thousands with commas, never an exponent."""
+    """A number for people: three significant digits or all whole ones, never an exponent."""
     if value == 0 or not isfinite(value):
         return f"{value:g}"
     digits = max(0, 2 - floor(log10(abs(value))))
@@ -30,9 +30,11 @@ def dollars(value_usd: float) -> str:
 
 def gigabytes(value_bytes: float) -> str:
     """Bytes as a short text in GB, the unit of datasheets."""
-    return f"{value_bytes / GIGA:.3g} GB" if value_bytes < 1e12 else f"{value_bytes / TERA:.3g} TB"
+    if value_bytes < TERA:
+        return f"{figure(value_bytes / GIGA)} GB"
+    return f"{figure(value_bytes / TERA)} TB"
 
 
 def milliseconds(value_s: float) -> str:
     """Seconds as a short text in ms, or in s from ten seconds on."""
-    return f"{value_s / MILLI:.3g} ms" if value_s < 10.0 else f"{value_s:.3g} s"
+    return f"{figure(value_s / MILLI)} ms" if value_s < 10.0 else f"{figure(value_s)} s"

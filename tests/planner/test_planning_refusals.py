@@ -29,7 +29,7 @@ from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.refusals import refusals_of
 from motley_planner.planning.wording import binding_words
-from motley_planner.units import dollars, figure
+from motley_planner.units import dollars, figure, gigabytes, milliseconds
 
 CATALOG = load_catalog()
 POOL, CASCADE, JOB = "ServingPool/a/chat", "ModelCascade/a/support", "RLJob/a/grpo"
@@ -221,6 +221,8 @@ def test_numbers_are_written_for_people() -> None:
     assert [figure(v) for v in (0, 0.00123, 0.5, 12.5, 1234.5, 2e6, 999.7)] == [
         "0", "0.00123", "0.5", "12.5", "1,234", "2,000,000", "1,000",
     ]  # fmt: skip
+    assert [milliseconds(v) for v in (0.06, 1.234, 4000.0)] == ["60 ms", "1,234 ms", "4,000 s"]
+    assert [gigabytes(v) for v in (15.27e9, 9.999e11)] == ["15.3 GB", "1,000 GB"]
     assert [dollars(v) for v in (0, 2, 2.004, 9.3, 12000.0)] == ["0", "2", "2.01", "9.30", "12000"]
 
 
