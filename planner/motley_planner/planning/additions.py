@@ -21,7 +21,7 @@ from motley_planner.planning.assembly import Assembly
 Shelf = tuple[str, str]  # GPU, node class
 Sizes = Counter[int]  # nodes by free GPUs
 
-MOST_COMBINATIONS = 256
+MOST_COMBINATIONS = 64
 ROUNDING = 1e-9
 
 
