@@ -75,7 +75,7 @@ class RememberingPlanner:
                 steady=policies.is_steady(force, translation),
                 edited=policies.edited(force, translation),
             )
-            plan = policies.plan_for(snapshot, lambda s: self(s, translation.catalog))
+            plan = self(snapshot, translation.catalog)
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
 

@@ -84,6 +84,7 @@ USES = [
     ("list", "scheduling.k8s.io", "priorityclasses"),
     *[(verb, "", "events") for verb in ("create", "get", "patch")],
     *[(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")],
+    ("delete", "motley.dev", "rljobs"),
 ]
 
 
@@ -100,7 +101,8 @@ def test_the_operator_may_do_what_it_does(verb: str, group: str, resource: str) 
         ("get", "", "secrets"),
         ("create", "rbac.authorization.k8s.io", "clusterroles"),
         ("patch", "motley.dev", "servingpools"),
-        ("delete", "motley.dev", "rljobs"),
+        ("delete", "motley.dev", "servingpools"),
+        ("patch", "motley.dev", "rljobs"),
         ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from motley_operator import lifecycle
+from motley_operator.api import RLJob, read
 from motley_operator.changes.contained import is_contained
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes
@@ -18,7 +20,7 @@ Place = tuple[str, str, str]  # kind, namespace, name
 
 
 def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tuple[Action, ...]:
-    """What to do now, in order: objects, pods out of Services, deletions, creations, leftovers.
+    """What to do now: objects, pods out of Services, deletions, creations, leftovers, old jobs.
 
     A second run on a world in which this was done gives nothing. Without a solution nothing is
     done at all: what runs goes on.
@@ -41,7 +43,7 @@ def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tup
         for place, manifest in others.items()
         if not _is_there(manifest, facts.owned.get(place))
     ]
-    return (*applied, *moved.actions, *_leftovers(others, facts, kept))
+    return (*applied, *moved.actions, *_leftovers(others, facts, kept), *_expired(facts))
 
 
 def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
@@ -70,6 +72,19 @@ def _leftovers(
             continue
         leftovers.append(DeleteObject(*place, metadata["uid"]))
     return leftovers
+
+
+def _expired(facts: ClusterFacts) -> list[Action]:
+    """Jobs that have been finished for their ttlSecondsAfterFinished; what they own goes with them."""
+    expired: list[Action] = []
+    for resource in facts.resources:
+        if resource.kind != "RLJob" or resource.deleting:
+            continue
+        model = read(resource.document)[0]
+        if isinstance(model, RLJob) and lifecycle.is_expired(model, facts.now):
+            place = (resource.kind, resource.namespace, resource.name)
+            expired.append(DeleteObject(*place, resource.uid))
+    return expired
 
 
 def _is_there(manifest: Manifest, live: Document | None) -> bool:

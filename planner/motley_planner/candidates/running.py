@@ -97,6 +97,8 @@ def _trainer(
     if unit.model != stage.model.name or not is_allowed(stage.placement, node_class):
         return None
     gang = (unit.tensor_parallel, len(unit.nodes))
+    if not job.admits_gang(gang[0] * gang[1]):
+        return None
     rate = trainer_rate(job, unit.gpu, gang, catalog)
     if isinstance(rate, str):
         return None

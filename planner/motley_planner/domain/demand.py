@@ -110,6 +110,14 @@ class RlDemand:
     target_steps_per_second: float | None = None  # None: what the best single trainer gang could do
     budget: Budget = Budget()
     priority: int = 0
+    trainer_min_gpus: int = 1
+    trainer_max_gpus: int | None = None  # None: as many as a gang can have
+    max_rollout_replicas: int | None = None  # None: as many as there is room for
+
+    def admits_gang(self, gpus: int) -> bool:
+        """Whether a trainer gang may have so many GPUs."""
+        most = self.trainer_max_gpus
+        return gpus >= self.trainer_min_gpus and (most is None or gpus <= most)
 
 
 Demand = ServingDemand | RlDemand

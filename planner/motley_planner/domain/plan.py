@@ -76,7 +76,7 @@ class Refusal:
     """Why a resource is not (fully) planned: an enumerated reason, the field, and what would lift it.
 
     reason: InsufficientGPUs | BudgetTooLow | LatencyUnreachable | QualityUnreachable |
-    ModelDoesNotFit | PlacementUnsatisfiable | GatewayRequired | SolverTimeLimit
+    ModelDoesNotFit | PlacementUnsatisfiable | Held | SolverTimeLimit
     """
 
     reason: str
@@ -102,7 +102,8 @@ class Slice:
     steps_per_hour: float | None = None  # RL jobs
     promises: tuple[Promise, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    binding: tuple[str, ...] = ()
+    binding: tuple[str, ...] = ()  # in words of the spec or of the nodes
+    blocked: bool = False  # nothing it asks for could ever run: what runs goes on as it is
 
 
 @dataclass(frozen=True, slots=True)

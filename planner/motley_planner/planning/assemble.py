@@ -121,12 +121,16 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
         for node in replica.nodes:
             held[node] += assembly.candidates[replica.column].tensor_parallel
     need, move = snapshot.pod_need, snapshot.move_price
+    assembly.room = {
+        node.name: max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name])
+        for node in snapshot.nodes
+    }
     nodes = tuple(
         TableNode(
             name=node.name,
             gpu=node.node_class.gpu,
             zone=node.node_class.id,
-            gpus=max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name]),
+            gpus=assembly.room[node.name],
         )
         for node in snapshot.nodes
     )

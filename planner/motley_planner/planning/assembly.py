@@ -33,6 +33,7 @@ class Assembly:
     not_allowed: set[str] = field(default_factory=set)  # running units that may not go on
     blocked: set[str] = field(default_factory=set)  # keys whose spec cannot be served: left as is
     immovable: Counter[str] = field(default_factory=Counter)  # GPUs by node that they hold
+    room: dict[str, int] = field(default_factory=dict)  # GPUs by node that can be planned
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
 

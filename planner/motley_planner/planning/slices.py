@@ -19,6 +19,7 @@ from motley_planner.domain.solution import Solution
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
 from motley_planner.planning.refusals import refusals_of
+from motley_planner.planning.wording import binding_words
 
 HASHED_DIGITS = 4  # rates are hashed to four figures: noise of the solver is no new plan
 LEAST_SHARE = 1e-6  # policies below it are noise of the solver
@@ -50,8 +51,9 @@ def slice_of(
         expected_quality=_quality(demand, policies),
         steps_per_hour=steps * 3600.0 if job else None,
         promises=_promises(demand.key, replicas, assembly),
-        refusals=refusals_of(demand, replicas, solution, assembly),
+        refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
         binding=_binding(demand.key, solution),
+        blocked=demand.key in assembly.blocked,
     )
 
 
@@ -134,11 +136,13 @@ def _promises(
 
 
 def _binding(key: str, solution: Solution) -> tuple[str, ...]:
-    return tuple(
-        dict.fromkeys(
-            s.binding for s in solution.shortfalls if s.what.split("|")[0].startswith(key)
-        )
-    )
+    mine = (s for s in solution.shortfalls if s.what == key or s.what.startswith(_within(key)))
+    return tuple(dict.fromkeys(binding_words(s.binding, key) for s in mine))
+
+
+def _within(key: str) -> tuple[str, str]:
+    """How names of a resource's classes and limits start."""
+    return f"{key}/", f"{key}|"
 
 
 def _hash(replicas: Sequence[PlannedReplica], policies: Sequence[PolicyChoice]) -> str:
