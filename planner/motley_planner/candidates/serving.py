@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.operating import (
     ClassLoad,
     Evaluator,
     OperatingPoint,
-    Target,
     class_loads,
     operating_points,
     targets_of,
 )
 from motley_planner.candidates.refusals import Survey, placement_refusal
+from motley_planner.candidates.request import Request, is_allowed
+from motley_planner.candidates.spanning import pipeline_candidates
 from motley_planner.costs.replica import Replica, replica_of
-from motley_planner.domain.demand import Placement, Slo, StageDemand, WorkloadClass
+from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
 from motley_planner.domain.plan import Refusal
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a stage's replicas have to do."""
-
-    key: str
-    role: str  # serve | rollout
-    stage: StageDemand
-    classes: tuple[WorkloadClass, ...]
-    targets: tuple[Target, ...]
-    headroom: float
-    per_unit: float = 1.0  # requests that make one unit of capacity (a training step)
-
-    @property
-    def closed_loop(self) -> bool:
-        """Rollouts ask for the next sample when one is done."""
-        return self.role == "rollout"
 
 
 def stage_candidates(
@@ -81,20 +63,9 @@ def list_candidates(
         )
         for node_class in allowed
         for ranks, point in points[node_class.gpu]
-    )
+    ) + pipeline_candidates(request, allowed, catalog)
     served = {name for candidate in found for name in candidate.capacity}
     return found, survey.refusals(served)
-
-
-def is_allowed(placement: Placement, node_class: NodeClass) -> bool:
-    """Whether a placement allows a node class; an empty set allows everything."""
-    rules = (
-        (placement.gpus, node_class.gpu),
-        (placement.zones, node_class.zone),
-        (placement.capacity_types, node_class.capacity_type),
-        (placement.trust_zones, node_class.trust_zone),
-    )
-    return all(not allowed or value in allowed for allowed, value in rules)
 
 
 def shape_of(request: Request, gpu: str, ranks: int) -> Shape:

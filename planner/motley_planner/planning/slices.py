@@ -109,6 +109,9 @@ def _groups(replicas: Sequence[PlannedReplica], snapshot: Snapshot) -> tuple[Gro
             capacity_type=capacity_type,
             count=len(members),
             price_usd_per_hour=sum(m.price_usd_per_hour for m in members),
+            pipeline=members[0].pipeline,
+            phase=members[0].phase,
+            kv_scale=members[0].kv_scale,
         )
         for (stage, role, column, zone, capacity_type), members in sorted(groups.items())
     )
