@@ -222,8 +222,8 @@ def set_aside(snapshot: Snapshot, keys: frozenset[str]) -> Snapshot:
     held: Counter[str] = Counter()
     pods: Counter[str] = Counter()
     for unit in leaving:
-        for node in unit.nodes:
-            held[node] += unit.tensor_parallel
+        for rank, node in enumerate(unit.nodes):
+            held[node] += unit.gpus_on(rank)
             pods[node] += 1
     need = snapshot.pod_need
     return replace(

@@ -135,6 +135,9 @@ def _running(path: str) -> tuple[RunningUnit, ...]:
             model=one.model,
             precision=one.precision,
             nodes=one.nodes,
+            pipeline=one.pipeline,
+            phase=one.phase,
+            kv_scale=one.kv_scale,
         )
         for part in read_plan(path).plan.slices
         for one in part.replicas

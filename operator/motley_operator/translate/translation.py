@@ -22,7 +22,7 @@ from motley_operator.translate.room import is_engine, plus, room_left
 from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
 from motley_operator.translate.taken import name_refusals
-from motley_planner.domain.demand import MovePrice, RlDemand, RunningUnit, ServingDemand
+from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import PodNeed, Snapshot
@@ -203,13 +203,12 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     going = frozenset(pod.uid for pod in running.leaving)
     left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
-        for node in unit.nodes:
-            left[node] = plus(left[node], _counted(unit, need))
+        for rank, node in enumerate(unit.nodes):
+            left[node] = plus(left[node], _counted(unit.gpus_on(rank), need))
     return left
 
 
-def _counted(unit: RunningUnit, need: PodNeed) -> Room:
-    gpus = unit.tensor_parallel
+def _counted(gpus: int, need: PodNeed) -> Room:
     return Room(gpus, need.cpu_milli_per_gpu * gpus, need.memory_bytes_per_gpu * gpus, pods=1)
 
 
@@ -235,8 +234,8 @@ def _inventory(
     foreign = room_left(facts, running.pod_uids)
     ours: dict[str, int] = {}
     for unit in running.units:
-        for node in unit.nodes:
-            ours[node] = ours.get(node, 0) + unit.tensor_parallel
+        for rank, node in enumerate(unit.nodes):
+            ours[node] = ours.get(node, 0) + unit.gpus_on(rank)
     return tuple(
         figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name]) for site in sites
     )

@@ -88,7 +88,9 @@ def grid_of(problem: Problem) -> Grid | None:
         parts=parts,
         classes=tuple(classes),
         micro=micro,
-        decode_s=_array([[[decode_layer_s(p, b, c) for c in contexts] for b in micro] for p in parts]),
+        decode_s=_array(
+            [[[decode_layer_s(p, b, c) for c in contexts] for b in micro] for p in parts]
+        ),
         decode_head_s=_array([[head_s(p, b) for b in micro] for p in parts]),
         prefill_s=_array([[prefill_layer_s(p, tokens) for tokens in prompts] for p in parts]),
         prefill_head_s=_array([[head_s(p, tokens) for tokens in prompts] for p in parts]),

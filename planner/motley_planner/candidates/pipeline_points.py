@@ -1,7 +1,8 @@
 """Operating points of many pipelines at once: the rules of `operating`, as arrays.
 
-All arrays are (pipelines, batches), (fragments, pipelines, batches) or (classes, pipelines, batches). A class is admitted only
-where its targets hold beside the worst mix of the admitted ones, as `operating` says.
+All arrays are (pipelines, batches), (fragments, pipelines, batches) or (classes, pipelines,
+batches). A class is admitted only where its targets hold beside the worst mix of the admitted ones,
+as `operating` says.
 """
 
 from __future__ import annotations

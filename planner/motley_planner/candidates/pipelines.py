@@ -140,9 +140,9 @@ def _worth(found: Sequence[_Best]) -> list[Bools]:
     Two points of one pipeline never share layers and batch: those name the point.
     """
     served = np.zeros_like(found[0].capacity)
-    useful = []
+    useful: list[Bools] = []
     for k, one in enumerate(found):
-        mask = (one.capacity > LEAST_GAIN * served).any(axis=0)
+        mask: Bools = np.asarray((one.capacity > LEAST_GAIN * served).any(axis=0))
         for other, used in zip(found[:k], useful, strict=True):
             same = (one.batch == other.batch) & (one.layers == other.layers).all(axis=0)
             mask &= ~(same & used)
@@ -151,9 +151,7 @@ def _worth(found: Sequence[_Best]) -> list[Bools]:
     return useful
 
 
-def _dominated(
-    one: _Best, smaller: dict[int, _Best], kinds: int
-) -> Bools:
+def _dominated(one: _Best, smaller: dict[int, _Best], kinds: int) -> Bools:
     """Which pipelines two disjoint parts of them replace."""
     size = len(one.combos)
     found = np.zeros(one.combos.shape[1], dtype=bool)
@@ -173,16 +171,16 @@ def _capacity_of(combos: Ints, known: _Best, kinds: int) -> Floats:
     return np.asarray(known.capacity[:, at])
 
 
-def _points(
-    grid: Grid, best: _Best, useful: Bools
-) -> Iterator[PipelinePoint]:
+def _points(grid: Grid, best: _Best, useful: Bools) -> Iterator[PipelinePoint]:
     names = [grid.classes[c].name for c in best.admitted]
-    kinds = [(part.whole.gpu.name, part.whole.tensor_parallel) for part in grid.parts]
+    parts = [part.whole for part in grid.parts]
     rates = best.capacity[list(best.admitted)].T
     for i in np.flatnonzero(useful & (rates > 0).all(axis=-1)).tolist():
         fragments = tuple(
-            ReplicaFragment(*kinds[kind], layers)
-            for kind, layers in zip(best.combos[:, i].tolist(), best.layers[:, i].tolist(), strict=True)
+            ReplicaFragment(parts[kind].gpu.name, parts[kind].tensor_parallel, layers)
+            for kind, layers in zip(
+                best.combos[:, i].tolist(), best.layers[:, i].tolist(), strict=True
+            )
         )
         capacity = dict(zip(names, rates[i].tolist(), strict=True))
         ttft = dict(zip(names, best.ttft_s[:, i].tolist(), strict=True))

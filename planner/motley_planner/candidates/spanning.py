@@ -55,7 +55,9 @@ def pipeline_candidates(
 def problem_of(request: Request, gpus: Sequence[str], catalog: Catalog) -> Problem:
     """The enumeration problem of a stage on GPU types of one vendor."""
     stage = request.stage
-    assert catalog.efficiency is not None and catalog.fabric is not None, "load_catalog() gives both"
+    assert catalog.efficiency is not None and catalog.fabric is not None, (
+        "load_catalog() gives both"
+    )
     deepest = MOST_STAGES if len(gpus) <= FEW_TYPES else MOST_STAGES - 1
     return Problem(
         model=stage.model,

@@ -17,6 +17,7 @@ vocabulary costs is the difference to the whole model. Source of the schedule: G
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from motley_planner.costs.memory import kv_bytes, resident_tokens, usable_bytes
 from motley_planner.costs.replica import Replica, replica_of
@@ -183,7 +184,7 @@ class Pipeline:
         nics = [self.fabric.nic_of(part.whole.gpu.name) * share for part in self.parts]
         return [
             hop_s(tokens, self.parts[0].whole.model, min(pair), self.fabric.hop_latency_s)
-            for pair in zip(nics, nics[1:], strict=False)
+            for pair in pairwise(nics)
         ]
 
 
@@ -195,7 +196,9 @@ def pipeline_of(
     catalog: Catalog,
 ) -> Pipeline | str:
     """The pipeline of fragments with stated layers, or why it cannot run: "memory" among others."""
-    assert catalog.efficiency is not None and catalog.fabric is not None, "load_catalog() gives both"
+    assert catalog.efficiency is not None and catalog.fabric is not None, (
+        "load_catalog() gives both"
+    )
     if sum(f.layers for f in fragments) != model.layers or any(f.layers < 1 for f in fragments):
         return f"the fragments' layers do not add up to {model.layers}"
     parts = []
