@@ -76,6 +76,7 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
         placement=placement(catalog, spec.placement),
         max_tensor_parallel=spec.parallelism.max_tensor,
         max_pipeline=spec.parallelism.max_pipeline,
+        disaggregation=spec.disaggregation.lower(),
     )
 
 

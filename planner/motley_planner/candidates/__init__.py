@@ -2,6 +2,7 @@
 
 from motley_planner.candidates.candidate import Candidate
 from motley_planner.candidates.jobs import rollout_candidates, trainer_candidates
+from motley_planner.candidates.phases import phase_candidates
 from motley_planner.candidates.running import candidate_for_pieces, candidate_for_unit
 from motley_planner.candidates.serving import stage_candidates
 
@@ -9,6 +10,7 @@ __all__ = [
     "Candidate",
     "candidate_for_pieces",
     "candidate_for_unit",
+    "phase_candidates",
     "rollout_candidates",
     "stage_candidates",
     "trainer_candidates",

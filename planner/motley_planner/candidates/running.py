@@ -12,6 +12,7 @@ from motley_planner.candidates.jobs import (
     trainer_stage,
 )
 from motley_planner.candidates.operating import OperatingPoint, operating_points, targets_of
+from motley_planner.candidates.phases import candidate_for_phase
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
     can_split,
@@ -42,6 +43,13 @@ def candidate_for_pieces(
         return candidate_for_pipeline(unit, request, node_classes, catalog)
     if len(set(node_classes)) != 1:
         return None
+    if unit.phase != "both":
+        request = _request(unit, demand)
+        return (
+            None
+            if request is None
+            else candidate_for_phase(unit, request, node_classes[0], catalog)
+        )
     return candidate_for_unit(unit, demand, node_classes[0], catalog)
 
 

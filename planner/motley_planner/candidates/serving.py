@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.operating import (
@@ -33,6 +33,7 @@ def stage_candidates(
     *,
     headroom: float,
     key: str,
+    also_served: Collection[str] = (),
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
     """All useful replica configurations of a stage, and why a class (or all) has none.
 
@@ -40,13 +41,19 @@ def stage_candidates(
     Raises: KeyError if the stage's engine is not in the catalog.
     """
     request = Request(key, "serve", stage, tuple(classes), targets_of(slo), headroom)
-    return list_candidates(request, node_classes, catalog)
+    return list_candidates(request, node_classes, catalog, also_served)
 
 
 def list_candidates(
-    request: Request, node_classes: Sequence[NodeClass], catalog: Catalog
+    request: Request,
+    node_classes: Sequence[NodeClass],
+    catalog: Catalog,
+    also_served: Collection[str] = (),
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
-    """Candidates on every node class that the placement allows, with reasons where none is left."""
+    """Candidates on every node class that the placement allows, with reasons where none is left.
+
+    `also_served` names classes that something else serves, so that none is missed.
+    """
     placement = request.stage.placement
     open_classes = [c for c in node_classes if request.key not in c.excluded_for]
     allowed = [c for c in open_classes if is_allowed(placement, c)]
@@ -64,7 +71,7 @@ def list_candidates(
         for node_class in allowed
         for ranks, point in points[node_class.gpu]
     ) + pipeline_candidates(request, allowed, catalog)
-    served = {name for candidate in found for name in candidate.capacity}
+    served = {name for candidate in found for name in candidate.capacity} | {*also_served}
     return found, survey.refusals(served)
 
 
@@ -137,12 +144,12 @@ def _gpu_points(
         found += [
             (ranks, scaled(point, request.per_unit))
             for point in points
-            if not _beaten_by_two(scaled(point, request.per_unit).capacity, halves)
+            if not is_beaten_by_two(scaled(point, request.per_unit).capacity, halves)
         ]
     return found
 
 
-def _beaten_by_two(capacity: Mapping[str, float], halves: Sequence[OperatingPoint]) -> bool:
+def is_beaten_by_two(capacity: Mapping[str, float], halves: Sequence[OperatingPoint]) -> bool:
     """Whether two replicas of half the size serve at least as much of every class."""
     return any(
         all(2.0 * half.capacity.get(name, 0.0) >= rate for name, rate in capacity.items())

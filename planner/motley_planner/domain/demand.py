@@ -54,6 +54,7 @@ class StageDemand:
     max_tensor_parallel: int = 8
     min_replicas: int = 0
     max_pipeline: int = 1  # fragments that one replica may be cut into
+    disaggregation: str | None = None  # of this stage alone: auto | always | never
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class ServingDemand:
     priority: int = 0  # larger goes first
     headroom: float = 0.15  # share of capacity kept free
     maximize_throughput: bool = False
+    disaggregation: str = "auto"  # auto | always | never: prefill and decode on replicas apart
 
 
 @dataclass(frozen=True, slots=True)

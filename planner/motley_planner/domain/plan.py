@@ -67,6 +67,19 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class PlannedFlow:
+    """Requests of one class whose KV cache moves from prefill in one zone to decode in another."""
+
+    stage: str
+    request_class: str
+    source: str  # zone
+    target: str
+    kv_scale: float
+    requests_per_second: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyChoice:
     """A routing policy in use: thresholds by stage and its share of requests."""
 
@@ -118,6 +131,8 @@ class Slice:
     promises: tuple[Promise, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     binding: tuple[str, ...] = ()
+    flows: tuple[PlannedFlow, ...] = ()  # between prefill and decode replicas
+    caveats: tuple[str, ...] = ()  # what the plan takes for granted and nobody measured
 
 
 @dataclass(frozen=True, slots=True)

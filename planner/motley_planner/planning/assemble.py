@@ -24,6 +24,13 @@ from motley_planner.planning.assembly import Assembly, table_gpu
 from motley_planner.planning.demands import add_job_demand, add_service_demand, block_unservable
 from motley_planner.planning.latency import stage_slos
 from motley_planner.planning.limits import add_limits, freeze
+from motley_planner.planning.phases import (
+    mode_of,
+    phase_refusals,
+    set_kv_bytes,
+    stage_phases,
+    table_links,
+)
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
 
@@ -45,7 +52,9 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
         add_limits(assembly, demand)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
-    return _table(assembly, snapshot), assembly
+    set_kv_bytes(assembly, snapshot, catalog)
+    links = table_links(assembly, snapshot, catalog)
+    return replace(_table(assembly, snapshot), links=links), assembly
 
 
 def node_room_gpus(node: Node, need: PodNeed) -> int:
@@ -71,14 +80,21 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
         slos = stage_slos(service, allowed, catalog)
         assembly.slos[service.key] = slos
         for stage in service.stages:
+            slo = slos[stage.name]
+            apart = stage_phases(service, stage, slo, allowed, snapshot, catalog)
+            assembly.add(apart)
+            assembly.refuse(service.key, phase_refusals(service, stage, apart, snapshot))
+            if mode_of(service, stage) == "always":
+                continue
             found, refusals = stage_candidates(
                 stage,
                 service.classes,
-                slos[stage.name],
+                slo,
                 allowed,
                 catalog,
                 headroom=service.headroom,
                 key=service.key,
+                also_served={name for candidate in apart for name in candidate.capacity},
             )
             assembly.add(found)
             assembly.refuse(service.key, refusals)
@@ -105,7 +121,8 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
         if isinstance(demand, ServingDemand):
             slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
             demand = replace(demand, slo=slo)
-        if demand is not None and len(classes) == len(unit.nodes):
+        paired = unit.phase == "both" or snapshot.gateway_can_disaggregate
+        if demand is not None and len(classes) == len(unit.nodes) and paired:
             candidate = candidate_for_pieces(unit, demand, classes, catalog)
         if candidate is None:
             assembly.not_allowed.add(unit.id)

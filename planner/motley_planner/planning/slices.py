@@ -18,6 +18,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.phases import caveats_of, flows_of
 from motley_planner.planning.refusals import refusals_of
 
 HASHED_DIGITS = 4  # rates are hashed to four figures: noise of the solver is no new plan
@@ -52,6 +53,8 @@ def slice_of(
         promises=_promises(demand.key, replicas, assembly),
         refusals=refusals_of(demand, replicas, solution, assembly),
         binding=_binding(demand.key, solution),
+        flows=flows_of(demand.key, solution, assembly),
+        caveats=caveats_of(replicas),
     )
 
 
