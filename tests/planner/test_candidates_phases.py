@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import networkx as nx
 import pytest
@@ -183,8 +184,8 @@ def test_a_tighter_fabric_moves_the_optimum_from_apart_to_colocated() -> None:
         served.append(part.served_requests_per_second)
         shares.append(moved(part) / part.served_requests_per_second)
     assert shares[0] > 0.99 and shares[-1] == 0.0
-    assert all(a >= b - 1e-6 for a, b in zip(shares, shares[1:], strict=False))
-    assert all(a >= b * (1 - 2e-3) for a, b in zip(served, served[1:], strict=False))
+    assert all(a >= b - 1e-6 for a, b in pairwise(shares))
+    assert all(a >= b * (1 - 2e-3) for a, b in pairwise(served))
     assert served[0] > 1.1 * served[-1]
     assert served[-1] == pytest.approx(
         solve(pool(), can=False).served_requests_per_second, rel=2e-3
