@@ -17,8 +17,8 @@ from motley_operator.api.servingpool import ServingPool
 
 _REPLAN = ("replan.minImprovement", "replan.nodeLossTolerance")
 IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
-    ServingPool: ("profile", "parallelism.maxPipeline", *_REPLAN),
-    ModelCascade: ("stages[].profile", "stages[].parallelism.maxPipeline", *_REPLAN),
+    ServingPool: ("profile", *_REPLAN),
+    ModelCascade: ("stages[].profile", *_REPLAN),
     RLJob: (
         "rollout.parallelism.maxPipeline",
         "trainer.parallelism.maxTensor",
@@ -46,8 +46,6 @@ def not_acted_on(resource: Resource) -> tuple[str, ...]:
 def _defaults(resource: Resource) -> Mapping[str, Any]:
     """What fields hold that nobody has written."""
     written = {
-        "parallelism.maxPipeline": 1,
-        "stages[].parallelism.maxPipeline": 1,
         "rollout.parallelism.maxPipeline": 1,
         "trainer.parallelism.maxPipeline": 1,
         "trainer.parallelism.maxTensor": 8,

@@ -34,7 +34,7 @@ def semantic_findings(
     """Everything about a valid resource that cannot work, each with its field and its fix."""
     around = around or Surroundings()
     if isinstance(resource, ServingPool):
-        return (*_pool(resource, around.catalog), *_priority(resource, around))
+        return (*_pool(resource, around), *_priority(resource, around))
     if isinstance(resource, ModelCascade):
         return (*_cascade(resource, around), *_priority(resource, around))
     if isinstance(resource, RLJob):
@@ -55,8 +55,8 @@ def _priority(
         )  # fmt: skip
 
 
-def _disaggregation(mode: str, at: Path) -> Iterator[Finding]:
-    if mode == "Always":
+def _disaggregation(mode: str, at: Path, around: Surroundings) -> Iterator[Finding]:
+    if mode == "Always" and not around.pairs_phases:
         yield found(
             (*at, "disaggregation"), "gateway",
             "the gateway cannot hand a request from a prefill to a decode replica yet: set "
@@ -64,14 +64,14 @@ def _disaggregation(mode: str, at: Path) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _pool(pool: ServingPool, catalog: Catalog) -> Iterator[Finding]:
-    spec, at = pool.spec, ("spec",)
+def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
+    spec, catalog, at = pool.spec, around.catalog, ("spec",)
     yield from model_findings(spec.model, (*at, "model"), catalog, spec.workload)
     yield from engine_findings(spec.engine, (*at, "engine"), catalog, ("serve", spec.model))
     yield from placement_findings(spec.placement, (*at, "placement"), catalog)
     yield from slo_findings(spec.slo, (*at, "slo"))
     yield from template_findings(spec.pod_template, (*at, "podTemplate"))
-    yield from _disaggregation(spec.disaggregation, at)
+    yield from _disaggregation(spec.disaggregation, at, around)
 
 
 def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
         yield from engine_findings(stage.engine, (*at, "engine"), catalog, ("serve", stage.model))
         yield from placement_findings(stage.placement, (*at, "placement"), catalog)
         yield from template_findings(stage.pod_template, (*at, "podTemplate"))
-        yield from _disaggregation(stage.disaggregation, at)
+        yield from _disaggregation(stage.disaggregation, at, around)
     yield from slo_findings(spec.slo, ("spec", "slo"))
     yield from quality_findings(cascade, around.config_maps)
 

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 from motley_operator.cli.output import money, number
 from motley_operator.cli.plan_file import PlanFile, Seat, read_plan
-from motley_operator.cli.plan_table import headline
+from motley_operator.cli.plan_table import headline, replica_text
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
@@ -84,8 +84,8 @@ def _nodes(content: PlanFile, shown: list[Seat], color: dict[str, str]) -> Itera
     held: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
     for part in content.plan.slices:
         for replica in part.replicas:
-            for node in replica.nodes:
-                held[node].append((part.key, replica.stage, replica.tensor_parallel))
+            for rank, node in enumerate(replica.nodes):
+                held[node].append((part.key, replica.stage, replica.gpus_on(rank)))
     for row, seat in enumerate(shown):
         y = TOP + row * ROW
         yield _text(20, y + 15, seat.node)
@@ -133,7 +133,7 @@ def _stages(part: Slice) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {}
     rate: dict[str, float] = defaultdict(float)
     for one in part.replicas:
-        what = f"TP{one.tensor_parallel} {one.gpu}"
+        what = replica_text(one)
         found.setdefault(one.stage, Counter())[what] += 1
         rate[one.stage] += sum(one.rates.values()) if one.role == "serve" else 0.0
     # Requests enter where most of them are seen; a later stage sees only what was escalated.

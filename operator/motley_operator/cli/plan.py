@@ -71,6 +71,16 @@ def add_parser(subparsers: Subparsers) -> None:
         help="see `motley strategies`",
     )
     parser.add_argument(
+        "--allow-disaggregation",
+        action="store_true",
+        help="plan as if gateways could pair prefill with decode replicas (they cannot yet)",
+    )
+    parser.add_argument(
+        "--allow-kv-compression",
+        action="store_true",
+        help="with the former: KV caches may travel in 4 bits; the plan says what is known of that",
+    )
+    parser.add_argument(
         "--context", metavar="CTX", help="plan a live cluster: a kubeconfig's context"
     )
     parser.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, ~/.kube/config")
@@ -88,10 +98,17 @@ def seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Plans and prints; 1 if the plan falls short, 2 if a resource makes no sense, 3 without a plan."""
     facts = _facts(args)
+    from motley_planner.costs.transfer import KV_SCALES
+
     running = _running(args.previous) if args.previous else None
     if not args.context and not args.pods and running is None:
         say(args, "motley: no --pods: GPUs that other pods hold count as free")
-    content = plan_facts(facts, running, args.time_limit)
+    if args.allow_kv_compression and not args.allow_disaggregation:
+        raise InputError("motley plan", "--allow-kv-compression needs --allow-disaggregation")
+    scales = KV_SCALES if args.allow_kv_compression else KV_SCALES[:1]
+    content = plan_facts(
+        facts, running, args.time_limit, kv_scales=scales if args.allow_disaggregation else ()
+    )
     from motley_operator.cli import plan_file, plan_table
 
     emit(args, plan_file.to_document(content), lambda: plan_table.render(content))
@@ -145,8 +162,11 @@ def plan_facts(
     facts: ClusterFacts,
     running: tuple[RunningUnit, ...] | None = None,
     time_limit_s: float | None = None,
+    kv_scales: tuple[float, ...] = (),
 ) -> PlanFile:
     """The plan of a cluster's facts; `running` replaces the units read from its pods.
+
+    With `kv_scales` prefill and decode may run apart, KV caches travelling at one of these scales.
 
     Raises: PlannerError, SpecError.
     """
@@ -157,7 +177,7 @@ def plan_facts(
     from motley_planner.planning import plan
 
     catalog = load_catalog()
-    translation = translate(facts, catalog, Settings())
+    translation = translate(facts, catalog, Settings(pairs_phases=bool(kv_scales)))
     snapshot = translation.snapshot
     if running is not None:
         there = {node.name for node in snapshot.nodes}
@@ -166,6 +186,8 @@ def plan_facts(
         snapshot = replace(snapshot, running=tuple(left))
     if time_limit_s is not None:
         snapshot = replace(snapshot, time_limit_s=time_limit_s)
+    if kv_scales:
+        snapshot = replace(snapshot, gateway_can_disaggregate=True, kv_scales=kv_scales)
     made = plan(snapshot, translation.catalog)
     rejected = dict(translation.rejected)
     if translation.unmet:

@@ -143,8 +143,8 @@ def used_gpus(plan: Plan) -> dict[str, int]:
     """GPUs that the plan takes, by node name."""
     used: dict[str, int] = defaultdict(int)
     for replica in replicas(plan).values():
-        for node in replica.nodes:
-            used[node] += replica.tensor_parallel
+        for rank, node in enumerate(replica.nodes):
+            used[node] += replica.gpus_on(rank)
     return used
 
 

@@ -54,7 +54,9 @@ def gpus_text(part: Slice, translation: Translation) -> str:
     """GPUs in short, such as 4xH100-SXM5-80GB,2xL40S."""
     counts: dict[str, int] = {}
     for replica in part.replicas:
-        counts[replica.gpu] = counts.get(replica.gpu, 0) + replica.gpus
+        for rank in range(len(replica.nodes)):
+            gpu = replica.gpu_on(rank)
+            counts[gpu] = counts.get(gpu, 0) + replica.gpus_on(rank)
     text = ",".join(f"{n}x{gpu}" for gpu, n in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
     return shortened(text, 253)
 
@@ -67,7 +69,8 @@ def _group(group: Group, observed: Observed, translation: Translation) -> dict[s
         "gpu": group.gpu,
         "gpuProduct": _product(group.gpu, translation),
         "tensorParallel": group.tensor_parallel,
-        "phase": "both" if group.role == "serve" else group.role,
+        "pipeline": max(1, len(group.pipeline)),
+        "phase": group.phase if group.role == "serve" else group.role,
         "zone": group.zone,
         "capacityType": group.capacity_type,
         "count": group.count,

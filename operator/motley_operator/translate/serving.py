@@ -75,6 +75,8 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
         engine=spec.engine.name,
         placement=placement(catalog, spec.placement),
         max_tensor_parallel=spec.parallelism.max_tensor,
+        max_pipeline=spec.parallelism.max_pipeline,
+        disaggregation=spec.disaggregation.lower(),
     )
 
 

@@ -25,7 +25,7 @@ from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.room import is_engine, plus, room_left
 from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
-from motley_planner.domain.demand import MovePrice, RlDemand, RunningUnit, ServingDemand
+from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import PodNeed, Snapshot
@@ -50,7 +50,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     """
     told = read_fleet(facts.fleet, catalog)
     fleet, catalog = told.spec, told.catalog
-    asked = _read_resources(facts, catalog, fleet)
+    asked = _read_resources(facts, catalog, fleet, settings)
     wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
@@ -89,7 +89,9 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     )
 
 
-def _read_resources(facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec) -> _Asked:
+def _read_resources(
+    facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
+) -> _Asked:
     asked = _Asked()
     pods = _pods_by_key(facts)
     for resource in sorted(facts.resources, key=lambda each: each.key):
@@ -101,7 +103,7 @@ def _read_resources(facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec) -> 
             continue
         asked.parsed[resource.key] = model
     taken = name_findings(asked.parsed)
-    around = Surroundings(catalog, facts.config_maps, facts.priority_classes)
+    around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         model = asked.parsed.get(resource.key)
         if model is None:
@@ -163,13 +165,12 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     going = frozenset(pod.uid for pod in running.leaving)
     left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
-        for node in unit.nodes:
-            left[node] = plus(left[node], _counted(unit, need))
+        for rank, node in enumerate(unit.nodes):
+            left[node] = plus(left[node], _counted(unit.gpus_on(rank), need))
     return left
 
 
-def _counted(unit: RunningUnit, need: PodNeed) -> Room:
-    gpus = unit.tensor_parallel
+def _counted(gpus: int, need: PodNeed) -> Room:
     return Room(gpus, need.cpu_milli_per_gpu * gpus, need.memory_bytes_per_gpu * gpus, pods=1)
 
 
@@ -195,8 +196,8 @@ def _inventory(
     foreign = room_left(facts, running.pod_uids)
     ours: dict[str, int] = {}
     for unit in running.units:
-        for node in unit.nodes:
-            ours[node] = ours.get(node, 0) + unit.tensor_parallel
+        for rank, node in enumerate(unit.nodes):
+            ours[node] = ours.get(node, 0) + unit.gpus_on(rank)
     return tuple(
         figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name]) for site in sites
     )

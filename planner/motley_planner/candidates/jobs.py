@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.refusals import placement_refusal
-from motley_planner.candidates.serving import Request, is_allowed, list_candidates
+from motley_planner.candidates.request import Request, is_allowed
+from motley_planner.candidates.serving import list_candidates
 from motley_planner.costs.training import TrainingStep, gang_of, training_step_s
 from motley_planner.domain.demand import RlDemand, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass

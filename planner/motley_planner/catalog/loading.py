@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from motley_planner.catalog.schema import (
     EfficiencyEntry,
     EngineEntry,
+    FabricEntry,
     FrameworkEntry,
     GpuEntry,
     ModelEntry,
@@ -46,6 +47,7 @@ def load_catalog() -> Catalog:
         model_aliases=_alias_index(models),
         labels=_label_index(gpus),
         efficiency=efficiency.to_domain(),
+        fabric=_read(root.joinpath("fabric.toml"), "fabric.toml", FabricEntry).to_domain(),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from motley_planner.domain.demand import Demand, MovePrice, RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Node
+from motley_planner.domain.table import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ class Snapshot:
     )  # keys that keep exactly what they run
     time_limit_s: float = 5.0
     relative_gap: float = 1e-3
+    gateway_can_disaggregate: bool = False  # pair a prefill with a decode replica
+    links: tuple[Link, ...] = ()  # between zones, real names; absent: the catalog's default
+    kv_scales: tuple[float, ...] = (1.0,)  # 0.25: KV caches may travel in 4 bits
 
     @property
     def demands(self) -> tuple[Demand, ...]:

@@ -72,6 +72,10 @@ class Addition:
         """Such as "+8 free L4 GPUs (2 x TP4)"."""
         parts = []
         for candidate, count in self.items:
+            if candidate.pipeline:
+                each = " + ".join(f"{f.tensor_parallel} {f.gpu}" for f in candidate.pipeline)
+                parts.append(f"+{count} x ({each}) free GPUs, each part on one node")
+                continue
             wide = candidate.tensor_parallel
             shape = f"{count * candidate.fragments} x {wide} on one node"
             parts.append(f"+{count * candidate.gpus} free {candidate.gpu} GPUs ({shape})")
@@ -87,11 +91,12 @@ class FreeRoom:
         """`own`: the resource whose replicas are in no plan, so that what they hold is its own."""
         used: Counter[str] = Counter()
         for placed in solution.placement:
-            for name in placed.nodes:
-                used[name] += assembly.candidates[placed.column].tensor_parallel
+            parts = assembly.candidates[placed.column].parts
+            for name, (_, ranks, _) in zip(placed.nodes, parts, strict=True):
+                used[name] += ranks
         for unit in snapshot.running:
-            for name in unit.nodes if unit.key == own else ():
-                used[name] -= unit.tensor_parallel
+            for rank, name in enumerate(unit.nodes if unit.key == own else ()):
+                used[name] -= unit.gpus_on(rank)
         self._free: dict[Shelf, Sizes] = {}
         for node in snapshot.nodes:
             left = min(node.gpus, assembly.room[node.name] - used[node.name])
@@ -106,12 +111,14 @@ class FreeRoom:
     def fits(self, addition: Addition) -> bool:
         """Whether all of it fits on nodes as they are: largest first, each where least is left."""
         free = self.copy()
-        wide = sorted(addition.items, key=lambda item: -item[0].tensor_parallel)
+        wide = sorted(addition.items, key=lambda item: -max(ranks for _, ranks, _ in item[0].parts))
         return all(_take(free, candidate, count) == count for candidate, count in wide)
 
 
 def _take(free: dict[Shelf, Sizes], candidate: Candidate, count: int) -> int:
     """Take room for so many replicas, of the fullest nodes first; how many of them it gave."""
+    if candidate.pipeline:
+        return next((n for n in range(count) if not _take_pipeline(free, candidate)), count)
     sizes = free.get((candidate.gpu, candidate.node_class.id), Counter())
     gpus, wanted = candidate.tensor_parallel, count * candidate.fragments
     taken = 0
@@ -130,10 +137,31 @@ def _take(free: dict[Shelf, Sizes], candidate: Candidate, count: int) -> int:
     return taken // candidate.fragments
 
 
+def _take_pipeline(free: dict[Shelf, Sizes], candidate: Candidate) -> bool:
+    """Take room for one pipeline, each part where least is left; nothing is taken if one lacks."""
+    taken: list[tuple[Sizes, int, int]] = []
+    for node_class, ranks, _ in sorted(candidate.parts, key=lambda part: -part[1]):
+        sizes = free.get((node_class.gpu, node_class.id), Counter())
+        size = min((s for s, nodes in sizes.items() if nodes > 0 and s >= ranks), default=None)
+        if size is None:
+            for other, before, after in reversed(taken):
+                other[after] -= 1
+                other[before] += 1
+            return False
+        sizes[size] -= 1
+        sizes[size - ranks] += 1
+        taken.append((sizes, size, size - ranks))
+    return True
+
+
 def additions(
     lacks: Sequence[Lack], offered: Sequence[Candidate], room: FreeRoom
 ) -> Iterator[Addition]:
-    """Ways to give all that lacks: one configuration a stage, and mixtures that fit the room."""
+    """Ways to give all that lacks: one configuration a stage, and mixtures that fit the room.
+
+    Replicas that do one phase only are no way on their own, so they are left out.
+    """
+    offered = [candidate for candidate in offered if candidate.phase == "both"]
     most = max(2, int(MOST_COMBINATIONS ** (1 / max(1, len(lacks)))))
     options = [_options(lack, offered, room, most) for lack in lacks]
     for chosen in product(*options):

@@ -119,8 +119,8 @@ def _fullest(snapshot: Snapshot, text: str, nodes: list[Node], count: int) -> se
         raise SnapshotError(f"change {text!r}", f"the fleet has only {len(nodes)} such nodes")
     held: Counter[str] = Counter()
     for unit in snapshot.running:
-        for name in unit.nodes:
-            held[name] += unit.tensor_parallel
+        for rank, name in enumerate(unit.nodes):
+            held[name] += unit.gpus_on(rank)
     return {n.name for n in sorted(nodes, key=lambda n: (-held[n.name], n.name))[:count]}
 
 

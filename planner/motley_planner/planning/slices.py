@@ -18,6 +18,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.phases import caveats_of, flows_of
 from motley_planner.planning.refusals import refusals_of
 from motley_planner.planning.wording import binding_words
 
@@ -54,6 +55,8 @@ def slice_of(
         refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
         binding=_binding(demand.key, solution),
         blocked=demand.key in assembly.blocked,
+        flows=flows_of(demand.key, solution, assembly),
+        caveats=caveats_of(replicas),
     )
 
 
@@ -111,6 +114,9 @@ def _groups(replicas: Sequence[PlannedReplica], snapshot: Snapshot) -> tuple[Gro
             capacity_type=capacity_type,
             count=len(members),
             price_usd_per_hour=sum(m.price_usd_per_hour for m in members),
+            pipeline=members[0].pipeline,
+            phase=members[0].phase,
+            kv_scale=members[0].kv_scale,
         )
         for (stage, role, column, zone, capacity_type), members in sorted(groups.items())
     )

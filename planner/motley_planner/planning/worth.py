@@ -67,6 +67,9 @@ def running_units(plan: Plan) -> tuple[RunningUnit, ...]:
             model=one.model,
             precision=one.precision,
             nodes=one.nodes,
+            pipeline=one.pipeline,
+            phase=one.phase,
+            kv_scale=one.kv_scale,
         )
         for part in plan.slices
         for one in part.replicas
