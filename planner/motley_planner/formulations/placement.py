@@ -24,7 +24,7 @@ class Rooms:
 
     def add(self, name: str, free: int) -> None:
         """One more node."""
-        insort(self._by_free[free], name)
+        insort(self._by_free[free], name, key=_order)
 
     def take(self, size: int) -> str:
         """The node for a fragment: least room left over, then by name."""
@@ -35,6 +35,11 @@ class Rooms:
         name = self._by_free[free].pop(0)
         self.add(name, free - size)
         return name
+
+
+def _order(name: str) -> tuple[bool, str]:
+    """Nodes that are there before those that would have to be added."""
+    return name.startswith("+"), name
 
 
 def kept_replicas(inventory: Inventory, packing: Packing, x: Floats) -> list[RunningReplica]:
@@ -107,6 +112,8 @@ def node_names(number: int, group: OpenGroup, count: int) -> list[str]:
     """The first `count` nodes of a group; invented names where the table gives none."""
     if group.names:
         return list(group.names[:count])
+    if group.shape:
+        return [f"+{group.shape}/{j}" for j in range(count)]
     return [f"{number}/{j}" for j in range(count)]
 
 
