@@ -70,6 +70,7 @@ class DemandRows:
         self.replicas: list[list[Entry]] = [[(v, 1.0)] for v in packing.new]
         for group in packing.kept:
             self.replicas[group.column].append((group.variable, 1.0))
+        self.whole = True  # whether replicas are integers, which is what forcing rows rest on
         self.extra = extra or {}  # by column: what a large pool serves beyond its count
 
     def add(self) -> Demand:
@@ -122,7 +123,7 @@ class DemandRows:
     def _force(self, column: int, variable: int, ratio: float) -> None:
         """`ratio` = capacity / demand at scale 1; the variable is in units of demand if > 1."""
         limit = self.scale_limit
-        if ratio <= limit or not math.isfinite(limit):
+        if ratio <= limit or not math.isfinite(limit) or not self.whole:
             return
         if ratio > limit / TINY or len(self.out.rates) <= FORCING_ROWS:
             entries = [(v, -max(limit, 1e-9)) for v, _ in self.replicas[column]]

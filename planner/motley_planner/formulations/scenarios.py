@@ -68,7 +68,9 @@ def add_scenarios(
             for j, i in enumerate(here)
             if i in counts.extra and table.columns[i].id not in scenario.lost
         }
-        again = DemandRows(builder, part, left, scenario.share * limit, extra).add()
+        rows = DemandRows(builder, part, left, scenario.share * limit, extra)
+        rows.whole = False
+        again = rows.add()
         add_side_rows(builder, part, left, again)
         assert again.scale is not None, "a scenario's table is max_min"
         if demand.scale is not None:

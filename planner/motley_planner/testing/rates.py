@@ -240,7 +240,8 @@ class Lp:
     def maximize(self, goal: dict[int, float]) -> float | None:
         """The maximum, or None where infeasible."""
         if not self.bounds:
-            return 0.0
+            # Rows without terms still have a right side to keep.
+            return 0.0 if all(right >= -1e-9 for _, right in self.upper) else None
         cost = np.zeros(len(self.bounds))
         for variable, worth in goal.items():
             cost[variable] = -worth
