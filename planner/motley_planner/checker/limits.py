@@ -10,7 +10,7 @@ from motley_planner.domain.table import SideRow
 def check_side_rows(ledger: Ledger) -> None:
     """Every limit on counts, rates, what is served and policies, at a relative 1e-6 of its terms.
 
-    A minimum may be short by what the solution lists, and by everything where it lapses.
+    A minimum may be short by what the solution lists.
     """
     lacking = {s.what: s.how_much for s in ledger.solution.shortfalls}
     for row in ledger.table.side_rows:
@@ -20,7 +20,7 @@ def check_side_rows(ledger: Ledger) -> None:
         slack = TOLERANCE * max(gross, largest, abs(row.at_most or 0.0), abs(row.at_least or 0.0))
         if row.at_most is not None and total > row.at_most + slack:
             ledger.complain(f"side row {row.name}: {total} is over {row.at_most}")
-        if row.at_least is None or _lapses(ledger, row):
+        if row.at_least is None:
             continue
         short = lacking.get(row.name, 0.0) if row.at_least > 0 else 0.0
         if total + short < row.at_least - slack:
@@ -47,18 +47,6 @@ def _terms(ledger: Ledger, row: SideRow) -> list[float]:
             follow = shares.get((cascade, policy), 0.0) * served
             terms.append(amount * follow * demands[cascade].requests_per_second)
     return terms
-
-
-def _lapses(ledger: Ledger, row: SideRow) -> bool:
-    """Whether all demands on which a minimum hangs are served in full."""
-    if not row.unless_served or not (row.at_least or 0.0) > 0:
-        return False
-    demands = {d.name: d for d in ledger.demands()}
-    return all(
-        scale_of(ledger, ledger.served_share(demands[name])) >= 1 - TOLERANCE
-        for name in row.unless_served
-        if name in demands
-    )
 
 
 def missing_in_scenarios(ledger: Ledger) -> dict[str, float]:

@@ -38,7 +38,7 @@ class Placement:
     zones: frozenset[str] = frozenset()
     capacity_types: frozenset[str] = frozenset()
     trust_zones: frozenset[str] = frozenset()
-    max_spot_share: float | None = None  # 0..1 of the resource's GPUs
+    max_spot_share: float | None = None  # 0..1 of the rate that the stage serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,7 @@ class StageDemand:
     placement: Placement = Placement()
     max_tensor_parallel: int = 8
     min_replicas: int = 0
+    min_nodes: int = 0  # different nodes its replicas must be on, however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class RoutingPolicy:
     quality: float  # lower confidence bound of the mean answer quality, 0..1
     mean_quality: float
     visits: Mapping[str, float]  # mean visits of each stage per request
+    class_quality: Mapping[str, float] = field(default_factory=dict)  # as quality, by class
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,10 @@ class ServingDemand:
     priority: int = 0  # larger goes first
     headroom: float = 0.15  # share of capacity kept free
     maximize_throughput: bool = False
+    node_loss_tolerance: int = 0  # nodes that may be lost at once with the rate still served
+    loss_share: float = 1.0  # share of the rate that must then be served, by routing alone
+    demand_error: float = 0.0  # the plan must hold at (1 + this) x the rate of every class at once
+    class_floors: Mapping[str, float] = field(default_factory=dict)  # quality floor by class
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,9 +134,7 @@ class SideRow:
     them. What a positive `at_least` asks for and cannot be had is reported as a shortfall, never
     as an empty plan; every other limit is kept by every plan.
 
-    `unless_served`: the minimum lapses where all these demands are served in full, so that a
-    guarantee binds only while its owner asks for more. `importance` weighs shortfalls (as shares
-    of their minimum) against one another.
+    `importance` weighs shortfalls (as shares of their minimum) against one another.
     """
 
     name: str
@@ -146,7 +144,6 @@ class SideRow:
     per_rate: Mapping[tuple[str, str], float] = field(default_factory=dict)
     per_served: Mapping[str, float] = field(default_factory=dict)
     per_policy: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    unless_served: tuple[str, ...] = ()
     importance: float = 1.0
 
 
@@ -230,6 +227,8 @@ class FleetTable:
     side_rows: tuple[SideRow, ...] = ()
     scenarios: tuple[Scenario, ...] = ()
     purchasable: tuple[NodeShape, ...] = ()
+    # Models whose new replicas go each to the node with the fewest of them, not to the fullest.
+    spread_models: frozenset[str] = field(default_factory=frozenset)
     previous: Previous | None = None
     lost_nodes: frozenset[str] = field(default_factory=frozenset)
     penalty_per_started_gpu: float = 0.0

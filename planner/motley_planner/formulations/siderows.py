@@ -1,10 +1,7 @@
 """Side rows: at_least - shortfall <= counts, rates, served and policies <= at_most, prefix side.
 
 Every row is divided by its largest coefficient, so that bytes, dollars and shares are all held to
-the same relative tolerance. A minimum that lapses once its owner is served in full gets a binary
-lapsed <= served share of each demand named:
-
-    terms + shortfall + at_least x lapsed >= at_least
+the same relative tolerance.
 """
 
 from __future__ import annotations
@@ -53,21 +50,8 @@ def add_side_rows(
         if row.at_least > 0:
             lacking[row.name] = builder.variable()
             entries = [*entries, (lacking[row.name], 1.0 / scale)]
-            if row.unless_served:
-                entries.append((_lapsed(builder, reader, row), row.at_least / scale))
         builder.row(entries, lower=lower, name=name)
     return lacking
-
-
-def _lapsed(builder: MilpBuilder, reader: _Reader, row: SideRow) -> int:
-    """A binary that may be 1 only where all demands of `unless_served` are served in full."""
-    lapsed = builder.variable(0, 1, integer=True)
-    for name in row.unless_served:
-        share = reader.served_share(row, name)
-        if share.entries:
-            entries = [(lapsed, 1.0), *((v, -c) for v, c in share.entries)]
-            builder.row(entries, upper=share.constant, name="lapsed")
-    return lapsed
 
 
 def minimums_level(builder: MilpBuilder, table: FleetTable, lacking: dict[str, int]) -> Level:

@@ -35,6 +35,8 @@ class Assembly:
     immovable: Counter[str] = field(default_factory=Counter)  # GPUs by node that they hold
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
+    # By key: the share of the rate served after the worst loss, and how many nodes that takes.
+    after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def refuse(self, key: str, refusals: Iterable[Refusal]) -> None:
         """Note why a resource cannot be planned (in full)."""

@@ -45,12 +45,15 @@ def block_unservable(assembly: Assembly, demand: Demand) -> None:
         assembly.blocked.add(demand.key)
 
 
-def add_service_demand(assembly: Assembly, service: ServingDemand) -> None:
-    """Classes (and policies) of a pool or cascade."""
+def add_service_demand(
+    assembly: Assembly, service: ServingDemand, tenant_weight: float = 1.0
+) -> None:
+    """Classes (and policies) of a pool or cascade.
+
+    A resource counts once, whatever its rate, times the weight of its tenant.
+    """
     rates = class_rates(service)
-    weight = 1.0 / max(
-        service.requests_per_second, 1e-9
-    )  # a resource counts once, whatever its rate
+    weight = tenant_weight / max(service.requests_per_second, 1e-9)
     for stage in service.stages:
         for name, rate in rates.items():
             assembly.classes.append(

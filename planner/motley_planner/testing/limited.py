@@ -67,18 +67,20 @@ def _with_rate_rows(random: Random, table: FleetTable) -> FleetTable:
 
 
 def _with_guarantee(random: Random, table: FleetTable) -> FleetTable:
-    """A minimum of GPUs for one model's columns while its classes are not served in full."""
+    """Minimums of one model's served rate and of another's GPUs, of different importance."""
     model = random.choice(table.columns).model
-    mine = {c.id: float(c.gpus) for c in table.columns if c.model == model}
-    names = tuple(c.name for c in table.classes if c.model == model)
-    row = SideRow(
-        "guarantee",
-        mine,
-        at_least=random.choice((2.0, 4.0)),
-        unless_served=names,
-        importance=random.choice((1.0, 10.0)),
+    gpus = {c.id: float(c.gpus) for c in table.columns if c.model == model}
+    served = {c.name: random.choice((0.5, 1.0)) for c in table.classes if c.model != model}
+    rows = (
+        SideRow("minimum gpus", gpus, at_least=random.choice((2.0, 4.0))),
+        SideRow(
+            "guarantee",
+            at_least=random.choice((1.0, 2.0)),
+            per_served=served,
+            importance=random.choice((1.0, 10.0)),
+        ),
     )
-    return replace(table, side_rows=(*table.side_rows, row))
+    return replace(table, side_rows=(*table.side_rows, *rows))
 
 
 def _with_pools(random: Random, table: FleetTable) -> FleetTable:

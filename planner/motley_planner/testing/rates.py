@@ -26,8 +26,6 @@ class Rates:
     def __init__(self, table: FleetTable, worth: Counts | tuple[float, ...] | None = None) -> None:
         self.table = table
         self.worth = worth  # capacity in replicas by column; None: what the counts are worth
-        lapsing = [r for r in table.side_rows if (r.at_least or 0.0) > 0 and r.unless_served]
-        self.lapsing = [r.name for r in lapsing]
         self.cache: dict[Counts, tuple[float, ...] | None] = {}
         self.one_hot = [
             range(len(c.policies) + 1) if not c.mixture else (None,) for c in table.cascades
@@ -36,21 +34,12 @@ class Rates:
     def best(self, counts: Counts) -> tuple[float, ...] | None:
         """Level values (goodput: by priority; max_min: a; min_cost: ()), None if infeasible."""
         if counts not in self.cache:
-            lapses = list(product((False, True), repeat=len(self.lapsing)))
-            found = [
-                self._solve(
-                    counts, chosen, {n for n, on in zip(self.lapsing, lapsed, strict=True) if on}
-                )
-                for chosen in product(*self.one_hot)
-                for lapsed in lapses
-            ]
+            found = [self._solve(counts, chosen) for chosen in product(*self.one_hot)]
             feasible = [f for f in found if f is not None]
             self.cache[counts] = max(feasible) if feasible else None
         return self.cache[counts]
 
-    def _solve(
-        self, counts: Counts, chosen: tuple[Any, ...], lapsed: set[str]
-    ) -> tuple[float, ...] | None:
+    def _solve(self, counts: Counts, chosen: tuple[Any, ...]) -> tuple[float, ...] | None:
         lp = Lp()
         table = self.table
         scale = lp.add("a") if table.objective == "max_min" else None
@@ -65,7 +54,7 @@ class Rates:
         self._replicas(lp, counts)
         self._demand(lp, served, load)
         self._flows(lp)
-        short = self._side_rows(lp, counts, served, lapsed)
+        short = self._side_rows(lp, counts, served)
         head: tuple[float, ...] = ()
         if short is not None:
             least = lp.maximize({v: -c for v, c in short.items()})
@@ -81,9 +70,7 @@ class Rates:
         levels = self._levels(lp, served)
         return None if levels is None else (*head, *levels)
 
-    def _side_rows(
-        self, lp: Lp, counts: Counts, served: dict[str, int], lapsed: set[str]
-    ) -> dict[int, float] | None:
+    def _side_rows(self, lp: Lp, counts: Counts, served: dict[str, int]) -> dict[int, float] | None:
         """Adds side rows; shortfall variables of positive minimums with their cost, if any."""
         have = dict(zip((c.id for c in self.table.columns), counts, strict=True))
         own = {d.name: d.requests_per_second for d in self._demands()}
@@ -106,11 +93,6 @@ class Rates:
                 continue
             if row.at_least > 0:
                 short = {} if short is None else short
-                if row.name in lapsed:
-                    for name in row.unless_served:
-                        if name in served:
-                            lp.at_most({served[name]: -1.0}, -1.0)
-                    continue
                 lacking = lp.add(("short", row.name))
                 short[lacking] = row.importance / row.at_least
                 terms[lacking] = 1.0
