@@ -154,7 +154,8 @@ class Scenario:
     Counts stay; rates and policies of the demands in `served` are chosen anew (recourse), at
     `factor[demand]` x their rate. `lost` is what goes away: column -> (replicas lost, of how many
     there were when this was seen). With y replicas of a column, max(y - lost, y (1 - lost / of))
-    are left: few replicas are taken to be spread as they were. `share` of each demand in `served`
+    are left: few replicas are taken to be spread as they were. `thinned` is the share (0..1) of a
+    column's replicas that goes away, whatever their number. `share` of each demand in `served`
     must be served; what cannot be is reported, and comes after all service of the plan itself and
     before money.
     """
@@ -164,6 +165,7 @@ class Scenario:
     share: float = 1.0
     factor: Mapping[str, float] = field(default_factory=dict)  # absent: 1
     lost: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    thinned: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 For each scenario s a copy of the demand part (rates, policies, flows) over the replicas left:
 
     left_c <= max(y_c - lost_c, y_c (1 - lost_c / of_c))                  (a binary chooses)
+    left_c <= y_c (1 - thinned_c)
     scale_s + missing >= share,  scale_s <= share                         (goodput, min_cost)
     scale_s >= share x scale                                              (max_min)
 
@@ -66,7 +67,7 @@ def add_scenarios(
         extra = {
             j: counts.extra[i]
             for j, i in enumerate(here)
-            if i in counts.extra and table.columns[i].id not in scenario.lost
+            if i in counts.extra and table.columns[i].id not in {*scenario.lost, *scenario.thinned}
         }
         rows = DemandRows(builder, part, left, scenario.share * limit, extra)
         rows.whole = False
@@ -105,7 +106,7 @@ def scenario_table(table: FleetTable, scenario: Scenario) -> FleetTable:
         if name not in names:
             raise SnapshotError(f"scenarios[{scenario.name!r}]", f"unknown demand {name!r}")
     columns = {c.id for c in table.columns}
-    for column in scenario.lost:
+    for column in (*scenario.lost, *scenario.thinned):
         if column not in columns:
             raise SnapshotError(f"scenarios[{scenario.name!r}]", f"unknown column {column!r}")
     cascades = tuple(
@@ -152,8 +153,10 @@ def _left(
     i, counts = at
     left = builder.variable()
     have = [(v, -1.0) for v in counts.variables[i]]
-    builder.row([(left, 1.0), *have], upper=0.0, name="left")
-    lost, of = scenario.lost.get(table.columns[i].id, (0, 1))
+    name = table.columns[i].id
+    stay = 1.0 - scenario.thinned.get(name, 0.0)
+    builder.row([(left, 1.0), *((v, -stay) for v in counts.variables[i])], upper=0.0, name="left")
+    lost, of = scenario.lost.get(name, (0, 1))
     if lost <= 0:
         return left
     spread = builder.variable(0, 1, integer=True)

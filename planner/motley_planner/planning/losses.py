@@ -29,7 +29,8 @@ from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.limits import demand_names
 from motley_planner.planning.steadiness import solve_steadily
 
-ROUNDS = 6
+ROUNDS = 10
+UNLIMITED = 10**6
 FIRST_SHARE = 0.5  # of the time limit, for the first round
 MOST_SETS = 400  # sets of nodes tried; beyond, the worst node first, then the worst beside it
 ENOUGH = 1e-6
@@ -69,6 +70,7 @@ def solve_for_losses(
         return solve_steadily(table, assembly, snapshot, use_worker=use_worker), ()
     deadline = time.monotonic() + table.time_limit_s
     spread = frozenset(f"{s.key}/{stage.name}" for s in protected for stage in s.stages)
+    table = replace(table, scenarios=(*table.scenarios, *_average_losses(table, protected)))
     scenarios = _running_scenarios(table, protected)
     table = replace(table, spread_models=table.spread_models | spread)
     best: tuple[Solution, tuple[LossTest, ...]] | None = None
@@ -88,8 +90,7 @@ def solve_for_losses(
         tests = worst_losses(table, protected, solution.placement)
         if best is None or _better(solution, tests, best):
             best = solution, tests
-        new = [_scenario(test, solution) for test in tests if not test.holds]
-        new = [scenario for scenario in new if scenario not in scenarios]
+        new = [s for test in tests if (s := _unseen(test, solution, scenarios)) is not None]
         if not new:
             break
         scenarios += new
@@ -107,6 +108,35 @@ def demand_scenarios(services: Sequence[ServingDemand]) -> tuple[Scenario, ...]:
             factor = dict.fromkeys(names, 1.0 + service.demand_error)
             found.append(Scenario(f"{service.key}|demand error", names, factor=factor))
     return tuple(found)
+
+
+def _average_losses(table: FleetTable, services: Sequence[ServingDemand]) -> list[Scenario]:
+    """What every plan must hold, whoever sits where: the mean loss over the nodes of a class.
+
+    The share served is concave in the replicas left, so the worst of N losses is no better than
+    what is left on average: y (1 - n / N) of each column of the class. These rows guide the first
+    round close to a plan that holds, and keep bounds valid.
+    """
+    assert table.previous is not None
+    there = Counter((n.gpu, n.zone) for n in table.previous.nodes if n.name not in table.lost_nodes)
+    for shape in table.purchasable:
+        there[shape.gpu, shape.zone] += shape.count if shape.count is not None else UNLIMITED
+    found = []
+    for service in services:
+        models = {f"{service.key}/{stage.name}" for stage in service.stages}
+        mine = [c for c in table.columns if c.model in models]
+        for gpu, zone in sorted({(f.gpu, c.zone) for c in mine for f in c.fragments}):
+            nodes = max(1, there[gpu, zone])
+            share = min(1.0, service.node_loss_tolerance / nodes)
+            here = [c.id for c in mine if c.zone == zone and c.fragments[0].gpu == gpu]
+            scenario = Scenario(
+                f"{service.key}|node loss",
+                demand_names(service),
+                service.loss_share,
+                thinned=dict.fromkeys(here, share),
+            )
+            found.append(scenario)
+    return found
 
 
 def worst_losses(
@@ -188,8 +218,12 @@ def _running_scenarios(table: FleetTable, services: Sequence[ServingDemand]) -> 
     return found
 
 
-def _scenario(test: LossTest, solution: Solution) -> Scenario:
-    return _loss(test, Counter({r.column: r.count for r in solution.replicas}))
+def _unseen(test: LossTest, solution: Solution, seen: Sequence[Scenario]) -> Scenario | None:
+    """A loss that is not in the table yet: as it was seen, then without hope of spreading."""
+    if test.holds:
+        return None
+    counts = {r.column: r.count for r in solution.replicas}
+    return next((s for of in (counts, test.lost) if (s := _loss(test, of)) not in seen), None)
 
 
 def _loss(test: LossTest, of: Mapping[str, int]) -> Scenario:

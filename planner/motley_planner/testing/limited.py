@@ -104,12 +104,14 @@ def _with_scenarios(random: Random, table: FleetTable) -> FleetTable:
     for kind in random.choice((("more",), ("loss",), ("more", "loss"))):
         served = tuple(n for n in names if random.random() < 0.7) or (names[0],)
         factor = {n: random.choice((1.0, 1.3)) for n in served} if kind == "more" else {}
-        lost = {}
+        lost, thinned = {}, dict[str, float]()
         if kind == "loss":
             column: Column = random.choice(table.columns)
             lost = {column.id: random.choice(((1, 1), (1, 2), (2, 2)))}
+        if kind == "loss" and random.random() < 0.3:
+            lost, thinned = {}, dict.fromkeys(lost, 1 / 3)
         share = random.choice((0.5, 1.0))
-        scenarios.append(Scenario(random.choice(("a", "b")), served, share, factor, lost))
+        scenarios.append(Scenario(random.choice(("a", "b")), served, share, factor, lost, thinned))
     return replace(table, scenarios=tuple(scenarios))
 
 

@@ -21,8 +21,9 @@ def served_in(table: FleetTable, scenario: Scenario, counts: Mapping[str, int]) 
     for column in table.columns:
         have = counts.get(column.id, 0)
         lost, of = scenario.lost.get(column.id, (0, 1))
-        if lost > 0:
-            left[column.id] = max(have - lost, have * (1 - lost / max(of, lost)), 0.0)
+        if lost > 0 or column.id in scenario.thinned:
+            stay = have * (1 - scenario.thinned.get(column.id, 0.0))
+            left[column.id] = min(stay, max(have - lost, have * (1 - lost / max(of, lost)), 0.0))
             worth[column.id] = left[column.id]
         else:
             left[column.id], worth[column.id] = float(have), column.worth_of(have)
