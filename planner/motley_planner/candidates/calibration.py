@@ -28,6 +28,7 @@ class CalibrationTable:
     scores: Mapping[str, tuple[float, ...]]  # by stage; all stages but the last
     qualities: Mapping[str, tuple[float, ...]]  # by stage
     mean_tokens: Mapping[str, tuple[float, float]]  # by stage: prompt, output; where given
+    classes: tuple[str, ...] = ()  # of each question; empty where the table has no such column
 
     @property
     def rows(self) -> int:
@@ -51,8 +52,10 @@ def read_calibration(text: str, stages: Sequence[str]) -> CalibrationTable:
         for at, name in enumerate(header)
         if ":" in name
     }
+    class_at = header.index("class") if "class" in header else None
     return CalibrationTable(
         stages=tuple(stages),
+        classes=() if class_at is None else tuple(row[class_at] for _, row in rows),
         scores={stage: values[f"{stage}:score"] for stage in stages[:-1]},
         qualities={stage: values[f"{stage}:quality"] for stage in stages},
         mean_tokens={
