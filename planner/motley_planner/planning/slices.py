@@ -51,7 +51,7 @@ def slice_of(
         policies=policies,
         expected_quality=_quality(demand, policies),
         steps_per_hour=steps * 3600.0 if job else None,
-        promises=_promises(demand.key, replicas, assembly),
+        promises=(*_promises(demand.key, replicas, assembly), *_loss_promise(demand.key, assembly)),
         refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
         binding=_binding(demand.key, solution),
         blocked=demand.key in assembly.blocked,
@@ -139,6 +139,15 @@ def _promises(
         Promise(what, value, value * (1 - PREDICTION_BAND), value * (1 + PREDICTION_BAND))
         for what, value in sorted(worst.items())
     )
+
+
+def _loss_promise(key: str, assembly: Assembly) -> tuple[Promise, ...]:
+    """Share of the rate served after the worst loss of nodes: computed, given the capacities."""
+    if key not in assembly.after_loss:
+        return ()
+    share, nodes = assembly.after_loss[key]
+    what = f"served_share after losing {nodes} node{'s' if nodes != 1 else ''}"
+    return (Promise(what, share, share * (1 - PREDICTION_BAND), share),)
 
 
 def _binding(key: str, solution: Solution) -> tuple[str, ...]:
