@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from motley_planner.domain.demand import Slo, WorkloadClass
 from motley_planner.domain.solution import Level, SolveStatus
 
 
@@ -58,6 +59,7 @@ class PolicyChoice:
     id: str
     share: float
     thresholds: Mapping[str, float]
+    visits: Mapping[str, float] = field(default_factory=dict)  # mean visits of each stage, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,9 @@ class Slice:
     promises: tuple[Promise, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     binding: tuple[str, ...] = ()
+    # What was asked, so that a plan can be simulated alone.
+    classes: tuple[WorkloadClass, ...] = ()
+    slo: Slo = field(default_factory=Slo)
 
 
 @dataclass(frozen=True, slots=True)
