@@ -31,6 +31,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("plan", "plan", "plan resources on nodes from files, or on a live cluster, changing nothing"),
     ("explain", "explain", "what binds a plan, what was refused, and what would help"),
     ("diff", "diff", "what would start, stop and move between two plans"),
+    ("simulate", "simulate", "replay requests on a plan by discrete events"),
     ("solve", "solve", "the planner core on a bare column table"),
     ("validate", "validate", "check resources: every error at once, with line numbers"),
     ("strategies", "strategies", "list the planning strategies and their papers"),
