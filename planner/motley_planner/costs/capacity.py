@@ -82,8 +82,8 @@ def first_token_wait_s(utilization: float, service_s: float, quantile: float) ->
 def utilization_cap(servers: int, service: Service, most: float = 1.0) -> float:
     """The largest share (0..most) of `servers` replicas' rate at which requests wait no longer.
 
-    The largest rho <= most with P(wait for a slot > slack) <= 1 - quantile, and the same for the
-    wait of a prompt behind other prompts; 0 where there is no slack at all.
+    The largest rho <= most with P(wait for a slot > slack) + P(wait behind other prompts > slack)
+    <= 1 - quantile; 0 where there is no slack at all.
     """
     if service.slack_s < 0.0:
         return 0.0
@@ -91,9 +91,8 @@ def utilization_cap(servers: int, service: Service, most: float = 1.0) -> float:
     missing = 1.0 - service.quantile
 
     def holds(rho: float) -> bool:
-        if prompt_wait(servers, service, rho) > missing:
-            return False
-        return slot_wait(servers, service, weights, rho) <= missing
+        late = prompt_wait(servers, service, rho)
+        return late <= missing and late + slot_wait(servers, service, weights, rho) <= missing
 
     if most < 1.0 and holds(most):
         return most
