@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from motley_planner.domain.demand import Demand, RlDemand
+from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.plan import (
     Group,
     PlannedReplica,
@@ -57,6 +57,8 @@ def slice_of(
         blocked=demand.key in assembly.blocked,
         flows=flows_of(demand.key, solution, assembly),
         caveats=caveats_of(replicas),
+        classes=() if isinstance(demand, RlDemand) else demand.classes,
+        slo=Slo() if isinstance(demand, RlDemand) else demand.slo,
     )
 
 
@@ -82,10 +84,13 @@ def _served(demand: Demand, solution: Solution) -> tuple[float, float]:
 def _policies(demand: Demand, solution: Solution) -> tuple[PolicyChoice, ...]:
     if isinstance(demand, RlDemand):
         return ()
-    thresholds = {p.id: p.thresholds for p in demand.policies}
+    known = {p.id: p for p in demand.policies}
     chosen = [p for p in solution.policies if p.cascade == demand.key and p.share > LEAST_SHARE]
     total = sum(p.share for p in chosen) or 1.0
-    return tuple(PolicyChoice(p.id, p.share / total, thresholds[p.id]) for p in chosen)
+    return tuple(
+        PolicyChoice(p.id, p.share / total, known[p.id].thresholds, known[p.id].visits)
+        for p in chosen
+    )
 
 
 def _quality(demand: Demand, policies: Sequence[PolicyChoice]) -> float | None:
