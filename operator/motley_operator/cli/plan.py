@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import InputError, emit, say
-from motley_operator.cli.strategies import STRATEGIES
+from motley_planner.strategies.listing import STRATEGIES
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
@@ -66,7 +66,8 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--strategy",
-        choices=[name for name, _, _ in STRATEGIES],
+        choices=[strategy.name for strategy in STRATEGIES],
+        metavar="NAME",
         default="exact",
         help="see `motley strategies`",
     )
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     running = _running(args.previous) if args.previous else None
     if not args.context and not args.pods and running is None:
         say(args, "motley: no --pods: GPUs that other pods hold count as free")
-    content = plan_facts(facts, running, args.time_limit)
+    content = plan_facts(facts, running, args.time_limit, args.strategy)
     from motley_operator.cli import plan_file, plan_table
 
     emit(args, plan_file.to_document(content), lambda: plan_table.render(content))
@@ -160,10 +161,11 @@ def plan_facts(
     facts: ClusterFacts,
     running: tuple[RunningUnit, ...] | None = None,
     time_limit_s: float | None = None,
+    strategy: str = "exact",
 ) -> PlanFile:
     """The plan of a cluster's facts; `running` replaces the units read from its pods.
 
-    Raises: PlannerError, SpecError.
+    Raises: PlannerError (a strategy may not apply to these resources), SpecError.
     """
     from motley_operator.cli.plan_file import plan_file
     from motley_operator.settings import Settings
@@ -181,7 +183,7 @@ def plan_facts(
         snapshot = replace(snapshot, running=tuple(left))
     if time_limit_s is not None:
         snapshot = replace(snapshot, time_limit_s=time_limit_s)
-    made = plan(snapshot, translation.catalog)
+    made = plan(snapshot, translation.catalog, strategy=strategy)
     rejected = dict(translation.rejected)
     if translation.unmet:
         rejected["Fleet/default"] = translation.unmet

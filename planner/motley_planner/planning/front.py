@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from motley_planner import strategies
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
@@ -14,17 +15,28 @@ from motley_planner.planning.slices import slice_of
 from motley_planner.planning.steadiness import solve_steadily
 
 
-def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool = True) -> Plan:
+def plan(
+    snapshot: Snapshot,
+    catalog: Catalog | None = None,
+    *,
+    use_worker: bool = True,
+    strategy: str = "exact",
+) -> Plan:
     """The best plan found for the whole fleet, with its bound, gap and moves.
 
-    Never raises for demand that cannot be met: refusals in the slices say what is missing.
+    Never raises for demand that cannot be met: refusals in the slices say what is missing. Another
+    strategy than `exact` plans the same table in its own way, and moves what runs as it likes.
 
     Raises: SolverError if there is no solution in time (the caller keeps what runs); CatalogError
-    if a data file is wrong; SnapshotError if the snapshot contradicts itself.
+    if a data file is wrong; SnapshotError if the snapshot contradicts itself or the strategy does
+    not apply to it.
     """
     catalog = catalog or load_catalog()
     table, assembly = assemble(snapshot, catalog)
-    solution = solve_steadily(table, assembly, snapshot, use_worker=use_worker)
+    if strategy == "exact":
+        solution = solve_steadily(table, assembly, snapshot, use_worker=use_worker)
+    else:
+        solution = strategies.run(strategy, table)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)
