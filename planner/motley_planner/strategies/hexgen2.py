@@ -20,6 +20,7 @@ from motley_planner.domain.table import FleetTable, Phase
 from motley_planner.strategies.finish import finish
 from motley_planner.strategies.graph_cut import widest_cut
 from motley_planner.strategies.growth import Growth
+from motley_planner.strategies.rate_entries import rate_entries
 from motley_planner.strategies.scorer import Scored, Scorer
 from motley_planner.strategies.stock import plus
 from motley_planner.strategies.views import Counts, is_better, refuse
@@ -105,9 +106,9 @@ def _fill(scorer: Scorer, growth: Growth, shares: dict[NodeClass, tuple[float, f
 def utilization(scorer: Scorer, plan: Scored) -> list[float]:
     """Busy share (0..1) of each column's replicas; 0 where there are none."""
     busy = [0.0] * len(plan.counts)
-    for (i, name), (variable, unit) in scorer.index.demand.rates.items():
-        capacity = scorer.table.columns[i].requests_per_second[name]
-        busy[i] += float(plan.x[variable]) * unit / capacity
+    for rate in rate_entries(scorer.index):
+        capacity = scorer.table.columns[rate.column].requests_per_second[rate.request_class]
+        busy[rate.column] += float(plan.x[rate.variable]) * rate.unit / capacity
     return [b / n if n else 0.0 for b, n in zip(busy, plan.counts, strict=True)]
 
 

@@ -26,6 +26,7 @@ from motley_planner.solver import Job, Level, Milp
 from motley_planner.solver import solve as solve_job
 from motley_planner.solver.milp import Floats
 from motley_planner.strategies.finish import plan_counts
+from motley_planner.strategies.rate_entries import rate_entries
 from motley_planner.strategies.views import (
     NOTHING_FOUND,
     from_scratch,
@@ -79,9 +80,9 @@ def _sliced(milp: Milp, index: Index, slices: int) -> tuple[Milp, Floats]:
     """
     unit = np.ones(milp.num_cols)
     integer = milp.integer.copy()
-    for (_, name), (variable, rate_unit) in index.demand.rates.items():
-        unit[variable] = index.demand.totals[name] / slices / rate_unit
-        integer[variable] = True
+    for rate in rate_entries(index):
+        unit[rate.variable] = index.demand.totals[rate.request_class] / slices / rate.unit
+        integer[rate.variable] = True
     value = milp.value * np.repeat(unit, np.diff(milp.start))
     upper = np.where(integer & (unit != 1.0), milp.col_upper / unit, milp.col_upper)
     return replace(milp, integer=integer, value=value, col_upper=upper), unit
