@@ -10,10 +10,15 @@ import pytest
 
 from motley_operator.cli.main import main
 from motley_planner import strategies
+from motley_planner.catalog import load_catalog
 from motley_planner.checker import check
+from motley_planner.domain.demand import ServingDemand, StageDemand, WorkloadClass
+from motley_planner.domain.hardware import Node, NodeClass
+from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
+from motley_planner.planning import plan
 from motley_planner.strategies import STRATEGIES
 from motley_planner.testing.corpus import (
     after_a_loss,
@@ -175,3 +180,36 @@ def example_json() -> dict[str, object]:
             for c in table.columns
         ],
     }
+
+
+def small_fleet() -> Snapshot:
+    """Two node classes with a pool that one of them serves."""
+    catalog = load_catalog()
+    model = catalog.model("Qwen/Qwen3-8B")
+    assert model is not None
+    service = ServingDemand(
+        key="ServingPool/team-a/chat",
+        tenant="team-a",
+        stages=(StageDemand("main", model, "bf16", "vllm"),),
+        classes=(WorkloadClass("chat", 900, 200),),
+        requests_per_second=6.0,
+    )
+    nodes = tuple(
+        Node(f"{gpu}-{i}", NodeClass(gpu, "az", "on-demand", "", price), 4, 10**6, 2**42, 110, 4)
+        for gpu, price in (("L40S", 1.86), ("A100-SXM4-80GB", 3.43))
+        for i in range(2)
+    )
+    return Snapshot(nodes, (service,))
+
+
+@pytest.mark.parametrize("name", ["greedy-regret", "homogeneous", "cost-efficient"])
+def test_the_fleet_planner_takes_a_strategy(name: str) -> None:
+    made = plan(small_fleet(), use_worker=False, strategy=name)
+    assert made.status == "feasible" and made.bound is None
+    assert made.slices[0].served_requests_per_second == pytest.approx(6.0)
+    assert made.slices[0].replicas and all(r.nodes for r in made.slices[0].replicas)
+
+
+def test_the_fleet_planner_says_that_a_strategy_does_not_apply() -> None:
+    with pytest.raises(SnapshotError, match="needs a cascade"):
+        plan(small_fleet(), use_worker=False, strategy="cascadia")

@@ -61,7 +61,10 @@ def group(kind: str, tp: int) -> GpuGroup:
 
 
 def pool(gigabits: float, phases: tuple[Phase, ...], load: Workload = LOAD) -> FleetTable:
-    """The two nodes with a link between them; columns of these phases."""
+    """The two nodes with a link between them; columns of these phases.
+
+    Every decode replica waits for KV caches at the link's speed, those beside their prefill too.
+    """
     link = gigabits * 1e9 / 8
     kv_bytes = LLAMA_30B.kv_bytes_per_token * load.prompt_tokens
     columns = []

@@ -37,7 +37,7 @@ def solve(table: FleetTable) -> Solution:
     if table.objective != "min_cost" and has_demand(table):
         for counts in _fastest(table, scorer):
             best = scorer.best_of(best, counts)
-    if table.objective != "max_min":
+    if table.objective != "max_min" and not scorer.out_of_time:
         for counts in _cheapest(table, scorer):
             best = scorer.best_of(best, counts)
     return finish(table, scorer, best)

@@ -39,6 +39,9 @@ class Growth:
                 able = column.requests_per_second.get(name, 0.0) > 0
                 if able and column.phase in ("both", phase):
                     self.cover[r, i] = share
+        cost = [c.price_usd_per_hour or 1e-3 * c.gpus for c in self.columns]
+        self.worths = self.cover.max(axis=0, initial=0.0) / np.array(cost)
+        self.able = [np.flatnonzero(row) for row in self.cover]
         self.by_shape = self._shapes()
 
     def _share(self, column: Column) -> float:
@@ -58,9 +61,7 @@ class Growth:
 
     def worth(self, column: int) -> float:
         """Share of demand that a dollar (without prices: a GPU) of this column covers."""
-        spec = self.columns[column]
-        cost = spec.price_usd_per_hour or 1e-3 * spec.gpus
-        return float(self.cover[:, column].max(initial=0.0)) / cost
+        return float(self.worths[column])
 
     def grow(
         self, counts: Counts, allowed: Collection[int] | None = None, most: int = 10**6
@@ -84,15 +85,10 @@ class Growth:
 
     def _draw(self, counts: Counts, row: int, allowed: Collection[int] | None) -> int | None:
         """One of the best columns for a row that still fits."""
-        able = [int(i) for i in np.nonzero(self.cover[row])[0] if allowed is None or i in allowed]
-        able.sort(key=lambda i: -self.worth(i) * self.random.uniform(0.6, 1.0))
-        found = []
-        for i in able:
-            if self.scorer.stock.most_more(counts, i) > 0:
-                found.append(i)
-                if len(found) == GREEDY:
-                    break
-        return self.random.choice(found) if found else None
+        fits = self.scorer.stock.fitting(counts)
+        able = [int(i) for i in self.able[row] if fits[i] and (allowed is None or i in allowed)]
+        able.sort(key=lambda i: -self.worths[i] * self.random.uniform(0.6, 1.0))
+        return self.random.choice(able[:GREEDY]) if able else None
 
     def _batch(self, counts: Counts, column: int, covered: float) -> int:
         """Several at once on large fleets, so that growing takes few steps."""

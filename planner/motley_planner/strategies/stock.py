@@ -87,6 +87,13 @@ class Stock:
             most = min(most, float((left[takes] / self.matrix[takes, column]).min()))
         return max(0, math.floor(min(most, 2.0**31)))
 
+    def fitting(self, counts: Counts) -> NDArray[np.bool_]:
+        """For each column whether one more replica fits beside these."""
+        number = np.asarray(counts, dtype=np.float64)
+        left = self.limit + self.slack - self.matrix @ number
+        blocked = ((self.matrix > left[:, None]) & (self.matrix > 0)).any(axis=0)
+        return ~blocked & (number + 1 <= self.most)
+
     def trimmed(self, counts: Counts) -> Counts:
         """Counts that fit: the largest replicas go first until they do."""
         order = sorted(range(self.size), key=lambda i: -self.table.columns[i].gpus)
