@@ -17,6 +17,8 @@ from motley_planner.strategies.views import is_better, level_values
 LEAST_CPU_S = 1.0  # what exact may always use
 TOLERANCE = 1e-6
 OVERSHOOT = 1.1  # CPU that exact may use of its allowance: an LP cannot be cut in the middle
+USED_UP = 0.8  # share of its allowance that exact must have used to count as beaten
+TRIES = 8
 OTHERS = tuple(s.name for s in STRATEGIES if s.name != "exact")
 
 
@@ -58,17 +60,18 @@ def exact_entry(table: FleetTable, wall_s: float) -> Entry:
 def exact_at_least_as_good(table: FleetTable, entry: Entry, first: Entry) -> Entry | None:
     """Exact's plan if it is not worse than `entry` on no more CPU (at least 1 s); None if it is.
 
-    `first` is exact with 1 s of wall time. Limits are wall time, so on a busy machine exact is run
-    again with more of it until it has used the CPU that it is allowed.
+    `first` is exact with 1 s of wall time. Limits are wall time, of which a busy machine gives a
+    process only a part, so exact is run again with more (or less) until it has used about the CPU
+    that it is allowed.
     """
-    allowed, wall_s, exact = max(LEAST_CPU_S, entry.cpu_s), max(LEAST_CPU_S, entry.cpu_s), first
-    for _ in range(4):
-        if not is_better(entry.values, exact.values, TOLERANCE):
+    allowed, exact = max(LEAST_CPU_S, entry.cpu_s), first
+    wall_s = max(LEAST_CPU_S, entry.cpu_s)
+    for _ in range(TRIES):
+        fair = exact.cpu_s <= OVERSHOOT * allowed
+        if fair and not is_better(entry.values, exact.values, TOLERANCE):
             return exact
-        if wall_s > LEAST_CPU_S and exact is not first and exact.cpu_s > 0.9 * allowed:
+        if fair and exact is not first and exact.cpu_s >= USED_UP * allowed:
             return None
         exact = exact_entry(table, wall_s)
-        if exact.cpu_s > OVERSHOOT * allowed:
-            return None
-        wall_s *= max(1.05, allowed / max(exact.cpu_s, 0.05))
-    return None if is_better(entry.values, exact.values, TOLERANCE) else exact
+        wall_s *= min(8.0, max(0.3, allowed / max(exact.cpu_s, 0.01)))
+    return None
