@@ -16,7 +16,14 @@ from motley_planner.domain.demand import ServingDemand, StageDemand, WorkloadCla
 from motley_planner.domain.hardware import Node, NodeClass
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
-from motley_planner.domain.table import FleetTable
+from motley_planner.domain.table import (
+    Column,
+    FleetTable,
+    Fragment,
+    Link,
+    NodeGroup,
+    RequestClass,
+)
 from motley_planner.errors import SnapshotError
 from motley_planner.planning import plan
 from motley_planner.strategies import STRATEGIES
@@ -25,13 +32,11 @@ from motley_planner.testing.corpus import (
     cascade_fleet,
     cost_efficient_example,
     mixed_pool,
-    split_phases,
     tiny_cases,
 )
 
 NAMES = [s.name for s in STRATEGIES]
 OTHERS = [name for name in NAMES if name != "exact"]
-TINY = 15
 
 Capture = pytest.CaptureFixture[str]
 
@@ -46,24 +51,28 @@ def attempt(name: str, table: FleetTable) -> Solution | None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_strategy_proves_nothing_and_says_so(name: str) -> None:
-    planned = 0
-    for case in tiny_cases(0, TINY):
-        solution = attempt(name, case.table)
-        if solution is not None:
-            assert solution.status in ("feasible", "no_solution"), case.name
-            assert solution.bound is None and solution.gap is None
-            assert check(case.table, solution) == (), case.name
-            planned += solution.status == "feasible"
-    assert planned >= 1
-
-
-@pytest.mark.parametrize("name", OTHERS)
 def test_the_same_table_gives_the_same_plan_again(name: str) -> None:
-    for case in tiny_cases(40, 46):
+    for case in tiny_cases(40, 44):
         first, second = attempt(name, case.table), attempt(name, case.table)
         if first is not None and second is not None:
             assert replace(first, solve_seconds=0.0) == replace(second, solve_seconds=0.0)
+
+
+def two_phases() -> FleetTable:
+    """A zone that prefills well and a zone that decodes well."""
+    speeds = {"A": (9.0, 2.0), "B": (3.0, 6.0)}
+    columns = tuple(
+        Column(f"{gpu}-{phase}", "m", gpu, (Fragment(gpu, 1),), {"k": speed}, phase)
+        for gpu, pair in speeds.items()
+        for phase, speed in zip(("prefill", "decode"), pair, strict=True)
+    )
+    return FleetTable(
+        (RequestClass("k", "m", 20.0, kv_bytes=1.0),),
+        columns,  # type: ignore[arg-type]
+        tuple(NodeGroup(gpu, gpu, 4, 1) for gpu in speeds),
+        (Link("A", "B", 18.0),),
+        objective="max_min",
+    )
 
 
 STRUCTURED = {
@@ -74,8 +83,8 @@ STRUCTURED = {
     "cost-efficient": cost_efficient_example(),
     "cascadia": cascade_fleet(0, "min_cost", mixture=False),
     "hexgen": cost_efficient_example(),
-    "hexgen2": split_phases(0, "goodput"),
-    "thunderserve": split_phases(1, "goodput"),
+    "hexgen2": two_phases(),
+    "thunderserve": two_phases(),
     "melange": mixed_pool(1, "min_cost", 1),
     "greedy-regret": mixed_pool(1, "max_min", 1),
 }
