@@ -11,13 +11,13 @@ The rates themselves, with time, NIC and force rows, are in rates.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from motley_planner.domain.table import CascadeDemand, FleetTable
 from motley_planner.formulations.packing import Packing
-from motley_planner.formulations.rates import RateVariables, add_rates
+from motley_planner.formulations.rates import WHOLE, RateVariables, Worth, add_rates
 from motley_planner.solver.milp import INF, Floats, MilpBuilder
 
 Entry = tuple[int, float]
@@ -51,13 +51,18 @@ class DemandRows:
     """Adds the demand part of one table to a builder that already has its replica counts."""
 
     def __init__(
-        self, builder: MilpBuilder, table: FleetTable, packing: Packing, scale_limit: float
+        self,
+        builder: MilpBuilder,
+        table: FleetTable,
+        packing: Packing,
+        scale_limit: float,
+        worth: Worth = WHOLE,
     ) -> None:
         self.builder, self.table = builder, table
         self.scale_limit = scale_limit  # most that a class is ever served at, in units of its rate
         totals = demand_totals(table)
         scale = builder.variable() if table.objective == "max_min" else None
-        rates = add_rates(builder, table, packing, totals, scale_limit)
+        rates = add_rates(builder, table, packing, totals, replace(worth, limit=scale_limit))
         self.out = Demand(rates=rates, scale=scale, totals=totals)
         self.kv_bytes = {c.name: c.kv_bytes for c in table.classes}
 

@@ -24,7 +24,18 @@ CHOICES = 60  # cheapest columns that are tried for a class, besides the best of
 BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
 STEPS, DOUBLINGS = 5, 12
 MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
-_SOFT = ("time[", "nic[", "force", "demand[", "cascade[", "one_hot", "quality[", "budget")
+_SOFT = (
+    "time[",
+    "nic[",
+    "force",
+    "demand[",
+    "cascade[",
+    "one_hot",
+    "quality[",
+    "budget",
+    "min_count[",
+    "pool",
+)
 
 
 def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
@@ -38,6 +49,7 @@ def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
             filled = _largest_scale(base, index, share)
         if filled is None:
             continue
+        set_used(index, filled)
         if priced:
             _close_unused(index, filled)
         if milp.violation(filled) <= FEASIBLE:
@@ -65,6 +77,12 @@ def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
         found = base.fill(middle, share)
         low, high, best = (middle, high, found) if found is not None else (low, middle, best)
     return best
+
+
+def set_used(index: Index, x: Floats) -> None:
+    """Sets the indicators of columns in use."""
+    for i, used in index.counts.used.items():
+        x[used] = float(sum(x[v] for v in index.counts.variables[i]) > 0.5)
 
 
 def _close_unused(index: Index, x: Floats) -> None:

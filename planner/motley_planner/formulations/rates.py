@@ -13,6 +13,7 @@ relaxation tighter, and keep a tiny demand from being served by "zero replicas" 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -51,9 +52,34 @@ class RateVariables:
         """Positions of a class's entries, in the order of columns."""
         return self._by_class.get(name, np.zeros(0, dtype=np.int64))
 
+    @cached_property
+    def _position(self) -> dict[tuple[int, int], int]:
+        pairs = zip(self.column.tolist(), self.request_class.tolist(), strict=True)
+        return {pair: k for k, pair in enumerate(pairs)}
+
+    def find(self, column: int, name: str) -> tuple[int, float] | None:
+        """(variable, unit) of a column and class, None where it cannot serve it."""
+        if name not in self._by_class:
+            return None
+        k = self._position.get((column, self.names.index(name)))
+        return None if k is None else (int(self.variable[k]), float(self.unit[k]))
+
     def in_use(self, x: Floats) -> list[int]:
         """Positions of entries that serve something."""
         return [int(k) for k in np.flatnonzero(x[self.variable] > 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What replicas are worth: `whole` integers (which force rows rest on), at most `limit` x the
+    rate of anything, and by column the variables that a large pool serves beyond its count."""
+
+    extra: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    whole: bool = True
+    limit: float = INF
+
+
+WHOLE = Worth()
 
 
 def add_rates(
@@ -61,16 +87,19 @@ def add_rates(
     table: FleetTable,
     packing: Packing,
     totals: dict[str, float],
-    scale_limit: float,
+    worth: Worth,
 ) -> RateVariables:
     """All rate variables with their time, NIC and force rows.
 
-    `totals` are the most requests/s of each class at scale 1, `scale_limit` the most that anything
-    is ever served at.
+    `totals` are the most requests/s of each class at scale 1.
     """
     rows = _RateRows(builder, table, packing)
-    found = rows.variables(totals, scale_limit)
-    rows.limit("time", found, found.time)
+    found = rows.variables(totals, worth.limit if worth.whole else INF)
+    owners, time = rows.limit("time", found, found.time)
+    row_of = dict(zip(owners.tolist(), time.tolist(), strict=True))
+    for column, variables in worth.extra.items():
+        for variable in variables if column in row_of else ():
+            builder.entry(row_of[column], variable, -1.0)
     rows.limit("nic", found, found.nic)
     rows.force(found)
     return found
@@ -133,8 +162,9 @@ class _RateRows:
             share = np.where(np.isinf(limit) | (limit <= 0), 0.0, moved / limit)
         return np.minimum(capacity, most), share
 
-    def limit(self, kind: str, rates: RateVariables, share: Floats) -> None:
-        """sum share x rate <= replicas, for each column where any share is positive."""
+    def limit(self, kind: str, rates: RateVariables, share: Floats) -> tuple[AnyInts, AnyInts]:
+        """sum share x rate <= replicas, for each column where any share is positive; (columns,
+        rows)."""
         counted = share > 0
         column = rates.column[counted]
         owners = np.unique(column)
@@ -144,6 +174,7 @@ class _RateRows:
             rows[np.searchsorted(owners, column)], rates.variable[counted], share[counted]
         )
         self._less_replicas(rates, rows, owners, np.ones(len(rows)))
+        return owners, rows
 
     def force(self, rates: RateVariables) -> None:
         """rate <= most x replicas, one row for each entry where `most` is finite."""

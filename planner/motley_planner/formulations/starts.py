@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 
-from motley_planner.formulations.greedy import FEASIBLE, greedy_start
+from motley_planner.formulations.greedy import FEASIBLE, greedy_start, set_used
 from motley_planner.formulations.program import Index
 from motley_planner.solver.milp import Floats, Milp
 
@@ -23,6 +23,7 @@ def find_starts(milp: Milp, index: Index) -> list[Floats]:
         x = np.zeros(milp.num_cols)
         _set_kept(index, x, keep)
         _set_minimums(index, x)
+        set_indicators(index, x)
         bases = [x]
         if keep and index.inventory.lost:
             bases.append(_repaired(milp, index, x))
@@ -55,7 +56,7 @@ def _set_kept(index: Index, x: Floats, keep: bool) -> None:
 
 
 def _set_minimums(index: Index, x: Floats) -> None:
-    """What each minimum lacks with the replicas of `x`."""
+    """Shortfalls of a point without rates; what lapses when all is served does not lapse here."""
     asked = {row.name: row for row in index.table.side_rows}
     if not index.lacking:
         return
@@ -68,6 +69,14 @@ def _set_minimums(index: Index, x: Floats) -> None:
             have += amount * x[index.packing.new[i]]
             have += sum(amount * x[g.variable] for g in index.packing.kept_of(i))
         x[variable] = max(0.0, (row.at_least or 0.0) - have)
+
+
+def set_indicators(index: Index, x: Floats) -> None:
+    """Scenarios in which nothing is served, and columns in use."""
+    for name, variable in index.recourse.missing.items():
+        x[variable] = index.recourse.shares[name]
+    x[index.recourse.spread] = 1.0
+    set_used(index, x)
 
 
 def _repaired(milp: Milp, index: Index, x: Floats) -> Floats:
@@ -88,4 +97,5 @@ def _repaired(milp: Milp, index: Index, x: Floats) -> Floats:
             x[variable] += most
             room[rows] -= values * most
     _set_minimums(index, x)
+    set_indicators(index, x)
     return x

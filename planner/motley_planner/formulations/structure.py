@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from motley_planner.domain.table import FleetTable
+from motley_planner.formulations.counts import Counts
 from motley_planner.formulations.packing import Packing
 from motley_planner.formulations.rates import RateVariables
 from motley_planner.solver.blocks import Blocks
@@ -20,12 +21,13 @@ def find_blocks(
     table: FleetTable,
     packing: Packing,
     rates: RateVariables,
-    max_counts: dict[int, int],
+    counts: Counts,
     milp: Milp,
 ) -> Blocks:
-    """The blocks of a program; `max_counts` are the rows of max_count by column."""
+    """The blocks of a program; a column with a minimum or a pool's bonus is core as well."""
+    max_counts = counts.max_rows
     outside = np.ones(len(table.columns), dtype=np.bool_)
-    outside[[g.column for g in packing.kept]] = False
+    outside[[g.column for g in packing.kept] + [*counts.used, *counts.extra]] = False
     serves = np.zeros(len(table.columns), dtype=np.bool_)
     serves[rates.column] = True
     (columns,) = np.nonzero(outside & serves)
