@@ -172,6 +172,8 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], str]]]
         if options.short and case.limit_s > 2:
             continue
         seeds = options.seeds or (1 if options.short else case.seeds)
+        if options.limit:
+            case = replace(case, limit_s=options.limit)
         yield case.name, lambda case=case, seeds=seeds: gap_row(case, seeds)
     for family, gpus, share in REPLANS if not options.short else REPLANS[:2]:
         seeds = options.seeds or (1 if options.short else 5)
@@ -187,6 +189,9 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="one seed of the quick cases")
     parser.add_argument("--only", default="", help="cases whose name begins so")
     parser.add_argument("--seeds", type=int, default=0, help="seeds a case, for all of them")
+    parser.add_argument(
+        "--limit", type=float, default=0.0, help="CPU seconds, in place of a case's"
+    )
     parser.add_argument("--write", action="store_true", help="put the rows into the page")
     options = parser.parse_args()
     CLOCK.count_cpu_seconds()
@@ -206,11 +211,15 @@ def write(found: list[str]) -> None:
     inside, after = rest.split(END)
     kept = {row_name(line): line for line in inside.splitlines() if is_row(line)}
     kept |= {row_name(line): line for line in found}
-    order = [c.name for c in CASES]
-    gaps = [kept[n] for n in order if n in kept]
-    replans = [line for name, line in kept.items() if "lost" in name]
+    replans = sorted(line for name, line in kept.items() if "lost" in name)
+    gaps = sorted((line for line in kept.values() if line not in replans), key=_place)
     tables = "\n".join(["", HEAD, *gaps, "", REPLAN_HEAD, *replans, "", ""])
     PAGE.write_text(before + BEGIN + tables + END + after, encoding="utf-8")
+
+
+def _place(line: str) -> tuple[str, int, str]:
+    family, rest = row_name(line).split("/", 1)
+    return family, int(rest.split()[0]), line
 
 
 def row_name(line: str) -> str:

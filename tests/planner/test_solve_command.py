@@ -137,7 +137,14 @@ def test_a_person_can_read_it(tmp_path: Path) -> None:
 def plain(value: FleetTable) -> dict[str, Any]:
     """A table without a running fleet, as its JSON."""
     found = asdict(value)
-    internal = ("side_rows", "penalty_in_price", "cordoned_nodes", "scenarios", "purchasable")
+    internal: tuple[str, ...] = (
+        "side_rows",
+        "penalty_in_price",
+        "cordoned_nodes",
+        "scenarios",
+        "purchasable",
+        "spread_models",
+    )
     for name in (*internal, "previous", "lost_nodes"):
         del found[name]
     for column in found["columns"]:

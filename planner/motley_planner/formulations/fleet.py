@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from motley_planner.collection import no_collection
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
@@ -32,29 +33,36 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     started = CLOCK.now()
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
-    milp, index = formulate(table)
-    most = index.scale_limit
-    if index.demand.chosen and not math.isfinite(most):
-        most = _largest_scale(table, use_worker)
-        milp, index = formulate(table, most=most)
-    relaxed = None if index.packing.exact else widen(milp, index.packing.gains)
-    left = table.time_limit_s - (CLOCK.now() - started) - MARGIN_S
-    job = Job(
-        milp=milp,
-        levels=index.levels,
-        relaxed=relaxed,
-        blocks=index.blocks,
-        starts=tuple(find_starts(milp, index)),
-        time_limit_s=max(0.01, left),
-        relative_gap=table.relative_gap,
-        patience_s=REPLAN_PATIENCE_S if index.inventory.survivors else math.inf,
-    )
+    with no_collection():
+        index, job = _prepare(table, started, use_worker)
     outcome = solve(job, use_worker=use_worker)
     solution = _read(index, job, outcome)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
     return replace(solution, solve_seconds=CLOCK.now() - started)
+
+
+def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Job]:
+    """The program of a table with points to begin from."""
+    milp, index = formulate(table)
+    most = index.scale_limit
+    if index.demand.chosen and not math.isfinite(most):
+        most = _largest_scale(table, use_worker)
+        milp, index = formulate(table, most=most)
+    relaxed = None if index.packing.exact else widen(milp, index.packing.gains)
+    starts = tuple(find_starts(milp, index))
+    left = table.time_limit_s - (CLOCK.now() - started) - MARGIN_S
+    return index, Job(
+        milp=milp,
+        levels=index.levels,
+        relaxed=relaxed,
+        blocks=index.blocks,
+        starts=starts,
+        time_limit_s=max(0.01, left),
+        relative_gap=table.relative_gap,
+        patience_s=REPLAN_PATIENCE_S if index.inventory.survivors else math.inf,
+    )
 
 
 def _read(index: Index, job: Job, outcome: Outcome) -> Solution | None:

@@ -21,6 +21,7 @@ from motley_planner.solver.milp import Floats, Milp
 FEASIBLE = 1e-7
 OPEN = 1e6  # nodes of an unlimited group that may be opened
 CHOICES = 60  # cheapest columns that are tried for a class, besides the best of each shape
+SCANNED = 500  # of a class's columns, by cost
 BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
 STEPS, DOUBLINGS = 5, 12
 MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
@@ -121,13 +122,13 @@ class _Filler:
         for group in self.index.inventory.open_groups:
             price = group.price_usd_per_hour / group.gpus
             per_gpu[group.node_class] = min(price, per_gpu.get(group.node_class, math.inf))
-        return np.array(
-            [
-                c.price_usd_per_hour
-                + sum(f.tp * per_gpu.get((f.gpu, c.zone), 0.0) for f in c.fragments)
-                for c in table.columns
-            ]
-        )
+        prices = np.array([c.price_usd_per_hour for c in table.columns])
+        if any(per_gpu.values()):
+            for i, column in enumerate(table.columns):
+                prices[i] += sum(
+                    f.tp * per_gpu.get((f.gpu, column.zone), 0.0) for f in column.fragments
+                )
+        return prices
 
     def _costs(self) -> Floats:
         """What the greed minimizes per request: USD/h, or the share of the fleet."""
@@ -152,7 +153,9 @@ class _Filler:
             at = at[np.argsort(each, kind="stable")]
             shapes: set[object] = set()
             found: list[tuple[int, int]] = []
-            for k in at.tolist():
+            beyond = at[SCANNED:]
+            running = beyond[self.base_time[rates.column[beyond]] > 0]
+            for k in [*at[:SCANNED].tolist(), *running.tolist()]:
                 i = int(rates.column[k])
                 column = columns[i]
                 if column.phase != "both":

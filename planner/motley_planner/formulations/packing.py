@@ -18,63 +18,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 
 from motley_planner.domain.table import Column
-from motley_planner.formulations.gains import Gain, Mark, Mode, gains_of, slot_gains
+from motley_planner.formulations.gains import Mark, Mode, gains_of, slot_gains
 from motley_planner.formulations.inventory import (
     HeldNode,
     Inventory,
     NodeClass,
     gpus_in_fragments_of,
-    use_by_class,
 )
+from motley_planner.formulations.shapes import KeptGroup, Packing, Use, add_takes, find_shapes
 from motley_planner.solver.milp import INF, MilpBuilder
 
-Use = dict[NodeClass, Counter[int]]  # fragments of one replica: node class -> tp -> how many
+__all__ = ["EXACT_NODES", "KeptGroup", "Packing", "PackingRows"]
+
 _GroupKey = tuple[int, tuple[Mark, ...], tuple[tuple[str, int], ...]]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
-
-
-@dataclass(frozen=True, slots=True)
-class KeptGroup:
-    """Survivors of one column that are interchangeable; `column` indexes the table's columns."""
-
-    column: int
-    replicas: tuple[int, ...]
-    variable: int
-
-
-@dataclass(slots=True)
-class Packing:
-    """Variables of the packing part: new_c, kept_g, nodes in use, slots on single nodes."""
-
-    new: list[int] = field(default_factory=list)
-    kept: list[KeptGroup] = field(default_factory=list)
-    open_used: list[int | None] = field(default_factory=list)
-    held_used: dict[str, int] = field(default_factory=dict)
-    slots: dict[tuple[str, int], int] = field(default_factory=dict)
-    exact: bool = True
-    rows: dict[tuple[NodeClass, int], int] = field(default_factory=dict)  # nested floors
-    gains: list[Gain] = field(default_factory=list)
-    of_column: dict[int, list[KeptGroup]] = field(default_factory=dict)
-
-    def kept_of(self, column: int) -> list[KeptGroup]:
-        """Groups of survivors of one column."""
-        return self.of_column.get(column, [])
-
-
-def _uses(columns: tuple[Column, ...]) -> list[Use]:
-    """What each column takes; columns of the same shape share one object."""
-    shapes: dict[tuple[object, ...], Use] = {}
-    found: list[Use] = []
-    for column in columns:
-        key = (column.zone, *((f.gpu, f.tp) for f in column.fragments))
-        use = shapes.get(key)
-        if use is None:
-            use = shapes[key] = use_by_class(column)
-        found.append(use)
-    return found
 
 
 class PackingRows:
@@ -84,9 +43,9 @@ class PackingRows:
         self, builder: MilpBuilder, columns: tuple[Column, ...], inventory: Inventory, mode: Mode
     ) -> None:
         self.builder, self.columns, self.inventory, self.mode = builder, columns, inventory, mode
-        self.uses = _uses(columns)
+        self.shapes, self.shape_of = find_shapes(columns)
         self.sizes: dict[NodeClass, set[int]] = defaultdict(set)
-        for use in {id(use): use for use in self.uses}.values():
+        for use in self.shapes:
             for node_class, counter in use.items():
                 self.sizes[node_class].update(counter)
         self.single = self._single_nodes()
@@ -95,11 +54,8 @@ class PackingRows:
     def add(self) -> Packing:
         """All variables and rows."""
         limits = self._capacity_limits()
-        most: dict[int, float] = {}  # by identity: alike columns share one use
-        for use in self.uses:
-            if id(use) not in most:
-                most[id(use)] = self._most_replicas(use, limits)
-        uppers = [most[id(use)] for use in self.uses]
+        most = [self._most_replicas(use, limits) for use in self.shapes]
+        uppers = [most[number] for number in self.shape_of]
         self.out.new = self.builder.variables(uppers, integer=True).tolist()
         self._add_kept()
         self._add_open()
@@ -228,13 +184,10 @@ class PackingRows:
             )
 
     def _add_rows(self) -> None:
-        rows: dict[tuple[NodeClass, int], list[tuple[int, float]]] = defaultdict(list)
-        takes: dict[int, list[tuple[tuple[NodeClass, int], float]]] = {}
-        for variable, use in zip(self.out.new, self.uses, strict=True):
-            if id(use) not in takes:
-                takes[id(use)] = self._takes(use)
-            for key, gpus in takes[id(use)]:
-                rows[key].append((variable, gpus))
+        takes = {number: self._takes(use) for number, use in enumerate(self.shapes)}
+        rows: dict[tuple[NodeClass, int], list[tuple[int, float]]] = {
+            key: [] for found in takes.values() for key, _ in found
+        }
         limit: dict[tuple[NodeClass, int], float] = defaultdict(float)
         self._offer_open(rows, limit)
         self._offer_held(rows, limit)
@@ -243,6 +196,7 @@ class PackingRows:
                 name = f"gpus[{node_class[0]},{node_class[1]},tp>={q}]"
                 row = self.builder.row(entries, upper=limit[node_class, q], name=name)
                 self.out.rows[node_class, q] = row
+        add_takes(self.builder, self.out, self.shape_of, takes)
         self._free_held()
 
     def _takes(self, use: Use) -> list[tuple[tuple[NodeClass, int], float]]:

@@ -79,11 +79,12 @@ class Search:
     def is_highest(self) -> bool:
         """Whether the incumbent is as good as variable bounds alone allow: no LP is needed then."""
         highest = highest_value(self.program.milp, self.level)
+        if np.isfinite(highest):
+            self.prove(highest)
         if self.x is None or not np.isfinite(highest):
             return False
         if highest - self.value > BETTER * max(1.0, abs(highest)):
             return False
-        self.prove(highest)
         self.status = "solved"
         return True
 
