@@ -8,8 +8,7 @@
        an integer program on the survivors proves the bound
     5. cuts of single groups and neighbourhoods of the incumbent, in turns, until time is up
 
-Every better point and bound is reported at once, and the better point is kept: HiGHS itself is
-never given a start (highs.py).
+Every better point and bound is reported at once; HiGHS is never given a start (highs.py).
 """
 
 from __future__ import annotations
@@ -173,11 +172,13 @@ class Search:
             self._whole()
             return
         assert found.x is not None
-        self._box() if found.x[blocks.count].sum() >= FEW_REPLICAS else self.ladder()
-        if not self.done():
+        hurry = np.isfinite(self.limits.patience_s)  # what runs waits: neighbourhoods come first
+        many = hurry or found.x[blocks.count].sum() >= FEW_REPLICAS
+        self._box() if many else self.ladder()
+        if not hurry and not self.done():
             self.prove_survivors(PROOF_SHARE if self.refining else 1.0)
         if self.refining and not self.done():
-            from motley_planner.solver.refine import refine  # which searches groups in turn
+            from motley_planner.solver.refine import refine
 
             refine(self)
 
@@ -277,10 +278,7 @@ class Search:
             self.mip(part, part.milp, self.share(LADDER_SHARE))
 
     def prove_survivors(self, share: float) -> None:
-        """Everything that can be in a better plan, if that is little enough for a proof.
-
-        Without an incumbent everything can, and this is also the last way to find one.
-        """
+        """What can be in a better plan, if it is little; all of it while there is no incumbent."""
         most = self.most_counts()
         survives = most > 0
         if self.x is not None and int(survives.sum()) > SURVIVORS:
