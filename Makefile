@@ -40,6 +40,7 @@ chart:  ## writes charts/motley/install.yaml anew (needs helm)
 
 bench: venv  ## the benchmarks of tests/bench
 	@$(PY) -m pytest tests/bench -m "slow or not slow" $(PYTEST)
+	@$(PY) -m tests.bench.fleets --write
 
 venv:  ## the virtual environment .venv with all that development needs
 	@sh .ci/venv
