@@ -7,7 +7,6 @@ wall time leave a factor of ten.
 from __future__ import annotations
 
 import pytest
-
 from tests.bench.fleets import BEGIN, END, PAGE, Case, gap_row, row_name
 
 
