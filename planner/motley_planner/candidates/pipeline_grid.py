@@ -109,7 +109,7 @@ def grid_of(problem: Problem) -> Grid | None:
 
 
 def _parts(problem: Problem) -> tuple[Part, ...]:
-    """Every kind of fragment that can run the model, fastest at reading weights first."""
+    """Every kind of fragment that can run the model, the one with the most bandwidth first."""
     found = []
     for gpu in problem.gpus:
         for ranks in TENSOR_PARALLEL:
@@ -123,10 +123,10 @@ def _parts(problem: Problem) -> tuple[Part, ...]:
     return tuple(sorted(found, key=_speed))
 
 
-def _speed(part: Part) -> tuple[float, str]:
-    whole = part.whole
-    rate = whole.tensor_parallel * whole.weight_bytes_per_s / whole.path.weight_bytes
-    return -rate, whole.gpu.name
+def _speed(part: Part) -> tuple[float, float, str]:
+    """By bandwidth, then memory, of all its GPUs: the datasheet's, so that no fit changes an order."""
+    ranks, gpu = part.whole.tensor_parallel, part.whole.gpu
+    return -ranks * gpu.hbm_bytes_per_s, -ranks * gpu.hbm_bytes, gpu.name
 
 
 def _prompt(c: WorkloadClass) -> float:

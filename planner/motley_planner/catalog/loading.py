@@ -39,6 +39,7 @@ def load_catalog() -> Catalog:
     frameworks = _folder(root, "frameworks", FrameworkEntry)
     efficiency = _read(root.joinpath("efficiency.toml"), "efficiency.toml", EfficiencyEntry)
     return Catalog(
+        fabric=_read(root.joinpath("fabric.toml"), "fabric.toml", FabricEntry).to_domain(),
         gpus={entry.name: entry.to_domain() for _, entry in gpus},
         models={entry.name: entry.to_domain() for _, entry in models},
         engines={entry.name: entry.to_domain() for _, entry in engines},
@@ -46,7 +47,6 @@ def load_catalog() -> Catalog:
         model_aliases=_alias_index(models),
         labels=_label_index(gpus),
         efficiency=efficiency.to_domain(),
-        fabric=_read(root.joinpath("fabric.toml"), "fabric.toml", FabricEntry).to_domain(),
     )
 
 
