@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
+import tomllib
 from dataclasses import replace
+from importlib import resources
 from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from motley_planner.candidates.layering import split_layers
 from motley_planner.candidates.operating import targets_of, tpot_ratio
@@ -22,6 +26,7 @@ from motley_planner.candidates.pipelines import (
     pipelines,
 )
 from motley_planner.catalog import load_catalog
+from motley_planner.catalog.schema import EngineEntry
 from motley_planner.costs.capacity import first_token_wait_s, most_sequences
 from motley_planner.costs.pipeline import Pipeline, pipeline_of
 from motley_planner.costs.replica import Replica, replica_of
@@ -328,3 +333,20 @@ def test_eight_gpu_types_three_stages_and_five_models_take_a_few_seconds_of_cpu(
     found = [len(list(enumerate_pipelines(problem(name, EIGHT)))) for name in models]
     assert time.process_time() - before < 5.0
     assert sum(found) > 5000
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"launch": None}, "needs a [launch.pipeline] block"),
+        ({"pipeline_parallel": False, "unequal_tensor_parallel": True}, "needs pipeline_parallel"),
+    ],
+)
+def test_an_engine_that_could_not_start_pipelines_may_not_claim_them(
+    change: dict[str, object], says: str
+) -> None:
+    shipped = resources.files("motley_planner.catalog").joinpath("engines/vllm.toml")
+    entry = tomllib.loads(shipped.read_text(encoding="utf-8"))
+    assert EngineEntry.model_validate(entry).to_domain().pipeline_parallel
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        EngineEntry.model_validate(entry | change)

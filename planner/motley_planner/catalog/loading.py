@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from motley_planner.catalog.fabric import FabricEntry
 from motley_planner.catalog.schema import (
     EfficiencyEntry,
     EngineEntry,
-    FabricEntry,
     FrameworkEntry,
     GpuEntry,
     ModelEntry,
