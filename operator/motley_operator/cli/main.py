@@ -32,6 +32,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("explain", "explain", "what binds a plan, what was refused, and what would help"),
     ("diff", "diff", "what would start, stop and move between two plans"),
     ("solve", "solve", "the planner core on a bare column table"),
+    ("predict", "predict", "the cost model on rows of configurations"),
     ("validate", "validate", "check resources: every error at once, with line numbers"),
     ("strategies", "strategies", "list the planning strategies and their papers"),
     ("crds", "crds", "print the custom resource definitions"),

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from motley_planner.catalog.schema import (
     EfficiencyEntry,
     EngineEntry,
+    FittedEntry,
     FrameworkEntry,
     GpuEntry,
     ModelEntry,
@@ -37,6 +38,7 @@ def load_catalog() -> Catalog:
     engines = _folder(root, "engines", EngineEntry)
     frameworks = _folder(root, "frameworks", FrameworkEntry)
     efficiency = _read(root.joinpath("efficiency.toml"), "efficiency.toml", EfficiencyEntry)
+    fitted = _read(root.joinpath("fitted.toml"), "fitted.toml", FittedEntry)
     return Catalog(
         gpus={entry.name: entry.to_domain() for _, entry in gpus},
         models={entry.name: entry.to_domain() for _, entry in models},
@@ -44,7 +46,7 @@ def load_catalog() -> Catalog:
         frameworks={entry.name: entry.to_domain() for _, entry in frameworks},
         model_aliases=_alias_index(models),
         labels=_label_index(gpus),
-        efficiency=efficiency.to_domain(),
+        efficiency=efficiency.to_domain(fitted),
     )
 
 

@@ -30,6 +30,7 @@ class Gpu:
     link_gpus: int = 8  # GPUs that the link joins; beyond them traffic takes PCIe
     price_source: str = ""
     spot_price_source: str = ""
+    driver_bytes: float | None = None  # memory as the driver reports it, where known
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,30 +68,24 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Shares of the peaks that real kernels attain, fitted over all GPUs; see efficiency.toml.
+    """What real kernels and engines attain; fitted over measured rows, see catalog/fitted.toml.
 
     A GPU's own measured shares go before these where the fit did not see its generation.
     """
 
-    compute: Mapping[str, float]  # by dtype computed in
-    moe_compute: float  # further factor for the small matrices of experts
-    blackwell_compute: float
-    memory: float
-    blackwell_memory: float
-    moe_memory: float
-    kv_memory: float
-    attention_compute: float
-    network: float
+    factors: Mapping[str, float]  # by name: shares of peaks, times in the unit the name ends with
     pcie_network: float  # further factor where ranks share PCIe
     memory_from_kernels: float  # end-to-end share / kernel-level share of the bandwidth
-    allreduce_latency_s: float
-    small_batch_tokens: float
-    prefill_queue: float  # TTFT at concurrency B grows by this x (B - 1)^prefill_queue_power
-    prefill_queue_power: float
-    moe_prefill: float
+    moe_prefill: float  # a lone prompt's prefill over the modeled one, mixtures of experts
     fitted_archs: tuple[str, ...]
     tpot_quantiles: Mapping[str, float]  # TPOT percentile / mean
-    band: tuple[float, float]  # measured / predicted TPOT, 10th and 90th percentile
+    bands: Mapping[str, tuple[float, float]]  # measured / predicted TPOT, 80 % of unseen rows
+    fitted_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def network(self) -> float:
+        """Share of a link's rate that collectives and copies attain."""
+        return self.factors["network"]
 
 
 @dataclass(frozen=True, slots=True)
