@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec, LaunchSpec
-from motley_planner.domain.hardware import Efficiency, Gpu
+from motley_planner.domain.hardware import Efficiency, Gpu, NodeShapePrice
 from motley_planner.domain.models import ModelSpec
 from motley_planner.units import GIGA, MEBI, MICRO, MILLI, TERA
 
@@ -19,6 +19,19 @@ Dtype = Literal["bf16", "fp16", "fp8", "fp4", "int8", "int4"]
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeShapeEntry(_Entry):
+    """One purchasable node of a GPU file."""
+
+    instance_type: Name
+    gpus: PositiveInt
+    price_usd_per_hour: PositiveFloat
+    spot_price_usd_per_hour: PositiveFloat | None = None
+
+    def to_domain(self) -> NodeShapePrice:
+        """The node, unchanged."""
+        return NodeShapePrice(**self.model_dump())
 
 
 class GpuEntry(_Entry):
@@ -45,6 +58,7 @@ class GpuEntry(_Entry):
     price_source: Name
     spot_price_usd_per_hour: PositiveFloat
     spot_price_source: Name
+    node_shapes: tuple[NodeShapeEntry, ...] = ()
     source: str = Field(min_length=1)
 
     def to_domain(self) -> Gpu:
@@ -73,6 +87,7 @@ class GpuEntry(_Entry):
             link_gpus=self.link_gpus,
             price_source=self.price_source,
             spot_price_source=self.spot_price_source,
+            node_shapes=tuple(shape.to_domain() for shape in self.node_shapes),
             driver_bytes=self.memory_mib * MEBI if self.memory_mib else None,
         )
 

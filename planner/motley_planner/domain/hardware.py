@@ -11,6 +11,21 @@ from motley_planner.domain.models import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
+class NodeShapePrice:
+    """What a cloud asks for one whole node; the label value of its instance type names it."""
+
+    instance_type: str
+    gpus: int
+    price_usd_per_hour: float
+    spot_price_usd_per_hour: float | None = None  # None: the cloud's list gives none
+
+    def per_gpu_hour(self, *, spot: bool) -> float | None:
+        """USD per GPU and hour, or None where no spot price is known."""
+        whole = self.spot_price_usd_per_hour if spot else self.price_usd_per_hour
+        return None if whole is None else whole / self.gpus
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU product of the catalog; rates are dense peaks, links are per direction."""
 
@@ -31,6 +46,11 @@ class Gpu:
     price_source: str = ""
     spot_price_source: str = ""
     driver_bytes: float | None = None  # memory as the driver reports it, where known
+    node_shapes: tuple[NodeShapePrice, ...] = ()  # whole nodes that clouds sell with it
+
+    def node_shape(self, instance_type: str | None) -> NodeShapePrice | None:
+        """The node of an instance type, None where the catalog has no price for it."""
+        return next((s for s in self.node_shapes if s.instance_type == instance_type), None)
 
 
 @dataclass(frozen=True, slots=True)
