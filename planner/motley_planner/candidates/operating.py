@@ -11,12 +11,14 @@ time of prompts behind prompts. Waiting for a free slot is not in them; headroom
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from motley_planner.candidates.measured import UNCORRECTED, Correction, Ratio
 from motley_planner.costs.capacity import first_token_wait_s, most_sequences
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s, prefill_s
 from motley_planner.domain.demand import Slo, WorkloadClass
+from motley_planner.domain.measurements import ProfilePoint
 
 BATCHES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LEAST_GAIN = 1.05  # a column for fewer classes must serve one of them this much faster
@@ -65,6 +67,7 @@ class OperatingPoint:
     capacity: dict[str, float]
     ttft_s: dict[str, float]
     tpot_s: dict[str, float]
+    provenance: str = "modeled"  # modeled | profiled
 
 
 def targets_of(slo: Slo) -> tuple[Target, ...]:
@@ -101,6 +104,7 @@ class Evaluator:
     targets: tuple[Target, ...]
     busy: float
     closed_loop: bool = False  # requests come as slots free up: no prompt waits for another
+    correction: Correction = UNCORRECTED
 
     def point(self, admitted: Sequence[ClassLoad], batch: int) -> OperatingPoint:
         """Latencies and capacities at a batch, beside the worst mix of the admitted classes.
@@ -110,12 +114,16 @@ class Evaluator:
         """
         step, tpot, utilization = self._steady(admitted, batch)
         wait = self._wait_s(admitted, utilization, 0.0)
-        ttft = {load.name: self._first_token_s(load, step) + wait for load in admitted}
+        ttft = {
+            load.name: (self._first_token_s(load, step) + wait) * self._ttft_ratio(load, batch)
+            for load in admitted
+        }
         capacity = {
             load.name: batch / (ttft[load.name] + load.output_tokens * tpot) * self.busy
             for load in admitted
         }
-        return OperatingPoint(batch, capacity, ttft, dict.fromkeys(ttft, tpot))
+        source = "profiled" if self.is_measured(admitted, batch) else "modeled"
+        return OperatingPoint(batch, capacity, ttft, dict.fromkeys(ttft, tpot), source)
 
     def misses(self, admitted: Sequence[ClassLoad], batch: int) -> list[Miss]:
         """Targets that do not hold at a batch; a queue that never drains misses them all."""
@@ -126,7 +134,7 @@ class Evaluator:
             slow = tpot * tpot_ratio(ratios, target.quantile)
             wait = self._wait_s(admitted, utilization, target.quantile)
             for load in admitted:
-                first = self._first_token_s(load, step) + wait
+                first = (self._first_token_s(load, step) + wait) * self._ttft_ratio(load, batch)
                 value = {"tpot": slow, "ttft": first}.get(
                     target.what, first + load.output_tokens * slow
                 )
@@ -160,9 +168,24 @@ class Evaluator:
         context = max(load.prompt_tokens + load.output_tokens / 2.0 for load in admitted)
         prefill = max(load.prefill_s_per_output_token for load in admitted)
         step = decode_step_s(self.replica, batch, context)
+        ratio = max(
+            self.correction.tpot_at(batch, load.prompt_tokens, load.output_tokens)
+            for load in admitted
+        )
+        step, prefill = step * ratio, prefill * ratio
         tpot = step + (batch - 1.0) * prefill
         utilization = 0.0 if self.closed_loop else self.busy * batch * prefill / (tpot + prefill)
         return step, tpot, utilization
+
+    def is_measured(self, admitted: Sequence[ClassLoad], batch: int) -> bool:
+        """Whether a user's measurement says how fast every one of the classes is at a batch."""
+        return all(
+            self.correction.covers(batch, load.prompt_tokens, load.output_tokens)
+            for load in admitted
+        )
+
+    def _ttft_ratio(self, load: ClassLoad, batch: float) -> float:
+        return self.correction.ttft_at(batch, load.prompt_tokens, load.output_tokens)
 
     def _first_token_s(self, load: ClassLoad, step_s: float) -> float:
         slower = self.replica.efficiency.moe_prefill if self.replica.model.experts else 1.0
@@ -171,6 +194,34 @@ class Evaluator:
     def _wait_s(self, admitted: Sequence[ClassLoad], utilization: float, quantile: float) -> float:
         service = max(load.prefill_s for load in admitted)
         return first_token_wait_s(utilization, service, quantile) if utilization > 0 else 0.0
+
+
+def corrected(evaluator: Evaluator, points: Sequence[ProfilePoint]) -> Evaluator:
+    """The evaluator with a user's measurements of its replica before the model.
+
+    TTFT is compared after TPOT is corrected, as prompts wait for each other at the pace of steps.
+    """
+    tpot, ttft = [], []
+    for point in points:
+        modeled, _ = _alone(evaluator, point)
+        tpot.append(Ratio(*_load(point), point.tpot_s / modeled))
+    paced = replace(evaluator, correction=Correction(tuple(tpot)))
+    for point in points:
+        if point.ttft_s is not None:
+            _, modeled = _alone(paced, point)
+            ttft.append(Ratio(*_load(point), point.ttft_s / modeled))
+    return replace(paced, correction=Correction(tuple(tpot), tuple(ttft)))
+
+
+def _alone(evaluator: Evaluator, point: ProfilePoint) -> tuple[float, float]:
+    """TPOT and TTFT that an evaluator gives a measured load by itself."""
+    own = WorkloadClass("own", round(point.prompt_tokens), round(point.output_tokens))
+    made = evaluator.point(class_loads(evaluator.replica, (own,)), max(1, round(point.batch)))
+    return made.tpot_s["own"], made.ttft_s["own"]
+
+
+def _load(point: ProfilePoint) -> tuple[float, float, float]:
+    return point.batch, point.prompt_tokens, point.output_tokens
 
 
 def tpot_ratio(ratios: Mapping[str, float], quantile: float) -> float:

@@ -97,7 +97,9 @@ def _computes_in(gpu: Gpu, dtype: str) -> tuple[float, str, bool] | str:
         return stored, dtype, False
     if gpu.vendor == "nvidia":
         least = 75 if dtype == "int4" else 80
-        if int(gpu.arch.removeprefix("sm")) >= least:
+        capability = gpu.arch.removeprefix("sm")
+        # GPUs that a Fleet adds state no capability; who asks for a quantized model knows his GPU.
+        if not capability.isdigit() or int(capability) >= least:
             return stored, wide, True
         return f"{gpu.name} ({gpu.arch}) has no {dtype} kernels; they need sm{least} or newer"
     if gpu.vendor == "amd" and gpu.arch >= "gfx942" and dtype in _FOUR_BITS:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec
 from motley_planner.domain.fabric import Fabric
+from motley_planner.domain.measurements import Profile
 from motley_planner.domain.models import ModelSpec
 
 
@@ -129,11 +130,16 @@ class Catalog:
     model_aliases: Mapping[str, str] = field(default_factory=dict)  # case-folded alias -> id
     labels: Mapping[str, str] = field(default_factory=dict)  # normalized label -> GPU id
     efficiency: Efficiency | None = None
+    profiles: Mapping[str, Profile] = field(default_factory=dict)  # by resource key; "": of all
     fabric: Fabric | None = None
 
     def model(self, model_id: str) -> ModelSpec | None:
         """The model of a Hugging Face id or alias, in any letter case; None if unknown."""
         return self.models.get(self.model_aliases.get(model_id.casefold(), model_id))
+
+    def profile_of(self, key: str) -> Profile | None:
+        """The measurements that hold for a resource: its own, else those given for all."""
+        return self.profiles.get(key, self.profiles.get(""))
 
     def nearest_models(self, model_id: str, count: int = 3) -> tuple[str, ...]:
         """Known model ids that look most like an unknown one, best first."""
