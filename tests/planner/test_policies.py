@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motley_planner.candidates.calibration import check_calibration, read_calibration
+from motley_planner.candidates.certify import lower_bound
 from motley_planner.candidates.policies import (
     MOST_POLICIES,
-    lower_bound,
     policies_from_table,
     quality_refusal,
 )
@@ -45,8 +45,8 @@ def replayed(text: str, stages: list[str], policy: RoutingPolicy) -> tuple[float
     for row in rows[1:]:
         cells = dict(zip(rows[0], row, strict=True))
         for stage in stages:
-            visits[stage] += 1
             last = stage == stages[-1]
+            visits[stage] += last or policy.thresholds[stage] <= 1.0
             if last or float(cells[f"{stage}:score"]) >= policy.thresholds[stage]:
                 quality += float(cells[f"{stage}:quality"])
                 break

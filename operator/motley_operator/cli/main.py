@@ -33,6 +33,7 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("what-if", "what_if", "the plan after a change, and what would move"),
     ("draw", "draw", "a picture of a plan as SVG"),
     ("diff", "diff", "what would start, stop and move between two plans"),
+    ("simulate", "simulate", "replay requests on a plan by discrete events"),
     ("solve", "solve", "the planner core on a bare column table"),
     ("predict", "predict", "the cost model on rows of configurations"),
     ("validate", "validate", "check resources: every error at once, with line numbers"),

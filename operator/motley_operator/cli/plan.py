@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import InputError, emit, say
-from motley_operator.cli.strategies import STRATEGIES
+from motley_planner.strategies.listing import STRATEGIES
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
@@ -29,6 +29,19 @@ cluster (--context), and prints the plan. Nothing is changed anywhere.
 # With imports and 200 nodes to read this stays below two seconds of CPU time.
 DEFAULT_TIME_LIMIT_S = 1.0
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0}
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to plan: within what time, by which strategy, and in what KV caches may travel.
+
+    With `kv_scales` prefill and decode may run apart, KV caches travelling at one of these scales.
+    """
+
+    time_limit_s: float | None = None
+    strategy: str = "exact"
+    kv_scales: tuple[float, ...] = ()
+    catalog: Catalog | None = None  # None: the one that ships with Motley
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -73,7 +86,8 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--strategy",
-        choices=[name for name, _, _ in STRATEGIES],
+        choices=[strategy.name for strategy in STRATEGIES],
+        metavar="NAME",
         default="exact",
         help="see `motley strategies`",
     )
@@ -113,13 +127,9 @@ def run(args: argparse.Namespace) -> int:
     if args.allow_kv_compression and not args.allow_disaggregation:
         raise InputError("motley plan", "--allow-kv-compression needs --allow-disaggregation")
     scales = KV_SCALES if args.allow_kv_compression else KV_SCALES[:1]
-    content = plan_facts(
-        facts,
-        running,
-        args.time_limit,
-        kv_scales=scales if args.allow_disaggregation else (),
-        catalog=_catalog(args.profile),
-    )
+    kv_scales = scales if args.allow_disaggregation else ()
+    how = How(args.time_limit, args.strategy, kv_scales, _catalog(args.profile))
+    content = plan_facts(facts, running, how)
     from motley_operator.cli import plan_file, plan_table
 
     emit(args, plan_file.to_document(content), lambda: plan_table.render(content))
@@ -192,15 +202,11 @@ def falls_short(part: Slice) -> bool:
 def plan_facts(
     facts: ClusterFacts,
     running: tuple[RunningUnit, ...] | None = None,
-    time_limit_s: float | None = None,
-    kv_scales: tuple[float, ...] = (),
-    catalog: Catalog | None = None,
+    how: How = How(),
 ) -> PlanFile:
     """The plan of a cluster's facts; `running` replaces the units read from its pods.
 
-    With `kv_scales` prefill and decode may run apart, KV caches travelling at one of these scales.
-
-    Raises: PlannerError, SpecError.
+    Raises: PlannerError (a strategy may not apply to these resources), SpecError.
     """
     from motley_operator.cli.plan_file import Problem, plan_file
     from motley_operator.settings import Settings
@@ -208,19 +214,19 @@ def plan_facts(
     from motley_planner.catalog import load_catalog
     from motley_planner.planning import plan
 
-    catalog = catalog or load_catalog()
-    translation = translate(facts, catalog, Settings(pairs_phases=bool(kv_scales)))
+    catalog = how.catalog or load_catalog()
+    translation = translate(facts, catalog, Settings(pairs_phases=bool(how.kv_scales)))
     snapshot = translation.snapshot
     if running is not None:
         there = {node.name for node in snapshot.nodes}
         asked = {one.key for one in snapshot.services} | {one.key for one in snapshot.jobs}
         left = (u for u in running if u.key in asked and there.issuperset(u.nodes))
         snapshot = replace(snapshot, running=tuple(left))
-    if time_limit_s is not None:
-        snapshot = replace(snapshot, time_limit_s=time_limit_s)
-    if kv_scales:
-        snapshot = replace(snapshot, gateway_can_disaggregate=True, kv_scales=kv_scales)
-    made = plan(snapshot, translation.catalog)
+    if how.time_limit_s is not None:
+        snapshot = replace(snapshot, time_limit_s=how.time_limit_s)
+    if how.kv_scales:
+        snapshot = replace(snapshot, gateway_can_disaggregate=True, kv_scales=how.kv_scales)
+    made = plan(snapshot, translation.catalog, strategy=how.strategy)
     rejected = dict(translation.rejected)
     if translation.unmet:
         rejected["Fleet/default"] = translation.unmet

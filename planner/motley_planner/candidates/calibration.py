@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 from motley_planner.errors import SnapshotError
@@ -30,6 +30,7 @@ class CalibrationTable:
     scores: Mapping[str, tuple[float, ...]]  # by stage; all stages but the last
     qualities: Mapping[str, tuple[float, ...]]  # by stage
     mean_tokens: Mapping[str, tuple[float, float]]  # by stage: prompt, output; where given
+    classes: tuple[str, ...] = ()  # of each question; empty where the table has no such column
 
     @property
     def rows(self) -> int:
@@ -71,7 +72,9 @@ def check_calibration(
             mistakes += bad
     if mistakes:
         return None, tuple(mistakes)
-    return _table(values, stages), ()
+    class_at = header.index("class") if "class" in header else None
+    classes = () if class_at is None else tuple(row[class_at] for _, row in whole)
+    return replace(_table(values, stages), classes=classes), ()
 
 
 def _table(values: Mapping[str, tuple[float, ...]], stages: Sequence[str]) -> CalibrationTable:

@@ -23,7 +23,6 @@ from motley_planner.candidates.operating import (
     Evaluator,
     OperatingPoint,
     Target,
-    tpot_ratio,
 )
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
@@ -34,6 +33,7 @@ from motley_planner.candidates.serving import (
     is_beaten_by_two,
     shape_of,
 )
+from motley_planner.candidates.targets import tpot_ratio
 from motley_planner.costs.capacity import first_token_wait_s
 from motley_planner.costs.steps import decode_step_s
 from motley_planner.costs.transfer import prompt_kv_bytes, transfer_s

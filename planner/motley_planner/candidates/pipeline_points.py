@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from motley_planner.candidates.layering import Bools, Floats, Ints, split_layers
-from motley_planner.candidates.operating import tpot_ratio
 from motley_planner.candidates.pipeline_grid import Grid
+from motley_planner.candidates.targets import tpot_ratio
 from motley_planner.costs.pipeline import hop_s
 
 Admitted = tuple[int, ...]  # indices of classes in the grid

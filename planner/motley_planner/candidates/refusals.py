@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from motley_planner.candidates.operating import ClassLoad, Evaluator, Miss
+from motley_planner.candidates.operating import ClassLoad, Evaluator, Miss, class_loads
 from motley_planner.costs.memory import kv_bytes, resident_tokens
 from motley_planner.domain.demand import StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
@@ -109,6 +109,12 @@ class Survey:
             )
         if wanted.name in self.nearest:
             return self._too_slow(wanted.name, base)
+        for load in class_loads(largest.replica, [wanted]):
+            miss = largest.wait_miss(load) if load.most_sequences >= 1.0 else None
+            if miss is not None:
+                where = f"{largest.replica.gpu.name} tp{largest.replica.tensor_parallel}"
+                self.nearest[wanted.name] = (1.0, miss, where)
+                return self._too_slow(wanted.name, base)
         replica = largest.replica
         held = resident_tokens(wanted.prompt_tokens, wanted.output_tokens)
         need = kv_bytes(model, held, replica.kv_value_bytes) * replica.kv_replication

@@ -11,10 +11,10 @@ from motley_planner.candidates.operating import (
     Evaluator,
     OperatingPoint,
     class_loads,
-    corrected,
     operating_points,
     targets_of,
 )
+from motley_planner.candidates.profiled import corrected
 from motley_planner.candidates.refusals import Survey, placement_refusal
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.spanning import pipeline_candidates

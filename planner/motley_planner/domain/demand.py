@@ -39,7 +39,7 @@ class Placement:
     zones: frozenset[str] = frozenset()
     capacity_types: frozenset[str] = frozenset()
     trust_zones: frozenset[str] = frozenset()
-    max_spot_share: float | None = None  # 0..1 of the resource's GPUs
+    max_spot_share: float | None = None  # 0..1 of the rate that the stage serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class StageDemand:
     min_replicas: int = 0
     max_pipeline: int = 1  # fragments that one replica may be cut into
     disaggregation: str | None = None  # of this stage alone: auto | always | never
+    min_nodes: int = 0  # different nodes its replicas must be on, however many there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class RoutingPolicy:
     quality: float  # lower confidence bound of the mean answer quality, 0..1
     mean_quality: float
     visits: Mapping[str, float]  # mean visits of each stage per request
+    class_quality: Mapping[str, float] = field(default_factory=dict)  # as quality, by class
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ class ServingDemand:
     headroom: float = 0.15  # share of capacity kept free
     maximize_throughput: bool = False
     disaggregation: str = "auto"  # auto | always | never: prefill and decode on replicas apart
+    node_loss_tolerance: int = 0  # nodes that may be lost at once with the rate still served
+    loss_share: float = 1.0  # share of the rate that must then be served, by routing alone
+    demand_error: float = 0.0  # the plan must hold at (1 + this) x the rate of every class at once
+    class_floors: Mapping[str, float] = field(default_factory=dict)  # quality floor by class
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,16 @@ class Node:
     pods: int
     total_gpus: int
     cordoned: bool = False  # keep what runs, place nothing new
+    # Bill of the whole node where billing is by node; None: its class's price for each of its GPUs.
+    # 0 for owned nodes, or a stated shadow price.
+    price_usd_per_hour: float | None = None
+
+    @property
+    def bill_usd_per_hour(self) -> float:
+        """USD/h of the whole node while it is in use."""
+        if self.price_usd_per_hour is not None:
+            return self.price_usd_per_hour
+        return self.total_gpus * self.node_class.price_usd_per_gpu_hour
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from motley_planner.domain.demand import Slo, WorkloadClass
 from motley_planner.domain.fragments import ReplicaFragment
 from motley_planner.domain.solution import Level, SolveStatus
 
@@ -86,6 +87,7 @@ class PolicyChoice:
     id: str
     share: float
     thresholds: Mapping[str, float]
+    visits: Mapping[str, float] = field(default_factory=dict)  # mean visits of each stage, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,9 @@ class Slice:
     blocked: bool = False  # nothing it asks for could ever run: what runs goes on as it is
     flows: tuple[PlannedFlow, ...] = ()  # between prefill and decode replicas
     caveats: tuple[str, ...] = ()  # what the plan takes for granted and nobody measured
+    # What was asked, so that a plan can be simulated alone.
+    classes: tuple[WorkloadClass, ...] = ()
+    slo: Slo = field(default_factory=Slo)
 
 
 @dataclass(frozen=True, slots=True)

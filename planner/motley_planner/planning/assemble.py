@@ -23,7 +23,7 @@ from motley_planner.domain.table import FleetTable, Previous, RunningReplica, Ta
 from motley_planner.planning.assembly import Assembly, table_gpu
 from motley_planner.planning.demands import add_job_demand, add_service_demand, block_unservable
 from motley_planner.planning.latency import stage_slos
-from motley_planner.planning.limits import add_limits, freeze
+from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
 from motley_planner.planning.phases import (
     mode_of,
     phase_refusals,
@@ -46,10 +46,11 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
         if demand.key in assembly.blocked:
             continue
         if isinstance(demand, ServingDemand):
-            add_service_demand(assembly, demand)
+            add_service_demand(assembly, demand, tenant_weight(snapshot, demand))
         else:
             add_job_demand(assembly, demand)
         add_limits(assembly, demand)
+    add_shared_limits(assembly, snapshot)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
     set_kv_bytes(assembly, snapshot, catalog)
@@ -129,6 +130,11 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
             continue
         assembly.add((candidate,))
         assembly.replicas.append(RunningReplica(unit.id, candidate.id, unit.nodes))
+
+
+def tenant_weight(snapshot: Snapshot, demand: ServingDemand) -> float:
+    """Weight of a resource's served share beside others of its priority."""
+    return next((t.weight for t in snapshot.tenants if t.name == demand.tenant), 1.0)
 
 
 def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:

@@ -37,6 +37,8 @@ class Assembly:
     room: dict[str, int] = field(default_factory=dict)  # GPUs by node that can be planned
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
+    # By key: the share of the rate served after the worst loss, and how many nodes that takes.
+    after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def refuse(self, key: str, refusals: Iterable[Refusal]) -> None:
         """Note why a resource cannot be planned (in full)."""

@@ -74,12 +74,15 @@ def _can_pay(demand: Demand, offered: Mapping[str, Sequence[Candidate]]) -> bool
     return dollars_fit and (budget.gpus is None or least(lambda c: c.gpus) <= budget.gpus)
 
 
-def add_service_demand(assembly: Assembly, service: ServingDemand) -> None:
-    """Classes (and policies) of a pool or cascade."""
+def add_service_demand(
+    assembly: Assembly, service: ServingDemand, tenant_weight: float = 1.0
+) -> None:
+    """Classes (and policies) of a pool or cascade.
+
+    A resource counts once, whatever its rate, times the weight of its tenant.
+    """
     rates = class_rates(service)
-    weight = 1.0 / max(
-        service.requests_per_second, 1e-9
-    )  # a resource counts once, whatever its rate
+    weight = tenant_weight / max(service.requests_per_second, 1e-9)
     for stage in service.stages:
         for name, rate in rates.items():
             assembly.classes.append(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from motley_planner.domain.demand import Demand, RlDemand
+from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.plan import (
     Group,
     PlannedReplica,
@@ -53,12 +53,14 @@ def slice_of(
         policies=policies,
         expected_quality=_quality(demand, policies),
         steps_per_hour=steps * 3600.0 if job else None,
-        promises=_promises(demand.key, replicas, assembly),
+        promises=(*_promises(demand.key, replicas, assembly), *_loss_promise(demand.key, assembly)),
         refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
         binding=_binding(demand.key, solution),
         blocked=demand.key in assembly.blocked,
         flows=flows_of(demand.key, solution, assembly),
         caveats=caveats_of(replicas),
+        classes=() if isinstance(demand, RlDemand) else demand.classes,
+        slo=Slo() if isinstance(demand, RlDemand) else demand.slo,
     )
 
 
@@ -84,10 +86,13 @@ def _served(demand: Demand, solution: Solution) -> tuple[float, float]:
 def _policies(demand: Demand, solution: Solution) -> tuple[PolicyChoice, ...]:
     if isinstance(demand, RlDemand):
         return ()
-    thresholds = {p.id: p.thresholds for p in demand.policies}
+    known = {p.id: p for p in demand.policies}
     chosen = [p for p in solution.policies if p.cascade == demand.key and p.share > LEAST_SHARE]
     total = sum(p.share for p in chosen) or 1.0
-    return tuple(PolicyChoice(p.id, p.share / total, thresholds[p.id]) for p in chosen)
+    return tuple(
+        PolicyChoice(p.id, p.share / total, known[p.id].thresholds, known[p.id].visits)
+        for p in chosen
+    )
 
 
 def _quality(demand: Demand, policies: Sequence[PolicyChoice]) -> float | None:
@@ -142,6 +147,15 @@ def _promises(
         for what, (value, source) in sorted(worst.items())
         for band in (MEASURED_BAND if source == "profiled" else PREDICTION_BAND,)
     )
+
+
+def _loss_promise(key: str, assembly: Assembly) -> tuple[Promise, ...]:
+    """Share of the rate served after the worst loss of nodes: computed, given the capacities."""
+    if key not in assembly.after_loss:
+        return ()
+    share, nodes = assembly.after_loss[key]
+    what = f"served_share after losing {nodes} node{'s' if nodes != 1 else ''}"
+    return (Promise(what, share, share * (1 - PREDICTION_BAND), share),)
 
 
 def _binding(key: str, solution: Solution) -> tuple[str, ...]:
