@@ -17,8 +17,8 @@ from motley_operator.api.servingpool import ServingPool
 
 _REPLAN = ("replan.minImprovement", "replan.nodeLossTolerance")
 IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
-    ServingPool: ("profile", *_REPLAN),
-    ModelCascade: ("stages[].profile", *_REPLAN),
+    ServingPool: _REPLAN,
+    ModelCascade: _REPLAN,
     RLJob: (
         "rollout.parallelism.maxPipeline",
         "trainer.parallelism.maxTensor",

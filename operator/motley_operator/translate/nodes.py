@@ -158,7 +158,8 @@ def capacity_type(labels: Mapping[str, str]) -> str:
 def gpu_price(node: NodeFacts, gpu: Gpu, capacity: str, fleet: FleetSpec) -> float:
     """US dollars per GPU and hour: the node's own word, else the Fleet's, else the catalog's.
 
-    The node's label or annotation and the Fleet's instance prices are for the whole node.
+    The node's label or annotation and the Fleet's instance prices are for the whole node. The
+    catalog's is that of the node's instance type where it lists one, else of the GPU alone.
     """
     count = max(1, node.allocatable.gpus)
     own = _number(node.labels.get(PRICE, node.annotations.get(PRICE)))
@@ -170,6 +171,10 @@ def gpu_price(node: NodeFacts, gpu: Gpu, capacity: str, fleet: FleetSpec) -> flo
     for each in fleet.prices.gpus:
         if each.gpu in (gpu.name, node.gpu_label) and each.capacity_type == capacity:
             return each.dollars_per_hour.usd
+    shape = gpu.node_shape(node.labels.get(INSTANCE_TYPE))
+    listed = shape.per_gpu_hour(spot=capacity == "spot") if shape else None
+    if listed is not None:
+        return listed
     spot = capacity == "spot" and gpu.spot_price_usd_per_hour > 0
     return gpu.spot_price_usd_per_hour if spot else gpu.price_usd_per_hour
 

@@ -16,6 +16,7 @@ from motley_planner.catalog.fabric import FabricEntry
 from motley_planner.catalog.schema import (
     EfficiencyEntry,
     EngineEntry,
+    FittedEntry,
     FrameworkEntry,
     GpuEntry,
     ModelEntry,
@@ -39,6 +40,7 @@ def load_catalog() -> Catalog:
     engines = _folder(root, "engines", EngineEntry)
     frameworks = _folder(root, "frameworks", FrameworkEntry)
     efficiency = _read(root.joinpath("efficiency.toml"), "efficiency.toml", EfficiencyEntry)
+    fitted = _read(root.joinpath("fitted.toml"), "fitted.toml", FittedEntry)
     return Catalog(
         fabric=_read(root.joinpath("fabric.toml"), "fabric.toml", FabricEntry).to_domain(),
         gpus={entry.name: entry.to_domain() for _, entry in gpus},
@@ -47,7 +49,7 @@ def load_catalog() -> Catalog:
         frameworks={entry.name: entry.to_domain() for _, entry in frameworks},
         model_aliases=_alias_index(models),
         labels=_label_index(gpus),
-        efficiency=efficiency.to_domain(),
+        efficiency=efficiency.to_domain(fitted),
     )
 
 

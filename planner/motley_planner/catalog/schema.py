@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec, LaunchSpec, PipelineLaunch
-from motley_planner.domain.hardware import Efficiency, Gpu
+from motley_planner.domain.hardware import Efficiency, Gpu, NodeShapePrice
 from motley_planner.domain.models import ModelSpec
-from motley_planner.units import GIGA, MICRO, MILLI, TERA
+from motley_planner.units import GIGA, MEBI, MICRO, MILLI, TERA
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -19,6 +19,19 @@ Dtype = Literal["bf16", "fp16", "fp8", "fp4", "int8", "int4"]
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeShapeEntry(_Entry):
+    """One purchasable node of a GPU file."""
+
+    instance_type: Name
+    gpus: PositiveInt
+    price_usd_per_hour: PositiveFloat
+    spot_price_usd_per_hour: PositiveFloat | None = None
+
+    def to_domain(self) -> NodeShapePrice:
+        """The node, unchanged."""
+        return NodeShapePrice(**self.model_dump())
 
 
 class GpuEntry(_Entry):
@@ -38,12 +51,14 @@ class GpuEntry(_Entry):
     link_gb_per_s: float = Field(ge=0)
     link_gpus: PositiveInt = 1
     pcie_gb_per_s: PositiveFloat
+    memory_mib: PositiveInt | None = None  # as the driver reports it
     compute_efficiency: Share | None = None
     memory_efficiency: Share | None = None
     price_usd_per_hour: PositiveFloat
     price_source: Name
     spot_price_usd_per_hour: PositiveFloat
     spot_price_source: Name
+    node_shapes: tuple[NodeShapeEntry, ...] = ()
     source: str = Field(min_length=1)
 
     def to_domain(self) -> Gpu:
@@ -72,6 +87,8 @@ class GpuEntry(_Entry):
             link_gpus=self.link_gpus,
             price_source=self.price_source,
             spot_price_source=self.spot_price_source,
+            node_shapes=tuple(shape.to_domain() for shape in self.node_shapes),
+            driver_bytes=self.memory_mib * MEBI if self.memory_mib else None,
         )
 
 
@@ -227,45 +244,38 @@ class FrameworkEntry(_Entry):
         )
 
 
-class EfficiencyEntry(_Entry):
-    """catalog/efficiency.toml."""
+Band = tuple[PositiveFloat, PositiveFloat]
 
-    bf16: Share
-    fp8: Share
-    fp4: Share
-    int8: Share
-    moe_compute: Share
-    blackwell_compute: Share
-    memory: Share
-    blackwell_memory: Share
-    moe_memory: Share
-    kv_memory: Share
-    attention_compute: Share
-    network: Share
+
+class FittedEntry(_Entry):
+    """catalog/fitted.toml, which `make fit` writes."""
+
+    source: str = Field(min_length=1)
+    rows: PositiveInt
+    factors: dict[str, PositiveFloat]
+    bands: dict[str, Band]
+    fitted_range: dict[str, tuple[float, float]]
+
+
+class EfficiencyEntry(_Entry):
+    """catalog/efficiency.toml: what was assumed or measured elsewhere than in the fitted rows."""
+
     pcie_network: Share
     memory_from_kernels: Share
-    allreduce_latency_us: PositiveFloat
-    small_batch_tokens: float = Field(ge=0)
-    prefill_queue: float = Field(ge=0)
-    prefill_queue_power: PositiveFloat
     moe_prefill: PositiveFloat
     fitted_archs: tuple[str, ...]
-    band: tuple[PositiveFloat, PositiveFloat]
     tpot_quantiles: dict[Literal["p50", "p90", "p95", "p99"], PositiveFloat]
     source: str = Field(min_length=1)
 
-    def to_domain(self) -> Efficiency:
-        """The factors in SI units."""
-        plain = {"source", "bf16", "fp8", "fp4", "int8", "allreduce_latency_us", "tpot_quantiles"}
+    def to_domain(self, fitted: FittedEntry) -> Efficiency:
+        """Both files as one value."""
         return Efficiency(
-            compute={
-                "bf16": self.bf16,
-                "fp16": self.bf16,
-                "fp8": self.fp8,
-                "fp4": self.fp4,
-                "int8": self.int8,
-            },
-            allreduce_latency_s=self.allreduce_latency_us * MICRO,
+            factors=fitted.factors,
+            pcie_network=self.pcie_network,
+            memory_from_kernels=self.memory_from_kernels,
+            moe_prefill=self.moe_prefill,
+            fitted_archs=self.fitted_archs,
             tpot_quantiles={str(name): ratio for name, ratio in self.tpot_quantiles.items()},
-            **self.model_dump(exclude=plain),
+            bands=fitted.bands,
+            fitted_range=fitted.fitted_range,
         )

@@ -26,6 +26,8 @@ HASHED_DIGITS = 4  # rates are hashed to four figures: noise of the solver is no
 LEAST_SHARE = 1e-6  # policies below it are noise of the solver
 PREDICTION_BAND = 0.25  # datasets section 3.3: 79 % of measured TPOT rows within +-25 %
 
+MEASURED_BAND = 0.10  # assumed: what repeated runs of one configuration differ by
+
 
 def slice_of(
     demand: Demand,
@@ -131,7 +133,7 @@ def _promises(
     key: str, replicas: Sequence[PlannedReplica], assembly: Assembly
 ) -> tuple[Promise, ...]:
     """The slowest predicted TTFT and TPOT of each class over the replicas that take it."""
-    worst: dict[str, float] = {}
+    worst: dict[str, tuple[float, str]] = {}
     by_column = {(c.stage, c.column): c for c in assembly.of(key)}
     for replica in replicas:
         candidate = by_column[(replica.stage, replica.column)]
@@ -139,10 +141,11 @@ def _promises(
             for what, table in (("ttft_s", candidate.ttft_s), ("tpot_s", candidate.tpot_s)):
                 if name in table:
                     at = f"{what} {replica.stage} {name}"
-                    worst[at] = max(worst.get(at, 0.0), table[name])
+                    worst[at] = max(worst.get(at, (0.0, "")), (table[name], candidate.provenance))
     return tuple(
-        Promise(what, value, value * (1 - PREDICTION_BAND), value * (1 + PREDICTION_BAND))
-        for what, value in sorted(worst.items())
+        Promise(what, value, value * (1 - band), value * (1 + band), source)
+        for what, (value, source) in sorted(worst.items())
+        for band in (MEASURED_BAND if source == "profiled" else PREDICTION_BAND,)
     )
 
 
