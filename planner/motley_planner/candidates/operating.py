@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from motley_planner.candidates.targets import Miss, Target, quantile_of, targets_of, tpot_ratio
 from motley_planner.costs.capacity import (
     Service,
     first_token_wait_s,
     most_sequences,
+    step_tokens,
     utilization_cap,
 )
 from motley_planner.costs.replica import Replica
@@ -161,7 +163,7 @@ class Evaluator:
         context = _longest(admitted)
         sizes = [size for size in BATCHES[::2] if size < batch]
         steps = [(size, decode_step_s(self.replica, size, context)) for size in sizes]
-        prompt = step + max(load.prefill_s for load in admitted)
+        prompt = max(load.prefill_s + self._mixed_steps(load) * step for load in admitted)
         found = []
         for target in waited:
             slack = min(target.limit_s - self._slow_s(one, target, step, tpot) for one in admitted)
@@ -197,9 +199,8 @@ class Evaluator:
 
     def holds(self, admitted: Sequence[ClassLoad], batch: int) -> bool:
         """Whether every target holds at a batch, at a utilisation that is of use."""
-        if self.misses(admitted, batch):
-            return False
-        return self.utilization(admitted, batch) >= LEAST_UTILIZATION
+        useful = self.utilization(admitted, batch) >= LEAST_UTILIZATION
+        return useful and not self.misses(admitted, batch)
 
     def wait_miss(self, load: ClassLoad) -> Miss | None:
         """The target that a class misses by waiting alone on one slot, and what would do; or None."""
@@ -233,13 +234,17 @@ class Evaluator:
     def _slow_s(self, load: ClassLoad, target: Target, step: float, tpot: float) -> float:
         """The value that a target limits, at a full batch, without any wait for a slot.
 
-        TTFT: the step under way, one more with the prompt in it, and the prompt.
+        TTFT: the step under way, those with the prompt in them, and the prompt.
         """
         slow = tpot * tpot_ratio(self.replica.efficiency.tpot_quantiles, target.quantile)
         if target.what == "tpot":
             return slow
-        first = self._first_token_s(load, step) + step
+        first = self._first_token_s(load, step) + self._mixed_steps(load) * step
         return first if target.what == "ttft" else first + load.output_tokens * slow
+
+    def _mixed_steps(self, load: ClassLoad) -> int:
+        """Steps that a prompt is spread over."""
+        return ceil(load.prompt_tokens / step_tokens(self.replica.gpu))
 
     def _first_token_s(self, load: ClassLoad, step_s: float) -> float:
         slower = self.replica.efficiency.moe_prefill if self.replica.model.experts else 1.0
