@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 import yaml
 
 from motley_operator.cli import plan_file
 from motley_operator.cli.main import main
+from motley_operator.cli.schema import schema_of
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.demand import (
     RoutingPolicy,
@@ -94,6 +96,8 @@ def test_a_plan_that_holds_ends_with_0_and_reports_every_target(
         capsys, plans / "plan.json", "--trace", "poisson", "--requests", 1500
     )
     assert status == 0
+    for each in (pool, support):
+        jsonschema.validate(each, schema_of("simulation"))
     assert pool["resource"] == POOL and support["resource"] == CASCADE
     assert {(a["name"], a["what"]) for a in pool["attainment"]} == {
         (name, what) for name in ("chat", "rag") for what in ("ttft", "tpot")
