@@ -31,6 +31,7 @@ from motley_planner.simulator import (
     Arrivals,
     Report,
     Scenario,
+    Terms,
     deployment_of,
     drawn,
     kinds_of,
@@ -149,7 +150,8 @@ def simulated(
     scenario = Scenario(
         deployment_of(part, CATALOG), arrivals, outcomes_of(part), end_s=last + GRACE_S, seed=seed
     )
-    return report_of(simulate(scenario), part.key, stages_of(part), part.slo, warm_up_s=0.1 * last)
+    terms = Terms(part.slo, 0.1 * last)
+    return report_of(simulate(scenario), part.key, stages_of(part), terms)
 
 
 def is_within(report: Report, margin: float) -> bool:

@@ -29,6 +29,7 @@ from motley_planner.simulator import (
     Scenario,
     ServerSpec,
     TableOutcomes,
+    Terms,
     VisitOutcomes,
     drawn,
     picture_of,
@@ -161,7 +162,7 @@ def test_a_grown_plan_serves_after_the_start_delay_and_is_paid_from_the_change()
     lives = {key[1]: each for key, (each,) in run.lives.items()}
     assert lives["both5"].start_s == 20.0
     assert lives["both5"].server.busy_s > 0
-    report = report_of(run, "p", ("main",), Slo())
+    report = report_of(run, "p", ("main",), Terms())
     assert report.usd == pytest.approx((2 * run.end_s + 4 * (run.end_s - 20.0)) * 10.0 / 3600.0)
     waits = [(job.arrival_s, job.first_s - job.started_s) for job in run.jobs]
     during = np.mean([w for at, w in waits if 40.0 < at < 50.0])
@@ -197,7 +198,7 @@ def test_what_is_not_answered_by_the_end_counts_as_missed() -> None:
     arrivals = requests(1000.0, 3000)  # one replica does about 30 a second
     slo = Slo(ttft_s={"p50": 1e6}, tpot_s={"p50": 1e6})
     run = simulate(Scenario(pool(1), arrivals, end_s=10.0))
-    report = report_of(run, "p", ("main",), slo)
+    report = report_of(run, "p", ("main",), Terms(slo))
     assert report.answered < 600 and report.requests == 3000
     assert not report.is_kept
     assert all(a.share is not None and a.share < 0.3 for a in report.attainment)
@@ -207,7 +208,7 @@ def test_a_plan_with_no_replica_for_a_class_refuses_its_requests() -> None:
     empty = deployment({"main": []}, ((Route(("main",)),),))
     run = simulate(Scenario(empty, requests(10.0, 50)))
     assert run.refused == 50
-    assert not report_of(run, "p", ("main",), Slo()).is_kept
+    assert not report_of(run, "p", ("main",), Terms()).is_kept
 
 
 def test_the_picture_is_well_formed_and_names_its_classes() -> None:
@@ -215,7 +216,7 @@ def test_the_picture_is_well_formed_and_names_its_classes() -> None:
 
     slo = Slo(ttft_s={"p95": 0.2}, tpot_s={"p95": 0.02}, e2e_s={"p99": 2.0})
     run = simulate(Scenario(pool(3), requests(40.0, 500)))
-    report = report_of(run, "pool <a & b>", ("main",), slo)
+    report = report_of(run, "pool <a & b>", ("main",), Terms(slo))
     text = picture_of(report, samples_of(run, ("main",)))
     root = ElementTree.fromstring(text)
     assert root.tag.endswith("svg")

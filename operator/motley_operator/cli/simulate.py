@@ -42,7 +42,7 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
     from motley_operator.cli.simulate_inputs import positive, share
     from motley_planner.dispatch import DISPATCH_POLICIES
 
-    text: dict[str, dict[str, Any]] = {
+    files: dict[str, dict[str, Any]] = {
         "--trace": {"metavar": "TRACE", "help": "a file, `poisson`, or `gamma:CV`"},
         "--resource": {"metavar": "KEY", "help": 'only this one, e.g. "ServingPool/team-a/chat"'},
         "--rate": {"metavar": "R", "help": "requests/s, planned, or recorded (files: the default)"},
@@ -50,50 +50,28 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
         "--calibration": {"metavar": "TABLE.csv", "help": "a cascade's outcomes, row by row"},
         "--svg": {"metavar": "FILE", "help": "writes a picture"},
     }
-    text["--trace"]["required"] = True
-    after = {"metavar": "T", "help": "until new replicas of a re-plan serve (default 120s)"}
+    files["--trace"]["required"] = True
+    numbers: dict[str, tuple[Any, Any, str, str]] = {
+        "--load": (positive, 1.0, "X", "times the rate"),
+        "--requests": (_count, None, "N", "at most (default: all; 20,000 drawn)"),
+        "--seed": (int, 0, "N", "of everything drawn (default 0)"),
+        "--alpha": (share, 0.2, "A", "of hexgen (default 0.2)"),
+        "--start-delay": (str, "120s", "T", "until a re-plan's new replicas serve (default 120s)"),
+        "--margin": (share, 0.01, "M", "of a target's share (default 1%%)"),
+        "--warm-up": (share, 0.05, "S", "of the time, not judged (default 5%%)"),
+    }
+    again = {"action": "append", "default": [], "metavar": "T=PLAN.json", "help": "takes over at T"}
     return [
-        *text.items(),
+        *files.items(),
         (
             "--lengths",
-            {"choices": ("trace", "class"), "help": "tokens: as recorded (default) or typical"},
-        ),
-        ("--load", {"type": positive, "default": 1.0, "metavar": "X", "help": "times the rate"}),
-        (
-            "--requests",
-            {"type": _count, "metavar": "N", "help": "at most (default: all; 20,000 drawn)"},
-        ),
-        (
-            "--seed",
-            {"type": int, "default": 0, "metavar": "N", "help": "of everything drawn (default 0)"},
+            {"choices": ("trace", "class"), "help": "tokens: recorded (default), typical"},
         ),
         ("--policy", {"choices": DISPATCH_POLICIES, "help": "how replicas are picked"}),
-        (
-            "--alpha",
-            {"type": share, "default": 0.2, "metavar": "A", "help": "of hexgen (default 0.2)"},
-        ),
-        (
-            "--replan",
-            {
-                "action": "append",
-                "default": [],
-                "metavar": "T=PLAN.json",
-                "help": "takes over at T",
-            },
-        ),
-        ("--start-delay", {"default": "120s", **after}),
-        (
-            "--margin",
-            {"type": share, "default": 0.01, "metavar": "M", "help": "of a target's share (1%%)"},
-        ),
-        (
-            "--warm-up",
-            {
-                "type": share,
-                "default": 0.05,
-                "metavar": "S",
-                "help": "of the time, not judged (5%%)",
-            },
+        ("--replan", again),
+        *(
+            (flag, {"type": kind, "default": default, "metavar": name, "help": text})
+            for flag, (kind, default, name, text) in numbers.items()
         ),
     ]
 
@@ -159,9 +137,8 @@ def _simulated(args: argparse.Namespace, part: Slice, catalog: Catalog, several:
         simulator.stages_of(part),
         args.warm_up * last,
     )
-    report = simulator.report_of(
-        result, part.key, stages, part.slo, warm_up_s=warm_up, margin=args.margin
-    )
+    terms = simulator.Terms(part.slo, warm_up, args.margin)
+    report = simulator.report_of(result, part.key, stages, terms)
     if args.svg:
         name = Path(args.svg)
         if several:

@@ -29,10 +29,10 @@ HALVINGS = 10  # a utilisation to three digits
 # Squared coefficient of variation of the gaps between requests; 1 is Poisson. 1.20 in the hour of
 # Azure's conversation service (AzurePublicDataset@b469a11, 2023).
 ARRIVAL_VARIATION = 1.2
-# Prompt tokens an engine takes into one step beside the running sequences: vLLM's defaults for its
-# API server, by memory of the GPU.
-STEP_TOKENS, SMALL_STEP_TOKENS = 8192.0, 2048.0
-LARGE_MEMORY_BYTES = 70e9
+# Prompt tokens an engine takes into one step beside the running sequences, by the GPU's memory: what
+# vLLM's API server does unless told otherwise (vllm/engine/arg_utils.py, get_batch_defaults; the
+# largest tier from 0.28 on). An A100 counts as small.
+STEP_TOKENS = ((160e9, 16384.0), (70e9, 8192.0), (0.0, 2048.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,9 @@ class Service:
 
 def step_tokens(gpu: Gpu) -> float:
     """Prompt tokens that one step takes on a GPU; longer prompts are spread over several."""
-    is_large = gpu.hbm_bytes >= LARGE_MEMORY_BYTES and gpu.arch != "sm80"
-    return STEP_TOKENS if is_large else SMALL_STEP_TOKENS
+    if gpu.arch == "sm80":
+        return STEP_TOKENS[-1][1]
+    return next(tokens for least, tokens in STEP_TOKENS if gpu.hbm_bytes >= least)
 
 
 def most_sequences(replica: Replica, prompt_tokens: float, output_tokens: float) -> float:

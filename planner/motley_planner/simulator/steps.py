@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from motley_planner.costs.capacity import STEP_TOKENS, step_tokens
+from motley_planner.costs.capacity import step_tokens
 from motley_planner.costs.memory import kv_bytes, layer_split
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s, prefill_s
@@ -78,7 +78,7 @@ class CostedSteps:
     replica: Replica
     kv_tokens: float = 0.0
     kv_tokens_per_sequence: float = 0.0
-    chunk_tokens: float = STEP_TOKENS
+    chunk_tokens: float = 0.0
     _window: float = float("inf")
     _prefills: dict[float, float] = field(default_factory=dict)
     _short: dict[int, Line] = field(default_factory=dict)
