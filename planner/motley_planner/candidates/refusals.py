@@ -90,6 +90,9 @@ class Survey:
         lifts = [f"model.precision {precision}"] if precision else []
         if self.stage.max_tensor_parallel < gpus <= 8:
             lifts.append(f"parallelism.maxTensor {1 << (gpus - 1).bit_length()}")
+        nodes = ceil(gpus / 8)
+        if replica.engine.pipeline_parallel and self.stage.max_pipeline < nodes <= 4:
+            lifts.append(f"parallelism.maxPipeline {nodes}")
         return " or ".join([*lifts, "GPUs with more memory"])
 
     def _class_refusal(self, wanted: WorkloadClass, largest: Evaluator) -> Refusal:
