@@ -14,6 +14,7 @@ import yaml
 
 from motley_operator.cli import plan_file
 from motley_operator.cli.main import main
+from motley_operator.cli.plan_file import Problem
 from motley_operator.cli.schema import schema_of
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.demand import (
@@ -78,7 +79,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         snapshot = Snapshot(nodes, services=services, time_limit_s=5)
         made = plan(snapshot, CATALOG, use_worker=False)
-        content = plan_file.plan_file(made, snapshot, {}, ())
+        content = plan_file.plan_file(made, Problem(snapshot), {}, ())
         (folder / f"{name}.json").write_text(json.dumps(plan_file.to_document(content)))
     return folder
 
@@ -153,7 +154,7 @@ def test_a_calibration_table_decides_escalation_and_gives_the_quality(
     plans: Path, capsys: Capture, tmp_path: Path
 ) -> None:
     table = tmp_path / "c.csv"
-    rows = [f"q{i},{i / 10},{int(i >= 5)},1" for i in range(10)]
+    rows = [f"q{i},{i / 100},{int(i >= 50)},1" for i in range(100)]
     table.write_text("\n".join(["question_id,small:score,small:quality,large:quality", *rows]))
     words = (plans / "plan.json", "--resource", CASCADE, "--trace", "poisson", "--requests", 800)
     _, (support,) = run_json(capsys, *words, "--calibration", table)

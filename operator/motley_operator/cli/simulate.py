@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from motley_operator.cli.output import InputError, emit, say
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
+    from motley_operator.cli.plan_file import PlanFile
     from motley_planner.domain.hardware import Catalog
     from motley_planner.domain.plan import Slice
     from motley_planner.simulator import Report
@@ -78,12 +80,12 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
 
 def run(args: argparse.Namespace) -> int:
     """Simulates every serving resource of the plan; 1 if a target is missed."""
+    from motley_operator.cli.plan_file import read_plan
     from motley_operator.cli.simulate_table import render
-    from motley_planner.catalog import load_catalog
     from motley_planner.errors import SnapshotError
 
-    parts = _parts(args)
-    catalog = load_catalog()
+    content = read_plan(args.plan)
+    parts, catalog = _parts(args, content), _catalog(content)
     idle = [part for part in parts if not part.replicas]
     for part in idle:
         say(args, f"motley: {part.key}: has no replicas in this plan; nothing to simulate")
@@ -100,11 +102,21 @@ def run(args: argparse.Namespace) -> int:
     return DONE if is_kept else FALLS_SHORT
 
 
-def _parts(args: argparse.Namespace) -> tuple[Slice, ...]:
-    from motley_operator.cli.plan_file import read_plan
+def _catalog(content: PlanFile) -> Catalog:
+    """The catalog with the GPUs and models that the plan brings with it."""
+    from motley_operator.cli.what_if import catalog_of
+    from motley_planner.catalog import load_catalog
 
-    slices = read_plan(args.plan).plan.slices
-    serving = tuple(part for part in slices if part.steps_per_hour is None)
+    if content.problem is None:
+        return load_catalog()
+    services = content.problem.snapshot.services
+    models = {stage.model.name: stage.model for one in services for stage in one.stages}
+    catalog = catalog_of(content.problem)
+    return replace(catalog, models={**catalog.models, **models})
+
+
+def _parts(args: argparse.Namespace, content: PlanFile) -> tuple[Slice, ...]:
+    serving = tuple(part for part in content.plan.slices if part.steps_per_hour is None)
     if args.resource is not None:
         serving = tuple(part for part in serving if part.key == args.resource)
         if not serving:

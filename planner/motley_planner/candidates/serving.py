@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.operating import (
@@ -65,14 +66,18 @@ def list_candidates(
         for gpu in dict.fromkeys(c.gpu for c in allowed)
     }
     found = tuple(
-        shape_of(request, node_class.gpu, ranks).at(
-            node_class, point.batch, point.capacity, point.ttft_s, point.tpot_s
-        )
+        candidate_at(shape_of(request, node_class.gpu, ranks), node_class, point)
         for node_class in allowed
         for ranks, point in points[node_class.gpu]
     ) + pipeline_candidates(request, allowed, catalog)
     served = {name for candidate in found for name in candidate.capacity} | {*also_served}
     return found, survey.refusals(served)
+
+
+def candidate_at(shape: Shape, node_class: NodeClass, point: OperatingPoint) -> Candidate:
+    """The candidate of a shape at an operating point, with what larger pools of it may do."""
+    found = shape.at(node_class, point.batch, point.capacity, point.ttft_s, point.tpot_s)
+    return replace(found, pool_steps=point.pool_steps)
 
 
 def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
@@ -121,7 +126,7 @@ def scaled(point: OperatingPoint, per_unit: float) -> OperatingPoint:
     if per_unit == 1.0:
         return point
     capacity = {name: rate / per_unit for name, rate in point.capacity.items()}
-    return OperatingPoint(point.batch, capacity, point.ttft_s, point.tpot_s)
+    return replace(point, capacity=capacity)
 
 
 def _gpu_points(
