@@ -14,6 +14,7 @@ from motley_planner.domain.table import (
     CascadeDemand,
     Column,
     Fragment,
+    PoolStep,
     RequestClass,
     RunningReplica,
     SideRow,
@@ -93,4 +94,5 @@ def _column(candidate: Candidate) -> Column:
         price_usd_per_hour=candidate.price_usd_per_hour,
         kv_scale=candidate.kv_scale,
         nic_bytes_per_second=candidate.nic_bytes_per_s,
+        pool_steps=tuple(PoolStep(count, factor) for count, factor in candidate.pool_steps),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.plan import PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
@@ -21,6 +23,7 @@ def name_replicas(
     running = {unit.id: unit for unit in snapshot.running}
     taken = set(snapshot.reserved) | set(running)
     shares = _shares(solution)
+    counts = Counter(placed.column for placed in solution.placement)
     named: dict[str, list[PlannedReplica]] = {}
     order = sorted(solution.placement, key=lambda p: (p.kept is None, p.column, p.nodes))
     for placed in order:
@@ -28,7 +31,9 @@ def name_replicas(
         ordinal = _ordinal(placed, running, taken, assembly)
         name = f"{candidate.stage}-{candidate.column}-{ordinal}"
         taken.add(f"{candidate.key}/{name}")
-        rates, capacity = shares.get(placed.column, {}), dict(candidate.capacity)
+        rates, count = shares.get(placed.column, {}), counts[placed.column]
+        worth = assembly.columns[placed.column].worth_of(count) / count
+        capacity = {n: rate * worth for n, rate in candidate.capacity.items()}
         named.setdefault(candidate.key, []).append(
             PlannedReplica(
                 name=name,
