@@ -24,6 +24,7 @@ CHOICES = 60  # cheapest columns that are tried for a class, besides the best of
 SCANNED = 500  # of a class's columns, by cost
 BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
 STEPS, DOUBLINGS = 5, 12
+PARTS = (0.75, 0.5, 0.25, 0.1, 0.03)  # of a cascade that cannot be served whole
 MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
 _SOFT = (
     "time[",
@@ -194,6 +195,9 @@ class _Filler:
         out = self.index.demand
         if isinstance(demand, CascadeDemand):
             served = self._serve_cascade(demand, scale)
+            for part in PARTS if demand.name in out.served and not served else ():
+                if self._serve_cascade(demand, scale, part):
+                    break
         else:
             wanted = demand.requests_per_second * scale
             given = self._give(demand.name, wanted)
@@ -203,7 +207,8 @@ class _Filler:
                 self.x[out.served[demand.name]] = min(1.0, share)
         return served or demand.name in out.served
 
-    def _serve_cascade(self, cascade: CascadeDemand, scale: float) -> bool:
+    def _serve_cascade(self, cascade: CascadeDemand, scale: float, part: float = 1.0) -> bool:
+        """Serves `part` of the cascade by the policy that asks for least, or nothing of it."""
         good = [p for p in cascade.policies if p.quality >= cascade.quality_floor]
         if not good:
             return False
@@ -211,15 +216,15 @@ class _Filler:
         policy = min(good, key=lambda p: sum(p.load.values()))
         before = self.x.copy(), self.free_time.copy(), self.room.copy(), self.money
         for name, load in policy.load.items():
-            wanted = load * cascade.requests_per_second * scale
+            wanted = load * cascade.requests_per_second * scale * part
             if wanted > 0 and self._give(name, wanted) < wanted * (1 - 1e-12):
                 self.x, self.free_time, self.room, self.money = before
                 return False
-        self.x[out.shares[cascade.name, policy.id]] = scale
+        self.x[out.shares[cascade.name, policy.id]] = scale * part
         if (cascade.name, policy.id) in out.chosen:
             self.x[out.chosen[cascade.name, policy.id]] = 1.0
         if cascade.name in out.served:
-            self.x[out.served[cascade.name]] = 1.0
+            self.x[out.served[cascade.name]] = part
         return True
 
     def _give(self, name: str, wanted: float) -> float:
