@@ -116,7 +116,7 @@ class Growth:
         return self.grow(counts)
 
     def merge(self, counts: Counts) -> Counts:
-        """Two replicas of a model become one on no more GPUs of each type."""
+        """Two replicas become one of the best layouts on no more GPUs of each type."""
         less, first = self.drop(counts)
         less, second = self.drop(less)
         if first is None or second is None:
@@ -130,7 +130,8 @@ class Growth:
             and c.gpus > max(self.columns[first].gpus, self.columns[second].gpus)
             and gpus_by_type(c) <= room
         ]
-        return plus(less, self.random.choice(able)) if able else counts
+        able.sort(key=lambda i: -float(self.cover[:, i].max(initial=0.0)))
+        return plus(less, self.random.choice(able[:GREEDY])) if able else counts
 
     def split(self, counts: Counts) -> Counts:
         """One replica becomes two smaller ones on its GPUs."""
