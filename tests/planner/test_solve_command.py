@@ -136,8 +136,11 @@ def test_a_person_can_read_it(tmp_path: Path) -> None:
 def plain(value: FleetTable) -> dict[str, Any]:
     """A table without a running fleet, as its JSON."""
     found = asdict(value)
-    for name in ("side_rows", "penalty_in_price", "cordoned_nodes", "previous", "lost_nodes"):
+    internal = ("side_rows", "penalty_in_price", "cordoned_nodes", "scenarios", "purchasable")
+    for name in (*internal, "previous", "lost_nodes"):
         del found[name]
+    for column in found["columns"]:
+        del column["min_count"], column["pool_steps"]
     return found
 
 

@@ -1,33 +1,37 @@
 """Routing policies of a cascade: thresholds, the quality they give, and the visits they cost.
 
 A stage's answer is returned where its score is at least the stage's threshold; the last stage's
-always is. Thresholds are quantiles of the scores, so that policies spread evenly over requests.
+always is. A threshold above every score skips the stage: nobody waits for an answer that is never
+returned. Thresholds are quantiles of the scores, so that policies spread evenly over requests.
 
-The quality of a policy is Wilson's score bound, one-sided, with the sample variance in the place
-of p (1 - p): close to the normal bound for many rows, and below 1 where every answer was right.
-It holds for one policy chosen beforehand; choosing the best of many on the same table makes it
-somewhat optimistic.
+Which policies are offered is chosen on one fold of the table (certify.py) and their quality is
+certified on the other, at the asked confidence for all of them at once. So the plan may pick any
+of them, or mix them, and the certificate holds for what it picked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
-from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from motley_planner.candidates.calibration import CalibrationTable, read_calibration
+from motley_planner.candidates.certify import (
+    Floats,
+    Indices,
+    class_rows,
+    folds,
+    lower_bounds,
+)
 from motley_planner.domain.demand import RoutingPolicy
 from motley_planner.domain.plan import Refusal
 
 MOST_POLICIES = 40  # tried, before dominated ones go
 ACCEPT_ALL = 0.0
 ESCALATE_ALL = 1.01  # above every score
-
-Floats = NDArray[np.float64]
 
 
 def policies_from_table(
@@ -37,6 +41,14 @@ def policies_from_table(
 
     Raises: SnapshotError naming line and column of the table.
     """
+    return _policies_of(text, tuple(stages), confidence)
+
+
+@lru_cache(maxsize=16)
+def _policies_of(
+    text: str, stages: tuple[str, ...], confidence: float
+) -> tuple[RoutingPolicy, ...]:
+    """As policies_from_table; the operator asks for the same table at every cycle."""
     return routing_policies(read_calibration(text, stages), confidence)
 
 
@@ -44,17 +56,21 @@ def routing_policies(table: CalibrationTable, confidence: float) -> tuple[Routin
     """Policies on a grid of thresholds, cheapest first, without dominated ones.
 
     "Never escalate" and "all to the last stage" are always there. A policy is dominated if another
-    has at least its quality and visits no stage more often.
+    has at least its quality, on the fold that chooses, and visits no stage more often.
     """
+    choosing, certifying = folds(table.rows)
     if len(table.stages) == 1:
-        return (_evaluate(table, (), confidence),)
+        return _certified(table, [()], certifying, confidence)
     grid = list(product(*(_thresholds(table, stage) for stage in table.stages[:-1])))
     ends = [(limit,) * (len(table.stages) - 1) for limit in (ACCEPT_ALL, ESCALATE_ALL)]
-    found = [_evaluate(table, thresholds, confidence) for thresholds in dict.fromkeys(ends + grid)]
-    corners, inner = found[: len(set(ends))], found[len(set(ends)) :]
-    kept = {_figures(p): p for p in inner if not any(_dominates(q, p) for q in found)}
-    distinct = [*corners, *(p for f, p in kept.items() if f not in {_figures(c) for c in corners})]
-    return tuple(sorted(distinct, key=_cost_order))
+    tried = [_trial(table, thresholds, choosing) for thresholds in dict.fromkeys(ends + grid)]
+    corners, inner = tried[: len(set(ends))], tried[len(set(ends)) :]
+    kept = {t.figures: t for t in inner if not any(_dominates(other, t) for other in tried)}
+    known = {corner.figures for corner in corners}
+    chosen = [*corners, *(trial for figures, trial in kept.items() if figures not in known)]
+    found = _certified(table, [trial.thresholds for trial in chosen], certifying, confidence)
+    useful = [p for p in found[len(corners) :] if not any(_beats(other, p) for other in found)]
+    return tuple(sorted((*found[: len(corners)], *useful), key=_cost_order))
 
 
 def quality_refusal(policies: Sequence[RoutingPolicy], floor: float) -> Refusal | None:
@@ -66,18 +82,14 @@ def quality_refusal(policies: Sequence[RoutingPolicy], floor: float) -> Refusal 
         return None
     reachable = int(best.quality * 1000) / 10  # rounded down, so that the stated floor is reached
     message = (
-        f"No routing policy reaches a mean quality of {floor:.1%}: the best has {best.mean_quality:.1%}"
-        f" on the calibration table, {reachable:.1f}% at the asked confidence."
+        f"no routing policy reaches a mean quality of {floor:.1%}: the best has "
+        f"{best.mean_quality:.1%} on the calibration table, {reachable:.1f}% at the asked confidence"
     )
-    lift = f"spec.quality.floor {floor:.1%} -> {reachable:.1f}%, more calibration rows, or a better last stage"
+    lift = (
+        f"spec.quality.floor {floor:.1%} -> {reachable:.1f}%, more calibration rows, "
+        "or a better last stage"
+    )
     return Refusal("QualityUnreachable", "spec.quality.floor", message, lift)
-
-
-def lower_bound(mean: float, variance: float, rows: int, confidence: float) -> float:
-    """Lower confidence bound of a mean of values in 0..1 (Wilson 1927, with the sample variance)."""
-    z = NormalDist().inv_cdf(min(max(confidence, 0.5), 1.0 - 1e-12))
-    spread = z * sqrt(variance / rows + z * z / (4.0 * rows * rows))
-    return max(0.0, (mean + z * z / (2.0 * rows) - spread) / (1.0 + z * z / rows))
 
 
 def _thresholds(table: CalibrationTable, stage: str) -> list[float]:
@@ -88,36 +100,78 @@ def _thresholds(table: CalibrationTable, stage: str) -> list[float]:
     return [ACCEPT_ALL, *(float(v) for v in np.unique(inner) if v > ACCEPT_ALL), ESCALATE_ALL]
 
 
-def _evaluate(
-    table: CalibrationTable, thresholds: Sequence[float], confidence: float
-) -> RoutingPolicy:
-    rows = table.rows
-    reached = np.ones(rows, dtype=bool)
-    quality: Floats = np.zeros(rows)
-    visits: dict[str, float] = {}
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A policy on the fold that chooses."""
+
+    thresholds: tuple[float, ...]
+    quality: float
+    visits: tuple[float, ...]
+
+    @property
+    def figures(self) -> tuple[float, ...]:
+        return (self.quality, *self.visits)
+
+
+def _trial(table: CalibrationTable, thresholds: tuple[float, ...], rows: Indices) -> _Trial:
+    quality, reached = replay(table, thresholds)
+    return _Trial(thresholds, float(quality[rows].mean()), tuple(reached[:, rows].mean(axis=1)))
+
+
+def replay(table: CalibrationTable, thresholds: Sequence[float]) -> tuple[Floats, Floats]:
+    """The quality of the answer that each question gets, and which stages it visits (0 or 1)."""
+    left = np.ones(table.rows, dtype=bool)
+    quality: Floats = np.zeros(table.rows)
+    visited = []
     for stage, limit in zip(table.stages, (*thresholds, None), strict=True):
-        visits[stage] = float(reached.mean())
-        answers = np.asarray(table.qualities[stage])
-        passed = reached if limit is None else reached & (np.asarray(table.scores[stage]) >= limit)
-        quality[passed] = answers[passed]
-        reached = reached & ~passed
-    mean = float(quality.mean())
-    return RoutingPolicy(
-        id="t" + "-".join(f"{limit:.6g}" for limit in thresholds),
-        thresholds=dict(zip(table.stages, thresholds, strict=False)),
-        quality=min(mean, lower_bound(mean, float(quality.var(ddof=1)), rows, confidence)),
-        mean_quality=mean,
-        visits=visits,
-    )
+        skipped = limit is not None and limit > 1.0
+        visited.append(np.zeros(table.rows) if skipped else left.astype(np.float64))
+        passed = left if limit is None else left & (np.asarray(table.scores[stage]) >= limit)
+        quality[passed] = np.asarray(table.qualities[stage])[passed]
+        left = left & ~passed
+    return quality, np.stack(visited)
 
 
-def _dominates(one: RoutingPolicy, other: RoutingPolicy) -> bool:
+def _certified(
+    table: CalibrationTable,
+    chosen: Sequence[tuple[float, ...]],
+    rows: Indices,
+    confidence: float,
+) -> tuple[RoutingPolicy, ...]:
+    """The chosen policies with bounds on their quality that hold for all of them at once."""
+    replayed = [replay(table, thresholds) for thresholds in chosen]
+    answers = np.stack([quality for quality, _ in replayed])
+    bounds = lower_bounds(answers[:, rows], confidence)
+    by_class = {
+        name: lower_bounds(answers[:, members], confidence)
+        for name, members in class_rows(table, rows).items()
+    }
+    found = []
+    for i, (thresholds, (quality, visited)) in enumerate(zip(chosen, replayed, strict=True)):
+        mean = float(quality.mean())
+        found.append(
+            RoutingPolicy(
+                id="t" + "-".join(f"{limit:.6g}" for limit in thresholds),
+                thresholds=dict(zip(table.stages, thresholds, strict=False)),
+                quality=min(mean, float(bounds[i])),
+                mean_quality=mean,
+                visits=dict(zip(table.stages, visited.mean(axis=1).tolist(), strict=True)),
+                class_quality={name: float(each[i]) for name, each in by_class.items()},
+            )
+        )
+    return tuple(found)
+
+
+def _dominates(one: _Trial, other: _Trial) -> bool:
+    no_dearer = all(a <= b for a, b in zip(one.visits, other.visits, strict=True))
+    return no_dearer and one.quality >= other.quality and one.figures != other.figures
+
+
+def _beats(one: RoutingPolicy, other: RoutingPolicy) -> bool:
+    """Whether one is certified as good and visits no stage more often; of equals, the first."""
     no_dearer = all(one.visits[stage] <= other.visits[stage] for stage in other.visits)
-    return no_dearer and one.quality >= other.quality and _figures(one) != _figures(other)
-
-
-def _figures(policy: RoutingPolicy) -> tuple[float, ...]:
-    return (policy.quality, *policy.visits.values())
+    same = (one.quality, one.visits) == (other.quality, other.visits)
+    return one is not other and no_dearer and one.quality >= other.quality and not same
 
 
 def _cost_order(policy: RoutingPolicy) -> tuple[float, ...]:

@@ -6,7 +6,12 @@ import math
 from collections import defaultdict
 
 from motley_planner.checker.ledger import TOLERANCE, Ledger, open_ledger
-from motley_planner.checker.packing import check_counts, check_placement, check_price
+from motley_planner.checker.limits import (
+    check_side_rows,
+    least_scenario_scale,
+    missing_in_scenarios,
+)
+from motley_planner.checker.packing import check_counts, check_placement, check_price, delay_of
 from motley_planner.checker.serving import (
     check_demand,
     check_flows,
@@ -33,6 +38,7 @@ def check(table: FleetTable, solution: Solution) -> tuple[str, ...]:
         return tuple(ledger.complaints)
     for run in (
         check_counts,
+        check_side_rows,
         check_placement,
         check_price,
         check_time,
@@ -71,10 +77,10 @@ def _check_levels(ledger: Ledger) -> None:
             ledger.complain("infeasible carries an objective or a bound")
         return
     service = [lv for lv in solution.levels if lv.name != "minimums"]
-    if not service:
+    first = next((lv for lv in service if lv.name != "tolerance"), None)
+    if first is None:
         ledger.complain("levels: none")
         return
-    first = service[0]
     if (first.value, first.bound, first.gap) != (solution.objective, solution.bound, solution.gap):
         ledger.complain("objective, bound and gap are not the first level's")
     expected = _expected_values(ledger)
@@ -104,12 +110,16 @@ def _expected_values(ledger: Ledger) -> dict[str, float]:
     table = ledger.table
     moves = penalty(ledger)
     price = ledger.solution.price_usd_per_hour or 0.0
+    price += delay_of(ledger)
+    held = {"tolerance": -sum(missing_in_scenarios(ledger).values())} if table.scenarios else {}
     if table.objective == "min_cost":
-        return {"price": price + moves}
+        return {**held, "price": price + moves}
     in_service = 0.0 if table.penalty_in_price else moves
     in_price = moves - in_service
     if table.objective == "max_min":
         found = {"max_min": _least_scale(ledger) - in_service}
+        if least_scenario_scale(ledger) < _least_scale(ledger) * (1 - TOLERANCE):
+            ledger.complain("scenario: serves less than its share of the scale")
         return found | ({"price": price + in_price} if table.penalty_in_price else {})
     worth: dict[int, float] = defaultdict(float)
     served: dict[int, float] = defaultdict(float)
@@ -121,7 +131,7 @@ def _expected_values(ledger: Ledger) -> dict[str, float]:
     levels = {f"goodput[{p}]": served[p] / worth[p] for p in sorted(worth, reverse=True)}
     levels = levels or {"goodput": 0.0}
     levels[list(levels)[-1]] -= in_service
-    return {**levels, "price": price + in_price}
+    return {**levels, **held, "price": price + in_price}
 
 
 def _least_scale(ledger: Ledger) -> float:

@@ -1,4 +1,4 @@
-"""Does it fit: counts, budgets, side rows, and replicas on nodes."""
+"""Does it fit: counts, budgets, and replicas on nodes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,13 @@ Bin = tuple[int, float]  # gpus, price
 
 
 def check_counts(ledger: Ledger) -> None:
-    """max_count and side rows."""
+    """max_count and min_count."""
     for column in ledger.table.columns:
-        if column.max_count is not None and ledger.counts[column.id] > column.max_count:
-            ledger.complain(f"max_count: {column.id} runs {ledger.counts[column.id]} replicas")
-    lacking = {s.what: s.how_much for s in ledger.solution.shortfalls}
-    for row in ledger.table.side_rows:
-        total = sum(n * ledger.counts[c] for c, n in row.per_replica.items())
-        if row.at_most is not None and ledger.over(total, row.at_most):
-            ledger.complain(f"side row {row.name}: {total} is over {row.at_most}")
-        if row.at_least is not None:
-            short = lacking.get(row.name, 0.0) if row.at_least > 0 else 0.0
-            if ledger.over(row.at_least, total + short):
-                ledger.complain(f"side row {row.name}: {total} is under {row.at_least}")
+        count = ledger.counts[column.id]
+        if column.max_count is not None and count > column.max_count:
+            ledger.complain(f"max_count: {column.id} runs {count} replicas")
+        if 0 < count < column.min_count:
+            ledger.complain(f"min_count: {column.id} runs only {count} replicas")
 
 
 def check_price(ledger: Ledger) -> None:
@@ -51,7 +45,29 @@ def _least_node_price(ledger: Ledger) -> float:
     if previous is None:
         return 0.0
     used = {name for placed in ledger.solution.placement for name in placed.nodes}
-    return sum((n.price_usd_per_hour or 0.0) for n in previous.nodes if n.name in used)
+    nodes = (*previous.nodes, *bought_nodes(ledger))
+    return sum((n.price_usd_per_hour or 0.0) for n in nodes if n.name in used)
+
+
+def bought_nodes(ledger: Ledger) -> list[TableNode]:
+    """Nodes of the table's shapes that the placement names, as far as a shape has so many."""
+    used = {name for placed in ledger.solution.placement for name in placed.nodes}
+    found = []
+    for name in sorted(used):
+        stem, _, number = name.removeprefix("+").rpartition("/")
+        for shape in ledger.table.purchasable:
+            there = number.isdigit() and (shape.count is None or int(number) < shape.count)
+            if name.startswith("+") and stem == shape.name and there:
+                price = shape.price_usd_per_hour
+                found.append(TableNode(name, shape.gpu, shape.zone, shape.gpus, price))
+    return found
+
+
+def delay_of(ledger: Ledger) -> float:
+    """USD/h that waiting for the bought nodes is worth."""
+    names = [node.name.removeprefix("+").rpartition("/")[0] for node in bought_nodes(ledger)]
+    worth = {shape.name: shape.delay_usd_per_hour for shape in ledger.table.purchasable}
+    return sum(worth[name] for name in names)
 
 
 def check_inventory(ledger: Ledger) -> None:
@@ -109,6 +125,7 @@ def check_placement(ledger: Ledger) -> None:
         check_inventory(ledger)
         return
     nodes = {n.name: n for n in previous.nodes if n.name not in ledger.table.lost_nodes}
+    nodes |= {n.name: n for n in bought_nodes(ledger)}
     taken: Counter[str] = Counter()
     for placed in ledger.solution.placement:
         _check_one(ledger, placed, nodes, taken)

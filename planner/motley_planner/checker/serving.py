@@ -18,7 +18,7 @@ def check_time(ledger: Ledger) -> None:
         if column.phase != "both" and column.nic_bytes_per_second is not None:
             moved[column_id] += rate * ledger.classes[name].kv_bytes * column.kv_scale
     for column_id, replicas in busy.items():
-        have = ledger.counts[column_id]
+        have = ledger.columns[column_id].worth_of(ledger.counts[column_id])
         if replicas > have * (1 + TOLERANCE):
             ledger.complain(f"time: {column_id} needs {replicas} replicas and has {have}")
     for column_id, byte_rate in moved.items():
@@ -35,7 +35,7 @@ def check_demand(ledger: Ledger) -> None:
     asked: dict[str, float] = defaultdict(float)
     for demand in ledger.demands():
         share = ledger.served_share(demand) if demand.name in _unserved(ledger) else 1.0
-        share = _scale(ledger, share)
+        share = scale_of(ledger, share)
         if isinstance(demand, CascadeDemand):
             for name, load in _loads(ledger, demand).items():
                 asked[name] += load * share * demand.requests_per_second
@@ -57,8 +57,8 @@ def _unserved(ledger: Ledger) -> dict[str, float]:
     return dict(ledger.solution.unserved or {})
 
 
-def _scale(ledger: Ledger, share: float) -> float:
-    """In max_min everything is served at a x its rate, and a may pass 1."""
+def scale_of(ledger: Ledger, share: float) -> float:
+    """How far a demand is served, in units of its rate: in max_min everything is served at a x its rate, and a may pass 1."""
     level = next((lv for lv in ledger.solution.levels if lv.name == "max_min"), None)
     if level is None or level.value is None:
         return share
@@ -93,7 +93,7 @@ def check_policies(ledger: Ledger) -> None:
     for cascade in cascades.values():
         mine = [p for p in ledger.solution.policies if p.cascade == cascade.name and p.share > 0]
         served = cascade.requests_per_second > 0 and (
-            _scale(ledger, ledger.served_share(cascade)) > TOLERANCE
+            scale_of(ledger, ledger.served_share(cascade)) > TOLERANCE
         )
         total = sum(p.share for p in mine)
         if (served or mine) and ledger.differ(total, 1.0):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec
+from motley_planner.domain.fabric import Fabric
 from motley_planner.domain.models import ModelSpec
 
 
@@ -63,6 +64,16 @@ class Node:
     pods: int
     total_gpus: int
     cordoned: bool = False  # keep what runs, place nothing new
+    # Bill of the whole node where billing is by node; None: its class's price for each of its GPUs.
+    # 0 for owned nodes, or a stated shadow price.
+    price_usd_per_hour: float | None = None
+
+    @property
+    def bill_usd_per_hour(self) -> float:
+        """USD/h of the whole node while it is in use."""
+        if self.price_usd_per_hour is not None:
+            return self.price_usd_per_hour
+        return self.total_gpus * self.node_class.price_usd_per_gpu_hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +124,7 @@ class Catalog:
     model_aliases: Mapping[str, str] = field(default_factory=dict)  # case-folded alias -> id
     labels: Mapping[str, str] = field(default_factory=dict)  # normalized label -> GPU id
     efficiency: Efficiency | None = None
+    fabric: Fabric | None = None
 
     def model(self, model_id: str) -> ModelSpec | None:
         """The model of a Hugging Face id or alias, in any letter case; None if unknown."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from motley_planner.domain.demand import Demand, MovePrice, RlDemand, RunningUnit, ServingDemand
-from motley_planner.domain.hardware import Node
+from motley_planner.domain.hardware import Node, NodeClass
+from motley_planner.domain.table import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,35 @@ class PodNeed:
 
     cpu_milli_per_gpu: int = 4000
     memory_bytes_per_gpu: int = 16 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What the resources of one tenant may use, and what they are entitled to."""
+
+    name: str
+    guaranteed_share: float = 0.0  # 0..1 of the GPUs of every type; see planning/tenants.py
+    weight: float = 1.0  # of its resources' served shares beside other tenants'
+    gpu_quota: int | None = None  # GPUs all its replicas together may hold
+    gpus_per_pod: int | None = None  # GPUs one pod (a fragment) may hold
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Nodes that could be added: what one is, its whole price, how many, and how long it takes."""
+
+    name: str
+    node_class: NodeClass
+    gpus: int
+    cpu_milli: int
+    memory_bytes: int
+    price_usd_per_hour: float  # of the whole node
+    max_nodes: int | None = None  # None: as many as money buys
+    delay_hours: float = 0.0
+    pods: int = 110
+
+
+Billing = Literal["gpu", "node"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +60,22 @@ class Snapshot:
     move_price: MovePrice = field(default_factory=MovePrice)
     steady: bool = False  # True: only service may move what runs, neither money nor a job's pace
     edited: frozenset[str] = field(default_factory=frozenset)  # keys that may be rebuilt at once
+    cooling: frozenset[str] = field(default_factory=frozenset)  # keys that no money may move yet
     min_improvement: float = 0.05  # share of the price that moving what runs must save
     budget_usd_per_hour: float | None = None
+    budget_gpus: int | None = None  # GPUs of any type that all replicas together may hold
+    tenants: tuple[Tenant, ...] = ()
+    shapes: tuple[Shape, ...] = ()
+    # "node": a node in use is paid whole; "gpu": each GPU held is, as if the rest were others'.
+    billing: Billing = "gpu"
     frozen: frozenset[str] = field(
         default_factory=frozenset
     )  # keys that keep exactly what they run
     time_limit_s: float = 5.0
     relative_gap: float = 1e-3
+    gateway_can_disaggregate: bool = False  # pair a prefill with a decode replica
+    links: tuple[Link, ...] = ()  # between zones, real names; absent: the catalog's default
+    kv_scales: tuple[float, ...] = (1.0,)  # 0.25: KV caches may travel in 4 bits
 
     @property
     def demands(self) -> tuple[Demand, ...]:

@@ -49,8 +49,22 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolStep:
+    """From `min_count` replicas of a column on, each may serve `factor` (> 1) times as much.
+
+    A large pool of equal replicas may run at a higher utilization for the same waiting time.
+    """
+
+    min_count: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
-    """One replica configuration; `requests_per_second` is its capacity by class name."""
+    """One replica configuration; `requests_per_second` is its capacity by class name.
+
+    `min_count` and `pool_steps` are not part of the bare table's JSON.
+    """
 
     id: str
     model: str
@@ -62,11 +76,18 @@ class Column:
     max_count: int | None = None
     kv_scale: float = 1.0
     nic_bytes_per_second: float | None = None
+    min_count: int = 0  # kept and new together are 0 or at least this
+    pool_steps: tuple[PoolStep, ...] = ()
 
     @property
     def gpus(self) -> int:
         """GPUs one replica takes."""
         return sum(f.tp for f in self.fragments)
+
+    def worth_of(self, count: int) -> float:
+        """Replicas' worth of capacity that `count` of them have: count x the best factor reached."""
+        reached = (s.factor for s in self.pool_steps if count >= s.min_count)
+        return count * max([1.0, *reached])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +123,49 @@ class CascadeDemand:
 
 @dataclass(frozen=True, slots=True)
 class SideRow:
-    """at_least <= sum over columns of per_replica[column] x replicas <= at_most.
+    """at_least <= sum of terms <= at_most: a linear limit on counts, rates and what is served.
 
-    Budgets, GPU quotas, spot shares, minimum replicas and "one trainer" are all of this form.
-    Not part of the bare table's JSON; the fleet planner adds them. What `at_least` asks for and
-    cannot be had is reported as a shortfall, never as an empty plan.
+    terms = per_replica[column] x replicas + per_rate[column, class] x requests/s there
+          + per_served[demand] x its own requests/s served + per_policy[cascade, policy] x
+            requests/s that follow the policy
+
+    Budgets, quotas, KV memory, spot shares, minimum replicas, guarantees, latency of cascades and
+    "one trainer" are all of this form. Not part of the bare table's JSON; the fleet planner adds
+    them. What a positive `at_least` asks for and cannot be had is reported as a shortfall, never
+    as an empty plan; every other limit is kept by every plan.
+
+    `importance` weighs shortfalls (as shares of their minimum) against one another.
     """
 
     name: str
-    per_replica: Mapping[str, float]
+    per_replica: Mapping[str, float] = field(default_factory=dict)
     at_most: float | None = None
     at_least: float | None = None
+    per_rate: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    per_served: Mapping[str, float] = field(default_factory=dict)
+    per_policy: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    importance: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What may happen after the plan is carried out, and how much must then still be served.
+
+    Counts stay; rates and policies of the demands in `served` are chosen anew (recourse), at
+    `factor[demand]` x their rate. `lost` is what goes away: column -> (replicas lost, of how many
+    there were when this was seen). With y replicas of a column, max(y - lost, y (1 - lost / of))
+    are left: few replicas are taken to be spread as they were. `thinned` is the share (0..1) of a
+    column's replicas that goes away, whatever their number. `share` of each demand in `served`
+    must be served; what cannot be is reported, and comes after all service of the plan itself and
+    before money.
+    """
+
+    name: str
+    served: tuple[str, ...]  # names of classes and cascades
+    share: float = 1.0
+    factor: Mapping[str, float] = field(default_factory=dict)  # absent: 1
+    lost: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    thinned: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +177,25 @@ class TableNode:
     zone: str
     gpus: int
     price_usd_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeShape:
+    """Equal nodes that could be added to those of `previous`; a node so bought is "+<name>/<i>".
+
+    Without `previous` there is nothing to add to: list them in `nodes`.
+
+    `price_usd_per_hour` is paid per node in use, as for any node; `delay_usd_per_hour` is what
+    waiting for it is worth, counted where moves are and not part of the bill.
+    """
+
+    name: str
+    gpu: str
+    zone: str
+    gpus: int
+    count: int | None = None
+    price_usd_per_hour: float | None = None
+    delay_usd_per_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +227,10 @@ class FleetTable:
     objective: Objective = "goodput"
     budget_usd_per_hour: float | None = None
     side_rows: tuple[SideRow, ...] = ()
+    scenarios: tuple[Scenario, ...] = ()
+    purchasable: tuple[NodeShape, ...] = ()
+    # Models whose new replicas go each to the node with the fewest of them, not to the fullest.
+    spread_models: frozenset[str] = field(default_factory=frozenset)
     previous: Previous | None = None
     lost_nodes: frozenset[str] = field(default_factory=frozenset)
     penalty_per_started_gpu: float = 0.0

@@ -21,7 +21,9 @@ from motley_planner.domain.solution import (
 from motley_planner.domain.table import RunningReplica
 from motley_planner.formulations.placement import kept_replicas, place, release_unused
 from motley_planner.formulations.program import Index, demands
+from motley_planner.formulations.scenarios import TOLERANCE
 from motley_planner.formulations.shortfalls import find_shortfalls
+from motley_planner.formulations.siderows import MINIMUMS
 from motley_planner.objectives import LevelSpec
 from motley_planner.solver.job import Outcome
 from motley_planner.solver.milp import Floats
@@ -42,7 +44,7 @@ def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
     placed = _place(index, kept, x)
     levels = _levels(index, outcome, x)
     proved = all(lv.gap is not None and lv.gap <= relative_gap for lv in levels)
-    first = next((lv for lv in levels if lv.name != "minimums"), levels[0])
+    first = next((lv for lv in levels if lv.name not in (MINIMUMS, TOLERANCE)), levels[0])
     table = index.table
     gpus = {c.id: c.gpus for c in table.columns}
     new = [round(x[v]) for v in index.packing.new]
@@ -101,7 +103,8 @@ def _shrink_to_replicas(index: Index, x: Floats) -> None:
     busy = np.zeros(len(index.table.columns))
     for (i, name), (variable, unit) in index.demand.rates.items():
         busy[i] += x[variable] * unit / index.table.columns[i].requests_per_second[name]
-    have = _counts(index, x)
+    columns = index.table.columns
+    have = [c.worth_of(n) for c, n in zip(columns, _counts(index, x), strict=True)]
     for (i, _), (variable, _) in index.demand.rates.items():
         if busy[i] > have[i]:
             x[variable] *= have[i] / busy[i]
@@ -123,7 +126,9 @@ def _levels(index: Index, outcome: Outcome, x: Floats) -> tuple[Level, ...]:
         without = abs(value + _penalty(index, spec, x))
         if bound is not None:
             bound = max(bound, value)
-            if bound - value <= (SAME_LATER if number else SAME) * max(1.0, abs(value)):
+            if bound - value <= (SAME_LATER if number or spec.name == MINIMUMS else SAME) * max(
+                1.0, abs(value)
+            ):
                 bound = value
         gap = None if bound is None else (bound - value) / max(1e-9, without)
         sign = -1.0 if spec.minimize else 1.0
@@ -219,4 +224,5 @@ def _shortfalls(
     rates = {d.name: d.requests_per_second for d in demands(index.table)}
     short = {n: u for n, u in unserved.items() if u > 1e-6 * rates[n]}
     lacking = {n: float(x[v]) for n, v in index.lacking.items() if x[v] > 1e-6}
+    lacking |= {n: float(x[v]) for n, v in index.recourse.missing.items() if x[v] > 1e-6}
     return find_shortfalls(index, outcome.duals, short, lacking)

@@ -17,6 +17,7 @@ implied for integers, makes the relaxation tighter, and keeps a tiny demand from
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from motley_planner.domain.table import CascadeDemand, Column, FleetTable
@@ -55,7 +56,12 @@ class DemandRows:
     """Adds the demand part of one table to a builder that already has its replica counts."""
 
     def __init__(
-        self, builder: MilpBuilder, table: FleetTable, packing: Packing, scale_limit: float
+        self,
+        builder: MilpBuilder,
+        table: FleetTable,
+        packing: Packing,
+        scale_limit: float,
+        extra: Mapping[int, Sequence[int]] | None = None,
     ) -> None:
         self.builder, self.table, self.packing = builder, table, packing
         self.scale_limit = scale_limit  # most that a class is ever served at, in units of its rate
@@ -64,6 +70,8 @@ class DemandRows:
         self.replicas: list[list[Entry]] = [[(v, 1.0)] for v in packing.new]
         for group in packing.kept:
             self.replicas[group.column].append((group.variable, 1.0))
+        self.whole = True  # whether replicas are integers, which is what forcing rows rest on
+        self.extra = extra or {}  # by column: what a large pool serves beyond its count
 
     def add(self) -> Demand:
         """All variables and rows."""
@@ -93,7 +101,7 @@ class DemandRows:
                 if moved > 0:
                     nic.append((variable, unit * moved))
                 self._force(i, variable, capacity / total)
-            self._limit_by_replicas(i, time, "time")
+            self._limit_by_replicas(i, time, "time", self.extra.get(i, ()))
             self._limit_by_replicas(i, nic, "nic")
 
     def _nic_capacity(self, column: Column, name: str, capacity: float) -> tuple[float, float]:
@@ -104,16 +112,18 @@ class DemandRows:
             return capacity, 0.0
         return (0.0, 0.0) if nic <= 0 else (min(capacity, nic / moved), moved / nic)
 
-    def _limit_by_replicas(self, column: int, entries: list[Entry], kind: str) -> None:
+    def _limit_by_replicas(
+        self, column: int, entries: list[Entry], kind: str, extra: Sequence[int] = ()
+    ) -> None:
         if entries:
-            negative = [(v, -1.0) for v, _ in self.replicas[column]]
+            negative = [(v, -1.0) for v, _ in self.replicas[column]] + [(v, -1.0) for v in extra]
             name = f"{kind}[{self.table.columns[column].id}]"
             self.builder.row([*entries, *negative], upper=0.0, name=name)
 
     def _force(self, column: int, variable: int, ratio: float) -> None:
         """`ratio` = capacity / demand at scale 1; the variable is in units of demand if > 1."""
         limit = self.scale_limit
-        if ratio <= limit or not math.isfinite(limit):
+        if ratio <= limit or not math.isfinite(limit) or not self.whole:
             return
         if ratio > limit / TINY or len(self.out.rates) <= FORCING_ROWS:
             entries = [(v, -max(limit, 1e-9)) for v, _ in self.replicas[column]]

@@ -121,6 +121,7 @@ def _starts(milp: Milp, index: Index) -> list[Floats]:
         x = np.zeros(milp.num_cols)
         _set_kept(index, x, keep)
         _set_minimums(index, x)
+        _set_indicators(index, x)
         if milp.violation(x) <= FEASIBLE:
             found.append(x)
         greedy = greedy_start(milp, index, x)
@@ -149,6 +150,7 @@ def _set_kept(index: Index, x: Floats, keep: bool) -> None:
 
 
 def _set_minimums(index: Index, x: Floats) -> None:
+    """Shortfalls of a point without rates; what lapses when all is served does not lapse here."""
     asked = {row.name: row for row in index.table.side_rows}
     column = {c.id: i for i, c in enumerate(index.table.columns)}
     for name, variable in index.lacking.items():
@@ -159,3 +161,12 @@ def _set_minimums(index: Index, x: Floats) -> None:
             for g in index.packing.kept_of(column[c])
         )
         x[variable] = max(0.0, (row.at_least or 0.0) - have)
+
+
+def _set_indicators(index: Index, x: Floats) -> None:
+    """Scenarios in which nothing is served, and columns in use."""
+    for name, variable in index.recourse.missing.items():
+        x[variable] = index.recourse.shares[name]
+    x[index.recourse.spread] = 1.0
+    for i, used in index.counts.used.items():
+        x[used] = float(sum(x[v] for v in index.counts.variables[i]) > 0.5)

@@ -23,6 +23,13 @@ class OpenGroup:
     count: int | None
     price_usd_per_hour: float
     names: tuple[str, ...] = ()
+    shape: str = ""  # of nodes that would have to be added: the i-th is "+<shape>/<i>"
+    delay_usd_per_hour: float = 0.0
+
+    @property
+    def counted(self) -> bool:
+        """Whether the number of its nodes in use matters."""
+        return self.price_usd_per_hour > 0 or self.delay_usd_per_hour > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,23 @@ def take_inventory(table: FleetTable) -> Inventory:
         for n in table.previous.nodes
         if n.name in residents and n.name not in table.lost_nodes
     )
-    return Inventory(_open_groups(table, set(residents)), held, tuple(survivors), tuple(lost))
+    open_groups = (*_open_groups(table, set(residents)), *_shapes(table))
+    return Inventory(open_groups, held, tuple(survivors), tuple(lost))
+
+
+def _shapes(table: FleetTable) -> tuple[OpenGroup, ...]:
+    return tuple(
+        OpenGroup(
+            node_class=(s.gpu, s.zone),
+            gpus=s.gpus,
+            count=s.count,
+            price_usd_per_hour=s.price_usd_per_hour or 0.0,
+            shape=s.name,
+            delay_usd_per_hour=s.delay_usd_per_hour,
+        )
+        for s in table.purchasable
+        if s.count != 0 and s.gpus > 0
+    )
 
 
 def _open_groups(table: FleetTable, occupied: set[str]) -> tuple[OpenGroup, ...]:

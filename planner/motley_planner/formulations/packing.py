@@ -201,8 +201,7 @@ class PackingRows:
     def _add_open(self) -> None:
         for group in self.inventory.open_groups:
             upper = INF if group.count is None else group.count
-            priced = group.price_usd_per_hour > 0
-            used = self.builder.variable(0, upper, integer=True) if priced else None
+            used = self.builder.variable(0, upper, integer=True) if group.counted else None
             self.out.open_used.append(used)
 
     def _add_single_nodes(self) -> None:

@@ -7,7 +7,7 @@ divide one another this succeeds whenever the packing rows hold.
 from __future__ import annotations
 
 from bisect import insort
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import FleetTable, RunningReplica
@@ -24,17 +24,30 @@ class Rooms:
 
     def add(self, name: str, free: int) -> None:
         """One more node."""
-        insort(self._by_free[free], name)
+        insort(self._by_free[free], name, key=_order)
 
-    def take(self, size: int) -> str:
-        """The node for a fragment: least room left over, then by name."""
+    def take(self, size: int, beside: Counter[str] | None = None) -> str:
+        """The node for a fragment: least room left over, then by name.
+
+        With `beside`, the node that has the least of it comes first. Any node with room will do:
+        as sizes divide one another and the largest go first, none is spoilt for what follows.
+        """
         fitting = [free for free, names in self._by_free.items() if free >= size and names]
         if not fitting:
             raise AssertionError(f"packing rows hold, yet no node has {size} GPUs free")
         free = min(fitting)
-        name = self._by_free[free].pop(0)
+        name = self._by_free[free][0]
+        if beside is not None:
+            there = ((f, n) for f in fitting for n in self._by_free[f])
+            free, name = min(there, key=lambda at: (beside[at[1]], at[0], _order(at[1])))
+        self._by_free[free].remove(name)
         self.add(name, free - size)
         return name
+
+
+def _order(name: str) -> tuple[bool, str]:
+    """Nodes that are there before those that would have to be added."""
+    return name.startswith("+"), name
 
 
 def kept_replicas(inventory: Inventory, packing: Packing, x: Floats) -> list[RunningReplica]:
@@ -60,14 +73,28 @@ def place(
         for number in range(round(x[packing.new[i]])):
             wanted += [(-f.tp, i, number, j) for j, f in enumerate(column.fragments)]
     homes: dict[tuple[int, int], dict[int, str]] = defaultdict(dict)
+    beside = _spread_so_far(table, kept)
     for size, i, number, j in sorted(wanted):
         column = table.columns[i]
         room = rooms[column.fragments[j].gpu, column.zone]
-        homes[i, number][j] = room.take(-size)
+        mates = beside.get(column.model)
+        homes[i, number][j] = name = room.take(-size, mates)
+        if mates is not None:
+            mates[name] += 1
     for (i, _), nodes in sorted(homes.items()):
         names = tuple(nodes[j] for j in range(len(nodes)))
         placed.append(PlacedReplica(table.columns[i].id, names, None))
     return tuple(placed)
+
+
+def _spread_so_far(table: FleetTable, kept: list[RunningReplica]) -> dict[str, Counter[str]]:
+    """Of each model that is to be spread: node -> fragments that stay there."""
+    models = {c.id: c.model for c in table.columns}
+    found: dict[str, Counter[str]] = {model: Counter() for model in table.spread_models}
+    for replica in kept:
+        if models[replica.column] in found:
+            found[models[replica.column]].update(replica.nodes)
+    return found
 
 
 def _rooms(
@@ -107,6 +134,8 @@ def node_names(number: int, group: OpenGroup, count: int) -> list[str]:
     """The first `count` nodes of a group; invented names where the table gives none."""
     if group.names:
         return list(group.names[:count])
+    if group.shape:
+        return [f"+{group.shape}/{j}" for j in range(count)]
     return [f"{number}/{j}" for j in range(count)]
 
 

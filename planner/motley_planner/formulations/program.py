@@ -7,15 +7,23 @@ demand.py (rates, cascades, flows), and here the money, the counts and the level
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
-from motley_planner.errors import SnapshotError
+from motley_planner.formulations.counts import Counts, add_counts
 from motley_planner.formulations.demand import Demand, DemandRows
 from motley_planner.formulations.inventory import Inventory, take_inventory
 from motley_planner.formulations.packing import Mode, Packing, PackingRows
+from motley_planner.formulations.scenarios import (
+    TOLERANCE,
+    Recourse,
+    add_scenarios,
+    tolerance_level,
+)
+from motley_planner.formulations.siderows import MINIMUMS, add_side_rows, minimums_level
 from motley_planner.objectives import OBJECTIVES, LevelSpec
 from motley_planner.solver.milp import INF, Floats, Level, Milp, MilpBuilder
 
@@ -36,7 +44,9 @@ class Index:
     scale_limit: float  # most that anything is ever served, in units of its rate
     row_limits: Floats  # upper side of each row
     new_limits: tuple[float, ...]  # most new replicas of each column
+    counts: Counts
     lacking: dict[str, int] = field(default_factory=dict)  # side row -> shortfall variable
+    recourse: Recourse = field(default_factory=Recourse)
 
 
 def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tuple[Milp, Index]:
@@ -52,17 +62,26 @@ def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tupl
     builder = MilpBuilder()
     packing = PackingRows(builder, table.columns, inventory, mode).add()
     limit = min(most, scale_limit(table, builder, packing))
-    demand = DemandRows(builder, table, packing, limit).add()
+    counts = add_counts(builder, table, packing)
+    demand = DemandRows(builder, table, packing, limit, counts.extra).add()
     prices = _price_entries(table, inventory, packing)
-    _add_counts(builder, table, packing)
     _add_budget(builder, table, prices)
-    lacking = _add_side_rows(builder, table, packing)
+    lacking = add_side_rows(builder, table, packing, demand)
+    recourse = add_scenarios(builder, table, counts, demand, limit)
     specs = OBJECTIVES[table.objective](table)
     penalties = _penalty_entries(table, packing)
-    levels = [_level(builder, spec, demand, prices, penalties) for spec in specs]
+    delays = _delay_entries(inventory, packing)
+    levels = [
+        _level(builder, spec, demand, prices + delays if spec.price else prices, penalties)
+        for spec in specs
+    ]
+    if recourse.missing:
+        at = next((i for i, spec in enumerate(specs) if spec.price), len(specs))
+        specs = (*specs[:at], LevelSpec(TOLERANCE), *specs[at:])
+        levels.insert(at, tolerance_level(builder, recourse))
     if lacking:
-        specs = (LevelSpec("minimums"), *specs)
-        levels.insert(0, _minimums(builder, table, lacking))
+        specs = (LevelSpec(MINIMUMS), *specs)
+        levels.insert(0, minimums_level(builder, table, lacking))
     milp = builder.build()
     return milp, Index(
         table=table,
@@ -76,6 +95,8 @@ def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tupl
         row_limits=milp.row_upper,
         new_limits=tuple(milp.col_upper[packing.new].tolist()),
         lacking=lacking,
+        counts=counts,
+        recourse=recourse,
     )
 
 
@@ -94,6 +115,7 @@ def scale_limit(table: FleetTable, builder: MilpBuilder, packing: Packing) -> fl
             most = min(most, table.budget_usd_per_hour // column.price_usd_per_hour + 1)
         if column.max_count is not None:
             most = min(most, column.max_count)
+        most = column.worth_of(int(most)) if math.isfinite(most) else most
         if column.phase != "decode" and most > 0:
             for name, rate in column.requests_per_second.items():
                 if rate > 0:
@@ -123,6 +145,15 @@ def _price_entries(table: FleetTable, inventory: Inventory, packing: Packing) ->
     return [(variable, price) for variable, price in entries if price > 0]
 
 
+def _delay_entries(inventory: Inventory, packing: Packing) -> list[Entry]:
+    """What waiting for nodes is worth: counts beside the price, and is no part of the bill."""
+    return [
+        (used, group.delay_usd_per_hour)
+        for group, used in zip(inventory.open_groups, packing.open_used, strict=True)
+        if used is not None and group.delay_usd_per_hour > 0
+    ]
+
+
 def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], float]:
     """P as (entries, constant)."""
     entries = [
@@ -137,15 +168,6 @@ def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], 
     return entries, constant
 
 
-def _add_counts(builder: MilpBuilder, table: FleetTable, packing: Packing) -> None:
-    """kept + new <= max_count, prefix max_count."""
-    for i, column in enumerate(table.columns):
-        if column.max_count is not None:
-            kept = [(g.variable, 1.0) for g in packing.kept if g.column == i]
-            name = f"max_count[{column.id}]"
-            builder.row([(packing.new[i], 1.0), *kept], upper=column.max_count, name=name)
-
-
 def _add_budget(builder: MilpBuilder, table: FleetTable, prices: list[Entry]) -> None:
     """Column and node prices within the budget, prefix budget; 0 buys nothing."""
     budget = table.budget_usd_per_hour
@@ -153,37 +175,6 @@ def _add_budget(builder: MilpBuilder, table: FleetTable, prices: list[Entry]) ->
         return
     unit = budget if budget > 0 else 1.0
     builder.row([(v, p / unit) for v, p in prices], upper=budget / unit, name="budget")
-
-
-def _add_side_rows(builder: MilpBuilder, table: FleetTable, packing: Packing) -> dict[str, int]:
-    """at_least - shortfall <= sum per_replica x replicas <= at_most, prefix side."""
-    position = {c.id: i for i, c in enumerate(table.columns)}
-    lacking: dict[str, int] = {}
-    for row in table.side_rows:
-        entries: list[Entry] = []
-        for column, amount in row.per_replica.items():
-            if column not in position:
-                raise SnapshotError(f"side_rows[{row.name!r}]", f"unknown column {column!r}")
-            i = position[column]
-            entries.append((packing.new[i], amount))
-            entries += [(g.variable, amount) for g in packing.kept if g.column == i]
-        if row.at_most is not None:
-            builder.row(entries, upper=row.at_most, name=f"side[{row.name}]")
-        if row.at_least is not None and row.at_least <= 0:
-            builder.row(entries, lower=row.at_least, name=f"side[{row.name}]")
-        elif row.at_least is not None:
-            short = builder.variable()
-            lacking[row.name] = short
-            builder.row([*entries, (short, 1.0)], lower=row.at_least, name=f"side[{row.name}]")
-    return lacking
-
-
-def _minimums(builder: MilpBuilder, table: FleetTable, lacking: dict[str, int]) -> Level:
-    cost = np.zeros(builder.num_cols)
-    for row in table.side_rows:
-        if row.name in lacking and row.at_least:
-            cost[lacking[row.name]] = -1.0 / row.at_least
-    return Level("minimums", cost)
 
 
 def _level(

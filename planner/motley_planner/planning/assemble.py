@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 
 from motley_planner.candidates import (
-    candidate_for_unit,
+    candidate_for_pieces,
     rollout_candidates,
     stage_candidates,
     trainer_candidates,
@@ -20,10 +20,17 @@ from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog, Node
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
-from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.assembly import Assembly, table_gpu
 from motley_planner.planning.demands import add_job_demand, add_service_demand, block_unservable
 from motley_planner.planning.latency import stage_slos
-from motley_planner.planning.limits import add_limits, freeze
+from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
+from motley_planner.planning.phases import (
+    mode_of,
+    phase_refusals,
+    set_kv_bytes,
+    stage_phases,
+    table_links,
+)
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
 
@@ -39,13 +46,16 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
         if demand.key in assembly.blocked:
             continue
         if isinstance(demand, ServingDemand):
-            add_service_demand(assembly, demand)
+            add_service_demand(assembly, demand, tenant_weight(snapshot, demand))
         else:
             add_job_demand(assembly, demand)
         add_limits(assembly, demand)
+    add_shared_limits(assembly, snapshot)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
-    return _table(assembly, snapshot), assembly
+    set_kv_bytes(assembly, snapshot, catalog)
+    links = table_links(assembly, snapshot, catalog)
+    return replace(_table(assembly, snapshot), links=links), assembly
 
 
 def node_room_gpus(node: Node, need: PodNeed) -> int:
@@ -71,14 +81,21 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
         slos = stage_slos(service, allowed, catalog)
         assembly.slos[service.key] = slos
         for stage in service.stages:
+            slo = slos[stage.name]
+            apart = stage_phases(service, stage, slo, allowed, snapshot, catalog)
+            assembly.add(apart)
+            assembly.refuse(service.key, phase_refusals(service, stage, apart, snapshot))
+            if mode_of(service, stage) == "always":
+                continue
             found, refusals = stage_candidates(
                 stage,
                 service.classes,
-                slos[stage.name],
+                slo,
                 allowed,
                 catalog,
                 headroom=service.headroom,
                 key=service.key,
+                also_served={name for candidate in apart for name in candidate.capacity},
             )
             assembly.add(found)
             assembly.refuse(service.key, refusals)
@@ -96,18 +113,18 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
     demands = {demand.key: demand for demand in snapshot.demands}
     for unit in snapshot.running:
         if unit.key in assembly.blocked:
-            for name in unit.nodes:
-                assembly.immovable[name] += unit.tensor_parallel
+            for rank, name in enumerate(unit.nodes):
+                assembly.immovable[name] += unit.gpus_on(rank)
             continue
         demand = demands.get(unit.key)
-        classes = {nodes[name] for name in unit.nodes if name in nodes}
-        whole = len(classes) == 1 and all(name in nodes for name in unit.nodes)
+        classes = [nodes[name] for name in unit.nodes if name in nodes]
         candidate = None
         if isinstance(demand, ServingDemand):
             slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
             demand = replace(demand, slo=slo)
-        if demand is not None and whole:
-            candidate = candidate_for_unit(unit, demand, classes.pop(), catalog)
+        paired = unit.phase == "both" or snapshot.gateway_can_disaggregate
+        if demand is not None and len(classes) == len(unit.nodes) and paired:
+            candidate = candidate_for_pieces(unit, demand, classes, catalog)
         if candidate is None:
             assembly.not_allowed.add(unit.id)
             continue
@@ -115,18 +132,28 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
         assembly.replicas.append(RunningReplica(unit.id, candidate.id, unit.nodes))
 
 
+def tenant_weight(snapshot: Snapshot, demand: ServingDemand) -> float:
+    """Weight of a resource's served share beside others of its priority."""
+    return next((t.weight for t in snapshot.tenants if t.name == demand.tenant), 1.0)
+
+
 def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
     held: Counter[str] = Counter()
     for replica in assembly.replicas:
-        for node in replica.nodes:
-            held[node] += assembly.candidates[replica.column].tensor_parallel
+        parts = assembly.candidates[replica.column].parts
+        for node, (_, ranks, _) in zip(replica.nodes, parts, strict=True):
+            held[node] += ranks
     need, move = snapshot.pod_need, snapshot.move_price
+    assembly.room = {
+        node.name: max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name])
+        for node in snapshot.nodes
+    }
     nodes = tuple(
         TableNode(
             name=node.name,
-            gpu=node.node_class.gpu,
-            zone=node.node_class.id,
-            gpus=max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name]),
+            gpu=table_gpu(node.node_class),
+            zone=node.node_class.zone,
+            gpus=assembly.room[node.name],
         )
         for node in snapshot.nodes
     )

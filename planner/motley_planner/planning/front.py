@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from motley_planner import strategies
+from dataclasses import replace
+
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
@@ -10,9 +11,10 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import SolverError
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.losses import solve_for_losses
 from motley_planner.planning.naming import name_replicas
 from motley_planner.planning.slices import slice_of
-from motley_planner.planning.steadiness import solve_steadily
+from motley_planner.planning.tenants import guarantee_rows
 
 
 def plan(
@@ -34,8 +36,13 @@ def plan(
     catalog = catalog or load_catalog()
     table, assembly = assemble(snapshot, catalog)
     if strategy == "exact":
-        solution = solve_steadily(table, assembly, snapshot, use_worker=use_worker)
+        guarantees = guarantee_rows(table, assembly, snapshot, use_worker=use_worker)
+        table = replace(table, side_rows=(*table.side_rows, *guarantees))
+        solution, losses = solve_for_losses(table, assembly, snapshot, use_worker=use_worker)
+        assembly.after_loss = {test.key: (min(1.0, test.share), len(test.nodes)) for test in losses}
     else:
+        from motley_planner import strategies  # what only comparisons need is loaded for them
+
         solution = strategies.run(strategy, table)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))

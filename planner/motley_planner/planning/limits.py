@@ -1,17 +1,21 @@
-"""Side rows of the table: budgets, GPU limits, spot shares, replica minimums, gangs, freezes.
+"""Side rows of the table: budgets, quotas, KV memory, spot shares, minimums, gangs, freezes.
 
-A row's name is "<key>|<what>", so that a shortfall can be told to its owner.
+A row's name is "<key>|<what>" ("fleet|..." and "tenant <name>|..." where no single resource owns
+it), so that a shortfall can be told to its owner.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from motley_planner.candidates import Candidate
-from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
+from motley_planner.domain.demand import Demand, RlDemand, ServingDemand, StageDemand
+from motley_planner.domain.snapshot import Snapshot, Tenant
 from motley_planner.domain.table import SideRow
-from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.assembly import Assembly, class_id
+
+SPOT = "spot"
 
 
 def add_limits(assembly: Assembly, demand: Demand) -> None:
@@ -23,29 +27,93 @@ def add_limits(assembly: Assembly, demand: Demand) -> None:
         prices = {c.id: c.price_usd_per_hour for c in candidates}
         rows.append(SideRow(f"{key}|budget", prices, at_most=budget.usd_per_hour))
     if budget.gpus is not None:
-        gpus = {c.id: float(c.gpus) for c in candidates}
-        rows.append(SideRow(f"{key}|gpus", gpus, at_most=float(budget.gpus)))
+        rows.append(SideRow(f"{key}|gpus", _gpus(candidates), at_most=float(budget.gpus)))
     stages = demand.stages if isinstance(demand, ServingDemand) else (demand.rollout,)
     for stage in stages:
-        mine = assembly.of(key, stage.name)
-        share = stage.placement.max_spot_share
-        if share is not None:
-            rows.append(SideRow(f"{key}|{stage.name}|spot", _spot(mine, share), at_most=0.0))
-        if stage.min_replicas:
-            ones = {c.id: 1.0 for c in mine}
-            minimum = float(stage.min_replicas)
-            rows.append(SideRow(f"{key}|{stage.name}|replicas", ones, at_least=minimum))
+        _add_stage(assembly, key, stage)
     if isinstance(demand, RlDemand):
         gangs = {c.id: 1.0 for c in assembly.of(key, "trainer")}
         rows.append(SideRow(f"{key}|trainer|gangs", gangs, at_most=1.0))
+        if demand.max_rollout_replicas is not None:
+            ones = {c.id: 1.0 for c in assembly.of(key, "rollout")}
+            most = float(demand.max_rollout_replicas)
+            rows.append(SideRow(f"{key}|rollout|most", ones, at_most=most))
 
 
-def _spot(candidates: Sequence[Candidate], share: float) -> Mapping[str, float]:
-    """spot GPUs <= share x all GPUs as coefficients: 1 - share for spot, -share for the rest."""
+def _add_stage(assembly: Assembly, key: str, stage: StageDemand) -> None:
+    mine, rows = assembly.of(key, stage.name), assembly.side_rows
+    share = stage.placement.max_spot_share
+    if share is not None:
+        terms = _spot_rates(assembly, mine, share)
+        rows.append(SideRow(f"{key}|{stage.name}|spot", at_most=0.0, per_rate=terms))
+    least = max(stage.min_replicas, stage.min_nodes)
+    if least:
+        ones = {c.id: 1.0 for c in mine}
+        rows.append(SideRow(f"{key}|{stage.name}|replicas", ones, at_least=float(least)))
+
+
+def _spot_rates(
+    assembly: Assembly, candidates: Sequence[Candidate], share: float
+) -> Mapping[tuple[str, str], float]:
+    """spot requests/s <= share x all, as coefficients: 1 - share on spot, -share elsewhere."""
     return {
-        c.id: c.gpus * ((1.0 if c.node_class.capacity_type == "spot" else 0.0) - share)
+        (c.id, name): (1.0 if is_spot(c) else 0.0) - share
         for c in candidates
+        for name, rate in assembly.columns[c.id].requests_per_second.items()
+        if rate > 0
     }
+
+
+def is_spot(candidate: Candidate) -> bool:
+    """Whether a replica goes when spot capacity goes: any of its nodes is spot."""
+    classes = getattr(candidate, "node_classes", ()) or (candidate.node_class,)
+    return any(c.capacity_type == SPOT for c in classes)
+
+
+def add_shared_limits(assembly: Assembly, snapshot: Snapshot) -> None:
+    """Rows over several resources: the fleet's GPUs, tenants' quotas, and limits on one pod."""
+    everything = tuple(assembly.candidates.values())
+    if snapshot.budget_gpus is not None:
+        left = max(0.0, float(snapshot.budget_gpus - sum(assembly.immovable.values())))
+        assembly.side_rows.append(SideRow("fleet|gpus", _gpus(everything), at_most=left))
+    keys = {t.name: _keys_of(snapshot, t) for t in snapshot.tenants}
+    for tenant in snapshot.tenants:
+        mine = [c for c in everything if c.key in keys[tenant.name]]
+        if tenant.gpu_quota is not None and mine:
+            left = max(0.0, float(tenant.gpu_quota - _held(assembly, snapshot, tenant)))
+            row = SideRow(f"tenant {tenant.name}|quota", _gpus(mine), at_most=left)
+            assembly.side_rows.append(row)
+        if tenant.gpus_per_pod is not None:
+            large = {c.id: 1.0 for c in mine if _largest_pod(assembly, c) > tenant.gpus_per_pod}
+            if large:
+                row = SideRow(f"tenant {tenant.name}|pod", large, at_most=0.0)
+                assembly.side_rows.append(row)
+
+
+def _keys_of(snapshot: Snapshot, tenant: Tenant) -> set[str]:
+    return {d.key for d in snapshot.demands if d.tenant == tenant.name}
+
+
+def _held(assembly: Assembly, snapshot: Snapshot, tenant: Tenant) -> int:
+    """GPUs of a tenant that are not the table's to give: held by resources left as they are."""
+    keys = _keys_of(snapshot, tenant) & assembly.blocked
+    units = (unit for unit in snapshot.running if unit.key in keys)
+    return sum(unit.tensor_parallel * len(unit.nodes) for unit in units)
+
+
+def _largest_pod(assembly: Assembly, candidate: Candidate) -> int:
+    return max(f.tp for f in assembly.columns[candidate.id].fragments)
+
+
+def _gpus(candidates: Iterable[Candidate]) -> dict[str, float]:
+    return {c.id: float(c.gpus) for c in candidates}
+
+
+def demand_names(demand: Demand) -> tuple[str, ...]:
+    """The table's names of what a resource asks for: its classes, or its cascade."""
+    if isinstance(demand, RlDemand) or demand.policies:
+        return (demand.key,)
+    return tuple(class_id(demand.key, demand.stages[0].name, c.name) for c in demand.classes)
 
 
 def freeze(assembly: Assembly, key: str) -> None:

@@ -5,24 +5,24 @@ replicas, placed by search, rates by an LP of scipy. Shares no code with the for
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
 
 from motley_planner.domain.table import Column, FleetTable, RunningReplica, TableNode
 from motley_planner.testing.rates import Counts, Rates, Unbounded
+from motley_planner.testing.recourse import served_in
 
 __all__ = ["Unbounded", "best_value", "fits"]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Replicas without rates: counts by column, price of everything, P, lacking of minimums."""
+    """Replicas without rates: counts by column, price of everything, P."""
 
     counts: Counts
     price: float
     penalty: float
-    lacking: float
 
 
 def best_value(table: FleetTable) -> tuple[float, ...] | None:
@@ -35,21 +35,36 @@ def best_value(table: FleetTable) -> tuple[float, ...] | None:
     rates = Rates(table)
     best: tuple[float, ...] | None = None
     for choice in _choices(table):
-        head = (-choice.lacking,) if _has_minimums(table) else ()
         service = rates.best(choice.counts)
         if service is None:
             continue
-        in_price = choice.price + (choice.penalty if table.penalty_in_price else 0.0)
-        in_service = 0.0 if table.penalty_in_price else choice.penalty
-        if table.objective == "min_cost":
-            values = (*head, -choice.price - choice.penalty)
-        else:
-            values = (*head, *service[:-1], service[-1] - in_service)
-            if table.objective == "goodput" or table.penalty_in_price:
-                values = (*values, -in_price)
+        values = _values(table, choice, service)
         if best is None or _better(values, best):
             best = values
     return best
+
+
+def _values(table: FleetTable, choice: Choice, service: tuple[float, ...]) -> tuple[float, ...]:
+    """Level values: minimums, service, what scenarios miss, price."""
+    head = service[:1] if _has_minimums(table) else ()
+    service = service[len(head) :]
+    in_price = choice.price + (choice.penalty if table.penalty_in_price else 0.0)
+    in_service = 0.0 if table.penalty_in_price else choice.penalty
+    counts = {c.id: n for c, n in zip(table.columns, choice.counts, strict=True)}
+    if table.objective == "max_min":
+        open_end = [(s, replace(s, share=1e9)) for s in table.scenarios]
+        scales = [served_in(table, most, counts) / s.share for s, most in open_end]
+        scale = min([service[-1], *scales])
+        return (*head, scale - in_service, *((-in_price,) if table.penalty_in_price else ()))
+    missing: dict[str, float] = {}
+    held = [(s, served_in(table, s, counts)) for s in table.scenarios]
+    for scenario, share in held:
+        most = missing.get(scenario.name, 0.0)
+        missing[scenario.name] = max(most, scenario.share - share)
+    kept = (-sum(missing.values()),) if table.scenarios else ()
+    if table.objective == "min_cost":
+        return (*head, *kept, -choice.price - choice.penalty)
+    return (*head, *service[:-1], service[-1] - in_service, *kept, -in_price)
 
 
 def _better(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
@@ -92,7 +107,7 @@ def _with_new(
     for new in product(*(range(limit + 1) for limit in limits)):
         counts = tuple(a + b for a, b in zip(kept, new, strict=True))
         if any(
-            c.max_count is not None and n > c.max_count
+            (c.max_count is not None and n > c.max_count) or 0 < n < c.min_count
             for c, n in zip(columns, counts, strict=True)
         ):
             continue
@@ -104,12 +119,9 @@ def _with_new(
         )
         if table.budget_usd_per_hour is not None and price > table.budget_usd_per_hour + 1e-9:
             continue
-        lacking = _lacking(table, counts)
-        if lacking is None:
-            continue
         started = sum(n * c.gpus for n, c in zip(new, columns, strict=True))
         penalty = table.penalty_per_started_gpu * started + table.penalty_per_stopped_gpu * stopped
-        yield Choice(counts, price, penalty, lacking)
+        yield Choice(counts, price, penalty)
 
 
 def _limit(column: Column, nodes: list[TableNode], free: dict[str, int]) -> int:
@@ -166,29 +178,27 @@ def fits(wanted: tuple[tuple[str, str, int], ...], bins: tuple[tuple[str, str, i
     return False
 
 
-def _lacking(table: FleetTable, counts: Counts) -> float | None:
-    """Relative shortfall of the minimums; None where a hard side row is broken."""
-    total = 0.0
-    for row in table.side_rows:
-        amount = sum(
-            row.per_replica.get(c.id, 0.0) * n for c, n in zip(table.columns, counts, strict=True)
-        )
-        if row.at_most is not None and amount > row.at_most + 1e-9:
-            return None
-        if row.at_least is not None and row.at_least > 0:
-            total += max(0.0, row.at_least - amount) / row.at_least
-    return total
-
-
 def _nodes(table: FleetTable) -> list[TableNode]:
+    found: list[TableNode] = []
     if table.previous is not None:
-        return [n for n in table.previous.nodes if n.name not in table.lost_nodes]
-    found = []
+        return _bought(table) + [n for n in table.previous.nodes if n.name not in table.lost_nodes]
     for i, group in enumerate(table.nodes):
         assert group.count is not None, "the oracle needs finite inventory"
         for j in range(group.count):
             price = group.price_usd_per_hour
             found.append(TableNode(f"{i}/{j}", group.gpu, group.zone, group.gpus, price))
+    return found
+
+
+def _bought(table: FleetTable) -> list[TableNode]:
+    """Nodes that could be added; waiting for one counts as if it were part of its price."""
+    found = []
+    for shape in table.purchasable:
+        assert shape.count is not None, "the oracle needs finite inventory"
+        price = (shape.price_usd_per_hour or 0.0) + shape.delay_usd_per_hour
+        for j in range(shape.count):
+            name = f"+{shape.name}/{j}"
+            found.append(TableNode(name, shape.gpu, shape.zone, shape.gpus, price))
     return found
 
 

@@ -18,10 +18,14 @@ class Unbounded(Exception):
 
 
 class Rates:
-    """The best service levels for given counts, by LPs in requests/s, cached."""
+    """The best service levels for given counts, by LPs in requests/s, cached.
 
-    def __init__(self, table: FleetTable) -> None:
+    Where the table has positive minimums, their level comes first in every result.
+    """
+
+    def __init__(self, table: FleetTable, worth: Counts | tuple[float, ...] | None = None) -> None:
         self.table = table
+        self.worth = worth  # capacity in replicas by column; None: what the counts are worth
         self.cache: dict[Counts, tuple[float, ...] | None] = {}
         self.one_hot = [
             range(len(c.policies) + 1) if not c.mixture else (None,) for c in table.cascades
@@ -50,12 +54,50 @@ class Rates:
         self._replicas(lp, counts)
         self._demand(lp, served, load)
         self._flows(lp)
+        short = self._side_rows(lp, counts, served)
+        head: tuple[float, ...] = ()
+        if short is not None:
+            least = lp.maximize({v: -c for v, c in short.items()})
+            if least is None:
+                return None
+            head = (least,)
+            lp.at_most(short, -least + 1e-10)
         if scale is not None:
             value = lp.maximize({scale: 1.0})
-            return None if value is None else (value,)
+            return None if value is None else (*head, value)
         if table.objective == "min_cost":
-            return () if lp.maximize({}) is not None else None
-        return self._levels(lp, served)
+            return head if lp.maximize({}) is not None else None
+        levels = self._levels(lp, served)
+        return None if levels is None else (*head, *levels)
+
+    def _side_rows(self, lp: Lp, counts: Counts, served: dict[str, int]) -> dict[int, float] | None:
+        """Adds side rows; shortfall variables of positive minimums with their cost, if any."""
+        have = dict(zip((c.id for c in self.table.columns), counts, strict=True))
+        own = {d.name: d.requests_per_second for d in self._demands()}
+        short: dict[int, float] | None = None
+        for row in self.table.side_rows:
+            fixed = sum(amount * have[c] for c, amount in row.per_replica.items())
+            terms: dict[int, float] = {}
+            for (column, name), amount in row.per_rate.items():
+                if ("rate", column, name) in lp.names:
+                    terms[lp.names["rate", column, name]] = amount
+            for name, amount in row.per_served.items():
+                if name in served:
+                    terms[served[name]] = terms.get(served[name], 0.0) + amount * own[name]
+            for (cascade, policy), amount in row.per_policy.items():
+                if ("v", cascade, policy) in lp.names:
+                    terms[lp.names["v", cascade, policy]] = amount
+            if row.at_most is not None:
+                lp.at_most(terms, row.at_most - fixed)
+            if row.at_least is None:
+                continue
+            if row.at_least > 0:
+                short = {} if short is None else short
+                lacking = lp.add(("short", row.name))
+                short[lacking] = row.importance / row.at_least
+                terms[lacking] = 1.0
+            lp.at_most({v: -c for v, c in terms.items()}, fixed - row.at_least)
+        return short
 
     def _demands(self) -> list[RequestClass | CascadeDemand]:
         found: list[RequestClass | CascadeDemand] = [*self.table.classes, *self.table.cascades]
@@ -98,7 +140,10 @@ class Rates:
 
     def _replicas(self, lp: Lp, counts: Counts) -> None:
         classes = {c.name: c for c in self.table.classes}
-        for column, count in zip(self.table.columns, counts, strict=True):
+        worth = self.worth or tuple(
+            c.worth_of(n) for c, n in zip(self.table.columns, counts, strict=True)
+        )
+        for column, count, able in zip(self.table.columns, counts, worth, strict=True):
             time, nic = {}, {}
             for name, capacity in column.requests_per_second.items():
                 if capacity <= 0:
@@ -106,7 +151,7 @@ class Rates:
                 rate = lp.add(("rate", column.id, name))
                 time[rate] = 1.0 / capacity
                 nic[rate] = classes[name].kv_bytes * column.kv_scale
-            lp.at_most(time, float(count))
+            lp.at_most(time, float(able))
             if column.nic_bytes_per_second is not None and column.phase != "both":
                 lp.at_most(nic, column.nic_bytes_per_second * count)
 
@@ -177,7 +222,8 @@ class Lp:
     def maximize(self, goal: dict[int, float]) -> float | None:
         """The maximum, or None where infeasible."""
         if not self.bounds:
-            return 0.0
+            # Rows without terms still have a right side to keep.
+            return 0.0 if all(right >= -1e-9 for _, right in self.upper) else None
         cost = np.zeros(len(self.bounds))
         for variable, worth in goal.items():
             cost[variable] = -worth
