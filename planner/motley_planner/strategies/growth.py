@@ -95,15 +95,18 @@ class Growth:
         share = float(self.cover[:, column].max())
         missing = max(0.0, 1.0 - covered) / share if share > 0 else 1.0
         most = self.scorer.stock.most_more(counts, column)
-        return max(1, min(most, int(missing / 4), sum(counts) // 8 + 1))
+        several = min(most, int(missing / 4), sum(counts) // 8 + 1)
+        return max(self.scorer.stock.step(counts, column), several)
 
     def drop(self, counts: Counts) -> tuple[Counts, int | None]:
-        """One replica less, drawn by count; its column too."""
+        """One replica less (all of a column at its `min_count`), drawn by count; its column too."""
         present = [i for i, n in enumerate(counts) if n]
         if not present:
             return counts, None
         column = self.random.choices(present, [counts[i] for i in present])[0]
-        return plus(counts, column, -1), column
+        least = int(self.scorer.stock.least[column])
+        gone = 1 if counts[column] > least else counts[column]
+        return plus(counts, column, -gone), column
 
     def thin(self, counts: Counts) -> Counts:
         """One replica less."""
