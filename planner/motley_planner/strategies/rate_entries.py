@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from motley_planner.formulations.program import Index
 
@@ -18,12 +18,6 @@ class RateEntry(NamedTuple):
 
 
 def rate_entries(index: Index) -> Iterator[RateEntry]:
-    """All rate variables of a program, whether it keeps them as a mapping or as arrays."""
-    rates: Any = index.demand.rates
-    if hasattr(rates, "items"):
-        for (column, name), (variable, unit) in rates.items():
-            yield RateEntry(column, name, variable, unit)
-        return
-    arrays = (rates.column, rates.request_class, rates.variable, rates.unit)
-    for column, k, variable, unit in zip(*(a.tolist() for a in arrays), strict=True):
-        yield RateEntry(column, rates.names[k], variable, unit)
+    """All rate variables of a program."""
+    for (column, name), (variable, unit) in index.demand.rates.items():
+        yield RateEntry(column, name, variable, unit)
