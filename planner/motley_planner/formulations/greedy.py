@@ -24,6 +24,7 @@ CHOICES = 60  # cheapest columns that are tried for a class, besides the best of
 SCANNED = 500  # of a class's columns, by cost
 BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
 STEPS, DOUBLINGS = 5, 12
+ROUNDS = 3  # of leaving out what breaks a limit
 PARTS = (0.75, 0.5, 0.25, 0.1, 0.03)  # of a cascade that cannot be served whole
 MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
 _SOFT = (
@@ -41,21 +42,29 @@ _SOFT = (
 
 
 def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
-    """A feasible point that extends `start` (what runs, no rates); None where greed fails."""
+    """A feasible point that extends `start` (what runs, no rates); None where greed fails.
+
+    Limits on rates (a share of spot, say) are not looked at while filling. Where one is broken, the
+    columns that count against it are left out and all is filled again.
+    """
     base = _Filler(milp, index, start)
     priced = any(v is not None for v in index.packing.open_used)
-    for share in BUDGETS if priced else BUDGETS[:1]:
-        if index.demand.scale is None:
-            filled = base.fill(1.0, share)
-        else:
-            filled = _largest_scale(base, index, share)
-        if filled is None:
-            continue
-        set_used(index, filled)
-        if priced:
-            _close_unused(index, filled)
-        if milp.violation(filled) <= FEASIBLE:
-            return filled
+    for _ in range(ROUNDS):
+        filled: Floats | None = None
+        for share in BUDGETS if priced else BUDGETS[:1]:
+            if index.demand.scale is None:
+                filled = base.fill(1.0, share)
+            else:
+                filled = _largest_scale(base, index, share)
+            if filled is None:
+                continue
+            set_used(index, filled)
+            if priced:
+                _close_unused(index, filled)
+            if milp.violation(filled) <= FEASIBLE:
+                return filled
+        if filled is None or not base.leave_out(filled):
+            return None
     return None
 
 
@@ -182,6 +191,21 @@ class _Filler:
         if self.index.demand.scale is not None:
             self.x[self.index.demand.scale] = scale
         return self.x
+
+    def leave_out(self, x: Floats) -> bool:
+        """Takes the columns that count against a broken limit on rates out; False if there is none."""
+        over = self.milp.activity(x) > self.milp.row_upper + FEASIBLE
+        limits = np.array([name.startswith("side[") for name in self.index.row_names])
+        rates = self.index.demand.rates
+        start, rows, values = self.milp.columns_of(rates.variable.astype(np.int32))
+        against = (values > 0) & (over & limits)[rows]
+        owner = np.repeat(np.arange(len(rates.variable)), np.diff(start))
+        out = {int(i) for i in rates.column[owner[against]] if not self.base_time[i]}
+        if not out:
+            return False
+        for name, found in self.order.items():
+            self.order[name] = [(i, k) for i, k in found if i not in out]
+        return True
 
     def _spent(self) -> float:
         columns, packing = self.index.table.columns, self.index.packing
