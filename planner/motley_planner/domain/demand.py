@@ -52,7 +52,7 @@ class StageDemand:
     placement: Placement = Placement()
     max_tensor_parallel: int = 8
     min_replicas: int = 0
-    min_nodes: int = 0  # different nodes its replicas must be on, however many there are
+    min_nodes: int = 0  # at least so many replicas, each on a node of its own where room allows
 
 
 @dataclass(frozen=True, slots=True)

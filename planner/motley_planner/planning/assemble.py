@@ -127,12 +127,14 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
         for node in replica.nodes:
             held[node] += assembly.candidates[replica.column].tensor_parallel
     need, move = snapshot.pod_need, snapshot.move_price
+    by_node = snapshot.billing == "node"
     nodes = tuple(
         TableNode(
             name=node.name,
             gpu=node.node_class.gpu,
             zone=node.node_class.id,
             gpus=max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name]),
+            price_usd_per_hour=node.bill_usd_per_hour if by_node else None,
         )
         for node in snapshot.nodes
     )
@@ -140,12 +142,20 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
     price = max(sum(prices) / len(prices), LEAST_MOVE_PRICE_USD_PER_GPU_HOUR)
     return FleetTable(
         classes=tuple(assembly.classes),
-        columns=tuple(assembly.columns.values()),
+        columns=tuple(
+            replace(c, price_usd_per_hour=0.0) if by_node else c for c in assembly.columns.values()
+        ),
         cascades=tuple(assembly.cascades),
         objective="goodput",
         budget_usd_per_hour=snapshot.budget_usd_per_hour,
         side_rows=tuple(assembly.side_rows),
         previous=Previous(nodes=nodes, replicas=tuple(assembly.replicas)),
+        spread_models=frozenset(
+            f"{s.key}/{stage.name}"
+            for s in snapshot.services
+            for stage in s.stages
+            if stage.min_nodes > 1
+        ),
         cordoned_nodes=frozenset(n.name for n in snapshot.nodes if n.cordoned),
         penalty_per_started_gpu=price * move.reload_hours / move.horizon_hours,
         penalty_per_stopped_gpu=price * move.lost_work_hours / move.horizon_hours,
