@@ -11,6 +11,7 @@ from motley_operator.api.traffic import Percentiles, Workload
 from motley_operator.api.traffic import Slo as SloSpec
 from motley_operator.domain.names import MAIN_STAGE
 from motley_operator.translate.checks import gpu_ids, model_spec
+from motley_operator.translate.entitlements import node_loss_tolerance
 from motley_planner.domain.demand import (
     Budget,
     RoutingPolicy,
@@ -38,6 +39,7 @@ def pool_demand(
         budget=budget(spec.budget),
         priority=priority,
         headroom=headroom(spec.replan, fleet),
+        node_loss_tolerance=node_loss_tolerance(spec.replan, fleet),
         maximize_throughput=spec.objective == "MaximizeThroughput",
     )
 
@@ -63,6 +65,7 @@ def cascade_demand(
         budget=budget(spec.budget),
         priority=priority,
         headroom=headroom(spec.replan, fleet),
+        node_loss_tolerance=node_loss_tolerance(spec.replan, fleet),
     )
 
 

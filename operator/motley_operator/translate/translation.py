@@ -15,6 +15,7 @@ from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
 from motley_operator.translate.calibration import cascade_policies
 from motley_operator.translate.checks import check, pod_tolerations
+from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import fleet_catalog, fleet_spec
 from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
@@ -55,6 +56,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     frozen = _frozen(facts, asked, fleet, running)
     room = _room(facts, running, need := PodNeed())
     sites = [s for s in surveyed.sites if not _unused(s, running)]
+    offered, unknown_shapes = shapes(fleet, catalog, wishes)
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
         services=tuple(d for d in asked.demands.values() if isinstance(d, ServingDemand)),
@@ -64,6 +66,9 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         pod_need=need,
         move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
         budget_usd_per_hour=_fleet_budget(fleet),
+        budget_gpus=fleet_gpus(fleet),
+        tenants=tenants(fleet),
+        shapes=offered,
         frozen=frozenset(frozen),
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
@@ -78,7 +83,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         phases=asked.phases,
         unknown_gpus=surveyed.unknown,
         inventory=_inventory(facts, surveyed.sites, running),
-        unmet=unmet + catalog_unmet,
+        unmet=unmet + catalog_unmet + unknown_shapes,
         inputs_hash=_inputs_hash(facts, sites, asked),
     )
 

@@ -87,7 +87,7 @@ def _clean(index: Index, x: Floats) -> Floats:
     whole = [*index.packing.new, *(g.variable for g in index.packing.kept)]
     whole += [v for v in index.packing.open_used if v is not None]
     whole += [*index.packing.held_used.values(), *index.packing.slots.values()]
-    whole += list(index.demand.chosen.values())
+    whole += [*index.demand.chosen.values(), *index.demand.tiers.values()]
     x[whole] = np.round(x[whole])
     for variable, unit in (*index.demand.rates.values(), *index.demand.flows.values()):
         if x[variable] <= NEGLIGIBLE / max(unit, 1.0):

@@ -34,7 +34,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
     milp, index = formulate(table)
     most = index.scale_limit
-    if index.demand.chosen and not math.isfinite(most):
+    if (index.demand.chosen or index.demand.tiers) and not math.isfinite(most):
         most = _largest_scale(table, use_worker)
         milp, index = formulate(table, most=most)
     relaxed = None if index.packing.exact else formulate(table, "relaxed", most)[0]

@@ -27,15 +27,43 @@ def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
     priced = any(v is not None for v in index.packing.open_used) or index.packing.held_used
     if index.demand.scale is not None or priced:
         return None
-    filler = _Filler(milp, index, start)
-    for demand in sorted(demands(index.table), key=lambda d: -d.priority):
-        if demand.requests_per_second > 0:
-            filler.serve(demand)
-    return filler.x if milp.violation(filler.x) <= FEASIBLE else None
+    for avoided in dict.fromkeys((frozenset[int](), _limited_in_rate(index))):
+        filler = _Filler(milp, index, start, avoided)
+        for demand in sorted(demands(index.table), key=lambda d: -d.priority):
+            if demand.requests_per_second > 0:
+                filler.serve(demand)
+        _release_shortfalls(milp, index, filler.x)
+        if milp.violation(filler.x) <= FEASIBLE:
+            return filler.x
+    return None
+
+
+def _release_shortfalls(milp: Milp, index: Index, x: Floats) -> None:
+    """Lowers each minimum's shortfall, set before anything was served, to what is still missing."""
+    spare = milp.activity(x) - milp.row_lower
+    for variable in index.lacking.values():
+        (at,) = range(milp.start[variable], milp.start[variable + 1])
+        slack = max(0.0, float(spare[milp.index[at]])) / milp.value[at]
+        x[variable] = max(0.0, x[variable] - slack)
+
+
+def _limited_in_rate(index: Index) -> frozenset[int]:
+    """Columns whose share of the rate is limited beside others': without them no limit is broken."""
+    position = {c.id: i for i, c in enumerate(index.table.columns)}
+    return frozenset(
+        position[column]
+        for row in index.table.side_rows
+        if row.at_most is not None and len({c for c, _ in row.per_rate}) > 1
+        for (column, _), amount in row.per_rate.items()
+        if amount > 0
+    )
 
 
 class _Filler:
-    def __init__(self, milp: Milp, index: Index, start: Floats) -> None:
+    def __init__(
+        self, milp: Milp, index: Index, start: Floats, avoided: frozenset[int] = frozenset()
+    ) -> None:
+        self.avoided = avoided
         self.milp, self.index, self.x = milp, index, start.copy()
         hard = np.array([not name.startswith(_SOFT) for name in index.row_names], dtype=np.bool_)
         self.room = np.where(hard, milp.row_upper - milp.activity(self.x), np.inf)
@@ -49,7 +77,7 @@ class _Filler:
         columns = self.index.table.columns
         order: dict[str, list[int]] = {}
         for i, name in self.index.demand.rates:
-            if columns[i].phase == "both":
+            if columns[i].phase == "both" and i not in self.avoided:
                 order.setdefault(name, []).append(i)
         for name, choices in order.items():
             choices.sort(key=lambda i: self._cost(i) / columns[i].requests_per_second[name])
@@ -70,7 +98,11 @@ class _Filler:
             self.x[self.index.demand.served[demand.name]] = min(1.0, share)
 
     def _serve_cascade(self, cascade: CascadeDemand) -> None:
-        good = [p for p in cascade.policies if p.quality >= cascade.quality_floor]
+        good = [
+            p
+            for p in cascade.policies
+            if p.quality >= cascade.quality_floor and not self._breaks_a_row(cascade, p.id)
+        ]
         if not good:
             return
         policy = min(good, key=lambda p: sum(p.load.values()))
@@ -83,8 +115,18 @@ class _Filler:
         self.x[self.index.demand.shares[cascade.name, policy.id]] = 1.0
         if (cascade.name, policy.id) in self.index.demand.chosen:
             self.x[self.index.demand.chosen[cascade.name, policy.id]] = 1.0
+        if (cascade.name, policy.tier) in self.index.demand.tiers:
+            self.x[self.index.demand.tiers[cascade.name, policy.tier]] = 1.0
         if cascade.name in self.index.demand.served:
             self.x[self.index.demand.served[cascade.name]] = 1.0
+
+    def _breaks_a_row(self, cascade: CascadeDemand, policy: str) -> bool:
+        """Whether the policy alone breaks a limit on the mix, such as late answers."""
+        return any(
+            row.at_most is not None
+            and row.per_policy.get((cascade.name, policy), 0.0) > row.at_most
+            for row in self.index.table.side_rows
+        )
 
     def _give(self, name: str, wanted: float) -> float:
         """Requests/s given to a class: free time first, then new replicas."""
