@@ -8,6 +8,7 @@ replicas included; then demand and limits are written over them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from motley_planner.candidates import (
@@ -17,13 +18,19 @@ from motley_planner.candidates import (
     trainer_candidates,
 )
 from motley_planner.domain.demand import ServingDemand
-from motley_planner.domain.hardware import Catalog, Node
+from motley_planner.domain.hardware import Catalog, Node, NodeClass
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
 from motley_planner.planning.assembly import Assembly
-from motley_planner.planning.demands import add_job_demand, add_service_demand, block_unservable
+from motley_planner.planning.demands import (
+    add_class_floors,
+    add_job_demand,
+    add_service_demand,
+    block_unservable,
+)
 from motley_planner.planning.latency import stage_slos
 from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
+from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
 
@@ -40,6 +47,7 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
             continue
         if isinstance(demand, ServingDemand):
             add_service_demand(assembly, demand, tenant_weight(snapshot, demand))
+            add_class_floors(assembly, demand)
         else:
             add_job_demand(assembly, demand)
         add_limits(assembly, demand)
@@ -69,6 +77,9 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
     classes = tuple(dict.fromkeys(node.node_class for node in snapshot.nodes))
     for service in snapshot.services:
         allowed = [c for c in classes if service.key not in c.excluded_for]
+        if is_tiered(service):
+            _add_tiered(assembly, service, allowed, catalog)
+            continue
         slos = stage_slos(service, allowed, catalog)
         assembly.slos[service.key] = slos
         for stage in service.stages:
@@ -89,6 +100,30 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
             found, refusals = lister(job, allowed, catalog)
             assembly.add(found)
             assembly.refuse(job.key, refusals)
+
+
+def _add_tiered(
+    assembly: Assembly, service: ServingDemand, allowed: Sequence[NodeClass], catalog: Catalog
+) -> None:
+    """Candidates of every tier; only the loosest says why a stage has none."""
+    tiers = stage_tiers(service, catalog)
+    found_tiers = {stage.name: StageTiers(tiers) for stage in service.stages}
+    for stage in service.stages:
+        for tier in tiers:
+            found, refusals = stage_candidates(
+                stage,
+                service.classes,
+                tier.slo,
+                allowed,
+                catalog,
+                headroom=service.headroom,
+                key=service.key,
+            )
+            found_tiers[stage.name].note(found)
+            assembly.add(found)
+        assembly.refuse(service.key, refusals)
+    assembly.tiers[service.key] = found_tiers
+    assembly.slos[service.key] = {stage.name: tiers[-1].slo for stage in service.stages}
 
 
 def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:

@@ -17,6 +17,7 @@ from motley_planner.domain.table import (
     RunningReplica,
     SideRow,
 )
+from motley_planner.planning.tiers import StageTiers, TieredPolicy
 
 
 @dataclass(slots=True)
@@ -34,6 +35,8 @@ class Assembly:
     blocked: set[str] = field(default_factory=set)  # keys whose spec cannot be served: left as is
     immovable: Counter[str] = field(default_factory=Counter)  # GPUs by node that they hold
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
+    tiers: dict[str, dict[str, StageTiers]] = field(default_factory=dict)  # by key, then stage
+    tiered: dict[str, tuple[TieredPolicy, ...]] = field(default_factory=dict)  # by key
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
     # By key: the share of the rate served after the worst loss, and how many nodes that takes.
     after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
