@@ -8,10 +8,11 @@ replicas included; then demand and limits are written over them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from motley_planner.candidates import (
+    Candidate,
     candidate_for_unit,
     rollout_candidates,
     stage_candidates,
@@ -28,7 +29,7 @@ from motley_planner.planning.demands import (
     add_service_demand,
     block_unservable,
 )
-from motley_planner.planning.latency import stage_slos
+from motley_planner.planning.latency import split_shares, stage_slos
 from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 
@@ -106,10 +107,15 @@ def _add_tiered(
     assembly: Assembly, service: ServingDemand, allowed: Sequence[NodeClass], catalog: Catalog
 ) -> None:
     """Candidates of every tier; only the loosest says why a stage has none."""
-    tiers = stage_tiers(service, catalog)
-    found_tiers = {stage.name: StageTiers(tiers) for stage in service.stages}
+    split = split_shares(service, allowed, catalog)
+    found_tiers: dict[str, StageTiers] = {}
+    for name, share in split.items():
+        tiers = stage_tiers(service, catalog, share)
+        at = [tier.share for tier in tiers].index(share)
+        found_tiers[name] = StageTiers(tiers, at)
     for stage in service.stages:
-        for tier in tiers:
+        listed: tuple[Candidate, ...] = ()
+        for tier in found_tiers[stage.name].tiers:
             found, refusals = stage_candidates(
                 stage,
                 service.classes,
@@ -120,10 +126,22 @@ def _add_tiered(
                 key=service.key,
             )
             found_tiers[stage.name].note(found)
-            assembly.add(found)
+            listed += found
         assembly.refuse(service.key, refusals)
+        assembly.add(_told_apart(listed))
     assembly.tiers[service.key] = found_tiers
-    assembly.slos[service.key] = {stage.name: tiers[-1].slo for stage in service.stages}
+    loosest = {stage: tiers.tiers[-1].slo for stage, tiers in found_tiers.items()}
+    assembly.slos[service.key] = loosest
+
+
+def _told_apart(listed: Sequence[Candidate]) -> Iterator[Candidate]:
+    """One size and batch may be listed for all classes at one tier and for some at another."""
+    taken: dict[str, frozenset[str]] = {}
+    for candidate in reversed(listed):  # the loosest tier first: it admits most
+        classes = frozenset(candidate.capacity)
+        if taken.setdefault(candidate.id, classes) != classes:
+            candidate = replace(candidate, id=f"{candidate.id}|{'+'.join(sorted(classes))}")
+        yield candidate
 
 
 def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:

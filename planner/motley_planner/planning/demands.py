@@ -17,6 +17,7 @@ from motley_planner.candidates.policies import quality_refusal
 from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass, SideRow
 from motley_planner.planning.assembly import Assembly, class_id
+from motley_planner.planning.tierchoice import worthwhile
 from motley_planner.planning.tiers import SEPARATOR, tiered_policies
 
 EXTRA_SUFFIX = "+extra"  # demand beyond what was asked, of a pool that maximizes throughput
@@ -101,21 +102,16 @@ def _add_tiered_demand(assembly: Assembly, service: ServingDemand, tenant_weight
     """A cascade whose stages come in latency tiers: a class for each tier, a row for late answers."""
     key, stages = service.key, [stage.name for stage in service.stages]
     priority = 2 * service.priority + 1
-    for stage, tiers in assembly.tiers[key].items():
-        for candidate in assembly.of(key, stage):
-            rates = {
-                tier_class(class_id(key, stage, name), tier): rate
-                for tier in tiers.of(candidate)
-                for name, rate in candidate.capacity.items()
-            }
-            column = assembly.columns[candidate.id]
-            assembly.columns[candidate.id] = replace(column, requests_per_second=rates)
-        for tier in range(len(tiers.tiers)):
+    every = tiered_policies(service, assembly.tiers[key])
+    found = worthwhile(service, every, assembly.tiers[key], assembly.of(key))
+    assembly.tiered[key] = found
+    for i, stage in enumerate(stages):
+        offered = {tiered.combination[i] for tiered in found}
+        _limit_to_tiers(assembly, key, stage, offered)
+        for tier in sorted(offered):
             for each in service.classes:
                 name = tier_class(class_id(key, stage, each.name), tier)
                 assembly.classes.append(RequestClass(name, f"{key}/{stage}", 0.0, priority))
-    found = tiered_policies(service, assembly.tiers[key])
-    assembly.tiered[key] = found
     total = sum(c.weight for c in service.classes) or 1
     policies = tuple(
         CascadePolicy(
@@ -147,6 +143,27 @@ def _add_tiered_demand(assembly: Assembly, service: ServingDemand, tenant_weight
             late = {(key, t.id): t.miss[percentile] - allowed for t in found}
             row = SideRow(f"{key}|e2e {percentile}", at_most=0.0, per_policy=late)
             assembly.side_rows.append(row)
+
+
+def _limit_to_tiers(assembly: Assembly, key: str, stage: str, offered: set[int]) -> None:
+    """Columns of a stage by tier; a stage keeps to one tier, so only the largest batch counts.
+
+    What runs keeps every tier that it holds; a column that is left without a class goes.
+    """
+    tiers, running = assembly.tiers[key][stage], {r.column for r in assembly.replicas}
+    for candidate in assembly.of(key, stage):
+        runs = candidate.id in running
+        rates = {
+            tier_class(class_id(key, stage, name), tier): rate
+            for tier in tiers.of(candidate)
+            if tier in offered and (runs or tiers.is_largest(candidate, tier))
+            for name, rate in candidate.capacity.items()
+        }
+        if rates or runs:
+            column = assembly.columns[candidate.id]
+            assembly.columns[candidate.id] = replace(column, requests_per_second=rates)
+        else:
+            del assembly.columns[candidate.id], assembly.candidates[candidate.id]
 
 
 def add_class_floors(assembly: Assembly, service: ServingDemand) -> None:

@@ -27,8 +27,9 @@ from motley_planner.candidates.operating import quantile_of, tpot_ratio
 from motley_planner.domain.demand import RoutingPolicy, ServingDemand, Slo
 from motley_planner.domain.hardware import Catalog
 
-FRACTIONS = (0.25, 0.45, 0.65, 0.85, 1.0)  # of the end-to-end target
-FEWER = (0.3, 0.6, 1.0)  # for three stages and more, whose combinations multiply
+# Of the end-to-end target, by number of stages; the combinations multiply.
+FRACTIONS = {2: (0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0), 3: (0.2, 0.35, 0.5, 0.7, 1.0)}
+FEWEST = (0.25, 0.5, 1.0)
 MOST_LATE = 0.5  # policies with more late answers are of no use in any mixture
 SEPARATOR = "~"  # between a class and its tier in the table
 NEVER = float("inf")
@@ -43,6 +44,7 @@ class Tier:
 
     slo: Slo
     atoms: Atoms
+    share: float  # of the end-to-end target
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class StageTiers:
     """The tiers of one stage, tightest first, and which candidates hold each."""
 
     tiers: tuple[Tier, ...]
+    split: int = -1  # position of the tier of the fixed split
     holds: list[dict[Shape, int]] = field(default_factory=list)  # by tier: shape -> largest batch
 
     def note(self, found: Sequence[Candidate]) -> None:
@@ -65,6 +68,10 @@ class StageTiers:
         shape, batch = shape_of(candidate), candidate.operating_batch
         held = [i for i, batches in enumerate(self.holds) if batches.get(shape, 0) >= batch]
         return tuple(held) or (len(self.tiers) - 1,)
+
+    def is_largest(self, candidate: Candidate, tier: int) -> bool:
+        """Whether no other of its shape holds the tier at a larger batch."""
+        return self.holds[tier].get(shape_of(candidate)) == candidate.operating_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,28 +116,32 @@ def shape_of(candidate: Candidate) -> Shape:
     )
 
 
-def stage_tiers(service: ServingDemand, catalog: Catalog) -> tuple[Tier, ...]:
-    """The tiers of each stage, tightest first."""
+def stage_tiers(
+    service: ServingDemand, catalog: Catalog, split: float | None = None
+) -> tuple[Tier, ...]:
+    """The tiers of a stage, tightest first; `split` is a share of the target offered as well."""
     assert catalog.efficiency is not None
     ratios = catalog.efficiency.tpot_quantiles
     anchor = max((n for n in service.slo.e2e_s if quantile_of(n) > 0), key=quantile_of)
     target = service.slo.e2e_s[anchor]
-    fractions = FRACTIONS if len(service.stages) == 2 else FEWER
+    fractions = FRACTIONS.get(len(service.stages), FEWEST)
+    if split is not None:
+        fractions = tuple(sorted({*fractions, split}))
     return tuple(
-        _tier(service.slo, ratios, target * f / tpot_ratio(ratios, quantile_of(anchor)))
+        _tier(service.slo, ratios, target / tpot_ratio(ratios, quantile_of(anchor)), f)
         for f in fractions
     )
 
 
-def _tier(slo: Slo, ratios: Mapping[str, float], mean_s: float) -> Tier:
+def _tier(slo: Slo, ratios: Mapping[str, float], whole_s: float, share: float) -> Tier:
     listed = sorted((quantile_of(name), name) for name in ratios)
-    atoms, below = [], 0.0
+    atoms, below, mean_s = [], 0.0, whole_s * share
     for quantile, name in listed:
         atoms.append((mean_s * ratios[name], quantile - below))
         below = quantile
     atoms.append((NEVER, 1.0 - below))
     limits = {name: mean_s * ratios[name] for _, name in listed}
-    return Tier(replace(slo, e2e_s=limits), tuple(atoms))
+    return Tier(replace(slo, e2e_s=limits), tuple(atoms), share)
 
 
 def tiered_policies(
