@@ -137,7 +137,7 @@ def plain(value: FleetTable) -> dict[str, Any]:
     """A table without a running fleet, as its JSON."""
     found = asdict(value)
     internal = ("side_rows", "penalty_in_price", "cordoned_nodes", "scenarios", "purchasable")
-    for name in (*internal, "previous", "lost_nodes"):
+    for name in (*internal, "spread_models", "previous", "lost_nodes"):
         del found[name]
     for column in found["columns"]:
         del column["min_count"], column["pool_steps"]
