@@ -6,7 +6,8 @@ tightened. Every chapter ends with what must hold, and one that does not makes t
     python -m e2e.demo [--keep] [--down]
 
 MOTLEY_KUBECONFIG names a cluster of yours instead; kwok must run there, since the nodes have no
-machines behind them. What the demo creates there it deletes in the end.
+machines behind them. What the demo made there it deletes in the end, and only that; with --keep it
+stays. The node it takes away is one of its own.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def _run(folder: Path, keep: bool) -> int:
         finally:
             if not keep:
                 demo_operator.stop(folder)
+                _leave_nothing(demo)
             demo.api.close()
         _summary(demo, keep)
     if not keep:
@@ -75,6 +77,13 @@ def _run(folder: Path, keep: bool) -> int:
             f"\n  Stopped; nothing of it runs any more. Log of the operator: {folder}/operator.log"
         )
     return 1 if view.failures else 0
+
+
+def _leave_nothing(demo: Demo) -> None:
+    """Deletes what the demo made on a cluster of yours; the local one is thrown away whole."""
+    if os.environ.get("MOTLEY_KUBECONFIG"):
+        count = demo.api.delete_created()
+        demo.view.event(f"deleted the {count} objects that the demo had made")
 
 
 @contextmanager

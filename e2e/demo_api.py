@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -26,6 +27,9 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
     "ServiceAccount": (_CORE, "serviceaccounts", True),
     "PersistentVolume": (_CORE, "persistentvolumes", False),
     "PersistentVolumeClaim": (_CORE, "persistentvolumeclaims", True),
+    "Role": (_RBAC, "roles", True),
+    "RoleBinding": (_RBAC, "rolebindings", True),
+    "Lease": ("/apis/coordination.k8s.io/v1", "leases", True),
     "ClusterRole": (_RBAC, "clusterroles", False),
     "ClusterRoleBinding": (_RBAC, "clusterrolebindings", False),
     "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses", False),
@@ -58,6 +62,7 @@ class Api:
         port = address.port or 443
         context = credentials.ssl_context()
         self.server = credentials.server
+        self.created: list[str] = []  # paths of the objects that this connection has made
         self.ca_data = credentials.ca_data
         self._headers = credentials.headers()
         self._connection: http.client.HTTPConnection
@@ -94,7 +99,24 @@ class Api:
         document: Document = json.loads(text) if text else {}
         if answer.status >= 400:
             raise Refused(answer.status, f"{method} {path}", str(document.get("message", "")))
+        if answer.status == http.HTTPStatus.CREATED:
+            self._remember(method, path, document)
         return document
+
+    def _remember(self, method: str, path: str, document: Document) -> None:
+        path = path.partition("?")[0]
+        name = document.get("metadata", {}).get("name")
+        if method == "PATCH":
+            self.created.append(path)
+        elif name and not path.endswith("/token"):
+            self.created.append(f"{path}/{name}")
+
+    def delete_created(self) -> int:
+        """Deletes what this connection has made, the last first; how many there were."""
+        for path in reversed(self.created):
+            with suppress(Refused):  # gone already, or with its namespace
+                self.request("DELETE", path)
+        return len(self.created)
 
     def list(self, kind: str, **params: str) -> list[Document]:
         """Every object of a kind, in all namespaces."""

@@ -39,6 +39,21 @@ def install_rbac(api: Api) -> None:
         role = {"apiGroup": group, "kind": "ClusterRole", "name": name}
         subjects = [{"kind": "ServiceAccount", **account}]
         api.apply({**common, "kind": "ClusterRoleBinding", "roleRef": role, "subjects": subjects})
+    _install_leader_role(api, account)
+
+
+def _install_leader_role(api: Api, account: dict[str, str]) -> None:
+    """What the election needs, in the operator's namespace only."""
+    group = "rbac.authorization.k8s.io"
+    common = {
+        "apiVersion": f"{group}/v1",
+        "metadata": {"name": "motley-leader", "namespace": NAMESPACE},
+    }
+    rules = yaml.safe_load((CHART_FILES / "rules-leader.yaml").read_text())
+    api.apply({**common, "kind": "Role", "rules": rules})
+    role = {"apiGroup": group, "kind": "Role", "name": "motley-leader"}
+    subjects = [{"kind": "ServiceAccount", **account}]
+    api.apply({**common, "kind": "RoleBinding", "roleRef": role, "subjects": subjects})
 
 
 def write_kubeconfig(api: Api, target: Path) -> None:
@@ -65,7 +80,7 @@ def write_kubeconfig(api: Api, target: Path) -> None:
     target.write_text(yaml.safe_dump(config))
 
 
-def start(folder: Path) -> Process:
+def start(folder: Path, *flags: str) -> Process:
     """Starts `motley operator` on folder/operator.kubeconfig; its log is folder/operator.log."""
     argv = [
         sys.executable,
@@ -76,6 +91,7 @@ def start(folder: Path) -> Process:
         "--log-format=text",
         "--metrics-port=0",
         "--health-port=0",
+        *flags,
     ]
     # Its own service account is all it gets: nothing of the person's kubeconfig.
     os.environ.pop("KUBECONFIG", None)

@@ -146,7 +146,8 @@ def _apply_examples(demo: Demo) -> None:
 
 def _lose_a_node(demo: Demo) -> None:
     view, before = demo.view, demo.look()
-    node = _node_to_lose(before)
+    own = {path.rpartition("/")[2] for path in demo.api.created if "/nodes/" in path}
+    node = _node_to_lose(before, own)
     lost = {uid: pod for uid, pod in before.live().items() if pod.node == node}
     affected = {pod.key for pod in lost.values()}
     view.title(f"kubectl delete node {node}   ({len(lost)} pods run there)")
@@ -173,11 +174,13 @@ def _lose_a_node(demo: Demo) -> None:
     view.fact("surviving pods that kept their UID", f"{unharmed} of {len(survivors)}")
 
 
-def _node_to_lose(picture: Picture) -> str:
-    """The node with most replicas of services: a job's trainer is not where the story is."""
+def _node_to_lose(picture: Picture, own: set[str]) -> str:
+    """The demo's node with most replicas of services: a job's trainer is not where the story is."""
     trainers = {pod.node for pod in picture.live().values() if pod.stage == "trainer"}
-    counts = {n: c for n, c in picture.by_node().items() if n and n not in trainers}
-    counts = counts or dict(picture.by_node())
+    by_node = {n: c for n, c in picture.by_node().items() if n in own}
+    counts = {n: c for n, c in by_node.items() if n not in trainers} or by_node
+    if not counts:
+        raise ClusterError("no replica runs on a node of the demo, so none can be lost")
     return max(sorted(counts), key=lambda name: counts[name])
 
 

@@ -56,7 +56,9 @@ class Cycle:
         planner: RememberingPlanner,
         catalog: Catalog,
         context: tuple[Settings, Metrics],
+        may_act: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._may_act = may_act
         self._gather, self._writer = gather, writer
         self._planner, self._catalog = planner, catalog
         self.settings, self.metrics = context
@@ -89,8 +91,10 @@ class Cycle:
         """Cycle until stopped."""
         while not self._stopping:
             await self._quiet()
-            if not self._stopping:
+            if not self._stopping and self._may_act():
                 await self.once()
+            elif not self._stopping:
+                self._stand_by()
 
     async def _quiet(self) -> None:
         """Wait for a wake-up or the timer, then until the burst is over."""
@@ -106,6 +110,17 @@ class Cycle:
                 self._bell, min(self.settings.idle_window_s, left_s)
             ):
                 return
+
+    def _stand_by(self) -> None:
+        """Another operator leads: nothing is decided, and what was is forgotten.
+
+        Whoever is elected plans from what runs, as after a restart.
+        """
+        self._planner.forget()
+        self._causes.clear()
+        self._woken_at = None
+        self._bell.clear()
+        self._next_at = time.monotonic() + self.settings.resync_s
 
     async def once(self) -> CycleReport | None:
         """One cycle; None where nothing could be decided."""

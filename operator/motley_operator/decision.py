@@ -75,9 +75,13 @@ class RememberingPlanner:
                 steady=policies.is_steady(force, translation),
                 edited=policies.edited(force, translation),
             )
-            plan = policies.plan_for(snapshot, lambda s: self(s, translation.catalog))
+            plan = self(snapshot, translation.catalog)
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
+
+    def forget(self) -> None:
+        """As after a restart: the next plan is made from what runs."""
+        self._last = self._force = None
 
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
         """The plan of the snapshot; equal snapshots have equal plans."""

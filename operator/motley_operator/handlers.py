@@ -133,8 +133,6 @@ def connection_info(credentials: Credentials) -> kopf.ConnectionInfo:
         ca_data=c.ca_data,
         insecure=c.insecure,
         token=c.token,
-        username=c.username,
-        password=c.password,
         certificate_data=c.certificate_data,
         private_key_data=c.key_data,
         proxy_url=c.proxy_url,

@@ -139,6 +139,14 @@ def _ready(job: RLJob, pods: Sequence[PodFacts], trainers: Sequence[PodFacts]) -
     return any(gang.values()) and sum(rollouts.values()) >= job.spec.rollout.min_replicas
 
 
+def is_expired(job: RLJob, now: float) -> bool:
+    """Whether a finished job has been there for its ttlSecondsAfterFinished."""
+    ttl_s, ended = job.spec.ttl_seconds_after_finished, job.status.completion_time
+    if ttl_s is None or not ended or phase_before(job) not in FINAL:
+        return False
+    return now - datetime.fromisoformat(ended).timestamp() >= ttl_s
+
+
 def _overdue(job: RLJob, now: float) -> bool:
     limit, started = job.spec.active_deadline_seconds, job.status.start_time
     if limit is None or not started:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import threading
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from motley_operator.apply import Applier
-from motley_operator.connection import Client, Credentials, load_credentials
+from motley_operator.connection import Client, Credentials, load_credentials, own_namespace
 from motley_operator.cycle import Cycle
 from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.actions import CycleReport
 from motley_operator.errors import OperatorError
 from motley_operator.facts import Store, gather
 from motley_operator.handlers import build_registry, run_kopf
+from motley_operator.leadership import Leadership
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
 from motley_planner import planning
@@ -43,13 +46,16 @@ class Operator:
     def __init__(self, settings: Settings, client: Client, metrics: Metrics) -> None:
         self.settings = settings
         self.store = Store(client, settings, self._wake)
-        self.applier = Applier(client, self.store, settings)
+        self.leadership = _leadership(settings, client)
+        may_act = self.leadership.may_write if self.leadership else lambda: True
+        self.applier = Applier(client, self.store, settings, may_act)
         self.cycle = Cycle(
             gather=partial(gather, self.store),
             writer=self.applier,
             planner=RememberingPlanner(plan_with),
             catalog=load_catalog(),
             context=(settings, metrics),
+            may_act=may_act,
         )
 
     def _wake(self, cause: str) -> None:
@@ -67,11 +73,20 @@ class Operator:
             asyncio.create_task(self._watch(login, ending), name="kopf"),
             asyncio.create_task(stop.wait(), name="stop"),
         }
+        electing: asyncio.Task[None] | None = None
+        if self.leadership:
+            elected = partial(self._wake, "Elected")
+            electing = asyncio.create_task(self.leadership.run(elected), name="leadership")
+            tasks.add(electing)
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         logger.info("ending: %s", ", ".join(sorted(task.get_name() for task in done)))
         self.cycle.stop()
         ending.set()
         await asyncio.wait({cycling}, timeout=_LAST_CYCLE_S)
+        if self.leadership and electing:
+            electing.cancel()
+            await asyncio.gather(electing, return_exceptions=True)
+            await self.leadership.release()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -116,6 +131,16 @@ class Operator:
         if report is None:
             raise OperatorError("the cycle came to no decision; the log says why")
         return report
+
+
+def _leadership(settings: Settings, client: Client) -> Leadership | None:
+    """This process' part in the election, if there is one."""
+    if not settings.leader_election or settings.once:
+        return None
+    namespace, _, name = settings.lease.rpartition("/")
+    place = (namespace or own_namespace(), name)
+    # A pod's name is its host name; the rest tells two processes on one machine apart.
+    return Leadership(client, place, f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
 
 
 def _settle(

@@ -8,9 +8,8 @@ in RULES; the first that says replan ends the chain.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from motley_operator.api import ModelCascade, RLJob, ServingPool
@@ -18,8 +17,7 @@ from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
 from motley_operator.domain.translation import Translation
 from motley_planner.domain.demand import Demand
-from motley_planner.domain.plan import Plan, Slice
-from motley_planner.domain.snapshot import Snapshot
+from motley_planner.domain.plan import Plan
 
 
 class Reason(StrEnum):
@@ -172,77 +170,3 @@ RULES: tuple[Rule, ...] = (
     replica_lost,
     room_freed,
 )
-
-
-# Refusals about what is wanted, not about what there is.
-INTENT_REASONS = frozenset(
-    (
-        "LatencyUnreachable",
-        "QualityUnreachable",
-        "ModelDoesNotFit",
-        "PlacementUnsatisfiable",
-        "GatewayRequired",
-        "BudgetTooLow",
-    )
-)
-
-
-def plan_for(snapshot: Snapshot, planner: Callable[[Snapshot], Plan]) -> Plan:
-    """The plan of a snapshot in which nothing that runs stops because of a spec that makes no sense.
-
-    An infeasible edit leaves everything running: such a resource is set aside with the room that it
-    holds, the others are planned again without that room, and its own slice keeps the refusals.
-    """
-    plan = planner(snapshot)
-    aside = infeasible(plan, snapshot)
-    if not aside:
-        return plan
-    rest = planner(set_aside(snapshot, aside))
-    slices = {part.key: part for part in rest.slices}
-    slices |= {part.key: part for part in plan.slices if part.key in aside}
-    return replace(rest, slices=tuple(slices[part.key] for part in plan.slices))
-
-
-def infeasible(plan: Plan, snapshot: Snapshot) -> frozenset[str]:
-    """Resources that run and get no replicas for a reason that lies in their spec."""
-    running = {unit.key for unit in snapshot.running}
-    return frozenset(
-        part.key for part in plan.slices if part.key in running and makes_no_sense(part)
-    )
-
-
-def makes_no_sense(part: Slice) -> bool:
-    """No replicas, and not for want of room."""
-    return not part.replicas and any(r.reason in INTENT_REASONS for r in part.refusals)
-
-
-def set_aside(snapshot: Snapshot, keys: frozenset[str]) -> Snapshot:
-    """The snapshot without these resources and without the room that their replicas hold."""
-    leaving = [unit for unit in snapshot.running if unit.key in keys]
-    held: Counter[str] = Counter()
-    pods: Counter[str] = Counter()
-    for unit in leaving:
-        for node in unit.nodes:
-            held[node] += unit.tensor_parallel
-            pods[node] += 1
-    need = snapshot.pod_need
-    return replace(
-        snapshot,
-        nodes=tuple(
-            replace(
-                node,
-                gpus=max(0, node.gpus - held[node.name]),
-                cpu_milli=max(0, node.cpu_milli - held[node.name] * need.cpu_milli_per_gpu),
-                memory_bytes=max(
-                    0, node.memory_bytes - held[node.name] * need.memory_bytes_per_gpu
-                ),
-                pods=max(0, node.pods - pods[node.name]),
-            )
-            for node in snapshot.nodes
-        ),
-        services=tuple(demand for demand in snapshot.services if demand.key not in keys),
-        jobs=tuple(demand for demand in snapshot.jobs if demand.key not in keys),
-        running=tuple(unit for unit in snapshot.running if unit.key not in keys),
-        reserved=snapshot.reserved | {unit.id for unit in leaving},
-        frozen=snapshot.frozen - keys,
-    )

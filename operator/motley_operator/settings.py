@@ -33,9 +33,12 @@ class Settings:
     time_limit_s: float = 1.5  # of one solve; the incumbent at the limit is a valid plan
     first_time_limit_s: float = 8.0  # of a solve while nothing runs: its plan is kept for long
     relative_gap: float = 1e-3
+    pairs_phases: bool = False  # plan as if the gateway could pair prefill and decode replicas
     stuck_after_s: float = 120.0  # a cycle that takes longer fails the liveness probe
     stale_after_s: float = 30.0  # no decision on a view that could not be refreshed for so long
     create_concurrency: int = 16
+    leader_election: bool = False  # several operators, one of which plans
+    lease: str = "motley"  # "NAME" or "NAMESPACE/NAME" of the Lease that the leader holds
     metrics_port: int = 9090  # 0: no metrics
     health_port: int = 8081  # 0: no liveness endpoint
     log_format: str = "json"  # json | text
@@ -60,6 +63,8 @@ _HELP = {
     "node-loss-seconds": "seconds a node may be not ready before it counts as lost",
     "time-limit": "seconds one solve may take",
     "first-time-limit": "seconds a solve may take while nothing runs yet",
+    "leader-elect": "run several operators of which one plans and writes, chosen by a Lease",
+    "lease": "NAME or NAMESPACE/NAME of that Lease (default: motley in the operator's namespace)",
     "metrics-port": "port of Prometheus metrics, 0 for none",
     "health-port": "port of the liveness probe (/healthz), 0 for none",
     "log-format": "json or text",
@@ -78,6 +83,7 @@ _FLAGS: tuple[tuple[str, str, type], ...] = (
     ("node-loss-seconds", "node_loss_seconds", float),
     ("time-limit", "time_limit_s", float),
     ("first-time-limit", "first_time_limit_s", float),
+    ("lease", "lease", str),
     ("metrics-port", "metrics_port", int),
     ("health-port", "health_port", int),
     ("log-format", "log_format", str),
@@ -109,6 +115,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             help=_HELP[flag],
         )
     parser.add_argument(
+        "--leader-elect",
+        dest="leader_election",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help=_HELP["leader-elect"],
+    )
+    parser.add_argument(
         "--once", action="store_true", default=argparse.SUPPRESS, help=_HELP["once"]
     )
 
@@ -131,6 +144,8 @@ def from_args(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
         names = environ["MOTLEY_NAMESPACE"].split(",")
         values["namespaces"] = tuple(dict.fromkeys(n.strip() for n in names if n.strip()))
     values["once"] = bool(getattr(args, "once", False))
+    asked = environ.get("MOTLEY_LEADER_ELECT", "").casefold() in ("1", "true")
+    values["leader_election"] = bool(getattr(args, "leader_election", asked))
     for name, value in values.items():
         if isinstance(value, int | float) and value < 0:
             raise ValueError(f"{name}: {value} is negative; give zero or more")

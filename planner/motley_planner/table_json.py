@@ -28,12 +28,19 @@ from motley_planner.domain.table import (
 )
 from motley_planner.errors import SnapshotError
 from motley_planner.json_reader import Fields, check_known, check_unique, parse_object
-
-STRATEGIES = ("exact",)
+from motley_planner.strategies.listing import STRATEGIES
 
 
 def read_table(text: str, where: str = "table") -> FleetTable:
     """The table in a JSON text.
+
+    Raises: SnapshotError naming the entry, the rule and a fix.
+    """
+    return read_request(text, where)[0]
+
+
+def read_request(text: str, where: str = "table") -> tuple[FleetTable, str]:
+    """The table in a JSON text, and the name of the strategy it asks for.
 
     Raises: SnapshotError naming the entry, the rule and a fix.
     """
@@ -55,11 +62,11 @@ def read_table(text: str, where: str = "table") -> FleetTable:
         time_limit_s=fields.number("time_limit_s", 10.0),
         relative_gap=fields.number("relative_gap", 1e-4),
     )
-    fields.choice("strategy", STRATEGIES, "exact")
+    strategy = fields.choice("strategy", [s.name for s in STRATEGIES], "exact")
     fields.close()
     _check_names(table)
     _check_previous(table)
-    return table
+    return table, strategy
 
 
 def _node_group(fields: Fields) -> NodeGroup:

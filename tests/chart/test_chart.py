@@ -36,7 +36,7 @@ def rendered(*arguments: str) -> Documents:
 
 def rules() -> list[dict[str, Any]]:
     """Everything the operator may do."""
-    files = ("rules-cluster.yaml", "rules-namespace.yaml")
+    files = ("rules-cluster.yaml", "rules-namespace.yaml", "rules-leader.yaml")
     return [r for name in files for r in yaml.safe_load((CHART / "files" / name).read_text())]
 
 
@@ -82,7 +82,9 @@ USES = [
         )
     ],
     ("list", "scheduling.k8s.io", "priorityclasses"),
-    ("create", "", "events"),
+    *[(verb, "", "events") for verb in ("create", "get", "patch")],
+    *[(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")],
+    ("delete", "motley.dev", "rljobs"),
 ]
 
 
@@ -99,7 +101,8 @@ def test_the_operator_may_do_what_it_does(verb: str, group: str, resource: str) 
         ("get", "", "secrets"),
         ("create", "rbac.authorization.k8s.io", "clusterroles"),
         ("patch", "motley.dev", "servingpools"),
-        ("delete", "motley.dev", "rljobs"),
+        ("delete", "motley.dev", "servingpools"),
+        ("patch", "motley.dev", "rljobs"),
         ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
     ],
 )
@@ -140,7 +143,7 @@ def test_the_default_values_fit_their_schema_and_every_value_has_one() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"replicas": 2},
+        {"replicas": 9},
         {"namespaces": ["Team A"]},
         {"operator": {"logLevel": "chatty"}},
         {"operater": {}},
@@ -167,11 +170,12 @@ def test_the_plain_manifest_has_the_present_crds_and_rules() -> None:
         crd = yaml.safe_load(path.read_text())
         twin = found["CustomResourceDefinition", crd["metadata"]["name"]]
         assert twin["spec"] == crd["spec"], "write it anew with `make chart`"
-    inside = [
-        rule
-        for name in ("motley", "motley-namespace")
-        for rule in found["ClusterRole", name]["rules"]
-    ]
+    roles = (
+        ("ClusterRole", "motley"),
+        ("ClusterRole", "motley-namespace"),
+        ("Role", "motley-leader"),
+    )
+    inside = [rule for role in roles for rule in found[role]["rules"]]
     assert inside == rules(), "write it anew with `make chart`"
 
 
@@ -200,7 +204,7 @@ def test_the_operator_runs_without_rights_on_its_machine() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert "--leader-elect" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
 @needs_helm
@@ -232,6 +236,7 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
         ("ClusterRoleBinding", None, "motley"),
         ("RoleBinding", "team-a", "motley-namespace"),
         ("RoleBinding", "research", "motley-namespace"),
+        ("RoleBinding", "motley-system", "motley-leader"),
     }
 
 

@@ -33,6 +33,9 @@ def own(cluster: Cluster) -> LocalCluster:
     return cluster.local
 
 
+PATIENCE_S = 60.0  # controllers that lost etcd wait longer and longer before they try again
+
+
 def pod(name: str, gpus: int = 1, **changes: Any) -> dict[str, Any]:
     container = {
         "name": "c",
@@ -60,12 +63,14 @@ def run_pod(scenario: Scenario, node: str, name: str = "one", **changes: Any) ->
     namespace = scenario.namespace()
     scenario.wait_until(
         lambda: bool(scenario.core.list_namespaced_service_account(namespace).items),
-        10,
+        PATIENCE_S,
         "the default service account",
     )
     selector = {"kubernetes.io/hostname": node}
     scenario.core.create_namespaced_pod(namespace, pod(name, nodeSelector=selector, **changes))
-    scenario.wait_until(lambda: phase(scenario, namespace, name) == "Running", 10, "Running")
+    scenario.wait_until(
+        lambda: phase(scenario, namespace, name) == "Running", PATIENCE_S, "Running"
+    )
     return namespace
 
 
@@ -172,7 +177,7 @@ def test_annotations_choose_how_long_a_pod_runs_and_drains(scenario: Scenario) -
     namespace = run_pod(scenario, node, annotations={f"pod-delete.{stage}": "3s"})
     scenario.core.delete_namespaced_pod("one", namespace)
     drained_s = scenario.wait_until(
-        lambda: phase(scenario, namespace, "one") == "gone", 10, "the pod to go"
+        lambda: phase(scenario, namespace, "one") == "gone", PATIENCE_S, "the pod to go"
     )
     assert 2 < drained_s < 6
 
@@ -238,7 +243,9 @@ def test_the_event_log_tells_who_wrote_what_and_the_checker_replays_it(scenario:
     node = scenario.add_node(make_nodes("l4", prefix="log")[0])
     namespace = run_pod(scenario, node, gpus=4)
     scenario.core.delete_namespaced_pod("one", namespace)
-    scenario.wait_until(lambda: phase(scenario, namespace, "one") == "gone", 10, "the pod to go")
+    scenario.wait_until(
+        lambda: phase(scenario, namespace, "one") == "gone", PATIENCE_S, "the pod to go"
+    )
     seen = [
         (one.user, one.verb, one.subresource)
         for one in scenario.event_log()

@@ -6,6 +6,7 @@ planned, not that a model answered.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.e2e
 POOL = "ServingPool/team-a/chat-70b"
 CASCADE = "ModelCascade/team-a/support"
 PLAN_WITHIN_S = 3.0
+# How often each loss is repeated; 20 or more make a 95th percentile of it.
+SAMPLES = int(os.environ.get("MOTLEY_REPLAN_SAMPLES", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,14 @@ def unharmed(before: Picture, after: Picture, lost_node: str) -> tuple[int, int]
     return len(elsewhere & after.live().keys()), len(elsewhere)
 
 
+def assert_in_time(what: str, seconds: list[float]) -> None:
+    """The 95th percentile, of fewer than 20 samples the largest, is within the promise."""
+    ordered = sorted(seconds)
+    p95 = ordered[max(0, -(-95 * len(ordered) // 100) - 1)]
+    print(f"{what} -> new plan in status, s: {[round(s, 2) for s in ordered]}, p95 {p95:.2f}")
+    assert p95 < PLAN_WITHIN_S
+
+
 def test_the_three_resources_reach_ready(settled: Picture) -> None:
     assert {key.partition("/")[0] for key in settled.resources} == set(RESOURCE_KINDS)
     assert all(
@@ -98,7 +109,7 @@ def test_a_deleted_node_is_replanned_in_time_and_no_survivor_changes(
     motley: Installation, scenario: Scenario
 ) -> None:
     seconds = []
-    for _ in range(4):
+    for _ in range(SAMPLES):
         before = motley.settle()
         name = busiest(before)
         document = node_document(scenario, name)
@@ -111,27 +122,29 @@ def test_a_deleted_node_is_replanned_in_time_and_no_survivor_changes(
         assert name not in {pod.node for pod in after.live().values()}
         scenario.core.create_node(document)
         motley.wait(lambda back=name: scenario.is_ready(back), 20.0, f"{name} is back")
-    print(f"node deleted -> new plan in status: {[round(s, 2) for s in sorted(seconds)]} s")
-    assert max(seconds) < PLAN_WITHIN_S
+    assert_in_time("node deleted", seconds)
 
 
 def test_a_silent_node_is_replanned_once_the_api_says_so(
     motley: Installation, scenario: Scenario
 ) -> None:
-    before = motley.settle()
-    name = busiest(before)
-    affected = {pod.key for pod in before.live().values() if pod.node == name}
-    scenario.stop_heartbeats(name)
-    try:
-        motley.wait(lambda: scenario.ready_status(name) != "True", 40.0, f"{name} is not ready")
-        took = motley.new_plan_s(before, affected, lambda: None)
-        print(f"node not ready -> new plan in status: {took:.2f} s")
-        assert took < PLAN_WITHIN_S
-    finally:
-        scenario.resume_heartbeats(name)
-    after = motley.settle(90.0)
-    kept, elsewhere = unharmed(before, after, name)
-    assert kept >= 0.95 * elsewhere
+    seconds = []
+    for _ in range(max(1, SAMPLES // 3)):
+        before = motley.settle()
+        name = busiest(before)
+        affected = {pod.key for pod in before.live().values() if pod.node == name}
+        scenario.stop_heartbeats(name)
+        try:
+            motley.wait(
+                lambda n=name: scenario.ready_status(n) != "True", 40.0, f"{name} is silent"
+            )
+            seconds.append(motley.new_plan_s(before, affected, lambda: None))
+        finally:
+            scenario.resume_heartbeats(name)
+        after = motley.settle(90.0)
+        kept, elsewhere = unharmed(before, after, name)
+        assert kept >= 0.95 * elsewhere
+    assert_in_time("node not ready", seconds)
 
 
 def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
@@ -149,7 +162,7 @@ def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
             before, [CASCADE], lambda: motley.api.patch(*CASCADE.split("/"), spec)
         )
         after = motley.settle()
-        assert took < PLAN_WITHIN_S
+        assert_in_time("demand edited beside a cordoned node", [took])
         assert {uid for uid, pod in after.live().items() if pod.node == name} <= there
         assert after.live().keys() - before.live().keys()
     finally:

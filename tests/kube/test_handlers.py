@@ -132,6 +132,7 @@ async def test_liveness_tells_a_blocked_loop(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(kopf.PermanentError, match="blocked"):
             await answers(loop)
     finally:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop))
         loop.call_soon_threadsafe(loop.stop)
         await until(lambda: not thread.is_alive())
         loop.close()

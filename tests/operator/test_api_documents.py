@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motley_operator.api import InvalidDocument, ServingPool, parse
-from motley_operator.api.calibration import best_quality, read_calibration
 from motley_operator.api.documents import validate_documents
 from motley_operator.api.reference import pages
 from motley_operator.cli.schema import names, schema_of
+from motley_planner.candidates.policies import policies_from_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,29 +180,8 @@ def test_the_example_table_is_what_its_generator_makes_and_reaches_its_floor() -
     made = runpy.run_path(str(ROOT / "examples/make_calibration.py"))
     text = (ROOT / "examples/41-support-calibration.yaml").read_text(encoding="utf-8")
     assert text == made["make_config_map"]()
-    table, errors = read_calibration(made["make_table"](), ["small", "large"])
-    assert table is not None
-    assert errors == ()
-    assert best_quality(table, ["small", "large"])[0] > 0.85
-
-
-def test_the_best_thresholds_of_two_stages_are_those_of_brute_force() -> None:
-    rows = [
-        f"q{i},{i / 40},{(i * 7 % 40) / 40},9,9,0.5,{(i * 11 % 40) / 40},9,9" for i in range(40)
-    ]
-    fields = ("score", "quality", "prompt_tokens", "output_tokens")
-    header = ",".join(["question_id", *(f"{s}:{f}" for s in ("a", "b") for f in fields)])
-    table, errors = read_calibration("\n".join([header, *rows]), ["a", "b"])
-    assert table is not None, errors
-    score, small, large = (
-        table.columns[key] for key in (("a", "score"), ("a", "quality"), ("b", "quality"))
-    )
-    thresholds = [*score, 1.01]
-    best = max(
-        sum(s if x >= t else q for x, s, q in zip(score, small, large, strict=True)) / 40
-        for t in thresholds
-    )
-    assert best_quality(table, ["a", "b"])[0] == pytest.approx(best, abs=1e-12)
+    policies = policies_from_table(made["make_table"](), ["small", "large"], 0.95)
+    assert max(policy.quality for policy in policies) > 0.82
 
 
 @pytest.mark.parametrize("name", names())

@@ -20,6 +20,7 @@ from motley_operator.domain.actions import (
 from motley_operator.domain.facts import Room
 from motley_operator.facts.pods import requests
 from motley_operator.settings import Settings
+from motley_operator.status.conditions import timestamp
 from motley_operator.testing import World, gpu_node, job, plan_of, pool, replica, slice_of
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.plan import Plan, Refusal
@@ -223,7 +224,8 @@ def test_a_spec_that_no_plan_can_meet_stops_nothing(world: World) -> None:
     key = world.add(pool())
     carried_out(world, plan_of(slice_of(key, [replica()])))
     refusal = Refusal("LatencyUnreachable", "spec.slo.tpot", "too fast", "slower")
-    assert wanted(world, plan_of(slice_of(key, [], [refusal]))) == ()
+    blocked = replace(slice_of(key, [], [refusal]), blocked=True)
+    assert wanted(world, plan_of(blocked)) == ()
     crowded_out = Refusal("InsufficientGPUs", "spec.workload", "no room", "+1 node")
     assert "DeletePod" in kinds(wanted(world, plan_of(slice_of(key, [], [crowded_out]))))
 
@@ -321,3 +323,31 @@ def test_an_object_is_as_wanted_if_it_holds_what_is_wanted(
     desired: Any, live: Any, expected: bool
 ) -> None:
     assert is_contained(desired, copy.deepcopy(live)) is expected
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "ended_s_ago", "finished", "gone"),
+    [
+        (60, 61, "Complete", True),
+        (60, 61, "Failed", True),
+        (0, 0, "Complete", True),
+        (60, 59, "Complete", False),
+        (None, 10**6, "Complete", False),
+        (60, 61, "Suspended", False),
+    ],
+    ids=["its time is over", "a failed one", "at once", "not yet", "no time given", "a pause"],
+)
+def test_a_finished_job_is_deleted_by_uid_after_its_time(
+    world: World, ttl_s: int | None, ended_s_ago: int, finished: str, gone: bool
+) -> None:
+    key = world.add(job(ttlSecondsAfterFinished=ttl_s, suspend=finished == "Suspended"))
+    at = timestamp(world.facts().now - ended_s_ago)
+    world.documents[key]["status"] = {
+        "conditions": [
+            {"type": finished, "status": "True", "reason": "r", "lastTransitionTime": at}
+        ],
+        "completionTime": at,
+    }
+    uid = world.documents[key]["metadata"]["uid"]
+    deleted = DeleteObject("RLJob", "team-a", "math", uid)
+    assert (deleted in wanted(world, plan_of())) == gone

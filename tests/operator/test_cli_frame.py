@@ -111,7 +111,7 @@ def test_a_result_reads_back_from_its_form(form: str, capsys: pytest.CaptureFixt
     assert frame.main(["strategies", "-o", form]) == 0
     text = capsys.readouterr().out
     value = json.loads(text) if form == "json" else yaml.safe_load(text)
-    assert [row["name"] for row in value] == ["exact"]
+    assert "exact" in [row["name"] for row in value]
 
 
 def test_without_a_terminal_the_result_is_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,8 +41,13 @@ def test_files_are_relative_to_the_kubeconfig(tmp_path: Path) -> None:
 
 
 def test_a_plugins_token_is_used(tmp_path: Path) -> None:
-    answer = json.dumps({"status": {"token": "minted"}})
-    plugin = {"command": sys.executable, "args": ["-c", f"print({answer!r})"]}
+    kind = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
+    answer = json.dumps({**kind, "status": {"token": "minted"}})
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": sys.executable,
+        "args": ["-c", f"print({answer!r})"],
+    }
     path = write(tmp_path / "config", {"exec": plugin})
     assert load_credentials(path, environ={}).token == "minted"
 
@@ -55,7 +60,7 @@ def test_of_several_files_the_first_to_name_something_wins(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("context", "words"), [("there", "no context 'there'; it has here"), (None, "no kubeconfig")]
+    ("context", "words"), [("there", "it has the contexts here"), (None, "no kubeconfig")]
 )
 def test_what_is_missing_is_named(tmp_path: Path, context: str | None, words: str) -> None:
     path = write(tmp_path / "config", {}) if context else str(tmp_path / "absent")

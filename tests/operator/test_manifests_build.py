@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from motley_operator import manifests, translate
+from motley_operator.api.podtemplates import template_findings
 from motley_operator.manifests.merge import with_template
 from motley_operator.settings import Settings
 from motley_operator.testing import (
@@ -28,7 +29,6 @@ from motley_operator.testing import (
     slice_of,
 )
 from motley_operator.translate.running import read_unit
-from motley_operator.translate.templates import template_refusals
 from motley_planner.catalog import load_catalog
 from motley_planner.dispatch import parse_routing
 from motley_planner.domain.plan import PlannedReplica, PolicyChoice
@@ -310,7 +310,7 @@ def test_merging_an_empty_template_changes_nothing() -> None:
                     "containers": [{"name": "e", "resources": {"limits": {"nvidia.com/gpu": 8}}}]
                 }
             },
-            "spec.containers[0].resources.limits[nvidia.com/gpu]",
+            "spec.containers[0].resources.limits.nvidia.com/gpu",
         ),
         (
             {
@@ -325,13 +325,13 @@ def test_merging_an_empty_template_changes_nothing() -> None:
         ({"spec": {"containers": [{"image": "x"}]}}, "spec.containers[0].name"),
         ({"spec": {"containers": "x"}}, "spec.containers"),
         ({"spec": {"priorityClassName": "x"}}, "spec.priorityClassName"),
-        ({"metadata": {"labels": {"motley.dev/role": "x"}}}, "metadata.labels[motley.dev/role]"),
+        ({"metadata": {"labels": {"motley.dev/role": "x"}}}, "metadata.labels.motley.dev/role"),
         ({"metadata": {"ownerReferences": []}}, "metadata.ownerReferences"),
         ({"kind": "Pod"}, "kind"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_template_may_not_say(template: Document, field: str) -> None:
-    (refusal,) = template_refusals("t", template)
-    assert (refusal.reason, refusal.field) == ("InvalidSpec", f"t.{field}")
-    assert refusal.lift
+    (found,) = template_findings(template, ("t",))
+    assert (found.reason, found.field) == ("PodTemplateRefused", f"t.{field}")
+    assert ": " in found.message

@@ -12,8 +12,6 @@ from motley_operator.policies import InForce, Reason, Verdict
 from motley_operator.settings import Settings
 from motley_operator.testing import World, gpu_node, plan_of, pool, replica, slice_of
 from motley_planner.catalog import load_catalog
-from motley_planner.domain.plan import Plan, Refusal
-from motley_planner.domain.snapshot import Snapshot
 
 CATALOG = load_catalog()
 SETTINGS = Settings()
@@ -123,51 +121,3 @@ def test_a_pause_ends_the_plan_in_force(running: Running) -> None:
 def test_names_that_become_free_are_worth_a_plan(running: Running) -> None:
     running.force = replace(running.force, reserved=frozenset({"ServingPool/team-a/old/main-0-0"}))
     assert running.verdict() == Verdict(True, Reason.ROOM_FREED)
-
-
-def planner_of(*plans: Plan) -> Any:
-    asked: list[Snapshot] = []
-
-    def planner(snapshot: Snapshot) -> Plan:
-        asked.append(snapshot)
-        return plans[len(asked) - 1]
-
-    planner.asked = asked  # type: ignore[attr-defined]
-    return planner
-
-
-def test_a_resource_that_cannot_be_met_is_set_aside_with_its_room(running: Running) -> None:
-    running.world.settle()
-    other = running.world.add(pool("other"))
-    refusal = Refusal("LatencyUnreachable", "spec.slo", "too fast", "slower")
-    greedy = slice_of(other, [replica(tensor_parallel=8)])
-    modest = slice_of(other, [replica(tensor_parallel=4)])
-    planner = planner_of(plan_of(slice_of(running.key, [], [refusal]), greedy), plan_of(modest))
-    snapshot = running.translation().snapshot
-    plan = policies.plan_for(snapshot, planner)
-    assert [part.key for part in plan.slices] == [running.key, other]
-    assert plan.slices[0].refusals == (refusal,)
-    assert plan.slices[1] == modest
-    second = planner.asked[1]
-    assert [d.key for d in second.services] == [other]
-    assert second.running == ()
-    assert [n.gpus for n in second.nodes] == [7, 7]
-    assert [n.pods for n in second.nodes] == [109, 109]
-    assert {u.id for u in snapshot.running} <= second.reserved
-
-
-def test_want_of_room_sets_nobody_aside(running: Running) -> None:
-    running.world.settle()
-    refusal = Refusal("InsufficientGPUs", "spec.workload", "no room", "+1 node")
-    planner = planner_of(plan_of(slice_of(running.key, [], [refusal])))
-    policies.plan_for(running.translation().snapshot, planner)
-    assert len(planner.asked) == 1
-
-
-def test_a_resource_that_never_ran_is_not_set_aside() -> None:
-    world = World().add_node(gpu_node("h0"))
-    key = world.add(pool())
-    refusal = Refusal("LatencyUnreachable", "spec.slo", "too fast", "slower")
-    planner = planner_of(plan_of(slice_of(key, [], [refusal])))
-    policies.plan_for(translate.translate(world.facts(), CATALOG, SETTINGS).snapshot, planner)
-    assert len(planner.asked) == 1

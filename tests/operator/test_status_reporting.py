@@ -156,7 +156,7 @@ def test_a_rejected_resource_says_reason_field_and_way_out(world: World) -> None
         "Stalled": ("True", "UnknownModel"),
     }
     message = condition(world, key, "Accepted")["message"]
-    assert message.startswith("spec.model.id: no/such-model is not in the catalog (lift: ")
+    assert message.startswith("spec.model.id: the catalog does not know the model no/such-model: ")
     events = [(e.type, e.reason) for e in reported if isinstance(e, EmitEvent)]
     assert events == [("Warning", "UnknownModel"), ("Warning", "NotAccepted")]
     assert cycle(world, plan_of()) == ()
@@ -171,7 +171,7 @@ def test_an_edit_that_cannot_be_met_leaves_the_pool_ready_and_its_plan_shown(wor
     before = world.documents[key]["status"]["plan"]
     world.add(pool(slo={"tpot": {"p95": "1ms"}}))
     refusal = Refusal("LatencyUnreachable", "spec.slo.tpot.p95", "too fast", "1ms -> 8ms")
-    cycle(world, plan_of(slice_of(key, [], [refusal])))
+    cycle(world, plan_of(replace(slice_of(key, [], [refusal]), blocked=True)))
     assert conditions(world, key) == {
         "Accepted": ("True", "Accepted"),
         "Planned": ("False", "LatencyUnreachable"),
@@ -352,3 +352,34 @@ def test_an_image_is_frozen_until_a_person_edits_the_engine(world: World) -> Non
     assert catalog is not None
     assert {image_of(f"main-0a1b2c3d-{i}") for i in range(2)} == {catalog.images["nvidia"]}
     assert world.documents[key]["status"]["inputs"][0]["image"] == catalog.images["nvidia"]
+
+
+SHAPE = {
+    "name": "l4x4",
+    "gpuProduct": "NVIDIA-L4",
+    "gpus": 4,
+    "cpu": "64",
+    "memory": "256Gi",
+    "dollarsPerHour": "2.8",
+    "maxNodes": 5,
+}
+
+
+def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(world: World) -> None:
+    table = {"configMapKeyRef": {"name": "measured", "key": "table.csv"}}
+    plain = world.add(pool("plain", parallelism={"maxTensor": 4}, replan={"cooldown": "5m"}))
+    full = world.add(pool("full", profile=table, replan={"minImprovement": "20%"}))
+    world.fleet = {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "Fleet",
+        "metadata": {"name": "default", "uid": "f"},
+        "spec": {"shapes": [SHAPE]},
+    }
+    cycle(world, plan_of())
+    assert condition(world, plain, "Accepted")["message"] == "the spec makes sense"
+    assert condition(world, full, "Accepted")["message"] == (
+        "the spec makes sense; not acted on yet: spec.profile, spec.replan.minImprovement"
+    )
+    (accepted, *_) = world.fleet["status"]["conditions"]
+    assert accepted["message"] == "the spec makes sense; not acted on yet: spec.shapes"
+    assert cycle(world, plan_of()) == ()

@@ -336,3 +336,84 @@ def test_what_an_impossible_spec_runs_keeps_its_room_and_is_not_stopped() -> Non
     taken = sum(r.gpus for part in made.slices for r in part.replicas)
     assert held > 0 and taken == 4 - held
     assert not [m for m in made.moves if m.action == "stop"]
+
+
+def sizes(made: Plan) -> tuple[list[int], int]:
+    """GPUs of each trainer gang, and the number of rollout replicas."""
+    (part,) = made.slices
+    gangs = [r.gpus for r in part.replicas if r.role == "trainer"]
+    return gangs, sum(r.role == "rollout" for r in part.replicas)
+
+
+def test_a_trainer_gang_keeps_to_its_least_and_most_gpus() -> None:
+    free, _ = sizes(solve(Snapshot(mixed_fleet(), jobs=(job(),))))
+    small = replace(job(), trainer_max_gpus=max(free) // 2)
+    large = replace(job(), trainer_min_gpus=max(free) + 1)
+    assert max(sizes(solve(Snapshot(mixed_fleet(), jobs=(small,))))[0]) <= max(free) // 2
+    assert min(sizes(solve(Snapshot(mixed_fleet(), jobs=(large,))))[0]) > max(free)
+
+
+def test_a_gang_that_runs_and_is_too_large_now_is_replaced() -> None:
+    before = solve(Snapshot(mixed_fleet(), jobs=(job(),)))
+    most = max(sizes(before)[0]) // 2
+    small = replace(job(), trainer_max_gpus=most)
+    after = solve(Snapshot(mixed_fleet(), jobs=(small,), running=running_of(before)))
+    assert max(sizes(after)[0]) <= most
+    assert "NoLongerAllowed" in {m.reason for m in after.moves}
+
+
+def test_a_gang_of_a_size_that_nobody_builds_is_refused_with_the_sizes() -> None:
+    odd = replace(job(), trainer_min_gpus=3, trainer_max_gpus=3)
+    (part,) = solve(Snapshot(mixed_fleet(), jobs=(odd,))).slices
+    (told,) = part.refusals
+    assert (told.reason, told.field) == ("ModelDoesNotFit", "spec.trainer.minGpus")
+    assert "1, 2, 4, 8, 16, 32" in told.lift and part.blocked
+
+
+def test_rollout_replicas_keep_to_their_most() -> None:
+    _, free = sizes(solve(Snapshot(mixed_fleet(), jobs=(job(),))))
+    _, few = sizes(solve(Snapshot(mixed_fleet(), jobs=(replace(job(), max_rollout_replicas=2),))))
+    assert few == 2 < free
+
+
+def test_money_moves_a_resource_only_when_it_has_cooled_down() -> None:
+    dear = tuple(nodes_of("H100-SXM5-80GB", 1))
+    first = solve(Snapshot(dear, services=(pool(rate=0.5),)))
+    cheap = replace(
+        Snapshot((*dear, *nodes_of("L4", 2, 4)), services=(pool(rate=0.5),)),
+        running=running_of(first),
+    )
+    moved, cooling = solve(cheap), replace(cheap, cooling=frozenset({"ServingPool/team-a/chat"}))
+    assert moved.price_usd_per_hour < first.price_usd_per_hour
+    assert solve(cooling).moves == ()
+    edited = solve(replace(cooling, edited=cooling.cooling))
+    assert edited.price_usd_per_hour == pytest.approx(moved.price_usd_per_hour)
+
+
+def test_a_resource_that_cools_down_holds_up_no_other() -> None:
+    dear = tuple(nodes_of("H100-SXM5-80GB", 1))
+    other = pool("ServingPool/team-a/other", rate=0.5)
+    first = solve(Snapshot(dear, services=(pool(rate=0.5), other)))
+    made = solve(
+        Snapshot(
+            (*dear, *nodes_of("L4", 4, 4)),
+            services=(pool(rate=0.5), other),
+            running=running_of(first),
+            cooling=frozenset({"ServingPool/team-a/chat"}),
+        )
+    )
+    assert {m.key for m in made.moves} == {other.key}
+
+
+def test_a_loss_is_repaired_while_a_resource_cools_down() -> None:
+    snapshot = Snapshot(mixed_fleet(), services=(pool(),))
+    running = running_of(solve(snapshot))
+    lost = running[0].nodes[0]
+    left = replace(
+        snapshot,
+        nodes=tuple(n for n in snapshot.nodes if n.name != lost),
+        running=tuple(u for u in running if lost not in u.nodes),
+        cooling=frozenset({"ServingPool/team-a/chat"}),
+    )
+    (part,) = solve(left).slices
+    assert part.served_requests_per_second == pytest.approx(10.0) and not part.refusals

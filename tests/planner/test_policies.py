@@ -5,8 +5,10 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from motley_planner.candidates.calibration import read_calibration
+from motley_planner.candidates.calibration import check_calibration, read_calibration
 from motley_planner.candidates.certify import lower_bound
 from motley_planner.candidates.policies import (
     MOST_POLICIES,
@@ -113,11 +115,11 @@ def test_mean_tokens_are_read_where_given() -> None:
         "small": (900.0, 200.0),
         "large": (900.0, 220.0),
     }
-    bare = "question_id,small:score,small:quality,large:quality\na,0.5,1,1\nb,0.25,0,1\n"
-    assert read_calibration(bare, TWO).mean_tokens == {}
+    assert read_calibration(GOOD, TWO).mean_tokens == {}
 
 
-GOOD = "question_id,small:score,small:quality,large:quality\na,0.5,1,1\nb,0.25,0,1\n"
+HEADER = "question_id,small:score,small:quality,large:quality\n"
+GOOD = f"{HEADER}a,0.5,1,1\nb,0.25,0,1\n" + "".join(f"q{i},0.75,1,0.5\n" for i in range(28))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,9 @@ GOOD = "question_id,small:score,small:quality,large:quality\na,0.5,1,1\nb,0.25,0
         (GOOD.replace("a,0.5", "a,high"), "line 2, column small:score"),
         (GOOD.replace("b,", "a,"), "line 3, column question_id"),
         (GOOD.replace("b,0.25,0,1", "b,0.25,0"), "line 3"),
-        ("question_id,small:score,small:quality,large:quality\na,0.5,1,1\n", "has 1 rows"),
+        (f"{HEADER}a,0.5,1,1\n", "has 1 rows"),
+        (GOOD.replace("large:quality", "large:quality,huge:score"), "huge:score belongs to no"),
+        (GOOD.replace("a,0.5", f'"{"a" * 200_000}",0.5'), "line 2 is not CSV"),
     ],
     ids=[
         "empty",
@@ -143,8 +147,28 @@ GOOD = "question_id,small:score,small:quality,large:quality\na,0.5,1,1\nb,0.25,0
         "twice",
         "short row",
         "too few rows",
+        "a column of nobody",
+        "a cell without an end",
     ],
 )
 def test_a_wrong_table_is_refused_by_line_and_column(text: str, place: str) -> None:
     with pytest.raises(SnapshotError, match=place):
         policies_from_table(text, TWO, 0.95)
+
+
+def test_every_mistake_of_a_table_is_named_at_once() -> None:
+    text = GOOD.replace("0.25,0,1", "1.25,x,1").replace("a,0.5", "b,0.5")
+    table_, mistakes = check_calibration(text, TWO)
+    assert table_ is None
+    assert [m.partition(":")[0] for m in mistakes] == [
+        "line 3, column question_id",
+        "line 3, column small",
+        "line 3, column small",
+    ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet='abq,:"01.\n\r\x00', max_size=80), good=st.booleans())
+def test_any_text_is_a_table_or_is_refused(text: str, good: bool) -> None:
+    table_, mistakes = check_calibration(GOOD + text if good else text, TWO)
+    assert (table_ is None) == bool(mistakes)

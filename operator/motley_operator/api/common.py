@@ -257,7 +257,8 @@ class Replan(ApiModel):
         default=None, description="Gain a new plan must bring."
     )
     cooldown: Duration | None = Field(
-        default=None, description="Time between changes that are not repairs."
+        default=None,
+        description="Time after a change that stopped replicas during which no money moves them again; repairs and edits do not wait.",
     )
     headroom: Percentage | None = Field(
         default=None, description="Capacity kept above the stated rate."

@@ -17,8 +17,12 @@ from motley_operator.api.common import API_VERSION, GROUP
 from motley_operator.api.findings import Finding, Path
 from motley_operator.api.fleet import Fleet
 from motley_operator.api.frame import Resource
+from motley_operator.api.nametaken import name_findings
 from motley_operator.api.reading import KINDS, read
-from motley_operator.api.semantics import KnownNames, Surroundings, semantic_findings
+from motley_operator.api.semantics import semantic_findings
+from motley_operator.api.surroundings import Surroundings, with_additions
+from motley_planner.catalog import load_catalog
+from motley_planner.domain.hardware import Catalog
 
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
@@ -42,7 +46,7 @@ class Located:
 
 
 def validate_documents(
-    source: str | FilePath | Sequence[FilePath], known: KnownNames | None = None
+    source: str | FilePath | Sequence[FilePath], catalog: Catalog | None = None
 ) -> tuple[Finding, ...]:
     """Every finding of a YAML text, a file, a folder or several of them, by file and line.
 
@@ -54,7 +58,7 @@ def validate_documents(
         documents, mistakes = load(text, file)
         located += documents
         findings += mistakes
-    findings += _check(located, known or KnownNames())
+    findings += _check(located, catalog or load_catalog())
     return tuple(sorted(findings, key=lambda f: (f.file, f.line)))
 
 
@@ -129,7 +133,7 @@ def _double_keys(node: yaml.Node, path: Path, file: str) -> Iterator[Finding]:
         yield from _double_keys(value, below, file)
 
 
-def _check(documents: Sequence[Located], known: KnownNames) -> Iterator[Finding]:
+def _check(documents: Sequence[Located], catalog: Catalog) -> Iterator[Finding]:
     resources: list[tuple[Located, Resource]] = []
     for document in documents:
         resource, findings = _read(document)
@@ -137,12 +141,15 @@ def _check(documents: Sequence[Located], known: KnownNames) -> Iterator[Finding]
         if resource is not None:
             resources.append((document, resource))
     yield from _double_names(documents)
+    plain = Surroundings(catalog)
     for _, resource in resources:
         if isinstance(resource, Fleet):
-            known = known.with_fleet(resource)
-    around = Surroundings(known, _config_maps(documents))
+            catalog, _ = with_additions(catalog, resource.spec)
+    around = Surroundings(catalog, _config_maps(documents))
     for document, resource in resources:
-        yield from (_placed(f, document) for f in semantic_findings(resource, around))
+        near = plain if isinstance(resource, Fleet) else around
+        yield from (_placed(f, document) for f in semantic_findings(resource, near))
+    yield from _shared_names(resources)
 
 
 def _read(document: Located) -> tuple[Resource | None, tuple[Finding, ...]]:
@@ -161,20 +168,25 @@ def _double_names(documents: Sequence[Located]) -> Iterator[Finding]:
         kind, metadata = document.content.get("kind"), document.content.get("metadata")
         if kind not in KINDS or not isinstance(metadata, Mapping) or "name" not in metadata:
             continue
-        # Pools, cascades and jobs of one namespace share it for their Services and pods.
-        group = "Fleet" if kind == "Fleet" else "served"
-        key = (group, str(metadata.get("namespace", "")), str(metadata["name"]))
+        key = (str(kind), str(metadata.get("namespace", "")), str(metadata["name"]))
         first = seen.setdefault(key, document)
         if first is not document:
             where = (
                 f"{first.file}:{_line(first.node)}" if first.file else f"line {_line(first.node)}"
             )
             message = (
-                f"the name {key[2]} is taken by {first.label} ({where}): choose another name "
-                "(pods and Services are named after the resource)"
+                f"the name {key[2]} is taken by {first.label} ({where}): choose another name, for "
+                "the later one would replace the earlier"
             )
             finding = Finding(("metadata", "name"), "one name", message, "semantic", "NameTaken")
             yield _placed(finding, document)
+
+
+def _shared_names(resources: Sequence[tuple[Located, Resource]]) -> Iterator[Finding]:
+    by_key = {"/".join(resource.key): (document, resource) for document, resource in resources}
+    taken = name_findings({key: resource for key, (_, resource) in by_key.items()})
+    for key, finding in taken.items():
+        yield _placed(finding, by_key[key][0])
 
 
 def _config_maps(documents: Sequence[Located]) -> dict[tuple[str, str], Mapping[str, str]]:

@@ -185,7 +185,8 @@ class ReplanDefaults(ApiModel):
         default=Percentage("5%"), description="Gain a new plan must bring."
     )
     cooldown: Duration = Field(
-        default=Duration("10m"), description="Time between changes that are not repairs."
+        default=Duration("10m"),
+        description="Time after a change that stopped replicas during which no money moves them again; repairs and edits do not wait.",
     )
     headroom: Percentage = Field(
         default=Percentage("10%"), description="Capacity kept above the stated rate."

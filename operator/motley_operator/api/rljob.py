@@ -136,7 +136,7 @@ class Trainer(ApiModel):
     backend: Literal["fsdp", "megatron"] = Field(
         default="fsdp", description="Training backend of the framework."
     )
-    min_gpus: int = Field(default=1, ge=1, le=65536, description="Smallest gang.")
+    min_gpus: int = Field(default=1, ge=1, le=65536, description="Smallest gang, all its GPUs.")
     max_gpus: int | None = Field(
         default=None, ge=1, le=65536, description="Largest gang; absent: no limit."
     )
@@ -203,7 +203,7 @@ class RLJobSpec(ApiModel):
         default=None,
         ge=0,
         le=2**31 - 1,
-        description="Seconds after which a finished job is deleted.",
+        description="Seconds after which a finished job is deleted, with all it owns; absent: never.",
     )
     budget: Budget | None = Field(
         default=None, description="Upper limits over rollout and trainer."

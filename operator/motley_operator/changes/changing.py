@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from motley_operator import lifecycle
+from motley_operator.api import RLJob, read
 from motley_operator.changes.contained import is_contained
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes
+from motley_operator.changes.routing import with_standing_by
 from motley_operator.domain.actions import Action, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, key_of
@@ -17,7 +20,7 @@ Place = tuple[str, str, str]  # kind, namespace, name
 
 
 def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tuple[Action, ...]:
-    """What to do now, in order: objects, pods out of Services, deletions, creations, leftovers.
+    """What to do now: objects, pods out of Services, deletions, creations, leftovers, old jobs.
 
     A second run on a world in which this was done gives nothing. Without a solution nothing is
     done at all: what runs goes on.
@@ -28,14 +31,19 @@ def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tup
     kept = kept_keys(facts, plan, ours)
     wanted = {_place(m): m for m in desired if _key(m) not in kept}
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
-    others = {place: m for place, m in wanted.items() if place[0] != "Pod"}
+    moving = {key: found for key, found in ours.items() if key not in kept}
+    moved = pod_changes(pods, moving, facts)
+    others = {
+        place: with_standing_by(m, facts.owned.get(place), moved.standing_by)
+        for place, m in wanted.items()
+        if place[0] != "Pod"
+    }
     applied = [
         ApplyObject(manifest)
         for place, manifest in others.items()
         if not _is_there(manifest, facts.owned.get(place))
     ]
-    moving = {key: found for key, found in ours.items() if key not in kept}
-    return (*applied, *pod_changes(pods, moving, facts), *_leftovers(others, facts, kept))
+    return (*applied, *moved.actions, *_leftovers(others, facts, kept), *_expired(facts))
 
 
 def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
@@ -64,6 +72,19 @@ def _leftovers(
             continue
         leftovers.append(DeleteObject(*place, metadata["uid"]))
     return leftovers
+
+
+def _expired(facts: ClusterFacts) -> list[Action]:
+    """Jobs that have been finished for their ttlSecondsAfterFinished; what they own goes with them."""
+    expired: list[Action] = []
+    for resource in facts.resources:
+        if resource.kind != "RLJob" or resource.deleting:
+            continue
+        model = read(resource.document)[0]
+        if isinstance(model, RLJob) and lifecycle.is_expired(model, facts.now):
+            place = (resource.kind, resource.namespace, resource.name)
+            expired.append(DeleteObject(*place, resource.uid))
+    return expired
 
 
 def _is_there(manifest: Manifest, live: Document | None) -> bool:

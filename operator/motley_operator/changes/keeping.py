@@ -1,7 +1,7 @@
 """Which resources nobody may touch: their spec makes no sense now, or a person said so.
 
-A wrong edit must not stop what runs. The planner gives such a resource no replicas; that is a
-statement about the spec and not an order to stop.
+A wrong edit must not stop what runs. The planner leaves such a resource, and the room it holds, out
+of its problem; that is a statement about the spec and not an order to stop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts
 from motley_operator.domain.names import PAUSED
-from motley_operator.policies import makes_no_sense
 from motley_planner.domain.plan import Plan, Slice
 
 
@@ -34,7 +33,7 @@ def _is_kept(resource: ResourceFacts, part: Slice | None, pods: list[PodFacts], 
         return True
     if part is None:
         return not _has_left(resource, pods, now)
-    return bool(pods) and makes_no_sense(part)
+    return bool(pods) and part.blocked
 
 
 def _has_left(resource: ResourceFacts, pods: list[PodFacts], now: float) -> bool:

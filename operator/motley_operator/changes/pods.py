@@ -3,7 +3,7 @@
 Rules. A pod's spec is never edited. A pod that goes is taken out of its Service first. A replica
 is created whole or not at all, and only where the requests of everything that is bound or pinned
 to its nodes at this moment leave room: a replica that takes the place of another waits until that
-one is gone.
+one is gone. One whose place is not needed goes on until its replacement is ready (rollout.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
-from motley_operator.changes.requests import pod_requests
+from motley_operator.changes import rollout
+from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import (
@@ -30,6 +31,8 @@ from motley_operator.translate.room import fits, minus, room_left
 
 PodName = tuple[str, str]
 
+NOT_IN_PLAN = "NotInPlan"
+
 
 @dataclass(slots=True)
 class _Going:
@@ -43,11 +46,19 @@ class _Going:
                 self.reasons.setdefault(pod.uid, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class PodChanges:
+    """What happens to pods now, and who goes on although the plan no longer has it."""
+
+    actions: tuple[Action, ...]
+    standing_by: tuple[PodFacts, ...] = ()
+
+
 def pod_changes(
     desired: Mapping[PodName, Manifest],
     ours: Mapping[str, Sequence[PodFacts]],
     facts: ClusterFacts,
-) -> tuple[Action, ...]:
+) -> PodChanges:
     """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
     going = _Going()
     nodes = {node.name for node in facts.nodes}
@@ -57,9 +68,14 @@ def pod_changes(
             if pod.bound and pod.node not in nodes:
                 going.reasons.setdefault(pod.uid, "NodeLost")
             elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], "NotInPlan" if pod.node in nodes else "NodeLost")
+                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
         _broken_gangs(pods, going)
         _outdated(pods, desired, going)
+    unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
+    leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
+    waiting = rollout.standing_by(leaving_, desired, facts)
+    for uid in waiting:
+        del going.reasons[uid]
     everyone = sorted(
         (p for pods in ours.values() for p in pods), key=lambda p: (p.namespace, p.name)
     )
@@ -73,7 +89,8 @@ def pod_changes(
         DeletePod(p.namespace, p.name, p.uid, going.reasons[p.uid], _grace_s(p, nodes))
         for p in leaving
     ]
-    return (*labels, *deletions, *_creations(desired, facts))
+    actions = (*labels, *deletions, *_creations(desired, facts))
+    return PodChanges(actions, tuple(pod for pod in everyone if pod.uid in waiting))
 
 
 def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
@@ -183,10 +200,3 @@ def _after(manifests: Sequence[Manifest], left: Mapping[str, Room]) -> dict[str,
             return None
         after[node] = minus(room, need)
     return after
-
-
-def pinned_node(manifest: Manifest) -> str:
-    """The node that a pod of ours is pinned to."""
-    affinity = manifest["spec"]["affinity"]["nodeAffinity"]
-    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    return str(terms[0]["matchFields"][0]["values"][0])

@@ -73,3 +73,10 @@ def _number(text: Any) -> Decimal:
 
 def _rounded_up(value: Decimal) -> int:
     return -int(-value // 1)
+
+
+def pinned_node(manifest: Mapping[str, Any]) -> str:
+    """The node that a pod of ours is pinned to."""
+    affinity = manifest["spec"]["affinity"]["nodeAffinity"]
+    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return str(terms[0]["matchFields"][0]["values"][0])

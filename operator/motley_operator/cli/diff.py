@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import Row, columns, emit, money, plural
 from motley_operator.cli.plan_file import PlanFile, read_plan, replicas
-from motley_operator.cli.plan_table import node_list
+from motley_operator.cli.plan_table import node_list, replica_text
 from motley_planner.domain.plan import PlannedReplica
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
 
 # A replica is the same when it would serve the same thing in the same way.
-Kind = tuple[str, str, str, str, str, str, int, int]
+Kind = tuple[str, str, str, str, str, str, int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Change:
     tensor_parallel: int
     before: tuple[str, ...]  # node names; empty for a start
     after: tuple[str, ...]  # empty for a stop
+    what: str = ""  # the replica in short, e.g. "TP4 L40S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,13 @@ def _kind(key: str, one: PlannedReplica) -> Kind:
         one.gpu,
         one.tensor_parallel,
         one.operating_batch,
+        replica_text(one),
     )
 
 
 def _change(action: str, kind: Kind, before: tuple[str, ...], after: tuple[str, ...]) -> Change:
-    key, stage, _, model, _, gpu, tensor_parallel, _ = kind
-    return Change(action, key, stage, model, gpu, tensor_parallel, before, after)
+    key, stage, _, model, _, gpu, tensor_parallel, _, what = kind
+    return Change(action, key, stage, model, gpu, tensor_parallel, before, after, what)
 
 
 def render(found: Difference) -> str:
@@ -123,8 +125,7 @@ def render(found: Difference) -> str:
     rows: list[Row] = [("", "RESOURCE", "STAGE", "REPLICA", "FROM", "TO")]
     grouped: dict[tuple[str, ...], tuple[Counter[str], Counter[str]]] = {}
     for change in found.changes:
-        what = f"TP{change.tensor_parallel} {change.gpu}"
-        kind = (change.action, change.key, change.stage, what)
+        kind = (change.action, change.key, change.stage, change.what)
         sources, targets = grouped.setdefault(kind, (Counter(), Counter()))
         sources.update(change.before)
         targets.update(change.after)

@@ -1,16 +1,22 @@
-"""`motley explain PLAN.json`: what binds the plan, what it refused, what would help."""
+"""`motley explain PLAN.json`: what binds the plan, what it refused, what a change would be worth."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from motley_operator.cli import plan_table
-from motley_operator.cli.output import columns, emit, number, percent, plain
+from motley_operator.cli.output import columns, emit, number, percent, plain, say
+from motley_operator.cli.plan import seconds
 from motley_operator.cli.plan_file import PlanFile, read_plan
+from motley_operator.cli.plan_table import WIDTH
+from motley_operator.cli.what_if import catalog_of, limited
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
+    from motley_planner.planning.worth import Worth
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -18,19 +24,35 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "explain",
         help="what binds a plan, what was refused, and what would help",
-        description="Explains a plan that `motley plan -o json` wrote.",
+        description="Explains a plan that `motley plan -o json` wrote, and plans again with one "
+        "node, one dollar, 50 ms or one point of the quality floor more to say what each is worth.",
     )
     parser.add_argument("plan", metavar="PLAN.json")
+    parser.add_argument("--no-worth", action="store_true", help="do not plan again")
+    parser.add_argument(
+        "--time-limit", type=seconds, metavar="10s", help="of each plan (default: the plan's own)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Explains; 0 whatever the plan is like, for reading it is what was asked."""
     content = read_plan(args.plan)
-    emit(args, explanation(content), lambda: render(content))
+    found = () if args.no_worth else _worths(args, content)
+    emit(args, explanation(content, found), lambda: render(content, found))
     return 0
 
 
-def explanation(content: PlanFile) -> dict[str, Any]:
+def _worths(args: argparse.Namespace, content: PlanFile) -> tuple[Worth, ...]:
+    from motley_planner.planning.worth import worths
+
+    problem = limited(content.question(args.plan), args.time_limit)
+    said = partial(say, args)
+    return worths(
+        problem.snapshot, catalog_of(problem), lambda text: said(f"motley: planning: {text}")
+    )
+
+
+def explanation(content: PlanFile, found: tuple[Worth, ...] = ()) -> dict[str, Any]:
     """The levels of the objective and, for each resource, what binds and what is refused."""
     plan = content.plan
     return {
@@ -50,12 +72,13 @@ def explanation(content: PlanFile) -> dict[str, Any]:
             {"key": entry.key, "binding": [], "refusals": plain(entry.refusals), "promises": []}
             for entry in content.rejected
         ],
+        "worth": plain(found),
         "full": _full(content),
         "unknown_gpus": plain(content.unknown_gpus),
     }
 
 
-def render(content: PlanFile) -> str:
+def render(content: PlanFile, found: tuple[Worth, ...] = ()) -> str:
     """The explanation as text."""
     blocks = [plan_table.headline(content.plan), _levels(content)]
     for part in content.plan.slices:
@@ -71,7 +94,29 @@ def render(content: PlanFile) -> str:
         blocks.append("\n".join(lines))
     if full := _full(content):
         blocks.append(f"No GPU left of: {', '.join(full)}")
+    if found:
+        blocks.append(_worth_table(found))
     return "\n\n".join(blocks)
+
+
+def _worth_table(found: tuple[Worth, ...]) -> str:
+    rows = [("CHANGE", "GAINS", "PRICE", "")]
+    idle = [one.change for one in found if one.solved and not one.is_something]
+    for one in found:
+        if one.change in idle:
+            continue
+        gains = ", ".join(f"{key} {rate:+.3g}/s" for key, rate in one.gained.items())
+        price = f"{one.price_usd_per_hour:+,.2f} $/h" if one.price_usd_per_hour else ""
+        sure = "proved" if one.proved else "seen, not proved"
+        words = (gains, price, sure) if one.solved else ("no plan in time", "", "")
+        rows.append((one.change, *words))
+    lines = ["What one change alone would be worth, found by planning again:", ""]
+    lines += (
+        [columns(rows, indent=2)] if len(rows) > 1 else ["  none of those tried gains anything"]
+    )
+    if idle:
+        lines += ["", *wrap(f"No gain: {', '.join(idle)}", WIDTH, subsequent_indent="  ")]
+    return "\n".join(lines)
 
 
 def _levels(content: PlanFile) -> str:

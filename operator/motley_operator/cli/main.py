@@ -29,8 +29,11 @@ PACKAGE = "motley_operator.cli"
 # In the order of `motley --help`: verb, its module, one line.
 VERBS: tuple[tuple[str, str, str], ...] = (
     ("plan", "plan", "plan resources on nodes from files, or on a live cluster, changing nothing"),
-    ("explain", "explain", "what binds a plan, what was refused, and what would help"),
+    ("explain", "explain", "what binds a plan, what was refused, and what a change is worth"),
+    ("what-if", "what_if", "the plan after a change, and what would move"),
+    ("draw", "draw", "a picture of a plan as SVG"),
     ("diff", "diff", "what would start, stop and move between two plans"),
+    ("simulate", "simulate", "replay requests on a plan by discrete events"),
     ("solve", "solve", "the planner core on a bare column table"),
     ("validate", "validate", "check resources: every error at once, with line numbers"),
     ("strategies", "strategies", "list the planning strategies and their papers"),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import InputError, emit, say
-from motley_operator.cli.strategies import STRATEGIES
+from motley_planner.strategies.listing import STRATEGIES
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
@@ -27,6 +27,18 @@ cluster (--context), and prints the plan. Nothing is changed anywhere.
 # With imports and 200 nodes to read this stays below two seconds of CPU time.
 DEFAULT_TIME_LIMIT_S = 1.0
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0}
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to plan: within what time, by which strategy, and in what KV caches may travel.
+
+    With `kv_scales` prefill and decode may run apart, KV caches travelling at one of these scales.
+    """
+
+    time_limit_s: float | None = None
+    strategy: str = "exact"
+    kv_scales: tuple[float, ...] = ()
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -66,9 +78,20 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--strategy",
-        choices=[name for name, _, _ in STRATEGIES],
+        choices=[strategy.name for strategy in STRATEGIES],
+        metavar="NAME",
         default="exact",
         help="see `motley strategies`",
+    )
+    parser.add_argument(
+        "--allow-disaggregation",
+        action="store_true",
+        help="plan as if gateways could pair prefill with decode replicas (they cannot yet)",
+    )
+    parser.add_argument(
+        "--allow-kv-compression",
+        action="store_true",
+        help="with the former: KV caches may travel in 4 bits; the plan says what is known of that",
     )
     parser.add_argument(
         "--context", metavar="CTX", help="plan a live cluster: a kubeconfig's context"
@@ -88,10 +111,16 @@ def seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Plans and prints; 1 if the plan falls short, 2 if a resource makes no sense, 3 without a plan."""
     facts = _facts(args)
+    from motley_planner.costs.transfer import KV_SCALES
+
     running = _running(args.previous) if args.previous else None
     if not args.context and not args.pods and running is None:
         say(args, "motley: no --pods: GPUs that other pods hold count as free")
-    content = plan_facts(facts, running, args.time_limit)
+    if args.allow_kv_compression and not args.allow_disaggregation:
+        raise InputError("motley plan", "--allow-kv-compression needs --allow-disaggregation")
+    scales = KV_SCALES if args.allow_kv_compression else KV_SCALES[:1]
+    how = How(args.time_limit, args.strategy, scales if args.allow_disaggregation else ())
+    content = plan_facts(facts, running, how)
     from motley_operator.cli import plan_file, plan_table
 
     emit(args, plan_file.to_document(content), lambda: plan_table.render(content))
@@ -121,24 +150,9 @@ def _facts(args: argparse.Namespace) -> ClusterFacts:
 def _running(path: str) -> tuple[RunningUnit, ...]:
     """The replicas of an earlier plan as if they ran now."""
     from motley_operator.cli.plan_file import read_plan
-    from motley_planner.domain.demand import RunningUnit
+    from motley_planner.planning.worth import running_units
 
-    return tuple(
-        RunningUnit(
-            id=f"{part.key}/{one.name}",
-            key=part.key,
-            stage=one.stage,
-            role=one.role,
-            gpu=one.gpu,
-            tensor_parallel=one.tensor_parallel,
-            operating_batch=one.operating_batch,
-            model=one.model,
-            precision=one.precision,
-            nodes=one.nodes,
-        )
-        for part in read_plan(path).plan.slices
-        for one in part.replicas
-    )
+    return running_units(read_plan(path).plan)
 
 
 def exit_status(content: PlanFile) -> int:
@@ -159,30 +173,35 @@ def falls_short(part: Slice) -> bool:
 def plan_facts(
     facts: ClusterFacts,
     running: tuple[RunningUnit, ...] | None = None,
-    time_limit_s: float | None = None,
+    how: How = How(),
 ) -> PlanFile:
     """The plan of a cluster's facts; `running` replaces the units read from its pods.
 
-    Raises: PlannerError, SpecError.
+    Raises: PlannerError (a strategy may not apply to these resources), SpecError.
     """
-    from motley_operator.cli.plan_file import plan_file
+    from motley_operator.cli.plan_file import Problem, plan_file
     from motley_operator.settings import Settings
     from motley_operator.translate import translate
     from motley_planner.catalog import load_catalog
     from motley_planner.planning import plan
 
     catalog = load_catalog()
-    translation = translate(facts, catalog, Settings())
+    translation = translate(facts, catalog, Settings(pairs_phases=bool(how.kv_scales)))
     snapshot = translation.snapshot
     if running is not None:
         there = {node.name for node in snapshot.nodes}
         asked = {one.key for one in snapshot.services} | {one.key for one in snapshot.jobs}
         left = (u for u in running if u.key in asked and there.issuperset(u.nodes))
         snapshot = replace(snapshot, running=tuple(left))
-    if time_limit_s is not None:
-        snapshot = replace(snapshot, time_limit_s=time_limit_s)
-    made = plan(snapshot, translation.catalog)
+    if how.time_limit_s is not None:
+        snapshot = replace(snapshot, time_limit_s=how.time_limit_s)
+    if how.kv_scales:
+        snapshot = replace(snapshot, gateway_can_disaggregate=True, kv_scales=how.kv_scales)
+    made = plan(snapshot, translation.catalog, strategy=how.strategy)
     rejected = dict(translation.rejected)
     if translation.unmet:
         rejected["Fleet/default"] = translation.unmet
-    return plan_file(made, snapshot, rejected, translation.unknown_gpus)
+    added = tuple(
+        gpu for name, gpu in translation.catalog.gpus.items() if catalog.gpus.get(name) != gpu
+    )
+    return plan_file(made, Problem(snapshot, added), rejected, translation.unknown_gpus)

@@ -15,7 +15,7 @@ from typing import Any
 
 from motley_operator.cli.output import InputError, plain
 from motley_operator.domain.translation import UnknownGpu
-from motley_planner.domain.hardware import Node
+from motley_planner.domain.hardware import Gpu, Node
 from motley_planner.domain.plan import Plan, PlannedReplica, Refusal
 from motley_planner.domain.snapshot import Snapshot
 
@@ -59,6 +59,14 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """What the plan answers, so that `explain` and `what-if` can plan again."""
+
+    snapshot: Snapshot
+    gpus: tuple[Gpu, ...] = ()  # those that the Fleet added to the catalog
+
+
+@dataclass(frozen=True, slots=True)
 class PlanFile:
     """What PLAN.json holds."""
 
@@ -67,21 +75,34 @@ class PlanFile:
     seats: tuple[Seat, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     unknown_gpus: tuple[UnknownGpu, ...] = ()
+    problem: Problem | None = None
+
+    def question(self, path: str) -> Problem:
+        """The problem.
+
+        Raises: InputError for a plan that was written without it.
+        """
+        if self.problem is None:
+            raise InputError(
+                f"{path}: problem", "is missing; write the plan again with this motley"
+            )
+        return self.problem
 
 
 def plan_file(
     plan: Plan,
-    snapshot: Snapshot,
+    problem: Problem,
     rejected: Mapping[str, tuple[Refusal, ...]],
     unknown_gpus: tuple[UnknownGpu, ...],
 ) -> PlanFile:
-    """The file's content for a plan and the snapshot it was made on."""
+    """The file's content for a plan and the problem it answers."""
+    snapshot = problem.snapshot
     entries = tuple(Rejected(key, rejected[key]) for key in sorted(rejected))
     seats = tuple(
         Seat(n.name, n.node_class.gpu, n.node_class.zone, n.node_class.capacity_type, n.gpus)
         for n in snapshot.nodes
     )
-    return PlanFile(plan, inventory(snapshot.nodes, plan), seats, entries, unknown_gpus)
+    return PlanFile(plan, inventory(snapshot.nodes, plan), seats, entries, unknown_gpus, problem)
 
 
 def inventory(nodes: tuple[Node, ...], plan: Plan) -> tuple[ShapeRow, ...]:
@@ -122,8 +143,8 @@ def used_gpus(plan: Plan) -> dict[str, int]:
     """GPUs that the plan takes, by node name."""
     used: dict[str, int] = defaultdict(int)
     for replica in replicas(plan).values():
-        for node in replica.nodes:
-            used[node] += replica.tensor_parallel
+        for rank, node in enumerate(replica.nodes):
+            used[node] += replica.gpus_on(rank)
     return used
 
 
@@ -139,6 +160,7 @@ def to_document(content: PlanFile) -> dict[str, Any]:
         "seats": content.seats,
         "rejected": content.rejected,
         "unknown_gpus": content.unknown_gpus,
+        "problem": content.problem,
     }
     document: dict[str, Any] = plain({"version": VERSION})
     document |= plain(content.plan)

@@ -9,7 +9,16 @@ from textwrap import wrap
 
 from motley_operator.cli.output import Row, columns, money, number, percent, plural
 from motley_operator.cli.plan_file import PlanFile, ShapeRow
-from motley_planner.domain.plan import Group, Move, Plan, Promise, Refusal, Slice
+from motley_planner.domain.plan import (
+    Group,
+    Move,
+    Plan,
+    PlannedFlow,
+    PlannedReplica,
+    Promise,
+    Refusal,
+    Slice,
+)
 
 Places = Mapping[str, tuple[str, str]]  # zone and capacity type by node
 GroupId = tuple[str, str, str, str]  # stage, column, zone, capacity type
@@ -142,10 +151,31 @@ def _seats(part: Slice, places: Places) -> Mapping[GroupId, Counter[str]]:
 def _group_row(group: Group, seats: Mapping[GroupId, Counter[str]]) -> tuple[str, ...]:
     where = " ".join(filter(None, (group.zone, group.capacity_type)))
     place = (group.stage, group.column, group.zone, group.capacity_type)
-    size = f"{group.count} x TP{group.tensor_parallel}"
+    size = f"{group.count} x {size_text(group)}"
     stage = group.stage if group.role in ("serve", group.stage) else f"{group.stage} ({group.role})"
+    if group.phase != "both":
+        stage += f" ({group.phase})"
     price = f"{group.price_usd_per_hour:,.2f}"
-    return (stage, size, group.gpu, where, price, node_list(seats.get(place, Counter())))
+    return (stage, size, gpu_text(group), where, price, node_list(seats.get(place, Counter())))
+
+
+def replica_text(one: PlannedReplica) -> str:
+    """TP4 L40S, with the phase where it has only one."""
+    phase = "" if one.phase == "both" else f" {one.phase}"
+    return f"{size_text(one)} {gpu_text(one)}{phase}"
+
+
+def gpu_text(one: Group | PlannedReplica) -> str:
+    """The GPU type, of a pipeline the type of each fragment."""
+    return " + ".join(fragment.gpu for fragment in one.pipeline) or one.gpu
+
+
+def size_text(one: Group | PlannedReplica) -> str:
+    """TP4, or TP4/2/2 layers 48/20/12 for a pipeline."""
+    if not one.pipeline:
+        return f"TP{one.tensor_parallel}"
+    widths = "/".join(str(f.tensor_parallel) for f in one.pipeline)
+    return f"TP{widths} layers {'/'.join(str(f.layers) for f in one.pipeline)}"
 
 
 def node_list(seated: Mapping[str, int]) -> str:
@@ -164,8 +194,21 @@ def _details(part: Slice) -> Iterable[tuple[str, str]]:
         yield "policy", f"{percent(choice.share)} of requests: {keep}"
     for promise in part.promises:
         yield "promise", promise_text(promise)
+    for flow in part.flows:
+        yield "moves", flow_text(flow)
+    for caveat in part.caveats:
+        yield "assumes", caveat
     for binding in part.binding:
         yield "binds", binding
+
+
+def flow_text(flow: PlannedFlow) -> str:
+    """KV caches from prefill to decode: which class, between which zones, how much."""
+    where = f"{flow.source} -> {flow.target}"
+    rate = f"{number(flow.requests_per_second)} requests/s"
+    size = f"{number(flow.bytes_per_second / 1e9)} GB/s"
+    scale = "" if flow.kv_scale == 1.0 else f" in {16 * flow.kv_scale:g} bits"
+    return f"{flow.stage} {flow.request_class}: KV caches {where}, {rate}, {size}{scale}"
 
 
 def promise_text(promise: Promise) -> str:

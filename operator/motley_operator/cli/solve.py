@@ -11,7 +11,7 @@ from motley_operator.cli.output import InputError, columns, emit, money, number,
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
 from motley_planner.errors import SnapshotError
-from motley_planner.table_json import read_table, solution_to_dict
+from motley_planner.table_json import read_request, solution_to_dict
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
@@ -33,12 +33,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; 1 if it falls short, 3 if there is none in time."""
-    from motley_planner.formulations.fleet import solve_table
+    from motley_planner import strategies
 
     text = _read(args.table)
     try:
-        table = read_table(text)
-        solution = solve_table(table)
+        table, strategy = read_request(text)
+        solution = strategies.run(strategy, table)
     except SnapshotError as error:
         raise InputError(args.table, str(error)) from error
     emit(args, solution_to_dict(solution), lambda: _show(solution))

@@ -6,14 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import columns, emit
+from motley_planner.strategies.listing import STRATEGIES
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
-
-# Name, source, what it does. Strategies of published schedulers join this list as they arrive.
-STRATEGIES: tuple[tuple[str, str, str], ...] = (
-    ("exact", "Motley", "one mixed-integer program for the whole fleet, with bound and gap"),
-)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -23,6 +19,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Lists the strategies."""
-    value = [dict(zip(("name", "source", "summary"), row, strict=True)) for row in STRATEGIES]
-    emit(args, value, lambda: columns([("NAME", "SOURCE", "WHAT IT DOES"), *STRATEGIES]))
+    rows = [(s.name, s.source, s.summary) for s in STRATEGIES]
+    value = [dict(zip(("name", "source", "summary"), row, strict=True)) for row in rows]
+    emit(args, value, lambda: columns([("NAME", "SOURCE", "WHAT IT DOES"), *rows]))
     return 0

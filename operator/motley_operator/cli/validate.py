@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from motley_operator.api.findings import Finding
-    from motley_operator.api.semantics import KnownNames
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -35,13 +34,12 @@ def run(args: argparse.Namespace) -> int:
     """0 where all is well, 2 where anything is wrong."""
     from motley_operator.api.documents import validate_documents
 
-    known = known_names()
     findings: list[Finding] = []
     paths = [Path(name) for name in args.files if name != "-"]
     try:
         if "-" in args.files:
-            findings += validate_documents(sys.stdin.read(), known)
-        findings += validate_documents(paths, known)
+            findings += validate_documents(sys.stdin.read())
+        findings += validate_documents(paths)
     except (OSError, UnicodeDecodeError) as error:
         where = getattr(error, "filename", None) or "a file"
         print(f"motley: {where}: cannot be read: {error}: name a YAML file", file=sys.stderr)
@@ -50,20 +48,6 @@ def run(args: argparse.Namespace) -> int:
     if not getattr(args, "quiet", False):
         _summarize(findings)
     return 2 if findings else 0
-
-
-def known_names() -> KnownNames:
-    """The names that the built-in catalog knows: models with aliases, engines, GPUs with labels."""
-    from motley_operator.api.semantics import KnownNames
-    from motley_planner.catalog import load_catalog
-
-    catalog = load_catalog()
-    return KnownNames(
-        frozenset(catalog.models) | frozenset(catalog.model_aliases),
-        frozenset(catalog.engines),
-        frozenset(catalog.gpus)
-        | frozenset(label for gpu in catalog.gpus.values() for label in gpu.product_labels),
-    )
 
 
 def _print(findings: list[Finding], form: str) -> None:

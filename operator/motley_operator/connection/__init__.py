@@ -1,7 +1,7 @@
 """The wire: credentials, kinds and plain HTTP; `facts` reads through it, `apply` writes through it."""
 
 from motley_operator.connection.client import ApiError, Client, Sent
-from motley_operator.connection.credentials import Credentials, load_credentials
+from motley_operator.connection.credentials import Credentials, load_credentials, own_namespace
 from motley_operator.connection.kinds import CUSTOM, KINDS, OWNED, Kind
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Kind",
     "Sent",
     "load_credentials",
+    "own_namespace",
 ]

@@ -44,6 +44,7 @@ _ALL = (
     Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings"),
     Kind("PriorityClass", "scheduling.k8s.io", "v1", "priorityclasses", namespaced=False),
     Kind("Event", "", "v1", "events"),
+    Kind("Lease", "coordination.k8s.io", "v1", "leases"),
 )
 
 KINDS = {kind.name: kind for kind in _ALL}

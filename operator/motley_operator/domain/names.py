@@ -44,6 +44,7 @@ INSTANCE_TYPE: Final = "node.kubernetes.io/instance-type"
 
 GATEWAY: Final = "gateway"
 MAIN_STAGE: Final = "main"
+SERVE: Final = "serve"
 ROLLOUT: Final = "rollout"
 TRAINER: Final = "trainer"
 ROUTING_KEY: Final = "routing.json"

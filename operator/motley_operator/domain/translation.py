@@ -46,4 +46,5 @@ class Translation:
     unknown_gpus: tuple[UnknownGpu, ...] = ()
     inventory: tuple[NodeFigures, ...] = ()
     unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself
+    fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

@@ -16,6 +16,7 @@ from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.gateways import gateway_deployment
 from motley_operator.manifests.launch import engine_process
+from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.pods import Seat, host_address
 from motley_operator.manifests.routing import routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
@@ -23,7 +24,7 @@ from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
 from motley_operator.settings import Settings
 from motley_planner.catalog import model_from_config
-from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.hardware import Catalog, Gpu
 from motley_planner.domain.models import ModelSpec
 from motley_planner.domain.plan import Plan, PlannedReplica, Slice
 from motley_planner.domain.snapshot import PodNeed
@@ -126,13 +127,11 @@ def _job(site: Site, job: RLJob) -> list[Manifest]:
 def _stage_pods(site: Site, stage: StageSpec, role: str) -> list[Manifest]:
     """The stage's disruption budget and its engine pods."""
     engine, model = site.catalog.engines[stage.engine.name], _model(site.catalog, stage)
-    pods = [
-        engine_pod(
-            seat, engine_process(stage, replica, engine, model, site.catalog.gpus[replica.gpu])
-        )
-        for replica in site.replicas(stage.name)
-        for seat in _seats(site, stage, replica)
-    ]
+    pods = []
+    for replica in site.replicas(stage.name):
+        process = engine_process(stage, replica, engine, model, _plainest(site.catalog, replica))
+        seats = _seats(site, stage, replica)
+        pods += [engine_pod(seat, in_pipeline(process, seat)) for seat in seats]
     return [disruption_budget(site.owner, stage.name, role, len(pods)), *pods] if pods else []
 
 
@@ -151,6 +150,12 @@ def _seats(site: Site, stage: StageSpec, replica: PlannedReplica) -> list[Seat]:
         )
         for rank in range(len(replica.nodes))
     ]
+
+
+def _plainest(catalog: Catalog, replica: PlannedReplica) -> Gpu:
+    """The GPU type that decides on the dtype of all fragments: one without bf16, if there is one."""
+    gpus = [catalog.gpus[replica.gpu_on(rank)] for rank in range(len(replica.nodes))]
+    return next((gpu for gpu in gpus if not gpu.flop_per_s.get("bf16")), gpus[0])
 
 
 def _model(catalog: Catalog, stage: StageSpec) -> ModelSpec:

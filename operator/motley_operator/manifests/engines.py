@@ -1,4 +1,4 @@
-"""Pods that answer requests: replicas of pools and cascades, and a job's rollout replicas."""
+"""Pods of replicas of pools and cascades, and of a job's rollout replicas."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ DRAIN_SECONDS = 10  # endpoints and gateways stop sending before the engine hear
 def engine_pod(seat: Seat, process: Process) -> Manifest:
     """An inference engine's pod; the port opens after the model is loaded, hence the startup probe.
 
+    Of a replica over several nodes only the first pod answers requests and probes.
+
     Raises nothing; fields a podTemplate may change: labels, annotations, tolerations, environment,
     volumes, CPU and memory, further containers.
     """
     launch = process.launch
     container = container_frame(seat, process)
-    container["ports"] = [{"name": "http", "containerPort": launch.port}]
-    if launch.health_path:
+    if seat.rank == 0:
+        container["ports"] = [{"name": "http", "containerPort": launch.port}]
+    if seat.rank == 0 and launch.health_path:
         probe = {"httpGet": {"path": launch.health_path, "port": "http"}, "timeoutSeconds": 5}
         container |= {
             "startupProbe": {
@@ -36,4 +39,5 @@ def engine_pod(seat: Seat, process: Process) -> Manifest:
     grace = max(
         launch.termination_grace_seconds, DRAIN_SECONDS + launch.shutdown_timeout_seconds + 5
     )
-    return with_template(frame_pod(seat, container, grace, "Always"), seat.stage.template)
+    restart = "Never" if len(seat.replica.nodes) > 1 else "Always"
+    return with_template(frame_pod(seat, container, grace, restart), seat.stage.template)

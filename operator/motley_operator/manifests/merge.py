@@ -2,7 +2,7 @@
 
 Objects merge key by key; lists of named things merge by their key; other lists and scalars are
 replaced. Labels and annotations that Motley writes win, and tolerations are added. What a template
-may not say at all was refused before (`translate.templates`).
+may not say at all was refused before (`api.podtemplates`).
 """
 
 from __future__ import annotations

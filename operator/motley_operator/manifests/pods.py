@@ -80,7 +80,7 @@ def frame_pod(seat: Seat, container: Manifest, grace_seconds: int, restart: str)
 
 def container_frame(seat: Seat, process: Process) -> Manifest:
     """The container without probes and environment of its own."""
-    gpus, need = seat.replica.tensor_parallel, seat.need
+    gpus, need = seat.replica.gpus_on(seat.rank), seat.need
     container: Manifest = {
         "name": CONTAINER,
         "image": process.image,
@@ -133,7 +133,7 @@ def _metadata(seat: Seat, container: Manifest) -> Manifest:
         names.RANK: str(seat.rank),
         names.SERVING: "true",
     }
-    unit = {
+    unit: Manifest = {
         "gpu": replica.gpu,
         "tensor_parallel": replica.tensor_parallel,
         "operating_batch": replica.operating_batch,
@@ -143,6 +143,8 @@ def _metadata(seat: Seat, container: Manifest) -> Manifest:
         "stage": replica.stage,
         "fragments": len(replica.nodes),
     }
+    if replica.pipeline:
+        unit["pipeline"] = [[f.gpu, f.tensor_parallel, f.layers] for f in replica.pipeline]
     metadata["annotations"] = {
         names.PLAN_HASH: seat.plan_hash,
         names.INPUTS_HASH: seat.stage.inputs_hash,
@@ -176,7 +178,7 @@ def _tolerations(vendor: str) -> list[Manifest]:
 
 def _volumes(seat: Seat) -> list[Manifest]:
     # Tensor parallel ranks exchange tensors through /dev/shm (peers.md: 2 to 16 GiB).
-    shm = f"{max(4, 2 * seat.replica.tensor_parallel)}Gi"
+    shm = f"{max(4, 2 * seat.replica.gpus_on(seat.rank))}Gi"
     volumes: list[Manifest] = [
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
         {"name": "cache", "emptyDir": {}},

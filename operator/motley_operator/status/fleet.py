@@ -10,7 +10,7 @@ from motley_operator.domain.actions import Action, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.status.conditions import Statement, conditions, shortened
-from motley_operator.status.statements import explained
+from motley_operator.status.statements import accepted_words, explained
 from motley_planner.domain.plan import Plan
 
 MOST_ROWS, MOST_UNKNOWN, MOST_NAMESPACES = 128, 32, 256
@@ -58,9 +58,11 @@ def _status(
 
 def _statements(plan: Plan, translation: Translation) -> list[Statement]:
     if translation.unmet:
-        accepted = Statement("Accepted", "False", "InvalidSpec", explained(translation.unmet))
+        reason = translation.unmet[0].reason
+        accepted = Statement("Accepted", "False", reason, explained(translation.unmet))
     else:
-        accepted = Statement("Accepted", "True", "Accepted", "the spec makes sense")
+        words = accepted_words(translation.fleet_ignored)
+        accepted = Statement("Accepted", "True", "Accepted", words)
     if plan.status == "no_solution":
         return [accepted, Statement("Ready", "False", "SolverTimeLimit", "no plan in time")]
     unknown = ", ".join(f"{u.product} ({u.reason})" for u in translation.unknown_gpus)

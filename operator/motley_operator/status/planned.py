@@ -9,6 +9,7 @@ from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import shortened
 from motley_operator.status.observed import Observed
 from motley_planner.domain.plan import Group, Plan, Promise, Slice
+from motley_planner.units import figure
 
 # Together these keep the largest status below 32 KiB; `gpus` and prices still count everything.
 MOST_GROUPS, MOST_PROMISES, MOST_BINDINGS, MOST_POLICIES = 32, 32, 8, 16
@@ -53,7 +54,9 @@ def gpus_text(part: Slice, translation: Translation) -> str:
     """GPUs in short, such as 4xH100-SXM5-80GB,2xL40S."""
     counts: dict[str, int] = {}
     for replica in part.replicas:
-        counts[replica.gpu] = counts.get(replica.gpu, 0) + replica.gpus
+        for rank in range(len(replica.nodes)):
+            gpu = replica.gpu_on(rank)
+            counts[gpu] = counts.get(gpu, 0) + replica.gpus_on(rank)
     text = ",".join(f"{n}x{gpu}" for gpu, n in sorted(counts.items(), key=lambda i: (-i[1], i[0])))
     return shortened(text, 253)
 
@@ -66,7 +69,8 @@ def _group(group: Group, observed: Observed, translation: Translation) -> dict[s
         "gpu": group.gpu,
         "gpuProduct": _product(group.gpu, translation),
         "tensorParallel": group.tensor_parallel,
-        "phase": "both" if group.role == "serve" else group.role,
+        "pipeline": max(1, len(group.pipeline)),
+        "phase": group.phase if group.role == "serve" else group.role,
         "zone": group.zone,
         "capacityType": group.capacity_type,
         "count": group.count,
@@ -97,8 +101,8 @@ def _promise(promise: Promise) -> dict[str, Any]:
 
 def _figure(value: float, seconds: bool) -> str:
     if not seconds:
-        return f"{value:.4g}"
-    return f"{value * 1e3:.3g}ms" if value < 1.0 else f"{value:.3g}s"
+        return figure(value)
+    return f"{figure(value * 1e3)}ms" if value < 1.0 else f"{figure(value)}s"
 
 
 def _bindings(part: Slice) -> list[dict[str, str]]:
@@ -107,7 +111,7 @@ def _bindings(part: Slice) -> list[dict[str, str]]:
         {"constraint": shortened(f, 253), "relax": shortened(lift, LONGEST_LIFT)}
         for f, lift in lifts.items()
     ]
-    rows += [{"constraint": shortened(text, 253)} for text in part.binding]
+    rows += [{"constraint": shortened(text, 253)} for text in part.binding if text not in lifts]
     return rows[:MOST_BINDINGS]
 
 

@@ -10,7 +10,8 @@ from collections import Counter
 from typing import Any
 
 from motley_operator import lifecycle
-from motley_operator.api import ModelCascade, ResourceStatus, RLJob, ServingPool
+from motley_operator.api import ModelCascade, Resource, ResourceStatus, RLJob, ServingPool
+from motley_operator.api.ignored import not_acted_on
 from motley_operator.api.status import Condition
 from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
@@ -54,6 +55,7 @@ def _resource(
         part=part,
         observed=observed,
         rejected=translation.rejected.get(resource.key, ()),
+        ignored=not_acted_on(model) if isinstance(model, Resource) else (),
         held=translation.frozen.get(resource.key, ""),
         phase=_phase(model, observed, now),
         solved=plan.status != "no_solution",

@@ -26,6 +26,7 @@ class Case:
     part: Slice | None  # None: in no plan
     observed: Observed
     rejected: tuple[Refusal, ...] = ()
+    ignored: tuple[str, ...] = ()  # fields that change nothing yet
     held: str = ""  # a key of HELD
     phase: str = ""  # jobs
     solved: bool = True  # False: the solver had no solution in time
@@ -50,10 +51,16 @@ def explained(refusals: Sequence[Refusal]) -> str:
     )
 
 
+def accepted_words(ignored: Sequence[str]) -> str:
+    """What an accepted spec is told: also what of it changes nothing yet."""
+    words = "the spec makes sense"
+    return f"{words}; not acted on yet: {', '.join(ignored)}" if ignored else words
+
+
 def _accepted(case: Case) -> Statement:
     if case.rejected:
         return Statement("Accepted", "False", case.rejected[0].reason, explained(case.rejected))
-    return Statement("Accepted", "True", "Accepted", "the spec makes sense")
+    return Statement("Accepted", "True", "Accepted", accepted_words(case.ignored))
 
 
 def _planned(case: Case) -> Statement:

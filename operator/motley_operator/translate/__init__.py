@@ -1,6 +1,5 @@
 """Facts and resources in the planner's words (pure)."""
 
-from motley_operator.translate.checks import check
 from motley_operator.translate.translation import translate
 
-__all__ = ["check", "translate"]
+__all__ = ["translate"]

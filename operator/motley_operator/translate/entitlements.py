@@ -8,7 +8,6 @@ from motley_operator.api.common import Replan
 from motley_operator.api.fleet import FleetSpec, NodeShape
 from motley_operator.translate.nodes import Wish, has_labels
 from motley_planner.domain.hardware import Catalog, Gpu, NodeClass
-from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import Shape, Tenant
 
 SECONDS_PER_HOUR = 3600.0
@@ -32,26 +31,10 @@ def node_loss_tolerance(replan: Replan, fleet: FleetSpec) -> int:
     return fleet.replan.node_loss_tolerance if own is None else own
 
 
-def shapes(
-    fleet: FleetSpec, catalog: Catalog, wishes: Sequence[Wish]
-) -> tuple[tuple[Shape, ...], tuple[Refusal, ...]]:
-    """Nodes that an autoscaler could add; a shape of an unknown GPU is left out and named."""
-    found, refusals = [], []
-    for index, shape in enumerate(fleet.shapes):
-        gpu = catalog.gpu_by_label(shape.gpu_product)
-        if isinstance(gpu, Gpu):
-            found.append(_shape(shape, gpu, wishes))
-            continue
-        near = f"write {gpu.nearest[0]}, or " if gpu.nearest else ""
-        refusals.append(
-            Refusal(
-                "UnknownGPU",
-                f"spec.shapes[{index}].gpuProduct",
-                f"{shape.gpu_product}: {gpu.reason}",
-                f"{near}add it to spec.catalog.gpus",
-            )
-        )
-    return tuple(found), tuple(refusals)
+def shapes(fleet: FleetSpec, catalog: Catalog, wishes: Sequence[Wish]) -> tuple[Shape, ...]:
+    """Nodes that an autoscaler could add; a shape of an unknown GPU is left out."""
+    known = ((shape, catalog.gpu_by_label(shape.gpu_product)) for shape in fleet.shapes)
+    return tuple(_shape(shape, gpu, wishes) for shape, gpu in known if isinstance(gpu, Gpu))
 
 
 def _shape(shape: NodeShape, gpu: Gpu, wishes: Sequence[Wish]) -> Shape:

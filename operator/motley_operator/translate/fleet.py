@@ -1,65 +1,40 @@
-"""The Fleet object: its spec, or the defaults where there is none or it is wrong."""
+"""The Fleet object: its spec and catalog, or the defaults where there is none or it is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from motley_operator.api import Fleet, FleetSpec, read
-from motley_operator.api.fleet import GpuEntry
-from motley_planner.catalog import with_gpu
+from motley_operator.api.ignored import not_acted_on
+from motley_operator.api.semantics import semantic_findings
+from motley_operator.api.surroundings import Surroundings, with_additions
+from motley_operator.translate.parts import refusals_of
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
-from motley_planner.errors import CatalogError
 
 
-def fleet_spec(document: Mapping[str, Any] | None) -> tuple[FleetSpec, tuple[Refusal, ...]]:
-    """The Fleet's spec and what is wrong with it; a wrong one counts as absent."""
+@dataclass(frozen=True, slots=True)
+class FleetRead:
+    """What a Fleet says, the catalog with its own entries, and what is wrong with it."""
+
+    spec: FleetSpec
+    catalog: Catalog
+    unmet: tuple[Refusal, ...] = ()
+    ignored: tuple[str, ...] = ()  # fields that change nothing yet
+
+
+def read_fleet(document: Mapping[str, Any] | None, catalog: Catalog) -> FleetRead:
+    """The Fleet as it counts.
+
+    One that breaks the schema counts as absent; entries that mean nothing are left out.
+    """
     if document is None:
-        return FleetSpec(), ()
+        return FleetRead(FleetSpec(), catalog)
     fleet, findings = read(document)
-    if isinstance(fleet, Fleet):
-        return fleet.spec, ()
-    return FleetSpec(), tuple(
-        Refusal("InvalidSpec", finding.field, finding.message, "correct the field")
-        for finding in findings
-    )
-
-
-def fleet_catalog(catalog: Catalog, fleet: FleetSpec) -> tuple[Catalog, tuple[Refusal, ...]]:
-    """The catalog with the Fleet's own GPUs; an entry that cannot be used is left out and named."""
-    refusals = []
-    for index, entry in enumerate(fleet.catalog.gpus):
-        try:
-            catalog = with_gpu(catalog, _entry(entry), f"Fleet GPU {entry.id}")
-        except CatalogError as error:
-            field = f"spec.catalog.gpus[{index}]"
-            refusals.append(Refusal("InvalidSpec", field, str(error), "correct the entry"))
-    return catalog, tuple(refusals)
-
-
-def _entry(gpu: GpuEntry) -> dict[str, Any]:
-    """A Fleet's GPU in the keys and units of catalog/gpus/*.toml."""
-    # An owned GPU costs nothing, yet the catalog wants a price.
-    price = (gpu.dollars_per_hour.usd if gpu.dollars_per_hour is not None else 0.0) or 1e-9
-    link, fp8 = gpu.link_gigabytes_per_second, gpu.fp8_teraflops
-    entry = {
-        "name": gpu.id,
-        "vendor": "nvidia",
-        "arch": "custom",
-        "product_labels": list(gpu.product_labels),
-        "memory_gb": gpu.memory_gigabytes.value,
-        "memory_bandwidth_tb_per_s": gpu.memory_gigabytes_per_second.value / 1e3,
-        "bf16_dense_tflop_per_s": gpu.bf16_teraflops.value,
-        "fp16_dense_tflop_per_s": gpu.bf16_teraflops.value,
-        "fp8_dense_tflop_per_s": fp8.value if fp8 is not None else None,
-        "link_gb_per_s": link.value if link is not None else 0.0,
-        "link_gpus": 8 if link is not None else 1,
-        "pcie_gb_per_s": 32.0,  # PCIe 4.0 x16, the least of current servers
-        "price_usd_per_hour": price,
-        "price_source": "Fleet",
-        "spot_price_usd_per_hour": price,
-        "spot_price_source": "Fleet",
-        "source": "Fleet",
-    }
-    return {key: value for key, value in entry.items() if value is not None}
+    if not isinstance(fleet, Fleet):
+        return FleetRead(FleetSpec(), catalog, refusals_of(findings))
+    unmet = refusals_of(semantic_findings(fleet, Surroundings(catalog)))
+    catalog, _ = with_additions(catalog, fleet.spec)
+    return FleetRead(fleet.spec, catalog, unmet, not_acted_on(fleet))

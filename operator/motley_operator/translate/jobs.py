@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from motley_operator.api import RLJob
 from motley_operator.domain.names import ROLLOUT
-from motley_operator.translate.checks import model_spec
+from motley_operator.translate.parts import model_spec
 from motley_operator.translate.serving import budget, placement
 from motley_planner.domain.demand import RlDemand, StageDemand
 from motley_planner.domain.hardware import Catalog
@@ -38,6 +38,9 @@ def job_demand(key: str, job: RLJob, catalog: Catalog, priority: int) -> RlDeman
         target_steps_per_second=_target(job),
         budget=budget(spec.budget),
         priority=priority,
+        trainer_min_gpus=spec.trainer.min_gpus,
+        trainer_max_gpus=spec.trainer.max_gpus,
+        max_rollout_replicas=spec.rollout.max_replicas,
     )
 
 

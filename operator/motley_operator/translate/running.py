@@ -17,6 +17,7 @@ from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts
 from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of, unit_id
 from motley_operator.translate.room import is_engine
 from motley_planner.domain.demand import RunningUnit
+from motley_planner.domain.fragments import ReplicaFragment
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def _unit(
         model=described["model"],
         precision=described["precision"],
         nodes=nodes,
+        pipeline=tuple(ReplicaFragment(*fragment) for fragment in described["pipeline"]),
     )
 
 
@@ -118,4 +120,14 @@ def read_unit(annotations: Mapping[str, str]) -> dict[str, Any] | None:
     fragments = described.get("fragments", 1)
     if not isinstance(fragments, int) or fragments < 1:
         return None
-    return {**described, "fragments": fragments}
+    pipeline = described.get("pipeline", [])
+    if not _is_pipeline(pipeline) or (pipeline and len(pipeline) != fragments):
+        return None
+    return {**described, "fragments": fragments, "pipeline": pipeline}
+
+
+def _is_pipeline(value: Any) -> bool:
+    """A list of [GPU id, GPUs, layers]."""
+    return isinstance(value, list) and all(
+        isinstance(one, list) and [type(field) for field in one] == [str, int, int] for one in value
+    )

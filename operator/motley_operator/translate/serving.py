@@ -10,8 +10,8 @@ from motley_operator.api.servingpool import ServingPoolSpec
 from motley_operator.api.traffic import Percentiles, Workload
 from motley_operator.api.traffic import Slo as SloSpec
 from motley_operator.domain.names import MAIN_STAGE
-from motley_operator.translate.checks import gpu_ids, model_spec
 from motley_operator.translate.entitlements import node_loss_tolerance
+from motley_operator.translate.parts import gpu_ids, model_spec
 from motley_planner.domain.demand import (
     Budget,
     RoutingPolicy,
@@ -78,6 +78,8 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
         engine=spec.engine.name,
         placement=placement(catalog, spec.placement),
         max_tensor_parallel=spec.parallelism.max_tensor,
+        max_pipeline=spec.parallelism.max_pipeline,
+        disaggregation=spec.disaggregation.lower(),
     )
 
 

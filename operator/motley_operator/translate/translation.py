@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from motley_operator import lifecycle
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool, read
-from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts, Room
+from motley_operator.api.nametaken import name_findings
+from motley_operator.api.quality import cascade_policies
+from motley_operator.api.semantics import semantic_findings
+from motley_operator.api.surroundings import Surroundings
+from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
-from motley_operator.translate.calibration import cascade_policies
-from motley_operator.translate.checks import check, pod_tolerations
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
-from motley_operator.translate.fleet import fleet_catalog, fleet_spec
+from motley_operator.translate.fleet import read_fleet
+from motley_operator.translate.held import Held
 from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
+from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.room import is_engine, plus, room_left
 from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
-from motley_operator.translate.taken import name_refusals
-from motley_planner.domain.demand import MovePrice, RlDemand, RunningUnit, ServingDemand
+from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import PodNeed, Snapshot
@@ -46,17 +49,17 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
 
     A rejected resource keeps what it runs: its pods count as foreign and nobody touches them.
     """
-    fleet, unmet = fleet_spec(facts.fleet)
-    catalog, catalog_unmet = fleet_catalog(catalog, fleet)
-    asked = _read_resources(facts, catalog, fleet)
+    told = read_fleet(facts.fleet, catalog)
+    fleet, catalog = told.spec, told.catalog
+    asked = _read_resources(facts, catalog, fleet, settings)
     wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
-    frozen = _frozen(facts, asked, fleet, running)
+    held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
+    frozen = held.frozen(running)
     room = _room(facts, running, need := PodNeed())
     sites = [s for s in surveyed.sites if not _unused(s, running)]
-    offered, unknown_shapes = shapes(fleet, catalog, wishes)
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
         services=tuple(d for d in asked.demands.values() if isinstance(d, ServingDemand)),
@@ -68,8 +71,9 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         budget_usd_per_hour=_fleet_budget(fleet),
         budget_gpus=fleet_gpus(fleet),
         tenants=tenants(fleet),
-        shapes=offered,
+        shapes=shapes(fleet, catalog, wishes),
         frozen=frozenset(frozen),
+        cooling=held.cooling(),
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
         min_improvement=fleet.replan.min_improvement.fraction,
@@ -83,12 +87,15 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         phases=asked.phases,
         unknown_gpus=surveyed.unknown,
         inventory=_inventory(facts, surveyed.sites, running),
-        unmet=unmet + catalog_unmet + unknown_shapes,
+        unmet=told.unmet,
+        fleet_ignored=told.ignored,
         inputs_hash=_inputs_hash(facts, sites, asked),
     )
 
 
-def _read_resources(facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec) -> _Asked:
+def _read_resources(
+    facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
+) -> _Asked:
     asked = _Asked()
     pods = _pods_by_key(facts)
     for resource in sorted(facts.resources, key=lambda each: each.key):
@@ -96,12 +103,11 @@ def _read_resources(facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec) -> 
             continue
         model, findings = read(resource.document)
         if model is None:
-            asked.rejected[resource.key] = tuple(
-                Refusal(f.reason, f.field, f.message, "correct the field") for f in findings
-            )
+            asked.rejected[resource.key] = refusals_of(findings)
             continue
         asked.parsed[resource.key] = model
-    taken = name_refusals(asked.parsed)
+    taken = name_findings(asked.parsed)
+    around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         model = asked.parsed.get(resource.key)
         if model is None:
@@ -111,47 +117,29 @@ def _read_resources(facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec) -> 
             asked.phases[resource.key] = phase
             if phase in lifecycle.GONE:
                 continue
-        demand, refusals = _demand(resource, model, facts, catalog, fleet)
-        refusals += taken.get(resource.key, ())
-        if demand is None or refusals:
-            asked.rejected[resource.key] = refusals
+        findings = semantic_findings(model, around)
+        if resource.key in taken:
+            findings += (taken[resource.key],)
+        if findings:
+            asked.rejected[resource.key] = refusals_of(findings)
         else:
-            asked.demands[resource.key] = demand
+            asked.demands[resource.key] = _demand(resource.key, model, facts, (catalog, fleet))
     return asked
 
 
 def _demand(
-    resource: ResourceFacts,
-    model: Resource,
-    facts: ClusterFacts,
-    catalog: Catalog,
-    fleet: FleetSpec,
-) -> tuple[ServingDemand | RlDemand | None, tuple[Refusal, ...]]:
-    priority, refusals = _priority(model, facts.priority_classes)
-    refusals += check(model, catalog)
-    key = resource.key
-    if isinstance(model, ModelCascade):
-        policies, unread = cascade_policies(model, facts.config_maps)
-        if refusals + unread:
-            return None, refusals + unread
-        return cascade_demand(key, model, catalog, fleet, (priority, policies)), ()
-    if refusals:
-        return None, refusals
-    if isinstance(model, ServingPool):
-        return pool_demand(key, model, catalog, fleet, priority), ()
-    assert isinstance(model, RLJob)
-    return job_demand(key, model, catalog, priority), ()
-
-
-def _priority(model: Resource, known: Mapping[str, int]) -> tuple[int, tuple[Refusal, ...]]:
-    """The PriorityClass's value; pods that name an unknown class would be refused one by one."""
+    key: str, model: Resource, facts: ClusterFacts, fleet: tuple[Catalog, FleetSpec]
+) -> ServingDemand | RlDemand:
+    """What a checked resource asks for."""
+    catalog, spec = fleet
     assert isinstance(model, ServingPool | ModelCascade | RLJob)
-    name = model.spec.priority_class_name
-    if name is None or name in known:
-        return (known[name] if name is not None else 0), ()
-    message = f"PriorityClass {name} does not exist"
-    refusal = Refusal("PriorityClassMissing", "spec.priorityClassName", message, "create it")
-    return 0, (refusal,)
+    priority = facts.priority_classes.get(model.spec.priority_class_name or "", 0)
+    if isinstance(model, ModelCascade):
+        routing = (priority, cascade_policies(model, facts.config_maps))
+        return cascade_demand(key, model, catalog, spec, routing)
+    if isinstance(model, ServingPool):
+        return pool_demand(key, model, catalog, spec, priority)
+    return job_demand(key, model, catalog, priority)
 
 
 def _wish(key: str, model: Resource) -> Wish:
@@ -170,33 +158,6 @@ def _wish(key: str, model: Resource) -> Wish:
     return Wish(key, selectors, tuple(pod_tolerations(template) for template in templates))
 
 
-def _frozen(
-    facts: ClusterFacts, asked: _Asked, fleet: FleetSpec, running: Running
-) -> dict[str, str]:
-    """Resources that keep exactly what they run, and why.
-
-    Disabled lets the first plan and repairs through: it freezes only while everything that its
-    status promises runs. Preview freezes always: proposals are not made yet, and a plan that
-    nobody approved must not be applied.
-    """
-    annotations = {resource.key: resource.annotations for resource in facts.resources}
-    frozen = {}
-    for key in asked.demands:
-        model = asked.parsed[key]
-        assert isinstance(model, ServingPool | ModelCascade | RLJob)
-        mode = model.spec.replan.mode or fleet.replan.mode
-        plan = model.status.plan
-        planned = sum(group.count for group in plan.groups) if plan is not None else 0
-        runs = sum(unit.key == key for unit in running.units)
-        if annotations[key].get(PAUSED) == "true":
-            frozen[key] = "Paused"
-        elif mode == "Preview":
-            frozen[key] = "PreviewHolds"
-        elif mode == "Disabled" and 0 < planned <= runs:
-            frozen[key] = "ReplanDisabled"
-    return frozen
-
-
 def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Room]:
     """Room on each node, with what the planner will count for our running replicas given back.
 
@@ -208,13 +169,12 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     going = frozenset(pod.uid for pod in running.leaving)
     left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
-        for node in unit.nodes:
-            left[node] = plus(left[node], _counted(unit, need))
+        for rank, node in enumerate(unit.nodes):
+            left[node] = plus(left[node], _counted(unit.gpus_on(rank), need))
     return left
 
 
-def _counted(unit: RunningUnit, need: PodNeed) -> Room:
-    gpus = unit.tensor_parallel
+def _counted(gpus: int, need: PodNeed) -> Room:
     return Room(gpus, need.cpu_milli_per_gpu * gpus, need.memory_bytes_per_gpu * gpus, pods=1)
 
 
@@ -240,8 +200,8 @@ def _inventory(
     foreign = room_left(facts, running.pod_uids)
     ours: dict[str, int] = {}
     for unit in running.units:
-        for node in unit.nodes:
-            ours[node] = ours.get(node, 0) + unit.tensor_parallel
+        for rank, node in enumerate(unit.nodes):
+            ours[node] = ours.get(node, 0) + unit.gpus_on(rank)
     return tuple(
         figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name]) for site in sites
     )

@@ -1,12 +1,14 @@
-"""One replica configuration at one operating point, on one node class."""
+"""One replica configuration at one operating point, on one node class, or on one for each fragment."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from motley_planner.domain.fragments import ReplicaFragment
 from motley_planner.domain.hardware import NodeClass
+from motley_planner.domain.table import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,33 @@ class Candidate:
     ttft_s: Mapping[str, float]
     tpot_s: Mapping[str, float]
     price_usd_per_hour: float
+    # A pipeline: its fragments in the order of the layers, and the node class of each of them.
+    # `node_class` and `tensor_parallel` are then the first one's. Empty: all fragments are alike.
+    pipeline: tuple[ReplicaFragment, ...] = ()
+    node_classes: tuple[NodeClass, ...] = ()
+    phase: Phase = "both"
+    kv_scale: float = 1.0  # bytes of a KV cache on the wire over bytes in memory
+    nic_bytes_per_s: float | None = None  # what KV caches may take of the network, if they do
 
     @property
     def gpu(self) -> str:
-        """Catalog id of the GPUs."""
+        """Catalog id of the GPUs (of a pipeline, of its first fragment)."""
         return self.node_class.gpu
 
     @property
     def gpus(self) -> int:
         """GPUs over all fragments."""
-        return self.tensor_parallel * self.fragments
+        return sum(ranks for _, ranks, _ in self.parts)
+
+    @property
+    def parts(self) -> tuple[tuple[NodeClass, int, int], ...]:
+        """Node class, GPUs and layers of each fragment; layers 0 where they are not cut."""
+        if not self.pipeline:
+            return ((self.node_class, self.tensor_parallel, 0),) * self.fragments
+        return tuple(
+            (node_class, f.tensor_parallel, f.layers)
+            for node_class, f in zip(self.node_classes, self.pipeline, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,18 @@ class Shape:
     gpu: str
     tensor_parallel: int
     fragments: int = 1
+    pipeline: tuple[ReplicaFragment, ...] = ()
+    phase: Phase = "both"
+    kv_scale: float = 1.0
+    nic_bytes_per_s: float | None = None
+
+    @property
+    def size(self) -> str:
+        """The replica's GPUs in short: tp4, tp4x2, or tp4:48+2xA10:20 for a pipeline."""
+        if not self.pipeline:
+            many = f"x{self.fragments}" if self.fragments > 1 else ""
+            return f"tp{self.tensor_parallel}{many}"
+        return "+".join(f"{f.tensor_parallel}x{f.gpu}:{f.layers}" for f in self.pipeline)
 
     def at(
         self,
@@ -68,10 +99,27 @@ class Shape:
         tpot_s: Mapping[str, float],
     ) -> Candidate:
         """The candidate of this shape on a node class, at an operating batch."""
-        size = f"tp{self.tensor_parallel}" + (f"x{self.fragments}" if self.fragments > 1 else "")
-        gpus = self.tensor_parallel * self.fragments
+        point = (batch, capacity, ttft_s, tpot_s)
+        return self.on((node_class,) * max(1, len(self.pipeline)), point)
+
+    def on(
+        self,
+        node_classes: Sequence[NodeClass],
+        point: tuple[int, Mapping[str, float], Mapping[str, float], Mapping[str, float]],
+    ) -> Candidate:
+        """The candidate with each fragment of its pipeline on the node class of its place.
+
+        `point`: operating batch, capacity, TTFT and TPOT by class.
+        """
+        batch, capacity, ttft_s, tpot_s = point
+        first, where = node_classes[0], "+".join(dict.fromkeys(c.id for c in node_classes))
+        kind = self.phase if self.kv_scale == 1.0 else f"{self.phase} kv{self.kv_scale:g}"
+        price = self.tensor_parallel * self.fragments * first.price_usd_per_gpu_hour
+        if self.pipeline:
+            placed = zip(self.pipeline, node_classes, strict=True)
+            price = sum(f.tensor_parallel * c.price_usd_per_gpu_hour for f, c in placed)
         return Candidate(
-            id=f"{self.key}/{self.stage}|both|{self.gpu}|{node_class.id}|{size}|b{batch}",
+            id=f"{self.key}/{self.stage}|{kind}|{self.gpu}|{where}|{self.size}|b{batch}",
             key=self.key,
             stage=self.stage,
             role=self.role,
@@ -79,18 +127,29 @@ class Shape:
             model=self.model,
             precision=self.precision,
             engine=self.engine,
-            node_class=node_class,
+            node_class=first,
             tensor_parallel=self.tensor_parallel,
             fragments=self.fragments,
             operating_batch=batch,
             capacity=capacity,
             ttft_s=ttft_s,
             tpot_s=tpot_s,
-            price_usd_per_hour=gpus * node_class.price_usd_per_gpu_hour,
+            price_usd_per_hour=price,
+            pipeline=self.pipeline,
+            node_classes=tuple(node_classes) if self.pipeline else (),
+            phase=self.phase,
+            kv_scale=self.kv_scale,
+            nic_bytes_per_s=self.nic_bytes_per_s,
         )
 
     def column(self, batch: int) -> str:
         """Eight hex digits that name the configuration; zone, price and owner are not part of it."""
+        parts: tuple[object, ...]
         parts = (self.model, self.precision, self.engine, self.gpu, self.tensor_parallel)
-        text = "|".join(str(part) for part in (*parts, self.fragments, batch, self.role))
+        parts = (*parts, self.fragments, batch, self.role)
+        if self.pipeline:
+            parts = (*parts, self.size)
+        if self.phase != "both":
+            parts = (*parts, self.phase, self.kv_scale)
+        text = "|".join(str(part) for part in parts)
         return sha256(text.encode()).hexdigest()[:8]

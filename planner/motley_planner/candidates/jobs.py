@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.refusals import placement_refusal
-from motley_planner.candidates.serving import Request, is_allowed, list_candidates
+from motley_planner.candidates.request import Request, is_allowed
+from motley_planner.candidates.serving import list_candidates
 from motley_planner.costs.training import TrainingStep, gang_of, training_step_s
 from motley_planner.domain.demand import RlDemand, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
@@ -110,9 +111,13 @@ def trainer_rate(job: RlDemand, gpu: str, gang: tuple[int, int], catalog: Catalo
     return 1.0 / training_step_s(built, step)
 
 
+def _gangs(job: RlDemand) -> tuple[tuple[int, int], ...]:
+    return tuple(gang for gang in GANGS if job.admits_gang(gang[0] * gang[1]))
+
+
 def _gang_rates(job: RlDemand, gpu: str, catalog: Catalog) -> dict[tuple[int, int], float]:
     found: dict[tuple[int, int], float] = {}
-    for gang in GANGS:
+    for gang in _gangs(job):
         rate = trainer_rate(job, gpu, gang, catalog)
         if isinstance(rate, str):
             continue
@@ -124,7 +129,9 @@ def _gang_rates(job: RlDemand, gpu: str, catalog: Catalog) -> dict[tuple[int, in
 def _no_gang(job: RlDemand, gpus: Sequence[str], catalog: Catalog) -> Refusal:
     engine, efficiency = catalog.engines[job.trainer_backend], catalog.efficiency
     assert efficiency is not None, "load_catalog() always gives the factors"
-    model, largest = job.rollout.model, GANGS[-1]
+    if not _gangs(job):
+        return _no_size(job)
+    model, largest = job.rollout.model, _gangs(job)[-1]
     reasons = []
     for gpu in gpus:
         built = gang_of(model, catalog.gpus[gpu], largest, engine, efficiency)
@@ -139,3 +146,12 @@ def _no_gang(job: RlDemand, gpus: Sequence[str], catalog: Catalog) -> Refusal:
     message = f"No trainer gang can hold {model.name}: {'; '.join(reasons)}."
     lift = "shorter algorithm.maxNewTokens, a smaller model, or GPUs with more memory"
     return Refusal("ModelDoesNotFit", "spec.trainer", message, lift)
+
+
+def _no_size(job: RlDemand) -> Refusal:
+    sizes = ", ".join(str(ranks * nodes) for ranks, nodes in GANGS)
+    most = job.trainer_max_gpus
+    asked = f"at least {job.trainer_min_gpus}" + (f" and at most {most}" if most else "")
+    message = f"A trainer gang has {sizes} GPUs, and {asked} are asked for."
+    lift = f"one of these sizes between spec.trainer.minGpus and maxGpus: {sizes}"
+    return Refusal("ModelDoesNotFit", "spec.trainer.minGpus", message, lift)

@@ -4,22 +4,46 @@ Rules. A class is admitted only where its targets hold beside the worst mix of t
 the longest context and the most prefill work per output token of any of them. Then every mix of
 them is no worse, and capacities (requests/s alone) may be added up.
 
-Percentiles are predicted: TPOT by the multipliers of catalog/efficiency.toml, TTFT by the waiting
-time of prompts behind prompts. Waiting for a free slot is not in them; headroom keeps it rare.
+Percentiles are predicted: TPOT by the multipliers of catalog/efficiency.toml at a full batch. TTFT
+and E2E waits are kept in bounds by a utilisation cap: the share of a replica's rate up to which a
+request waits for a slot, and a prompt for other prompts, no longer than the target leaves. It
+depends on the size of the pool, so a point says by how much more each replica of a larger one may do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from motley_planner.costs.capacity import first_token_wait_s, most_sequences
+from motley_planner.candidates.targets import Miss, Target, quantile_of, targets_of, tpot_ratio
+from motley_planner.costs.capacity import (
+    Service,
+    first_token_wait_s,
+    most_sequences,
+    utilization_cap,
+)
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s, prefill_s
-from motley_planner.domain.demand import Slo, WorkloadClass
+from motley_planner.domain.demand import WorkloadClass
+
+__all__ = [
+    "BATCHES",
+    "ClassLoad",
+    "Evaluator",
+    "Miss",
+    "OperatingPoint",
+    "Target",
+    "class_loads",
+    "operating_points",
+    "quantile_of",
+    "targets_of",
+]
 
 BATCHES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LEAST_GAIN = 1.05  # a column for fewer classes must serve one of them this much faster
+LEAST_UTILIZATION = 0.05  # a replica that may do less than this share of its rate is no use
+POOL_SIZES = (2, 4, 10)  # tried, for what larger pools may do
+MEAN_AS_QUANTILE = 0.632  # of an exponential wait: a target for the mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,48 +63,18 @@ class ClassLoad:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """One latency target: "tpot" at 0.95 must be at most 0.06 s."""
-
-    what: str  # ttft | tpot | e2e
-    percentile: str  # as written: "p95"
-    quantile: float
-    limit_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """A target that does not hold, with the value predicted instead."""
-
-    target: Target
-    class_name: str
-    value_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A batch size and the classes admitted at it, with mean latencies and capacity alone."""
+    """A batch size and the classes admitted at it, with mean latencies and capacity alone.
+
+    Capacity is that of a lone replica. From each (replicas, factor) of `pool_steps` on, every
+    replica of such a pool may serve that many times as much.
+    """
 
     batch: int
     capacity: dict[str, float]
     ttft_s: dict[str, float]
     tpot_s: dict[str, float]
-
-
-def targets_of(slo: Slo) -> tuple[Target, ...]:
-    """The targets of a resource, in a fixed order."""
-    tables = (("ttft", slo.ttft_s), ("tpot", slo.tpot_s), ("e2e", slo.e2e_s))
-    return tuple(
-        Target(what, name, quantile_of(name), limit)
-        for what, table in tables
-        for name, limit in sorted(table.items())
-    )
-
-
-def quantile_of(percentile: str) -> float:
-    """0.95 for "p95"; 0.999 for "p99.9" or "p999"; 0 (the mean) for "mean"."""
-    digits = percentile.removeprefix("p").replace(".", "")
-    return float("0." + digits) if digits.isdigit() else 0.0
+    pool_steps: tuple[tuple[int, float], ...] = ()
 
 
 def class_loads(replica: Replica, classes: Sequence[WorkloadClass]) -> tuple[ClassLoad, ...]:
@@ -106,79 +100,166 @@ class Evaluator:
         """Latencies and capacities at a batch, beside the worst mix of the admitted classes.
 
         TPOT = decode(B, longest context) + (B - 1) worst prefill per output token;
-        capacity = B / (TTFT + OSL x TPOT) x busy.
+        capacity = rho / (prefill + OSL x decode(B) / B), rho: the utilisation cap of one replica.
         """
-        step, tpot, utilization = self._steady(admitted, batch)
-        wait = self._wait_s(admitted, utilization, 0.0)
+        step, tpot = self._steady(admitted, batch)
+        services = self._services(admitted, batch)
+        rho = self._share(services)
+        wait = self._mean_wait_s(admitted, step, batch, rho)
         ttft = {load.name: self._first_token_s(load, step) + wait for load in admitted}
-        capacity = {
-            load.name: batch / (ttft[load.name] + load.output_tokens * tpot) * self.busy
-            for load in admitted
-        }
-        return OperatingPoint(batch, capacity, ttft, dict.fromkeys(ttft, tpot))
+        capacity = {load.name: rho * _most(load, step, batch) for load in admitted}
+        if self.closed_loop:  # a slot stays empty until the next prompt has come in
+            capacity = {
+                load.name: rho * batch / (ttft[load.name] + load.output_tokens * tpot)
+                for load in admitted
+            }
+        steps = self._pool_steps(services, rho)
+        return OperatingPoint(batch, capacity, ttft, dict.fromkeys(ttft, tpot), steps)
 
     def misses(self, admitted: Sequence[ClassLoad], batch: int) -> list[Miss]:
-        """Targets that do not hold at a batch; a queue that never drains misses them all."""
-        step, tpot, utilization = self._steady(admitted, batch)
+        """Targets that do not hold at a full batch even if nobody waits for a slot."""
+        step, tpot = self._steady(admitted, batch)
         found = []
-        ratios = self.replica.efficiency.tpot_quantiles
         for target in self.targets:
-            slow = tpot * tpot_ratio(ratios, target.quantile)
-            wait = self._wait_s(admitted, utilization, target.quantile)
             for load in admitted:
-                first = self._first_token_s(load, step) + wait
-                value = {"tpot": slow, "ttft": first}.get(
-                    target.what, first + load.output_tokens * slow
-                )
+                value = self._slow_s(load, target, step, tpot)
                 if value > target.limit_s:
                     found.append(Miss(target, load.name, value))
         return found
 
-    def largest_batch(self, admitted: Sequence[ClassLoad]) -> int:
-        """The largest batch of the grid that fits the memory and misses no target; 0 if none.
+    def utilization(self, admitted: Sequence[ClassLoad], batch: int, servers: int = 1) -> float:
+        """The share of a replica's rate at which waits stay within the targets, in such a pool.
 
-        Latencies grow with the batch, so bisection finds it.
+        Never above `busy`. The least over classes, each beside the tightest slack of all.
+        """
+        return self._share(self._services(admitted, batch), servers)
+
+    def _share(self, services: Sequence[Service], servers: int = 1) -> float:
+        found = self.busy
+        for service in services:
+            found = utilization_cap(servers, service, found)
+        return found
+
+    def _pool_steps(self, services: Sequence[Service], rho: float) -> tuple[tuple[int, float], ...]:
+        """How much more each replica of a pool may do, by the least size of the pool."""
+        steps: list[tuple[int, float]] = []
+        share = rho
+        for servers in POOL_SIZES:
+            if not 0.0 < share < self.busy:
+                break
+            share = self._share(services, servers)
+            if share > LEAST_GAIN * rho * (steps[-1][1] if steps else 1.0):
+                steps.append((servers, share / rho))
+        return tuple(steps)
+
+    def _services(self, admitted: Sequence[ClassLoad], batch: int) -> list[Service]:
+        """Each class under each target that waiting counts in; none where prompts never wait."""
+        waited = [target for target in self.targets if target.what != "tpot"]
+        if self.closed_loop or not waited:
+            return []
+        step, tpot = self._steady(admitted, batch)
+        context = _longest(admitted)
+        sizes = [size for size in BATCHES[::2] if size < batch]
+        steps = [(size, decode_step_s(self.replica, size, context)) for size in sizes]
+        prompt = step + max(load.prefill_s for load in admitted)
+        found = []
+        for target in waited:
+            slack = min(target.limit_s - self._slow_s(one, target, step, tpot) for one in admitted)
+            quantile = target.quantile or MEAN_AS_QUANTILE
+            for load in admitted:
+                work = (load.prefill_s, load.output_tokens, (*steps, (batch, step)))
+                found.append(Service(*work, prompt, slack, quantile))
+        return found
+
+    def largest_batch(self, admitted: Sequence[ClassLoad]) -> int:
+        """The batch of the grid with the largest capacity that fits and misses no target; 0 if none.
+
+        Latencies grow with the batch, so bisection finds the largest. A smaller one serves more
+        only where its shorter steps leave that much more time to wait: smaller ones are tried for
+        as long as that goes on.
         """
         memory = min(load.most_sequences for load in admitted)
         fitting = [batch for batch in BATCHES if batch <= memory]
         low, high = 0, len(fitting)
         while low < high:
             middle = (low + high) // 2
-            if self.holds(admitted, fitting[middle]):
-                low = middle + 1
-            else:
+            if self.misses(admitted, fitting[middle]):
                 high = middle
-        return fitting[low - 1] if low else 0
+            else:
+                low = middle + 1
+        best, most = 0, 0.0
+        for batch in reversed(fitting[:low]):
+            rate = self._common_rate(admitted, batch)
+            if rate <= most:
+                break
+            best, most = batch, rate
+        return best
 
     def holds(self, admitted: Sequence[ClassLoad], batch: int) -> bool:
-        """Whether every target holds at a batch, and prompts do not pile up."""
-        _, _, utilization = self._steady(admitted, batch)
-        return utilization < 1.0 and not self.misses(admitted, batch)
+        """Whether every target holds at a batch, at a utilisation that is of use."""
+        if self.misses(admitted, batch):
+            return False
+        return self.utilization(admitted, batch) >= LEAST_UTILIZATION
 
-    def _steady(self, admitted: Sequence[ClassLoad], batch: int) -> tuple[float, float, float]:
-        """Step time, TPOT, and the share of time that prefills take at the planned load."""
-        context = max(load.prompt_tokens + load.output_tokens / 2.0 for load in admitted)
+    def wait_miss(self, load: ClassLoad) -> Miss | None:
+        """The target that a class misses by waiting alone on one slot, and what would do; or None."""
+        if self.closed_loop or self.misses((load,), 1) or self.holds((load,), 1):
+            return None
+        services = self._services((load,), 1)
+        waited = [target for target in self.targets if target.what != "tpot"]
+        for target, service in zip(waited, services, strict=True):
+            value = target.limit_s
+            while utilization_cap(1, service, self.busy) < LEAST_UTILIZATION:
+                value *= 1.05
+                service = replace(service, slack_s=service.slack_s + value / 21.0)
+            if value > target.limit_s:
+                return Miss(target, load.name, value)
+        return None
+
+    def _common_rate(self, admitted: Sequence[ClassLoad], batch: int) -> float:
+        """Requests/s if there are as many of each class; 0 at a utilisation that is of no use."""
+        step, _ = self._steady(admitted, batch)
+        rho = self.utilization(admitted, batch)
+        if rho < LEAST_UTILIZATION:
+            return 0.0
+        return rho / sum(1.0 / _most(load, step, batch) for load in admitted)
+
+    def _steady(self, admitted: Sequence[ClassLoad], batch: int) -> tuple[float, float]:
+        """Step time and TPOT of a full batch beside the worst mix."""
         prefill = max(load.prefill_s_per_output_token for load in admitted)
-        step = decode_step_s(self.replica, batch, context)
-        tpot = step + (batch - 1.0) * prefill
-        utilization = 0.0 if self.closed_loop else self.busy * batch * prefill / (tpot + prefill)
-        return step, tpot, utilization
+        step = decode_step_s(self.replica, batch, _longest(admitted))
+        return step, step + (batch - 1.0) * prefill
+
+    def _slow_s(self, load: ClassLoad, target: Target, step: float, tpot: float) -> float:
+        """The value that a target limits, at a full batch, without any wait for a slot.
+
+        TTFT: the step under way, one more with the prompt in it, and the prompt.
+        """
+        slow = tpot * tpot_ratio(self.replica.efficiency.tpot_quantiles, target.quantile)
+        if target.what == "tpot":
+            return slow
+        first = self._first_token_s(load, step) + step
+        return first if target.what == "ttft" else first + load.output_tokens * slow
 
     def _first_token_s(self, load: ClassLoad, step_s: float) -> float:
         slower = self.replica.efficiency.moe_prefill if self.replica.model.experts else 1.0
         return self.replica.engine.first_token_overhead_s + step_s + slower * load.prefill_s
 
-    def _wait_s(self, admitted: Sequence[ClassLoad], utilization: float, quantile: float) -> float:
+    def _mean_wait_s(
+        self, admitted: Sequence[ClassLoad], step: float, batch: int, rho: float
+    ) -> float:
+        busy = max(rho * _most(load, step, batch) * load.prefill_s for load in admitted)
         service = max(load.prefill_s for load in admitted)
-        return first_token_wait_s(utilization, service, quantile) if utilization > 0 else 0.0
+        return 0.0 if self.closed_loop else first_token_wait_s(busy, service, 0.0)
 
 
-def tpot_ratio(ratios: Mapping[str, float], quantile: float) -> float:
-    """TPOT at a quantile over its mean: the smallest listed percentile that covers it."""
-    listed = sorted((quantile_of(name), ratio) for name, ratio in ratios.items())
-    if quantile <= 0.0:
-        return 1.0
-    return float(next((ratio for q, ratio in listed if q >= quantile - 1e-9), listed[-1][1]))
+def _most(load: ClassLoad, step_s: float, batch: int) -> float:
+    """Requests/s of a full batch: each takes its prefill, and its share of its tokens' steps."""
+    return 1.0 / (load.prefill_s + load.output_tokens * step_s / batch)
+
+
+def _longest(admitted: Sequence[ClassLoad]) -> float:
+    return max(load.prompt_tokens + load.output_tokens / 2.0 for load in admitted)
 
 
 def operating_points(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> list[OperatingPoint]:

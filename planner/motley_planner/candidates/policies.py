@@ -82,10 +82,13 @@ def quality_refusal(policies: Sequence[RoutingPolicy], floor: float) -> Refusal 
         return None
     reachable = int(best.quality * 1000) / 10  # rounded down, so that the stated floor is reached
     message = (
-        f"No routing policy reaches a mean quality of {floor:.1%}: the best has {best.mean_quality:.1%}"
-        f" on the calibration table, {reachable:.1f}% at the asked confidence."
+        f"no routing policy reaches a mean quality of {floor:.1%}: the best has "
+        f"{best.mean_quality:.1%} on the calibration table, {reachable:.1f}% at the asked confidence"
     )
-    lift = f"spec.quality.floor {floor:.1%} -> {reachable:.1f}%, more calibration rows, or a better last stage"
+    lift = (
+        f"spec.quality.floor {floor:.1%} -> {reachable:.1f}%, more calibration rows, "
+        "or a better last stage"
+    )
     return Refusal("QualityUnreachable", "spec.quality.floor", message, lift)
 
 

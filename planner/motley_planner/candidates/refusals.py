@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from motley_planner.candidates.operating import ClassLoad, Evaluator, Miss
+from motley_planner.candidates.operating import ClassLoad, Evaluator, Miss, class_loads
 from motley_planner.costs.memory import kv_bytes, resident_tokens
 from motley_planner.domain.demand import StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
@@ -90,6 +90,9 @@ class Survey:
         lifts = [f"model.precision {precision}"] if precision else []
         if self.stage.max_tensor_parallel < gpus <= 8:
             lifts.append(f"parallelism.maxTensor {1 << (gpus - 1).bit_length()}")
+        nodes = ceil(gpus / 8)
+        if replica.engine.pipeline_parallel and self.stage.max_pipeline < nodes <= 4:
+            lifts.append(f"parallelism.maxPipeline {nodes}")
         return " or ".join([*lifts, "GPUs with more memory"])
 
     def _class_refusal(self, wanted: WorkloadClass, largest: Evaluator) -> Refusal:
@@ -106,6 +109,12 @@ class Survey:
             )
         if wanted.name in self.nearest:
             return self._too_slow(wanted.name, base)
+        for load in class_loads(largest.replica, [wanted]):
+            miss = largest.wait_miss(load) if load.most_sequences >= 1.0 else None
+            if miss is not None:
+                where = f"{largest.replica.gpu.name} tp{largest.replica.tensor_parallel}"
+                self.nearest[wanted.name] = (1.0, miss, where)
+                return self._too_slow(wanted.name, base)
         replica = largest.replica
         held = resident_tokens(wanted.prompt_tokens, wanted.output_tokens)
         need = kv_bytes(model, held, replica.kv_value_bytes) * replica.kv_replication

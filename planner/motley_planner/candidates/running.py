@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from motley_planner.candidates.candidate import Candidate
 from motley_planner.candidates.jobs import (
     rollout_request,
@@ -10,17 +12,45 @@ from motley_planner.candidates.jobs import (
     trainer_stage,
 )
 from motley_planner.candidates.operating import OperatingPoint, operating_points, targets_of
+from motley_planner.candidates.phases import candidate_for_phase
+from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
-    Request,
     can_split,
     evaluator_of,
     fitting_classes,
-    is_allowed,
     scaled,
     shape_of,
 )
+from motley_planner.candidates.spanning import candidate_for_pipeline
 from motley_planner.domain.demand import RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, NodeClass
+
+
+def candidate_for_pieces(
+    unit: RunningUnit,
+    demand: ServingDemand | RlDemand,
+    node_classes: Sequence[NodeClass],
+    catalog: Catalog,
+) -> Candidate | None:
+    """The candidate of a running replica from the node class of each of its nodes, in order.
+
+    None where it may no longer run as it is; nodes of a replica that is not a pipeline are alike.
+    """
+    if unit.pipeline:
+        request = _request(unit, demand)
+        if request is None or any(unit.key in c.excluded_for for c in node_classes):
+            return None
+        return candidate_for_pipeline(unit, request, node_classes, catalog)
+    if len(set(node_classes)) != 1:
+        return None
+    if unit.phase != "both":
+        request = _request(unit, demand)
+        return (
+            None
+            if request is None
+            else candidate_for_phase(unit, request, node_classes[0], catalog)
+        )
+    return candidate_for_unit(unit, demand, node_classes[0], catalog)
 
 
 def candidate_for_unit(
@@ -97,6 +127,8 @@ def _trainer(
     if unit.model != stage.model.name or not is_allowed(stage.placement, node_class):
         return None
     gang = (unit.tensor_parallel, len(unit.nodes))
+    if not job.admits_gang(gang[0] * gang[1]):
+        return None
     rate = trainer_rate(job, unit.gpu, gang, catalog)
     if isinstance(rate, str):
         return None

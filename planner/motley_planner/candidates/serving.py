@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.operating import (
     ClassLoad,
     Evaluator,
     OperatingPoint,
-    Target,
     class_loads,
     operating_points,
     targets_of,
 )
 from motley_planner.candidates.refusals import Survey, placement_refusal
+from motley_planner.candidates.request import Request, is_allowed
+from motley_planner.candidates.spanning import pipeline_candidates
 from motley_planner.costs.replica import Replica, replica_of
-from motley_planner.domain.demand import Placement, Slo, StageDemand, WorkloadClass
+from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
 from motley_planner.domain.plan import Refusal
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a stage's replicas have to do."""
-
-    key: str
-    role: str  # serve | rollout
-    stage: StageDemand
-    classes: tuple[WorkloadClass, ...]
-    targets: tuple[Target, ...]
-    headroom: float
-    per_unit: float = 1.0  # requests that make one unit of capacity (a training step)
-
-    @property
-    def closed_loop(self) -> bool:
-        """Rollouts ask for the next sample when one is done."""
-        return self.role == "rollout"
 
 
 def stage_candidates(
@@ -51,6 +33,7 @@ def stage_candidates(
     *,
     headroom: float,
     key: str,
+    also_served: Collection[str] = (),
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
     """All useful replica configurations of a stage, and why a class (or all) has none.
 
@@ -58,13 +41,19 @@ def stage_candidates(
     Raises: KeyError if the stage's engine is not in the catalog.
     """
     request = Request(key, "serve", stage, tuple(classes), targets_of(slo), headroom)
-    return list_candidates(request, node_classes, catalog)
+    return list_candidates(request, node_classes, catalog, also_served)
 
 
 def list_candidates(
-    request: Request, node_classes: Sequence[NodeClass], catalog: Catalog
+    request: Request,
+    node_classes: Sequence[NodeClass],
+    catalog: Catalog,
+    also_served: Collection[str] = (),
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
-    """Candidates on every node class that the placement allows, with reasons where none is left."""
+    """Candidates on every node class that the placement allows, with reasons where none is left.
+
+    `also_served` names classes that something else serves, so that none is missed.
+    """
     placement = request.stage.placement
     open_classes = [c for c in node_classes if request.key not in c.excluded_for]
     allowed = [c for c in open_classes if is_allowed(placement, c)]
@@ -81,20 +70,9 @@ def list_candidates(
         )
         for node_class in allowed
         for ranks, point in points[node_class.gpu]
-    )
-    served = {name for candidate in found for name in candidate.capacity}
+    ) + pipeline_candidates(request, allowed, catalog)
+    served = {name for candidate in found for name in candidate.capacity} | {*also_served}
     return found, survey.refusals(served)
-
-
-def is_allowed(placement: Placement, node_class: NodeClass) -> bool:
-    """Whether a placement allows a node class; an empty set allows everything."""
-    rules = (
-        (placement.gpus, node_class.gpu),
-        (placement.zones, node_class.zone),
-        (placement.capacity_types, node_class.capacity_type),
-        (placement.trust_zones, node_class.trust_zone),
-    )
-    return all(not allowed or value in allowed for allowed, value in rules)
 
 
 def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
@@ -166,12 +144,12 @@ def _gpu_points(
         found += [
             (ranks, scaled(point, request.per_unit))
             for point in points
-            if not _beaten_by_two(scaled(point, request.per_unit).capacity, halves)
+            if not is_beaten_by_two(scaled(point, request.per_unit).capacity, halves)
         ]
     return found
 
 
-def _beaten_by_two(capacity: Mapping[str, float], halves: Sequence[OperatingPoint]) -> bool:
+def is_beaten_by_two(capacity: Mapping[str, float], halves: Sequence[OperatingPoint]) -> bool:
     """Whether two replicas of half the size serve at least as much of every class."""
     return any(
         all(2.0 * half.capacity.get(name, 0.0) >= rate for name, rate in capacity.items())

@@ -27,7 +27,10 @@ def model_from_config(
     model_id: str, architecture: Mapping[str, Any]
 ) -> ModelSpec | ArchitectureRefusal:
     """The architecture that a config.json describes, or why it cannot be priced."""
-    config = {**architecture, **dict(architecture.get("text_config") or {})}
+    inner = architecture.get("text_config") or {}
+    if not isinstance(inner, Mapping):
+        return ArchitectureRefusal("text_config", "must be an object")
+    config = {**architecture, **inner}
     kind = str(config.get("model_type", ""))
     if kind.startswith(UNSUPPORTED_TYPES):
         return ArchitectureRefusal(
@@ -36,11 +39,11 @@ def model_from_config(
     for key in REQUIRED:
         if not _whole(config.get(key)):
             return ArchitectureRefusal(key, "must be a positive whole number")
-    if not _whole(config.get("intermediate_size")) and not _experts(config):
-        return ArchitectureRefusal("intermediate_size", "must be a positive whole number")
     for key in _OPTIONAL_COUNTS:
         if config.get(key) is not None and not _whole(config[key], least=0):
             return ArchitectureRefusal(key, "must be a whole number, 0 or more")
+    if not _whole(config.get("intermediate_size")) and not _experts(config):
+        return ArchitectureRefusal("intermediate_size", "must be a positive whole number")
     heads = int(config["num_attention_heads"])
     if "head_dim" not in config and config["hidden_size"] % heads:
         return ArchitectureRefusal("head_dim", "is needed: hidden_size is no multiple of the heads")
@@ -106,6 +109,7 @@ _OPTIONAL_COUNTS = (
     "qk_rope_head_dim",
     "v_head_dim",
     "sliding_window",
+    "sliding_window_pattern",
 )
 
 

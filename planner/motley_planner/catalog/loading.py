@@ -15,11 +15,13 @@ from pydantic import BaseModel, ValidationError
 from motley_planner.catalog.schema import (
     EfficiencyEntry,
     EngineEntry,
+    FabricEntry,
     FrameworkEntry,
     GpuEntry,
     ModelEntry,
 )
 from motley_planner.domain.hardware import Catalog, normalized_label
+from motley_planner.domain.models import ModelSpec
 from motley_planner.errors import CatalogError
 
 Entry = TypeVar("Entry", bound=BaseModel)
@@ -45,6 +47,7 @@ def load_catalog() -> Catalog:
         model_aliases=_alias_index(models),
         labels=_label_index(gpus),
         efficiency=efficiency.to_domain(),
+        fabric=_read(root.joinpath("fabric.toml"), "fabric.toml", FabricEntry).to_domain(),
     )
 
 
@@ -58,6 +61,17 @@ def with_gpu(catalog: Catalog, entry: Mapping[str, Any], origin: str) -> Catalog
     for label in (gpu.name, *gpu.product_labels):
         _claim(labels, normalized_label(label), gpu.name, origin, "product_labels")
     return replace(catalog, gpus={**catalog.gpus, gpu.name: gpu.to_domain()}, labels=labels)
+
+
+def with_model(catalog: Catalog, model: ModelSpec, aliases: Iterable[str], origin: str) -> Catalog:
+    """The catalog with one more (or a replaced) model and its aliases.
+
+    Raises: CatalogError naming `origin` where another model has one of the names.
+    """
+    index = {alias: name for alias, name in catalog.model_aliases.items() if name != model.name}
+    for alias in (model.name, *aliases):
+        _claim(index, alias.casefold(), model.name, origin, "aliases")
+    return replace(catalog, models={**catalog.models, model.name: model}, model_aliases=index)
 
 
 def _folder(root: Traversable, folder: str, kind: type[Entry]) -> list[tuple[str, Entry]]:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from motley_planner.domain.engines import EngineSpec, FrameworkSpec, LaunchSpec
+from motley_planner.domain.engines import EngineSpec, FrameworkSpec, LaunchSpec, PipelineLaunch
+from motley_planner.domain.fabric import Fabric
 from motley_planner.domain.hardware import Efficiency, Gpu
 from motley_planner.domain.models import ModelSpec
 from motley_planner.units import GIGA, MICRO, MILLI, TERA
@@ -114,6 +115,19 @@ class ModelEntry(_Entry):
         return ModelSpec(**fields, parameters=self.parameters_b * GIGA)
 
 
+class PipelineLaunchEntry(_Entry):
+    """The [launch.pipeline] block: what each pod of a replica over several nodes adds."""
+
+    args: tuple[str, ...]
+    worker_args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    port: int = Field(ge=1, le=65535)
+
+    def to_domain(self) -> PipelineLaunch:
+        """The block, unchanged."""
+        return PipelineLaunch(**self.model_dump())
+
+
 class LaunchEntry(_Entry):
     """The [launch] block of an engine, or [trainer] and [rollout] of a framework."""
 
@@ -128,10 +142,12 @@ class LaunchEntry(_Entry):
     precision_args: dict[Dtype, tuple[str, ...]] = {}
     termination_grace_seconds: PositiveInt = 60
     shutdown_timeout_seconds: Count = 0
+    pipeline: PipelineLaunchEntry | None = None
 
     def to_domain(self) -> LaunchSpec:
         """The launch block, unchanged."""
-        return LaunchSpec(**self.model_dump())
+        plain = self.model_dump(exclude={"pipeline"})
+        return LaunchSpec(**plain, pipeline=self.pipeline.to_domain() if self.pipeline else None)
 
 
 class EngineEntry(_Entry):
@@ -151,6 +167,8 @@ class EngineEntry(_Entry):
     model_flop_utilization: Share | None = None
     state_bytes_per_parameter: PositiveFloat | None = None
     unsupported_archs: tuple[str, ...] = ()
+    pipeline_parallel: bool = False
+    unequal_tensor_parallel: bool = False
     launch: LaunchEntry | None = None
     metrics: dict[str, str] = {}
     source: str = Field(min_length=1)
@@ -172,6 +190,8 @@ class EngineEntry(_Entry):
             model_flop_utilization=self.model_flop_utilization,
             state_bytes_per_parameter=self.state_bytes_per_parameter,
             unsupported_archs=self.unsupported_archs,
+            pipeline_parallel=self.pipeline_parallel,
+            unequal_tensor_parallel=self.unequal_tensor_parallel,
             launch=self.launch.to_domain() if self.launch else None,
             metrics=self.metrics,
         )
@@ -197,6 +217,25 @@ class FrameworkEntry(_Entry):
             rollout=self.rollout.to_domain() if self.rollout else None,
             trainer_backends=self.trainer_backends,
             rollout_engines=self.rollout_engines,
+        )
+
+
+class FabricEntry(_Entry):
+    """catalog/fabric.toml."""
+
+    nic_gb_per_s: dict[Name, PositiveFloat]
+    other_nic_gb_per_s: PositiveFloat
+    zone_link_gb_per_s: PositiveFloat
+    hop_latency_us: PositiveFloat
+    source: str = Field(min_length=1)
+
+    def to_domain(self) -> Fabric:
+        """The fabric in SI units."""
+        return Fabric(
+            nic_bytes_per_s={name: rate * GIGA for name, rate in self.nic_gb_per_s.items()},
+            other_nic_bytes_per_s=self.other_nic_gb_per_s * GIGA,
+            zone_link_bytes_per_s=self.zone_link_gb_per_s * GIGA,
+            hop_latency_s=self.hop_latency_us * MICRO,
         )
 
 

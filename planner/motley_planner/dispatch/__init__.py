@@ -4,12 +4,16 @@ The simulator certifies a plan with this code and the gateway runs the same code
 promised is what is done. Time and randomness are passed in.
 """
 
-from motley_planner.dispatch.balancer import Dispatcher, DispatchOptions, Ticket
+from motley_planner.dispatch.affinity import Affinity, RecentPrefixes
+from motley_planner.dispatch.balancer import Dispatcher, DispatchOptions
 from motley_planner.dispatch.classify import classify
+from motley_planner.dispatch.lanes import Ticket
 from motley_planner.dispatch.parsing import RoutingError, parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
 from motley_planner.dispatch.routing import (
+    DISPATCH_POLICIES,
     ESTIMATORS,
+    DispatchRule,
     Policy,
     Replica,
     RequestClass,
@@ -20,11 +24,15 @@ from motley_planner.dispatch.routing import (
 )
 
 __all__ = [
+    "DISPATCH_POLICIES",
     "ESTIMATORS",
+    "Affinity",
     "DispatchOptions",
+    "DispatchRule",
     "Dispatcher",
     "Policy",
     "PolicyMixer",
+    "RecentPrefixes",
     "Replica",
     "RequestClass",
     "ResourceRef",

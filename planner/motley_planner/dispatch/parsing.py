@@ -8,7 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from motley_planner.dispatch.routing import (
+    DISPATCH_POLICIES,
     ESTIMATORS,
+    DispatchRule,
     Policy,
     Replica,
     RequestClass,
@@ -67,6 +69,7 @@ def parse_routing(document: object) -> RoutingTable:
         stages=stages,
         policies=_policies(root.get("policies", []), stages),
         estimator=_estimator(root.get("estimator")),
+        dispatch=_dispatch(root.get("routing")),
     )
 
 
@@ -149,6 +152,20 @@ def _estimator(value: object) -> str:
     if kind not in ESTIMATORS:
         raise RoutingError("estimator.type", f"must be one of {', '.join(ESTIMATORS)}, is {kind!r}")
     return kind
+
+
+def _dispatch(value: object) -> DispatchRule:
+    if value is None:
+        return DispatchRule()
+    item = _mapping(value, "routing")
+    policy = _text(item.get("policy"), "routing.policy")
+    if policy not in DISPATCH_POLICIES:
+        listed = ", ".join(DISPATCH_POLICIES)
+        raise RoutingError("routing.policy", f"must be one of {listed}, is {policy!r}")
+    alpha = _number(item.get("alpha", DispatchRule().alpha), "routing.alpha")
+    if alpha > 1.0:
+        raise RoutingError("routing.alpha", f"must be from 0 to 1, is {alpha:g}")
+    return DispatchRule(policy, alpha)
 
 
 def _mapping(value: object, at: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ESTIMATORS = ("LogProb",)
+DISPATCH_POLICIES = ("earliestFinish", "hexgen", "roundRobin", "leastLoaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,14 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class DispatchRule:
+    """How a replica is picked; `alpha` (0..1, `hexgen` only) weighs suitability against load."""
+
+    policy: str = DISPATCH_POLICIES[0]
+    alpha: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceRef:
     """The custom resource a table belongs to."""
 
@@ -70,6 +79,7 @@ class RoutingTable:
     stages: tuple[Stage, ...]
     policies: tuple[Policy, ...]
     estimator: str = "LogProb"
+    dispatch: DispatchRule = DispatchRule()
 
     @property
     def is_cascade(self) -> bool:
@@ -79,7 +89,7 @@ class RoutingTable:
 
 def routing_document(table: RoutingTable) -> dict[str, Any]:
     """The table as the JSON document of `routing.json`; `parse_routing` is its inverse."""
-    return {
+    document: dict[str, Any] = {
         "version": 1,
         "plan_hash": table.plan_hash,
         "resource": {
@@ -118,3 +128,6 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
         ],
         "estimator": {"type": table.estimator},
     }
+    if table.dispatch != DispatchRule():
+        document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
+    return document

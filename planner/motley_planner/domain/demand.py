@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from motley_planner.domain.fragments import ReplicaFragment
 from motley_planner.domain.models import ModelSpec
 
 
@@ -52,6 +53,8 @@ class StageDemand:
     placement: Placement = Placement()
     max_tensor_parallel: int = 8
     min_replicas: int = 0
+    max_pipeline: int = 1  # fragments that one replica may be cut into
+    disaggregation: str | None = None  # of this stage alone: auto | always | never
     min_nodes: int = 0  # at least so many replicas, each on a node of its own where room allows
 
 
@@ -91,6 +94,7 @@ class ServingDemand:
     priority: int = 0  # larger goes first
     headroom: float = 0.15  # share of capacity kept free
     maximize_throughput: bool = False
+    disaggregation: str = "auto"  # auto | always | never: prefill and decode on replicas apart
     node_loss_tolerance: int = 0  # nodes that may be lost at once with the rate still served
     loss_share: float = 1.0  # share of the rate that must then be served, by routing alone
     demand_error: float = 0.0  # the plan must hold at (1 + this) x the rate of every class at once
@@ -116,6 +120,14 @@ class RlDemand:
     target_steps_per_second: float | None = None  # None: what the best single trainer gang could do
     budget: Budget = Budget()
     priority: int = 0
+    trainer_min_gpus: int = 1
+    trainer_max_gpus: int | None = None  # None: as many as a gang can have
+    max_rollout_replicas: int | None = None  # None: as many as there is room for
+
+    def admits_gang(self, gpus: int) -> bool:
+        """Whether a trainer gang may have so many GPUs."""
+        most = self.trainer_max_gpus
+        return gpus >= self.trainer_min_gpus and (most is None or gpus <= most)
 
 
 Demand = ServingDemand | RlDemand
@@ -135,6 +147,13 @@ class RunningUnit:
     model: str
     precision: str
     nodes: tuple[str, ...]  # one for each fragment
+    pipeline: tuple[ReplicaFragment, ...] = ()  # empty: all nodes alike, no layers apart
+    phase: str = "both"  # both | prefill | decode
+    kv_scale: float = 1.0
+
+    def gpus_on(self, rank: int) -> int:
+        """GPUs that the replica holds on one of its nodes."""
+        return self.pipeline[rank].tensor_parallel if self.pipeline else self.tensor_parallel
 
 
 @dataclass(frozen=True, slots=True)

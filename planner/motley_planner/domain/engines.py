@@ -8,6 +8,20 @@ from string import Formatter
 
 
 @dataclass(frozen=True, slots=True)
+class PipelineLaunch:
+    """What the pods of one replica over several nodes add to the launch of a single one.
+
+    Further placeholders: {nodes} pods of the replica, {rank} of this one, {leader} address of the
+    first, {pipeline_port}, {layers} of each pod, with commas.
+    """
+
+    args: tuple[str, ...]
+    worker_args: tuple[str, ...]  # besides, for every pod but the first
+    env: Mapping[str, str]
+    port: int  # where the pods meet
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """How one process is started; the planner carries it as opaque text.
 
@@ -29,6 +43,7 @@ class LaunchSpec:
     )  # unquantized weights
     termination_grace_seconds: int = 60
     shutdown_timeout_seconds: int = 0  # how long the engine lets running requests finish
+    pipeline: PipelineLaunch | None = None
 
     @property
     def placeholders(self) -> frozenset[str]:
@@ -55,6 +70,8 @@ class EngineSpec:
     state_bytes_per_parameter: float | None = None  # trainers: weights, gradients, optimizer
     launch: LaunchSpec | None = None
     unsupported_archs: tuple[str, ...] = ()
+    pipeline_parallel: bool = False  # replicas may span nodes, each with layers of its own
+    unequal_tensor_parallel: bool = False  # ... and with a number of GPUs of its own
     metrics: Mapping[str, str] = field(default_factory=dict)  # quantity -> series name
 
 

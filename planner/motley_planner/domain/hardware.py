@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec
+from motley_planner.domain.fabric import Fabric
 from motley_planner.domain.models import ModelSpec
 
 
@@ -123,6 +124,7 @@ class Catalog:
     model_aliases: Mapping[str, str] = field(default_factory=dict)  # case-folded alias -> id
     labels: Mapping[str, str] = field(default_factory=dict)  # normalized label -> GPU id
     efficiency: Efficiency | None = None
+    fabric: Fabric | None = None
 
     def model(self, model_id: str) -> ModelSpec | None:
         """The model of a Hugging Face id or alias, in any letter case; None if unknown."""

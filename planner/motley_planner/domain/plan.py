@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from motley_planner.domain.demand import Slo, WorkloadClass
+from motley_planner.domain.fragments import ReplicaFragment
 from motley_planner.domain.solution import Level, SolveStatus
 
 
@@ -28,11 +30,22 @@ class PlannedReplica:
     rates: Mapping[str, float] = field(default_factory=dict)  # requests/s by class
     capacity: Mapping[str, float] = field(default_factory=dict)  # requests/s by class, alone
     price_usd_per_hour: float = 0.0
+    pipeline: tuple[ReplicaFragment, ...] = ()  # empty: all nodes alike, no layers apart
+    phase: str = "both"  # both | prefill | decode
+    kv_scale: float = 1.0  # bytes of a KV cache on the wire over bytes in memory
 
     @property
     def gpus(self) -> int:
         """GPUs this replica takes over all its nodes."""
-        return self.tensor_parallel * len(self.nodes)
+        return sum(self.gpus_on(rank) for rank in range(len(self.nodes)))
+
+    def gpus_on(self, rank: int) -> int:
+        """GPUs that the replica takes on one of its nodes."""
+        return self.pipeline[rank].tensor_parallel if self.pipeline else self.tensor_parallel
+
+    def gpu_on(self, rank: int) -> str:
+        """Catalog id of its GPUs on one of its nodes."""
+        return self.pipeline[rank].gpu if self.pipeline else self.gpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +62,22 @@ class Group:
     capacity_type: str
     count: int
     price_usd_per_hour: float
+    pipeline: tuple[ReplicaFragment, ...] = ()
+    phase: str = "both"
+    kv_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFlow:
+    """Requests of one class whose KV cache moves from prefill in one zone to decode in another."""
+
+    stage: str
+    request_class: str
+    source: str  # zone
+    target: str
+    kv_scale: float
+    requests_per_second: float
+    bytes_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +87,7 @@ class PolicyChoice:
     id: str
     share: float
     thresholds: Mapping[str, float]
+    visits: Mapping[str, float] = field(default_factory=dict)  # mean visits of each stage, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +106,7 @@ class Refusal:
     """Why a resource is not (fully) planned: an enumerated reason, the field, and what would lift it.
 
     reason: InsufficientGPUs | BudgetTooLow | LatencyUnreachable | QualityUnreachable |
-    ModelDoesNotFit | PlacementUnsatisfiable | GatewayRequired | SolverTimeLimit
+    ModelDoesNotFit | PlacementUnsatisfiable | Held | SolverTimeLimit
     """
 
     reason: str
@@ -102,7 +132,13 @@ class Slice:
     steps_per_hour: float | None = None  # RL jobs
     promises: tuple[Promise, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    binding: tuple[str, ...] = ()
+    binding: tuple[str, ...] = ()  # in words of the spec or of the nodes
+    blocked: bool = False  # nothing it asks for could ever run: what runs goes on as it is
+    flows: tuple[PlannedFlow, ...] = ()  # between prefill and decode replicas
+    caveats: tuple[str, ...] = ()  # what the plan takes for granted and nobody measured
+    # What was asked, so that a plan can be simulated alone.
+    classes: tuple[WorkloadClass, ...] = ()
+    slo: Slo = field(default_factory=Slo)
 
 
 @dataclass(frozen=True, slots=True)

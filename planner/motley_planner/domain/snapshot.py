@@ -7,6 +7,7 @@ from typing import Literal
 
 from motley_planner.domain.demand import Demand, MovePrice, RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Node, NodeClass
+from motley_planner.domain.table import Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Snapshot:
     move_price: MovePrice = field(default_factory=MovePrice)
     steady: bool = False  # True: only service may move what runs, neither money nor a job's pace
     edited: frozenset[str] = field(default_factory=frozenset)  # keys that may be rebuilt at once
+    cooling: frozenset[str] = field(default_factory=frozenset)  # keys that no money may move yet
     min_improvement: float = 0.05  # share of the price that moving what runs must save
     budget_usd_per_hour: float | None = None
     budget_gpus: int | None = None  # GPUs of any type that all replicas together may hold
@@ -71,6 +73,9 @@ class Snapshot:
     )  # keys that keep exactly what they run
     time_limit_s: float = 5.0
     relative_gap: float = 1e-3
+    gateway_can_disaggregate: bool = False  # pair a prefill with a decode replica
+    links: tuple[Link, ...] = ()  # between zones, real names; absent: the catalog's default
+    kv_scales: tuple[float, ...] = (1.0,)  # 0.25: KV caches may travel in 4 bits
 
     @property
     def demands(self) -> tuple[Demand, ...]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from motley_planner.candidates import (
     Candidate,
-    candidate_for_unit,
+    candidate_for_pieces,
     rollout_candidates,
     stage_candidates,
     trainer_candidates,
@@ -22,7 +22,7 @@ from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog, Node, NodeClass
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
-from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.assembly import Assembly, table_gpu
 from motley_planner.planning.demands import (
     add_class_floors,
     add_job_demand,
@@ -31,6 +31,13 @@ from motley_planner.planning.demands import (
 )
 from motley_planner.planning.latency import split_shares, stage_slos
 from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
+from motley_planner.planning.phases import (
+    mode_of,
+    phase_refusals,
+    set_kv_bytes,
+    stage_phases,
+    table_links,
+)
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
@@ -55,7 +62,9 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
     add_shared_limits(assembly, snapshot)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
-    return _table(assembly, snapshot), assembly
+    set_kv_bytes(assembly, snapshot, catalog)
+    links = table_links(assembly, snapshot, catalog)
+    return replace(_table(assembly, snapshot), links=links), assembly
 
 
 def node_room_gpus(node: Node, need: PodNeed) -> int:
@@ -78,20 +87,28 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
     classes = tuple(dict.fromkeys(node.node_class for node in snapshot.nodes))
     for service in snapshot.services:
         allowed = [c for c in classes if service.key not in c.excluded_for]
-        if is_tiered(service):
+        together = all(mode_of(service, stage) != "always" for stage in service.stages)
+        if together and is_tiered(service):
             _add_tiered(assembly, service, allowed, catalog)
             continue
         slos = stage_slos(service, allowed, catalog)
         assembly.slos[service.key] = slos
         for stage in service.stages:
+            slo = slos[stage.name]
+            apart = stage_phases(service, stage, slo, allowed, snapshot, catalog)
+            assembly.add(apart)
+            assembly.refuse(service.key, phase_refusals(service, stage, apart, snapshot))
+            if mode_of(service, stage) == "always":
+                continue
             found, refusals = stage_candidates(
                 stage,
                 service.classes,
-                slos[stage.name],
+                slo,
                 allowed,
                 catalog,
                 headroom=service.headroom,
                 key=service.key,
+                also_served={name for candidate in apart for name in candidate.capacity},
             )
             assembly.add(found)
             assembly.refuse(service.key, refusals)
@@ -150,18 +167,18 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
     demands = {demand.key: demand for demand in snapshot.demands}
     for unit in snapshot.running:
         if unit.key in assembly.blocked:
-            for name in unit.nodes:
-                assembly.immovable[name] += unit.tensor_parallel
+            for rank, name in enumerate(unit.nodes):
+                assembly.immovable[name] += unit.gpus_on(rank)
             continue
         demand = demands.get(unit.key)
-        classes = {nodes[name] for name in unit.nodes if name in nodes}
-        whole = len(classes) == 1 and all(name in nodes for name in unit.nodes)
+        classes = [nodes[name] for name in unit.nodes if name in nodes]
         candidate = None
         if isinstance(demand, ServingDemand):
             slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
             demand = replace(demand, slo=slo)
-        if demand is not None and whole:
-            candidate = candidate_for_unit(unit, demand, classes.pop(), catalog)
+        paired = unit.phase == "both" or snapshot.gateway_can_disaggregate
+        if demand is not None and len(classes) == len(unit.nodes) and paired:
+            candidate = candidate_for_pieces(unit, demand, classes, catalog)
         if candidate is None:
             assembly.not_allowed.add(unit.id)
             continue
@@ -177,16 +194,21 @@ def tenant_weight(snapshot: Snapshot, demand: ServingDemand) -> float:
 def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
     held: Counter[str] = Counter()
     for replica in assembly.replicas:
-        for node in replica.nodes:
-            held[node] += assembly.candidates[replica.column].tensor_parallel
+        parts = assembly.candidates[replica.column].parts
+        for node, (_, ranks, _) in zip(replica.nodes, parts, strict=True):
+            held[node] += ranks
     need, move = snapshot.pod_need, snapshot.move_price
     by_node = snapshot.billing == "node"
+    assembly.room = {
+        node.name: max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name])
+        for node in snapshot.nodes
+    }
     nodes = tuple(
         TableNode(
             name=node.name,
-            gpu=node.node_class.gpu,
-            zone=node.node_class.id,
-            gpus=max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name]),
+            gpu=table_gpu(node.node_class),
+            zone=node.node_class.zone,
+            gpus=assembly.room[node.name],
             price_usd_per_hour=node.bill_usd_per_hour if by_node else None,
         )
         for node in snapshot.nodes

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from motley_planner.candidates import Candidate
 from motley_planner.domain.demand import Demand, RlDemand, Slo
+from motley_planner.domain.hardware import NodeClass
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.table import (
     CascadeDemand,
@@ -34,6 +35,7 @@ class Assembly:
     not_allowed: set[str] = field(default_factory=set)  # running units that may not go on
     blocked: set[str] = field(default_factory=set)  # keys whose spec cannot be served: left as is
     immovable: Counter[str] = field(default_factory=Counter)  # GPUs by node that they hold
+    room: dict[str, int] = field(default_factory=dict)  # GPUs by node that can be planned
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
     tiers: dict[str, dict[str, StageTiers]] = field(default_factory=dict)  # by key, then stage
     tiered: dict[str, tuple[TieredPolicy, ...]] = field(default_factory=dict)  # by key
@@ -73,14 +75,25 @@ def class_id(key: str, stage: str, name: str) -> str:
     return f"{key}/{stage}/{name}"
 
 
+def table_gpu(node_class: NodeClass) -> str:
+    """The table's name of a node class inside its zone.
+
+    The table's zones are real ones: fragments of one replica and KV caches cross between node
+    classes of a zone, and every link of it is one row.
+    """
+    return f"{node_class.gpu}{node_class.id.removeprefix(node_class.zone)}"
+
+
 def _column(candidate: Candidate) -> Column:
     key, stage = candidate.key, candidate.stage
-    fragment = Fragment(candidate.gpu, candidate.tensor_parallel)
     return Column(
         id=candidate.id,
         model=f"{key}/{stage}",
-        zone=candidate.node_class.id,
-        fragments=(fragment,) * candidate.fragments,
+        zone=candidate.node_class.zone,
+        fragments=tuple(Fragment(table_gpu(c), tp, layers) for c, tp, layers in candidate.parts),
         requests_per_second={class_id(key, stage, n): r for n, r in candidate.capacity.items()},
+        phase=candidate.phase,
         price_usd_per_hour=candidate.price_usd_per_hour,
+        kv_scale=candidate.kv_scale,
+        nic_bytes_per_second=candidate.nic_bytes_per_s,
     )

@@ -10,10 +10,12 @@ asked demand comes after everything.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from motley_planner.candidates.operating import quantile_of
+from motley_planner.candidates import Candidate
 from motley_planner.candidates.policies import quality_refusal
+from motley_planner.candidates.targets import quantile_of
 from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass, SideRow
 from motley_planner.planning.assembly import Assembly, class_id
@@ -32,7 +34,7 @@ def class_rates(service: ServingDemand) -> dict[str, float]:
 
 
 def block_unservable(assembly: Assembly, demand: Demand) -> None:
-    """Notes a resource that no configuration or routing policy could serve, whatever the fleet.
+    """Notes a resource of which no configuration, policy or budget lets anything be served.
 
     Such a spec is somebody's mistake: what runs goes on and keeps its room until it is mended.
     """
@@ -44,8 +46,35 @@ def block_unservable(assembly: Assembly, demand: Demand) -> None:
         if refusal is not None:
             assembly.refuse(demand.key, (refusal,))
             assembly.blocked.add(demand.key)
-    if not all(assembly.of(demand.key, stage) for stage in stages):
+    offered = {stage: assembly.of(demand.key, stage) for stage in stages}
+    if not all(offered.values()) or not _can_pay(demand, offered):
         assembly.blocked.add(demand.key)
+
+
+def _can_pay(demand: Demand, offered: Mapping[str, Sequence[Candidate]]) -> bool:
+    """Whether a budget admits the least that serves at all: one replica of each stage in use.
+
+    Of a cascade, the stages of the policy that needs least; any mixture that keeps the floor has a
+    policy that does so alone.
+    """
+    needed: list[dict[str, int]]
+    if isinstance(demand, RlDemand):
+        needed = [{"trainer": 1, "rollout": max(1, demand.rollout.min_replicas)}]
+    elif demand.policies:
+        kept = [p for p in demand.policies if p.quality >= demand.quality_floor]
+        needed = [{stage: 1 for stage, visits in p.visits.items() if visits > 0} for p in kept]
+    else:
+        needed = [dict.fromkeys(offered, 1)]
+
+    def least(price: Callable[[Candidate], float]) -> float:
+        each = {stage: min(map(price, found)) for stage, found in offered.items()}
+        return min((sum(n * each[s] for s, n in way.items()) for way in needed), default=0.0)
+
+    budget = demand.budget
+    dollars_fit = budget.usd_per_hour is None or (
+        least(lambda c: c.price_usd_per_hour) <= budget.usd_per_hour + 1e-9
+    )
+    return dollars_fit and (budget.gpus is None or least(lambda c: c.gpus) <= budget.gpus)
 
 
 def add_service_demand(

@@ -18,20 +18,33 @@ from motley_planner.planning.slices import slice_of
 from motley_planner.planning.tenants import guarantee_rows
 
 
-def plan(snapshot: Snapshot, catalog: Catalog | None = None, *, use_worker: bool = True) -> Plan:
+def plan(
+    snapshot: Snapshot,
+    catalog: Catalog | None = None,
+    *,
+    use_worker: bool = True,
+    strategy: str = "exact",
+) -> Plan:
     """The best plan found for the whole fleet, with its bound, gap and moves.
 
-    Never raises for demand that cannot be met: refusals in the slices say what is missing.
+    Never raises for demand that cannot be met: refusals in the slices say what is missing. Another
+    strategy than `exact` plans the same table in its own way, and moves what runs as it likes.
 
     Raises: SolverError if there is no solution in time (the caller keeps what runs); CatalogError
-    if a data file is wrong; SnapshotError if the snapshot contradicts itself.
+    if a data file is wrong; SnapshotError if the snapshot contradicts itself or the strategy does
+    not apply to it.
     """
     catalog = catalog or load_catalog()
     table, assembly = assemble(snapshot, catalog)
-    guarantees = guarantee_rows(table, assembly, snapshot, use_worker=use_worker)
-    table = replace(table, side_rows=(*table.side_rows, *guarantees))
-    solution, losses = solve_for_losses(table, assembly, snapshot, use_worker=use_worker)
-    assembly.after_loss = {test.key: (min(1.0, test.share), len(test.nodes)) for test in losses}
+    if strategy == "exact":
+        guarantees = guarantee_rows(table, assembly, snapshot, use_worker=use_worker)
+        table = replace(table, side_rows=(*table.side_rows, *guarantees))
+        solution, losses = solve_for_losses(table, assembly, snapshot, use_worker=use_worker)
+        assembly.after_loss = {test.key: (min(1.0, test.share), len(test.nodes)) for test in losses}
+    else:
+        from motley_planner import strategies  # what only comparisons need is loaded for them
+
+        solution = strategies.run(strategy, table)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)

@@ -34,6 +34,10 @@ def add_limits(assembly: Assembly, demand: Demand) -> None:
     if isinstance(demand, RlDemand):
         gangs = {c.id: 1.0 for c in assembly.of(key, "trainer")}
         rows.append(SideRow(f"{key}|trainer|gangs", gangs, at_most=1.0))
+        if demand.max_rollout_replicas is not None:
+            ones = {c.id: 1.0 for c in assembly.of(key, "rollout")}
+            most = float(demand.max_rollout_replicas)
+            rows.append(SideRow(f"{key}|rollout|most", ones, at_most=most))
 
 
 def _add_stage(assembly: Assembly, key: str, stage: StageDemand) -> None:

@@ -48,6 +48,9 @@ def name_replicas(
                 rates={n: r for n in capacity if (r := rates.get(n, 0.0)) > 0},
                 capacity=capacity,
                 price_usd_per_hour=candidate.price_usd_per_hour,
+                pipeline=candidate.pipeline,
+                phase=candidate.phase,
+                kv_scale=candidate.kv_scale,
             )
         )
     return named

@@ -1,18 +1,65 @@
-"""Why a resource is not served in full, and the smallest change that would lift it."""
+"""Why a resource is not served in full, and the smallest change that would lift it.
+
+What lacks is turned into additions (additions.py). The one that breaks the fewest limits, and is
+the cheapest of those, says what stands in the way: a budget, or room on nodes. What a lift says is
+enough, as long as resources of a higher priority lack nothing themselves.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from motley_planner.candidates import Candidate
-from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
+from motley_planner.domain.demand import Demand, RlDemand, RoutingPolicy, ServingDemand
 from motley_planner.domain.plan import PlannedReplica, Refusal
+from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
+from motley_planner.planning.additions import Addition, FreeRoom, Lack, additions
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.tiers import policy_id
+from motley_planner.units import dollars, figure
 
 LEAST_UNSERVED_SHARE = 1e-6  # below it the demand counts as served
+ROUNDING = 1e-6
+FLEET_BUDGET = "Fleet.spec.budget.dollarsPerHour"
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """What a plan leaves open for one resource."""
+
+    sentence: str
+    unserved: float  # requests/s
+    field: str  # where too little room is told
+    ways: tuple[tuple[Lack, ...], ...]  # each of which would close it
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """A budget: what is left of it, and how it is written."""
+
+    field: str
+    limit: float
+    left: float
+    in_gpus: bool = False
+
+    def needs(self, addition: Addition) -> float:
+        """What the addition takes of it."""
+        return addition.gpus if self.in_gpus else addition.usd_per_hour
+
+    def breaks(self, addition: Addition) -> bool:
+        """Whether the addition takes more than is left."""
+        return self.needs(addition) > self.left + ROUNDING
+
+    def lift(self, addition: Addition) -> str:
+        """The limit as it is and as it would have to be."""
+        wanted = self.limit - self.left + self.needs(addition)
+        if self.in_gpus:
+            return f"{self.field} {self.limit:.0f} -> {wanted:.0f}"
+        return f"{self.field} {dollars(self.limit)} -> {dollars(wanted)}"
 
 
 def refusals_of(
@@ -20,76 +67,147 @@ def refusals_of(
     replicas: Sequence[PlannedReplica],
     solution: Solution,
     assembly: Assembly,
+    snapshot: Snapshot,
 ) -> tuple[Refusal, ...]:
     """Refusals found while listing candidates, then what the solution left unserved."""
     listed = tuple(assembly.refusals.get(demand.key, ()))
-    if demand.key in assembly.blocked:
+    if demand.key in assembly.blocked and listed:
         return listed
     if isinstance(demand, RlDemand):
-        return (*listed, *_job(demand, replicas, assembly))
-    return (*listed, *_service(demand, replicas, solution, assembly))
+        gap = _job_gap(demand, replicas)
+    else:
+        gap = _service_gap(demand, solution, assembly)
+    if gap is None:
+        return listed
+    if demand.key in snapshot.frozen:
+        message = f"{gap.sentence} by what runs, and that is held as it is"
+        lift = "let Motley change it: take off the pause, or set replan.mode to Auto"
+        return (*listed, Refusal("Held", "spec.replan.mode", message, lift, gap.unserved))
+    own = demand.key if demand.key in assembly.blocked else None
+    room = FreeRoom(solution, assembly, snapshot, own)
+    limits = tuple(_limits(demand, replicas, solution, snapshot))
+    found = [a for way in gap.ways for a in additions(way, _offered(demand, assembly), room)]
+    return (*listed, *_blocking(gap, found, limits, room))
 
 
-def _job(
-    job: RlDemand, replicas: Sequence[PlannedReplica], assembly: Assembly
-) -> tuple[Refusal, ...]:
-    roles = {replica.role for replica in replicas}
-    if {"rollout", "trainer"} <= roles:
-        return ()
-    missing = "trainer" if "trainer" not in roles else "rollout"
-    cheapest = min(assembly.of(job.key, missing), key=lambda c: c.gpus)
-    lift = f"+{cheapest.gpus} free {cheapest.gpu} GPUs on one node"
-    if cheapest.fragments > 1:
-        lift = f"+{cheapest.fragments} nodes with {cheapest.tensor_parallel} {cheapest.gpu} GPUs"
-    message = f"no room for the {missing} beside what has a higher priority"
-    return (Refusal("InsufficientGPUs", f"spec.{missing}", message, lift),)
+def _blocking(
+    gap: _Gap, found: Sequence[Addition], limits: Sequence[_Limit], room: FreeRoom
+) -> Iterator[Refusal]:
+    """One refusal for each limit that the best addition breaks, budgets first."""
+    if not found:
+        lift = "spread the classes over several resources"
+        yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
+        return
+    broken = {id(a): sum(limit.breaks(a) for limit in limits) + (not room.fits(a)) for a in found}
+    best = min(found, key=lambda a: (broken[id(a)], a.usd_per_hour, a.gpus))
+    for limit in limits:
+        if limit.breaks(best):
+            lift = limit.lift(best)
+            yield Refusal("BudgetTooLow", limit.field, gap.sentence, lift, gap.unserved)
+    if not room.fits(best):
+        lift = best.describe()
+        yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
+    if not broken[id(best)]:
+        field = "Fleet.spec.solver.timeLimit"
+        message = f"{gap.sentence} by the best plan found in time, though there is room"
+        lift = f"a longer {field} or a smaller relativeGap"
+        yield Refusal("SolverTimeLimit", field, message, lift, gap.unserved)
 
 
-def _service(
-    service: ServingDemand,
-    replicas: Sequence[PlannedReplica],
-    solution: Solution,
-    assembly: Assembly,
-) -> tuple[Refusal, ...]:
+def _limits(
+    demand: Demand, replicas: Sequence[PlannedReplica], solution: Solution, snapshot: Snapshot
+) -> Iterator[_Limit]:
+    budget = demand.budget
+    spent = sum(replica.price_usd_per_hour for replica in replicas)
+    if budget.usd_per_hour is not None:
+        field, limit = "spec.budget.dollarsPerHour", budget.usd_per_hour
+        yield _Limit(field, limit, limit - spent)
+    if budget.gpus is not None:
+        held = sum(replica.gpus for replica in replicas)
+        yield _Limit("spec.budget.gpus", budget.gpus, budget.gpus - held, in_gpus=True)
+    fleet = snapshot.budget_usd_per_hour
+    if fleet is not None:
+        yield _Limit(FLEET_BUDGET, fleet, fleet - (solution.price_usd_per_hour or 0.0))
+
+
+def _offered(demand: Demand, assembly: Assembly) -> tuple[Candidate, ...]:
+    """Candidates that an addition may use: spot nodes only where their share is not limited."""
+    capped = set()
+    stages = demand.stages if isinstance(demand, ServingDemand) else (demand.rollout,)
+    for stage in stages:
+        if stage.placement.max_spot_share is not None:
+            capped.add(stage.name)
+    offered = assembly.of(demand.key)
+    steady = tuple(
+        c for c in offered if c.stage not in capped or c.node_class.capacity_type != "spot"
+    )
+    return steady or offered
+
+
+def _job_gap(job: RlDemand, replicas: Sequence[PlannedReplica]) -> _Gap | None:
+    counts = Counter(replica.role for replica in replicas)
+    wanted = {"trainer": 1, "rollout": max(1, job.rollout.min_replicas)}
+    lacks = tuple(
+        Lack(role, replicas=number - counts[role])
+        for role, number in wanted.items()
+        if counts[role] < number
+    )
+    if not lacks:
+        return None
+    first = lacks[0].stage
+    sentence = f"{counts[first]} of {wanted[first]} {first} replicas can be had"
+    return _Gap(sentence, 0.0, f"spec.{first}", (lacks,))
+
+
+def _service_gap(service: ServingDemand, solution: Solution, assembly: Assembly) -> _Gap | None:
     unserved = solution.unserved or {}
+    if service.key in assembly.blocked:  # left out of the table
+        stage = service.stages[0].name
+        rates = {f"{service.key}/{stage}/{n}": rate for n, rate in class_rates(service).items()}
+        unserved = {service.key: service.requests_per_second} | rates
+    offered = {name for c in assembly.of(service.key) for name in c.capacity}
     if service.policies:
         missing = unserved.get(service.key, 0.0)
+        ways = tuple(_cascade_ways(service, solution, missing))
     else:
         stage = service.stages[0].name
-        names = (f"{service.key}/{stage}/{name}" for name in class_rates(service))
-        missing = sum(unserved.get(name, 0.0) for name in names)
-    if missing <= LEAST_UNSERVED_SHARE * service.requests_per_second:
-        return ()
+        rates = {
+            name: unserved.get(f"{service.key}/{stage}/{name}", 0.0)
+            for name in class_rates(service)
+            if name in offered  # what nothing serves has a refusal of its own
+        }
+        missing, ways = sum(rates.values()), ((Lack(stage, rates),),)
     asked = service.requests_per_second
-    short = f"{missing:.3g} of {asked:.3g} requests/s cannot be served"
-    budget, offered = service.budget, assembly.of(service.key)
-    best = max(offered, key=_capacity_per_gpu)
-    spent = sum(replica.price_usd_per_hour for replica in replicas)
-    if budget.usd_per_hour is not None and not any(
-        spent + c.price_usd_per_hour <= budget.usd_per_hour for c in offered
-    ):
-        more = missing / max(_capacity_per_usd(offered), 1e-9)
-        limit = budget.usd_per_hour
-        lift = f"spec.budget.dollarsPerHour {limit:g} -> about {limit + more:.3g}"
-        return (Refusal("BudgetTooLow", "spec.budget.dollarsPerHour", short, lift, missing),)
-    held = sum(replica.gpus for replica in replicas)
-    if budget.gpus is not None and not any(held + c.gpus <= budget.gpus for c in offered):
-        more_gpus = math.ceil(missing / max(_capacity_per_gpu(best), 1e-9))
-        lift = f"spec.budget.gpus {budget.gpus} -> about {budget.gpus + more_gpus}"
-        return (Refusal("BudgetTooLow", "spec.budget.gpus", short, lift, missing),)
-    count = math.ceil(missing / max(_capacity(best), 1e-9))
-    lift = f"about +{count * best.gpus} {best.gpu} GPUs ({count} x TP{best.tensor_parallel})"
-    return (Refusal("InsufficientGPUs", "spec.workload.requestsPerSecond", short, lift, missing),)
+    if missing <= LEAST_UNSERVED_SHARE * asked:
+        return None
+    sentence = f"{figure(missing)} of {figure(asked)} requests/s cannot be served"
+    return _Gap(sentence, missing, "spec.workload.requestsPerSecond", ways)
 
 
-def _capacity(candidate: Candidate) -> float:
-    return max(candidate.capacity.values(), default=0.0)
+def _cascade_ways(
+    service: ServingDemand, solution: Solution, missing: float
+) -> Iterator[tuple[Lack, ...]]:
+    """More of the mixture that is served already, or of any one policy that keeps the floor."""
+    total = sum(c.weight for c in service.classes) or 1
+    shares = {c.name: c.weight / total for c in service.classes}
+    for visits in _visits(service, solution):
+        yield tuple(
+            Lack(stage.name, {n: missing * visits[stage.name] * s for n, s in shares.items()})
+            for stage in service.stages
+            if visits.get(stage.name, 0.0) > 0
+        )
 
 
-def _capacity_per_gpu(candidate: Candidate) -> float:
-    return _capacity(candidate) / max(1, candidate.gpus)
-
-
-def _capacity_per_usd(candidates: Sequence[Candidate]) -> float:
-    priced = [c for c in candidates if c.price_usd_per_hour > 0]
-    return max((_capacity(c) / c.price_usd_per_hour for c in priced), default=0.0)
+def _visits(service: ServingDemand, solution: Solution) -> Iterator[dict[str, float]]:
+    policies: dict[str, RoutingPolicy] = {policy.id: policy for policy in service.policies}
+    chosen = [p for p in solution.policies if p.cascade == service.key and p.share > ROUNDING]
+    total = sum(p.share for p in chosen)
+    if total > ROUNDING:
+        mixed: dict[str, float] = {}
+        for p in chosen:
+            for stage, visits in policies[policy_id(p.id)].visits.items():
+                mixed[stage] = mixed.get(stage, 0.0) + p.share / total * visits
+        yield mixed
+    for policy in service.policies:
+        if policy.quality >= service.quality_floor:
+            yield dict(policy.visits)

@@ -18,9 +18,11 @@ from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable, NodeShape, RunningReplica, SideRow
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assemble import assemble, node_room_gpus
+from motley_planner.planning.assembly import table_gpu
 from motley_planner.planning.limits import demand_names
 
 UNSERVED_SHARE = 1e-6
+TIME_SHARE = 0.25  # of the time limit of a plan; the list changes nothing that runs
 
 
 def nodes_to_add(
@@ -86,6 +88,7 @@ def _with_shapes(table: FleetTable, snapshot: Snapshot, planned: Solution) -> Fl
         side_rows=(*table.side_rows, *holds),
         purchasable=tuple(_node_shape(shape, snapshot) for shape in snapshot.shapes),
         scenarios=(),
+        time_limit_s=table.time_limit_s * TIME_SHARE,
     )
 
 
@@ -102,8 +105,8 @@ def _node_shape(shape: Shape, snapshot: Snapshot) -> NodeShape:
     delay = shape.delay_hours / max(snapshot.move_price.horizon_hours, 1e-9)
     return NodeShape(
         name=shape.name,
-        gpu=shape.node_class.gpu,
-        zone=shape.node_class.id,
+        gpu=table_gpu(shape.node_class),
+        zone=shape.node_class.zone,
         gpus=node_room_gpus(whole, snapshot.pod_need),
         count=shape.max_nodes,
         price_usd_per_hour=shape.price_usd_per_hour if snapshot.billing == "node" else None,

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from motley_planner.domain.demand import Demand, RlDemand
+from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.plan import (
     Group,
     PlannedReplica,
@@ -18,8 +18,10 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.phases import caveats_of, flows_of
 from motley_planner.planning.refusals import refusals_of
 from motley_planner.planning.tiers import policy_id
+from motley_planner.planning.wording import binding_words
 
 HASHED_DIGITS = 4  # rates are hashed to four figures: noise of the solver is no new plan
 LEAST_SHARE = 1e-6  # policies below it are noise of the solver
@@ -55,8 +57,13 @@ def slice_of(
             *_late_promises(demand.key, solution, assembly),
             *_loss_promise(demand.key, assembly),
         ),
-        refusals=refusals_of(demand, replicas, solution, assembly),
+        refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
         binding=_binding(demand.key, solution),
+        blocked=demand.key in assembly.blocked,
+        flows=flows_of(demand.key, solution, assembly),
+        caveats=caveats_of(replicas),
+        classes=() if isinstance(demand, RlDemand) else demand.classes,
+        slo=Slo() if isinstance(demand, RlDemand) else demand.slo,
     )
 
 
@@ -82,13 +89,16 @@ def _served(demand: Demand, solution: Solution) -> tuple[float, float]:
 def _policies(demand: Demand, solution: Solution) -> tuple[PolicyChoice, ...]:
     if isinstance(demand, RlDemand):
         return ()
-    thresholds = {p.id: p.thresholds for p in demand.policies}
+    known = {p.id: p for p in demand.policies}
     chosen: dict[str, float] = {}
     for p in solution.policies:
         if p.cascade == demand.key and p.share > LEAST_SHARE:
             chosen[policy_id(p.id)] = chosen.get(policy_id(p.id), 0.0) + p.share
     total = sum(chosen.values()) or 1.0
-    return tuple(PolicyChoice(i, share / total, thresholds[i]) for i, share in chosen.items())
+    return tuple(
+        PolicyChoice(i, share / total, known[i].thresholds, known[i].visits)
+        for i, share in chosen.items()
+    )
 
 
 def _quality(demand: Demand, policies: Sequence[PolicyChoice]) -> float | None:
@@ -117,6 +127,9 @@ def _groups(replicas: Sequence[PlannedReplica], snapshot: Snapshot) -> tuple[Gro
             capacity_type=capacity_type,
             count=len(members),
             price_usd_per_hour=sum(m.price_usd_per_hour for m in members),
+            pipeline=members[0].pipeline,
+            phase=members[0].phase,
+            kv_scale=members[0].kv_scale,
         )
         for (stage, role, column, zone, capacity_type), members in sorted(groups.items())
     )
@@ -165,11 +178,13 @@ def _loss_promise(key: str, assembly: Assembly) -> tuple[Promise, ...]:
 
 
 def _binding(key: str, solution: Solution) -> tuple[str, ...]:
-    return tuple(
-        dict.fromkeys(
-            s.binding for s in solution.shortfalls if s.what.split("|")[0].startswith(key)
-        )
-    )
+    mine = (s for s in solution.shortfalls if s.what == key or s.what.startswith(_within(key)))
+    return tuple(dict.fromkeys(binding_words(s.binding, key) for s in mine))
+
+
+def _within(key: str) -> tuple[str, str]:
+    """How names of a resource's classes and limits start."""
+    return f"{key}/", f"{key}|"
 
 
 def _hash(replicas: Sequence[PlannedReplica], policies: Sequence[PolicyChoice]) -> str:

@@ -8,6 +8,9 @@ ladder, each of which may move more than the one before and only adds around wha
     3. ... and the jobs that stand behind them in priority
     4. ... and everything that stands behind them
 
+Resources that cool down from their last change are not moved for money: where the free plan would,
+one more solve releases everything but them.
+
 (A resource is short where its level of service stays behind the free plan's.)
 
 The first rung that serves as much as the free plan is carried out. The free plan itself is taken
@@ -36,6 +39,7 @@ STEADY_SERVICE = 0.05  # the same when steady: headroom covers it, a reload woul
 STEADY_PACE = 0.5  # share of their pace that jobs may lose before something moves, when steady
 STEADY_GAIN = 0.25  # gain in service for which a steady fleet is rebuilt altogether
 UNSERVED_SHARE = 1e-3  # of a resource's rate; above it the resource is short
+LEAST_RUNG_S = 0.1  # a solve that the ladder left no time for
 ROUNDING = 1e-6
 PRICE_LEVEL = "price"
 
@@ -59,7 +63,25 @@ def solve_steadily(
         if best is None or not serves_as_much(best, held, snapshot, tolerant=False):
             best = held
         released = _next_rung(released, held, free, snapshot, assembly)
-    return replace(_chosen(best, free, snapshot), solve_seconds=spent_s)
+    chosen = _chosen(best, free, snapshot)
+    cooling = (snapshot.cooling - snapshot.edited) & _stopped(chosen, table, assembly)
+    for_money = best is not None and _first_short(best, free, snapshot) is None
+    if best is not None and chosen is free and for_money and cooling:
+        rung = _holding(table, assembly, frozenset(d.key for d in snapshot.demands) - cooling)
+        rung = replace(rung, time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
+        warm = solve_table(rung, use_worker=use_worker)
+        spent_s += warm.solve_seconds
+        saves = warm.status != "no_solution" and _chosen(best, warm, snapshot) is warm
+        chosen = _with_bounds(warm if saves else best, free)
+    return replace(chosen, solve_seconds=spent_s)
+
+
+def _stopped(solution: Solution, table: FleetTable, assembly: Assembly) -> frozenset[str]:
+    """Resources of which the solution stops a replica."""
+    assert table.previous is not None
+    kept = {placed.kept for placed in solution.placement}
+    stopped = (replica for replica in table.previous.replicas if replica.id not in kept)
+    return frozenset(assembly.candidates[replica.column].key for replica in stopped)
 
 
 def _chosen(held: Solution | None, free: Solution, snapshot: Snapshot) -> Solution:

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.optimize import linprog
 
 from motley_planner.candidates import Candidate
-from motley_planner.candidates.operating import quantile_of
+from motley_planner.candidates.targets import quantile_of
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.planning.tiers import StageTiers, TieredPolicy
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 from motley_planner.candidates import Candidate
-from motley_planner.candidates.operating import quantile_of, tpot_ratio
+from motley_planner.candidates.targets import quantile_of, tpot_ratio
 from motley_planner.domain.demand import RoutingPolicy, ServingDemand, Slo
 from motley_planner.domain.hardware import Catalog
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from motley_operator.api import ModelCascade, Resource, RLJob, ServingPool
+from motley_operator.api.findings import Finding
+from motley_operator.api.frame import Resource
+from motley_operator.api.modelcascade import ModelCascade
+from motley_operator.api.rljob import RLJob
+from motley_operator.api.servingpool import ServingPool
 from motley_operator.domain.names import (
     MAIN_STAGE,
     ROLLOUT,
@@ -17,27 +21,26 @@ from motley_operator.domain.names import (
     gateway_name,
     stage_service,
 )
-from motley_planner.domain.plan import Refusal
 
 Name = tuple[str, str, str]  # namespace, kind, name
 
 
-def name_refusals(resources: Mapping[str, Resource]) -> Mapping[str, tuple[Refusal, ...]]:
-    """Refusals of resources whose objects' names are taken, by key."""
+def name_findings(resources: Mapping[str, Resource]) -> Mapping[str, Finding]:
+    """Resources whose objects' names are taken, by key ("kind/namespace/name")."""
     holders: dict[Name, str] = {}
-    refusals: dict[str, tuple[Refusal, ...]] = {}
+    findings: dict[str, Finding] = {}
     for key in sorted(resources, key=lambda each: (_age(resources[each]), each)):
         wanted = list(_names(resources[key]))
         lost = [name for name in wanted if name in holders or wanted.count(name) > 1]
         if lost:
             _, kind, name = lost[0]
             holder = holders.get(lost[0], "its own gateway")
-            message = f"{kind} {name} is taken by {holder}"
-            lift = "rename this resource or its stage"
-            refusals[key] = (Refusal("InvalidSpec", "metadata.name", message, lift),)
+            message = f"{kind} {name} is taken by {holder}: rename this resource or its stage"
+            path = ("metadata", "name")
+            findings[key] = Finding(path, "one name", message, "semantic", "NameTaken")
         else:
             holders |= dict.fromkeys(wanted, key)
-    return refusals
+    return findings
 
 
 def _age(resource: Resource) -> str:
@@ -53,7 +56,7 @@ def _names(resource: Resource) -> Iterator[Name]:
         stages = tuple(stage.name for stage in resource.spec.stages)
     elif isinstance(resource, RLJob):
         stages = (ROLLOUT, TRAINER)
-    if not isinstance(resource, RLJob):
+    if isinstance(resource, ServingPool | ModelCascade):
         yield namespace, "Service", gateway_name(name)
     for stage in stages:
         yield namespace, "Service", stage_service(name, stage)

@@ -1,0 +1,58 @@
+"""How `motley simulate` shows a result in a terminal."""
+
+from __future__ import annotations
+
+from motley_operator.cli.output import Row, columns, money, number, percent
+from motley_planner.simulator import Report
+
+
+def render(report: Report) -> str:
+    """The report as tables."""
+    verdict = "every target met" if report.is_kept else "NOT every target met"
+    rate, seconds = number(report.requests_per_second), number(report.seconds)
+    answered = f"{report.answered:,} of {report.requests:,} requests answered"
+    lines = [
+        f"{report.resource}: {verdict}",
+        f"{answered}, {rate}/s for {seconds} s, {money(report.usd_per_hour)}",
+    ]
+    if report.refused:
+        lines.append(f"{report.refused:,} found no replica")
+    if report.mean_quality is not None:
+        lines.append(f"mean quality {percent(report.mean_quality)}")
+    tables = [_targets(report)] if report.attainment else []
+    return "\n\n".join(["\n".join(lines), *tables, _latencies(report), _use(report)])
+
+
+def _targets(report: Report) -> str:
+    rows: list[Row] = [("", "STAGE", "CLASS", "TARGET", "WITHIN")]
+    for each in report.attainment:
+        mark = "ok" if each.is_kept else "MISS"
+        target = f"{each.what} {each.percentile} <= {_time(each.limit_s)}"
+        rows.append((mark, each.stage, each.name, target, percent(each.share)))
+    return columns(rows, indent=2, right=frozenset({4}))
+
+
+def _latencies(report: Report) -> str:
+    head = ["STAGE", "CLASS", "REQUESTS", "TTFT p50", "p95", "p99", "TPOT p50", "p95", "p99"]
+    rows: list[Row] = [[*head, "E2E p50", "p95"]]
+    for each in report.classes:
+        cells = [each.stage, each.name, f"{each.requests:,}"]
+        for figures in (each.ttft, each.tpot):
+            cells += [_time(v) for v in (figures.p50_s, figures.p95_s, figures.p99_s)]
+        whole = each.e2e
+        rows.append([*cells, *([_time(whole.p50_s), _time(whole.p95_s)] if whole else "--")])
+    return columns(rows, indent=2, right=frozenset(range(2, len(rows[0]))))
+
+
+def _use(report: Report) -> str:
+    rows: list[Row] = [("STAGE", "REPLICAS", "BUSY", "SLOTS", "PREEMPTED")]
+    for use in report.use:
+        shares = percent(use.busy_share), percent(use.slot_share)
+        rows.append((use.stage, str(use.replicas), *shares, str(use.preemptions)))
+    return columns(rows, indent=2, right=frozenset({1, 2, 3, 4}))
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{number(seconds * 1000)} ms" if seconds < 1.0 else f"{number(seconds)} s"

@@ -1,0 +1,64 @@
+"""Which resources hold still, altogether or for a while, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.names import PAUSED
+from motley_operator.translate.running import Running
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The resources that ask for something, and what people said about changing them."""
+
+    facts: ClusterFacts
+    asking: Mapping[str, Resource]  # by key
+    fleet: FleetSpec
+
+    def frozen(self, running: Running) -> dict[str, str]:
+        """Resources that keep exactly what they run, and why.
+
+        Disabled lets the first plan and repairs through: it freezes only while everything that its
+        status promises runs. Preview freezes always: proposals are not made yet, and a plan that
+        nobody approved must not be applied.
+        """
+        annotations = {resource.key: resource.annotations for resource in self.facts.resources}
+        frozen = {}
+        for key, model in self.asking.items():
+            assert isinstance(model, ServingPool | ModelCascade | RLJob)
+            mode = model.spec.replan.mode or self.fleet.replan.mode
+            plan = model.status.plan
+            planned = sum(group.count for group in plan.groups) if plan is not None else 0
+            runs = sum(unit.key == key for unit in running.units)
+            if annotations[key].get(PAUSED) == "true":
+                frozen[key] = "Paused"
+            elif mode == "Preview":
+                frozen[key] = "PreviewHolds"
+            elif mode == "Disabled" and 0 < planned <= runs:
+                frozen[key] = "ReplanDisabled"
+        return frozen
+
+    def cooling(self) -> frozenset[str]:
+        """Resources of which a running replica was stopped less than their cooldown ago.
+
+        A repair stops nothing that runs, so it starts no cooldown. The time is in the status, so a
+        restart forgets nothing.
+        """
+        return frozenset(key for key, model in self.asking.items() if self._cools(model))
+
+    def _cools(self, model: Resource) -> bool:
+        assert isinstance(model, ServingPool | ModelCascade | RLJob)
+        last = model.status.last_replan
+        cooldown = model.spec.replan.cooldown or self.fleet.replan.cooldown
+        if last is None or not last.stopped:
+            return False
+        try:
+            since = datetime.fromisoformat(last.time).timestamp()
+        except ValueError:
+            return False
+        return self.facts.now - since < cooldown.seconds

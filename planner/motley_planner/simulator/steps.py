@@ -1,0 +1,138 @@
+"""How long an engine's steps take, as the simulator asks for it thousands of times a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from motley_planner.costs.memory import kv_bytes, layer_split
+from motley_planner.costs.replica import Replica
+from motley_planner.costs.steps import decode_step_s, prefill_s
+
+# Prompt tokens an engine takes into one step beside the running sequences: vLLM's defaults for its
+# API server, by memory of the GPU.
+CHUNK_TOKENS, SMALL_CHUNK_TOKENS = 8192.0, 2048.0
+LARGE_MEMORY_BYTES = 70e9
+
+
+class Line(NamedTuple):
+    """Seconds of a decode step at a fixed batch: base + slope x mean context in tokens."""
+
+    base_s: float
+    slope_s: float
+
+
+class StepTimes(Protocol):
+    """What the simulator needs to know of an engine; times in seconds."""
+
+    @property
+    def kv_tokens(self) -> float:
+        """Tokens of context that fit into the KV cache."""
+
+    @property
+    def kv_tokens_per_sequence(self) -> float:
+        """Further tokens' worth of cache that a sequence takes whatever its length."""
+
+    def prefill_s(self, prompt_tokens: float) -> float:
+        """Seconds the prefill of one prompt adds to the steps it is part of."""
+
+    @property
+    def chunk_tokens(self) -> float:
+        """Prompt tokens that one step takes; 0: one prompt, however long."""
+
+    def first_token_delay_s(self, prompt_tokens: float) -> float:
+        """Seconds from the end of a prefill until its token is seen; occupies nothing."""
+
+    def decode(self, batch: int, context_tokens: float) -> Line:
+        """The decode step of `batch` sequences with a mean context about this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedSteps:
+    """An engine with constant times: a plain queue, or a replica known only by its promise."""
+
+    prefill_s_per_token: float = 0.0
+    decode_step_s: float = 0.0
+    kv_tokens: float = float("inf")
+    kv_tokens_per_sequence: float = 0.0
+    first_token_s: float = 0.0
+    chunk_tokens: float = 0.0  # one prompt at a time, in one step
+
+    def prefill_s(self, prompt_tokens: float) -> float:
+        """Proportional to the prompt."""
+        return prompt_tokens * self.prefill_s_per_token
+
+    def first_token_delay_s(self, prompt_tokens: float) -> float:
+        """The same for all."""
+        return self.first_token_s
+
+    def decode(self, batch: int, context_tokens: float) -> Line:
+        """The same for all."""
+        return Line(self.decode_step_s, 0.0)
+
+
+@dataclass(slots=True)
+class CostedSteps:
+    """The cost model's times of one replica, remembered.
+
+    A decode step is affine in the mean context as long as that stays on one side of the sliding
+    window; the line of a batch is worked out once on each side.
+    """
+
+    replica: Replica
+    kv_tokens: float = 0.0
+    kv_tokens_per_sequence: float = 0.0
+    chunk_tokens: float = CHUNK_TOKENS
+    _window: float = float("inf")
+    _prefills: dict[float, float] = field(default_factory=dict)
+    _short: dict[int, Line] = field(default_factory=dict)
+    _long: dict[int, Line] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        replica, model = self.replica, self.replica.model
+        if layer_split(model)[1]:
+            self._window = float(model.sliding_window_tokens)
+        if replica.gpu.hbm_bytes < LARGE_MEMORY_BYTES or replica.gpu.arch == "sm80":
+            self.chunk_tokens = SMALL_CHUNK_TOKENS
+        start = self._window if self._window < float("inf") else 0.0
+        held = kv_bytes(model, start, replica.kv_value_bytes)
+        each = kv_bytes(model, start + 1000.0, replica.kv_value_bytes) - held
+        room = max(0.0, replica.free_bytes) / replica.kv_replication
+        if each > 0:
+            self.kv_tokens = room * 1000.0 / each
+            self.kv_tokens_per_sequence = max(0.0, held * 1000.0 / each - start)
+        else:
+            self.kv_tokens = float("inf")
+
+    def prefill_s(self, prompt_tokens: float) -> float:
+        """As the cost model has it."""
+        known = self._prefills.get(prompt_tokens)
+        if known is None:
+            known = self._prefills[prompt_tokens] = prefill_s(self.replica, prompt_tokens)
+        return known
+
+    def first_token_delay_s(self, prompt_tokens: float) -> float:
+        """Host work of a new request; for experts the further prefill time that only TTFT shows."""
+        replica = self.replica
+        delay = replica.engine.first_token_overhead_s
+        if replica.model.experts:
+            delay += (replica.efficiency.moe_prefill - 1.0) * self.prefill_s(prompt_tokens)
+        return delay
+
+    def decode(self, batch: int, context_tokens: float) -> Line:
+        """The line on the context's side of the window."""
+        lines = self._short if context_tokens <= self._window else self._long
+        known = lines.get(batch)
+        if known is None:
+            known = lines[batch] = self._line(batch, context_tokens <= self._window)
+        return known
+
+    def _line(self, batch: int, is_short: bool) -> Line:
+        low, high = 1.0, self._window
+        if not is_short:
+            low, high = self._window, self._window + 10_000.0
+        elif high == float("inf"):
+            high = 10_000.0
+        at_low = decode_step_s(self.replica, batch, low)
+        slope = (decode_step_s(self.replica, batch, high) - at_low) / (high - low)
+        return Line(at_low - slope * low, slope)
