@@ -59,6 +59,7 @@ def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
             if filled is None:
                 continue
             set_used(index, filled)
+            _release_shortfalls(milp, index, filled)
             if priced:
                 _close_unused(index, filled)
             if milp.violation(filled) <= FEASIBLE:
@@ -66,6 +67,15 @@ def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
         if filled is None or not base.leave_out(filled):
             return None
     return None
+
+
+def _release_shortfalls(milp: Milp, index: Index, x: Floats) -> None:
+    """Lowers each minimum's shortfall, set before anything was served, to what is still missing."""
+    spare = milp.activity(x) - milp.row_lower
+    for variable in index.lacking.values():
+        (at,) = range(milp.start[variable], milp.start[variable + 1])
+        slack = max(0.0, float(spare[milp.index[at]])) / milp.value[at]
+        x[variable] = max(0.0, x[variable] - slack)
 
 
 def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
@@ -233,7 +243,11 @@ class _Filler:
 
     def _serve_cascade(self, cascade: CascadeDemand, scale: float, part: float = 1.0) -> bool:
         """Serves `part` of the cascade by the policy that asks for least, or nothing of it."""
-        good = [p for p in cascade.policies if p.quality >= cascade.quality_floor]
+        good = [
+            p
+            for p in cascade.policies
+            if p.quality >= cascade.quality_floor and not self._breaks_a_row(cascade, p.id)
+        ]
         if not good:
             return False
         out = self.index.demand
@@ -247,9 +261,19 @@ class _Filler:
         self.x[out.shares[cascade.name, policy.id]] = scale * part
         if (cascade.name, policy.id) in out.chosen:
             self.x[out.chosen[cascade.name, policy.id]] = 1.0
+        if (cascade.name, policy.tier) in out.tiers:
+            self.x[out.tiers[cascade.name, policy.tier]] = 1.0
         if cascade.name in out.served:
             self.x[out.served[cascade.name]] = part
         return True
+
+    def _breaks_a_row(self, cascade: CascadeDemand, policy: str) -> bool:
+        """Whether the policy alone breaks a limit on the mix, such as late answers."""
+        return any(
+            row.at_most is not None
+            and row.per_policy.get((cascade.name, policy), 0.0) > row.at_most
+            for row in self.index.table.side_rows
+        )
 
     def _give(self, name: str, wanted: float) -> float:
         """Requests/s given to a class: free time first, then new replicas."""
