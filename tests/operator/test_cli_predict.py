@@ -8,8 +8,10 @@ import io
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from motley_operator.api.fileschemas import file_schema
 from motley_operator.cli.main import main
 from motley_operator.cli.predict import ADDED
 
@@ -43,7 +45,9 @@ def test_throughput_is_that_of_the_requests_in_flight(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", table(tmp_path, HEADER, GOOD), "-o", "json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.validate(found, file_schema("predict-result"))
+    (row,) = found
     seconds = (row["predicted_ttft_ms"] + 200 * row["predicted_tpot_ms"]) / 1e3
     assert row["predicted_tokens_per_s_per_gpu"] == pytest.approx(8 * 200 / seconds, rel=1e-5)
 

@@ -260,7 +260,7 @@ class FittedEntry(_Entry):
 class EfficiencyEntry(_Entry):
     """catalog/efficiency.toml: what was assumed or measured elsewhere than in the fitted rows."""
 
-    pcie_network: Share
+    pcie_network: dict[PositiveInt, Share] = Field(min_length=1)
     memory_from_kernels: Share
     moe_prefill: PositiveFloat
     fitted_archs: tuple[str, ...]

@@ -99,7 +99,9 @@ def link_term(gpu: Gpu, ranks: int, efficiency: Efficiency) -> Term:
     """Bytes/s per direction that collectives over `ranks` GPUs attain: NVLink, PCIe or NIC."""
     if gpu.link_bytes_per_s > 0 and ranks <= gpu.link_gpus:
         return Term(gpu.link_bytes_per_s, ("network",))
-    pcie = gpu.pcie_bytes_per_s * efficiency.pcie_network
+    shares = efficiency.pcie_network
+    crowd = next((known for known in sorted(shares) if known >= ranks), max(shares))
+    pcie = gpu.pcie_bytes_per_s * shares[crowd]
     if ranks <= GPUS_PER_NODE:
         return Term(pcie, ("network",))
     return Term(min(pcie, NIC_BYTES_PER_S), ("network",))

@@ -106,7 +106,7 @@ class Efficiency:
     """
 
     factors: Mapping[str, float]  # by name: shares of peaks, times in the unit the name ends with
-    pcie_network: float  # further factor where ranks share PCIe
+    pcie_network: Mapping[int, float]  # further factor where as many ranks share PCIe
     memory_from_kernels: float  # end-to-end share / kernel-level share of the bandwidth
     moe_prefill: float  # a lone prompt's prefill over the modeled one, mixtures of experts
     fitted_archs: tuple[str, ...]

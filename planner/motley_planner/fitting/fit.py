@@ -21,7 +21,7 @@ from motley_planner.costs.steps import linear_work_s, message_work_s
 from motley_planner.fitting.priors import FIRST, FIXED, STEP
 from motley_planner.fitting.rows import Array, Measured, RateTable, Stack, stack_of
 
-STEP_PULL, FIRST_PULL = 0.06, 0.05  # weight of the priors against the rows
+STEP_PULL, FIRST_PULL = 0.05, 0.15  # weight of the priors against the rows
 CORNER = 0.1  # errors beyond it count about linearly
 NAMES = (*STEP, *FIRST, *FIXED)
 

@@ -11,7 +11,7 @@ import numpy as np
 from motley_planner.fitting.rows import Array, Measured
 
 GAP = 1.05  # pairs whose measured throughput differs by less say nothing about order
-BAND_QUANTILES = (0.09, 0.91)  # a little wider than 80 %, as few combinations are known
+BAND_QUANTILES = (0.075, 0.925)  # a little wider than 80 %, as few combinations are known
 
 
 @dataclass(frozen=True, slots=True)
