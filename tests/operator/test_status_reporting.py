@@ -354,6 +354,17 @@ def test_an_image_is_frozen_until_a_person_edits_the_engine(world: World) -> Non
     assert world.documents[key]["status"]["inputs"][0]["image"] == catalog.images["nvidia"]
 
 
+SHAPE = {
+    "name": "l4x4",
+    "gpuProduct": "NVIDIA-L4",
+    "gpus": 4,
+    "cpu": "64",
+    "memory": "256Gi",
+    "dollarsPerHour": "2.8",
+    "maxNodes": 5,
+}
+
+
 def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(world: World) -> None:
     plain = world.add(pool("plain", parallelism={"maxTensor": 4}, replan={"cooldown": "5m"}))
     full = world.add(pool("full", replan={"minImprovement": "20%"}))
@@ -361,7 +372,7 @@ def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(wor
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "Fleet",
         "metadata": {"name": "default", "uid": "f"},
-        "spec": {"tenants": [{"namespace": "team-a"}]},
+        "spec": {"shapes": [SHAPE]},
     }
     cycle(world, plan_of())
     assert condition(world, plain, "Accepted")["message"] == "the spec makes sense"
@@ -369,5 +380,5 @@ def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(wor
         "the spec makes sense; not acted on yet: spec.replan.minImprovement"
     )
     (accepted, *_) = world.fleet["status"]["conditions"]
-    assert accepted["message"] == "the spec makes sense; not acted on yet: spec.tenants"
+    assert accepted["message"] == "the spec makes sense; not acted on yet: spec.shapes"
     assert cycle(world, plan_of()) == ()

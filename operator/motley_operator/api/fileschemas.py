@@ -186,8 +186,9 @@ def _routing() -> Schema:
                 closed({"id": NAME, "share": UNIT, "thresholds": by_name({"type": "number"})})
             ),
             "estimator": closed({"type": NAME}),
+            "routing": closed({"policy": NAME, "alpha": UNIT}, "alpha"),
         },
-        "policies estimator",
+        "policies estimator routing",
     )
     return {**body, "additionalProperties": True}
 

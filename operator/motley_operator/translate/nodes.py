@@ -121,10 +121,10 @@ def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, wishes: Sequence[Wish]) -
     capacity = capacity_type(node.labels)
     open_taints = [t for t in node.taints if _bars(t) and not _fleet_tolerates(t, fleet)]
     barred = {w.key for w in wishes if not _all_tolerate(w, open_taints)}
-    misfits = {w.key for w in wishes if not all(_has(node.labels, s) for s in w.selectors)}
+    misfits = {w.key for w in wishes if not all(has_labels(node.labels, s) for s in w.selectors)}
     left_out = (
         node.labels.get(EXCLUDE, node.annotations.get(EXCLUDE)) == "true"
-        or not _has(node.labels, fleet.node_selector)
+        or not has_labels(node.labels, fleet.node_selector)
         or bool(open_taints and len(barred) == len(wishes))
     )
     excluded = misfits if left_out else misfits | barred
@@ -211,7 +211,8 @@ def _all_tolerate(wish: Wish, taints: Sequence[Taint]) -> bool:
     )
 
 
-def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether all wanted labels are there."""
     return all(labels.get(key) == value for key, value in wanted.items())
 
 

@@ -17,6 +17,7 @@ from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
 from motley_operator.translate.jobs import job_demand
@@ -69,6 +70,9 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         pod_need=need,
         move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
         budget_usd_per_hour=_fleet_budget(fleet),
+        budget_gpus=fleet_gpus(fleet),
+        tenants=tenants(fleet),
+        shapes=shapes(fleet, catalog, wishes),
         frozen=frozenset(frozen),
         cooling=held.cooling(),
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),

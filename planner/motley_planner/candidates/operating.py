@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from motley_planner.candidates.loads import ClassLoad, class_loads
 from motley_planner.candidates.measured import UNCORRECTED, Correction
@@ -21,6 +22,7 @@ from motley_planner.candidates.targets import Miss, Target, quantile_of, targets
 from motley_planner.costs.capacity import (
     Service,
     first_token_wait_s,
+    step_tokens,
     utilization_cap,
 )
 from motley_planner.costs.replica import Replica
@@ -139,7 +141,7 @@ class Evaluator:
         step, tpot = self._steady(admitted, batch)
         sizes = [size for size in BATCHES[::2] if size < batch]
         steps = [(size, self._steady(admitted, size)[0]) for size in sizes]
-        prompt = step + max(load.prefill_s for load in admitted)
+        prompt = max(load.prefill_s + self._mixed_steps(load) * step for load in admitted)
         found = []
         for target in waited:
             point = (step, tpot, batch)
@@ -176,9 +178,8 @@ class Evaluator:
 
     def holds(self, admitted: Sequence[ClassLoad], batch: int) -> bool:
         """Whether every target holds at a batch, at a utilisation that is of use."""
-        if self.misses(admitted, batch):
-            return False
-        return self.utilization(admitted, batch) >= LEAST_UTILIZATION
+        useful = self.utilization(admitted, batch) >= LEAST_UTILIZATION
+        return useful and not self.misses(admitted, batch)
 
     def wait_miss(self, load: ClassLoad) -> Miss | None:
         """The target that a class misses by waiting alone on one slot, and what would do; or None."""
@@ -222,14 +223,18 @@ class Evaluator:
 
         `point`: step time, TPOT, batch.
 
-        TTFT: the step under way, one more with the prompt in it, and the prompt.
+        TTFT: the step under way, those with the prompt in them, and the prompt.
         """
         step, tpot, batch = point
         slow = tpot * tpot_ratio(self.replica.efficiency.tpot_quantiles, target.quantile)
         if target.what == "tpot":
             return slow
-        first = self._first_token_s(load, step, step, batch)
+        first = self._first_token_s(load, step, self._mixed_steps(load) * step, batch)
         return first if target.what == "ttft" else first + load.output_tokens * slow
+
+    def _mixed_steps(self, load: ClassLoad) -> int:
+        """Steps that a prompt is spread over."""
+        return ceil(load.prompt_tokens / step_tokens(self.replica.gpu))
 
     def _first_token_s(self, load: ClassLoad, step_s: float, wait_s: float, batch: int) -> float:
         slower = self.replica.efficiency.moe_prefill if self.replica.model.experts else 1.0

@@ -92,10 +92,10 @@ def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
 
 
 def candidate_at(shape: Shape, node_class: NodeClass, point: OperatingPoint) -> Candidate:
-    """The candidate of a shape on a node class at an operating point."""
+    """The candidate of a shape at an operating point, with what larger pools of it may do."""
     times = point.ttft_s, point.tpot_s
     made = shape.at(node_class, point.batch, point.capacity, *times)
-    return replace(made, provenance=point.provenance)
+    return replace(made, provenance=point.provenance, pool_steps=point.pool_steps)
 
 
 def can_split(stage: StageDemand, ranks: int) -> bool:

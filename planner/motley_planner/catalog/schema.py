@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec, LaunchSpec, PipelineLaunch
-from motley_planner.domain.fabric import Fabric
 from motley_planner.domain.hardware import Efficiency, Gpu, NodeShapePrice
 from motley_planner.domain.models import ModelSpec
 from motley_planner.units import GIGA, MEBI, MICRO, MILLI, TERA
@@ -190,6 +189,14 @@ class EngineEntry(_Entry):
     metrics: dict[str, str] = {}
     source: str = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _pipelines_can_start(self) -> EngineEntry:
+        if self.unequal_tensor_parallel and not self.pipeline_parallel:
+            raise ValueError("unequal_tensor_parallel needs pipeline_parallel")
+        if self.pipeline_parallel and (self.launch is None or self.launch.pipeline is None):
+            raise ValueError("pipeline_parallel needs a [launch.pipeline] block")
+        return self
+
     def to_domain(self) -> EngineSpec:
         """The engine in SI units."""
         return EngineSpec(
@@ -234,25 +241,6 @@ class FrameworkEntry(_Entry):
             rollout=self.rollout.to_domain() if self.rollout else None,
             trainer_backends=self.trainer_backends,
             rollout_engines=self.rollout_engines,
-        )
-
-
-class FabricEntry(_Entry):
-    """catalog/fabric.toml."""
-
-    nic_gb_per_s: dict[Name, PositiveFloat]
-    other_nic_gb_per_s: PositiveFloat
-    zone_link_gb_per_s: PositiveFloat
-    hop_latency_us: PositiveFloat
-    source: str = Field(min_length=1)
-
-    def to_domain(self) -> Fabric:
-        """The fabric in SI units."""
-        return Fabric(
-            nic_bytes_per_s={name: rate * GIGA for name, rate in self.nic_gb_per_s.items()},
-            other_nic_bytes_per_s=self.other_nic_gb_per_s * GIGA,
-            zone_link_bytes_per_s=self.zone_link_gb_per_s * GIGA,
-            hop_latency_s=self.hop_latency_us * MICRO,
         )
 
 
