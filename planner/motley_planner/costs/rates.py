@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 
 from motley_planner.costs.dtypes import BLACKWELL, WEIGHT_BYTES, ExecutionPath
 from motley_planner.domain.engines import EngineSpec
@@ -30,7 +29,10 @@ class Term:
 
     def value(self, factors: Mapping[str, float]) -> float:
         """base x the product of the named factors. Raises: KeyError for a factor nobody fitted."""
-        return self.base * prod(factors[name] for name in self.factors)
+        value = self.base
+        for name in self.factors:
+            value *= factors[name]
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 
 from motley_planner.costs.dtypes import ExecutionPath, execution_path
 from motley_planner.costs.memory import kv_replication, split_weight_bytes, usable_bytes
-from motley_planner.costs.parameters import active_parameters
+from motley_planner.costs.parameters import (
+    active_parameters,
+    always_read_parameters,
+    routed_parameters,
+)
 from motley_planner.costs.rates import Rates, Term, link_term, rate_terms, rates_of
 from motley_planner.domain.engines import EngineSpec
 from motley_planner.domain.hardware import Efficiency, Gpu
@@ -46,6 +50,10 @@ class Replica:
     kv_replication: float
     kv_value_bytes: float
     layout: Layout = Layout()
+    # Parameters, counted once: all but routed experts and lm_head; lm_head; all routed experts.
+    dense_parameters: float = 0.0
+    head_parameters: float = 0.0
+    routed_parameters: float = 0.0
 
     @property
     def gpus(self) -> int:
@@ -103,6 +111,9 @@ def replica_of(
         kv_replication=kv_replication(model, tensor_parallel),
         kv_value_bytes=kv_value_bytes or engine.kv_value_bytes,
         layout=layout,
+        dense_parameters=always_read_parameters(model) - model.vocabulary * model.hidden,
+        head_parameters=float(model.vocabulary * model.hidden),
+        routed_parameters=routed_parameters(model),
     )
 
 

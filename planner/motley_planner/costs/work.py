@@ -10,12 +10,6 @@ from dataclasses import dataclass
 from math import log2
 
 from motley_planner.costs.memory import kv_bytes, layer_split
-from motley_planner.costs.parameters import (
-    always_read_parameters,
-    expert_parameters,
-    moe_layers,
-    routed_parameters,
-)
 from motley_planner.costs.replica import Replica
 from motley_planner.domain.models import ModelSpec
 
@@ -61,16 +55,14 @@ def linear_work(replica: Replica, tokens: float, head_tokens: float) -> LinearWo
     touched, E (1 - (1 - k / E)^(0.7 T)).
     """
     model, tp, dp = replica.model, replica.tensor_parallel, replica.layout.attention_dp
-    head = float(model.vocabulary * model.hidden)
-    dense = always_read_parameters(model) - head
+    head, dense = replica.head_parameters, replica.dense_parameters
     own, own_head = tokens / dp, head_tokens / dp
     chosen = bytes_read = 0.0
     if model.experts:
-        missed = (1.0 - model.experts_per_token / model.experts) ** (tokens * ROUTING_SPREAD)
-        each = moe_layers(model) * expert_parameters(model)
-        chosen = 2.0 * each * model.experts_per_token * tokens / replica.expert_ranks
-        touched = routed_parameters(model) * (1.0 - missed)
-        bytes_read = touched * replica.path.expert_bytes / replica.expert_ranks
+        share, ranks = model.experts_per_token / model.experts, replica.expert_ranks
+        chosen = 2.0 * replica.routed_parameters * share * tokens / ranks
+        touched = replica.routed_parameters * (1.0 - (1.0 - share) ** (tokens * ROUTING_SPREAD))
+        bytes_read = touched * replica.path.expert_bytes / ranks
     return LinearWork(
         dense_flop=2.0 * dense * (own + SMALL_STEP_TOKENS) / tp,
         dense_bytes=dense * replica.path.weight_bytes / tp,
