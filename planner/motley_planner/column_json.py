@@ -5,10 +5,10 @@ Whatever is unusual is left to the strict reader (table_json.py), which names wh
 
 from __future__ import annotations
 
-import math
 from typing import Any, get_args
 
 from motley_planner.domain.table import Column, Fragment, Phase
+from motley_planner.json_reader import LARGEST
 
 _FIELDS = frozenset(
     {
@@ -46,7 +46,9 @@ class QuickColumns:
     def _read(self, value: dict[str, Any]) -> Column:
         get = value.get
         phase, most = get("phase", "both"), get("max_count")
-        if phase not in _PHASES or not (most is None or (type(most) is int and most >= 0)):
+        if phase not in _PHASES or not (
+            most is None or (type(most) is int and 0 <= most <= LARGEST)
+        ):
             raise ValueError
         fragments = tuple([self._fragment(f) for f in _list(value["fragments"])])
         rates = get("requests_per_second", {})
@@ -95,6 +97,6 @@ def _number(value: object) -> float:
     if type(value) is not float and type(value) is not int:
         raise ValueError
     number = float(value)
-    if not 0.0 <= number < math.inf:
+    if not 0.0 <= number <= LARGEST:
         raise ValueError
     return number

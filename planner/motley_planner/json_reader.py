@@ -13,6 +13,7 @@ from motley_planner.errors import SnapshotError
 
 T = TypeVar("T")
 _MISSING = object()
+LARGEST = 1e20  # the solver takes more for infinite
 
 
 def parse_object(text: str, where: str) -> Fields:
@@ -175,6 +176,8 @@ def check_number(value: object, where: str) -> float:
         raise SnapshotError(where, "not a finite number; leave the field out or write null")
     if number < 0:
         raise SnapshotError(where, f"{value} is negative; write a number >= 0")
+    if number > LARGEST:
+        raise SnapshotError(where, f"{number:g} is over {LARGEST:g}; write SI units, null for none")
     return number
 
 

@@ -1,0 +1,159 @@
+"""Malformed and odd tables: an error that names the entry, or a plan that the checker passes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from motley_planner.checker import check
+from motley_planner.errors import SnapshotError
+from motley_planner.formulations.fleet import solve_table
+from motley_planner.table_json import read_table
+from motley_planner.testing.tables import tiny_table
+
+CASES = 5000  # in the default run; most are refused in 1 ms, a plan takes about 10
+INTERNAL = {
+    "side_rows",
+    "penalty_in_price",
+    "cordoned_nodes",
+    "scenarios",
+    "purchasable",
+    "spread_models",
+    "min_count",
+    "pool_steps",
+}
+ODD: tuple[Any, ...] = (
+    None, True, "", "x", [], {}, [1], {"a": 1}, math.nan, math.inf, -1, -1e-9, 0, 1e-9, 1e-300, 0.5,
+    3, 7, 1e9, 1e17, 1e308, 10**400, "NaN", "m", "k0", "c0", "z0", "A", "n0",
+)  # fmt: skip
+Path = tuple[str | int, ...]
+
+
+@cache
+def good(seed: int) -> dict[str, Any]:
+    """A tiny table as the JSON value that `motley solve` reads."""
+    value: Any = _public(asdict(tiny_table(seed)))
+    for link in value["links"]:
+        link["from"], link["to"] = link.pop("source"), link.pop("target")
+    if value["previous"] is None:
+        del value["previous"]
+    return dict(value, time_limit_s=2.0)
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _public(v) for k, v in value.items() if k not in INTERNAL}
+    if isinstance(value, tuple | list | frozenset | set):
+        return [_public(v) for v in value]
+    return value
+
+
+def paths(value: Any, at: Path = ()) -> Iterator[Path]:
+    """Where anything is in a JSON value."""
+    if at:
+        yield at
+    if isinstance(value, dict | list):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, part in inside:
+            yield from paths(part, (*at, key))
+
+
+def changed(seed: int, changes: list[tuple[int, int, Any]]) -> dict[str, Any]:
+    """A good table with entries replaced, scaled, removed, doubled or renamed."""
+    table: Any = copy.deepcopy(good(seed))
+    for where, kind, odd in changes:
+        places = list(paths(table))
+        if not places:
+            break
+        *head, last = places[where % len(places)]
+        holder = table
+        for key in head:
+            holder = holder[key]
+        if kind == 0:
+            del holder[last]
+        elif kind == 1 and isinstance(holder, list):
+            holder.append(copy.deepcopy(holder[last]))
+        elif kind == 2 and isinstance(holder, dict):
+            holder[f"{last}x"] = holder.pop(last)
+        elif kind == 3 and type(holder[last]) in (int, float) and type(odd) is float:
+            holder[last] *= odd if math.isfinite(odd) and odd > 0 else 1e6
+        else:
+            holder[last] = copy.deepcopy(odd)
+    return dict(table) if isinstance(table, dict) else {}
+
+
+def answered(value: dict[str, Any]) -> str:
+    """What became of a table; fails unless it is a refusal with a reason or a plan that checks."""
+    begin = time.process_time()
+    try:
+        table = read_table(json.dumps(value))
+        solution = solve_table(table, use_worker=False)
+    except SnapshotError as error:
+        assert str(error).strip()
+        return "refused"
+    assert check(table, solution) == ()
+    assert time.process_time() - begin < 5.0
+    return solution.status
+
+
+changes = st.lists(
+    st.tuples(st.integers(0, 400), st.integers(0, 7), st.sampled_from(ODD)), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 150), list_of_changes=changes)
+def test_a_changed_table_is_refused_by_name_or_planned(
+    seed: int, list_of_changes: list[tuple[int, int, Any]]
+) -> None:
+    answered(changed(seed, list_of_changes))
+
+
+@pytest.mark.slow
+@settings(max_examples=20 * CASES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 5000), list_of_changes=changes)
+def test_many_more_changed_tables_are_refused_by_name_or_planned(
+    seed: int, list_of_changes: list[tuple[int, int, Any]]
+) -> None:
+    answered(changed(seed, list_of_changes))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_tables_are_good_before_they_are_changed(seed: int) -> None:
+    table = read_table(json.dumps(good(seed)))
+    assert table.columns == tiny_table(seed).columns
+    assert table.previous == tiny_table(seed).previous
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"objective": "best"}, "objective"),
+        ({"classes": [{"name": "k0", "model": "m", "requests_per_second": -1}]}, "classes[0]"),
+        ({"lost_nodes": ["nowhere"]}, "lost_nodes"),
+        ({"links": [{"from": "z0", "to": "nowhere", "bytes_per_second": 1}]}, "links[0]"),
+        ({"surplus": 1}, "surplus"),
+    ],
+)
+def test_a_refusal_names_the_entry(change: dict[str, Any], named: str) -> None:
+    value = good(1) | change
+    with pytest.raises(SnapshotError, match=named.replace("[", r"\[").replace("]", r"\]")):
+        read_table(json.dumps(value))
+
+
+def test_empty_fleets_and_tables_are_answered() -> None:
+    value = good(3) | {"nodes": [], "columns": []}
+    value.pop("previous", None)
+    for objective in ("max_min", "goodput", "min_cost"):
+        assert answered(value | {"objective": objective, "classes": [], "cascades": []})
+        assert answered(value | {"objective": objective, "lost_nodes": []})
