@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from typing import Any, get_args
 
+from motley_planner.collection import no_collection
+from motley_planner.column_json import QuickColumns
 from motley_planner.domain.solution import Level, Solution
 from motley_planner.domain.table import (
     CascadeDemand,
@@ -44,12 +46,17 @@ def read_request(text: str, where: str = "table") -> tuple[FleetTable, str]:
 
     Raises: SnapshotError naming the entry, the rule and a fix.
     """
+    with no_collection():
+        return _read_request(text, where)
+
+
+def _read_request(text: str, where: str) -> tuple[FleetTable, str]:
     fields = parse_object(text, where)
     fields.where = ""
     previous = fields.object_or_null("previous")
     table = FleetTable(
         classes=fields.objects("classes", _request_class, []),
-        columns=fields.objects("columns", _column, []),
+        columns=fields.objects("columns", _column, [], QuickColumns()),
         nodes=fields.objects("nodes", _node_group, []),
         links=fields.objects("links", _link, []),
         cascades=fields.objects("cascades", _cascade, []),

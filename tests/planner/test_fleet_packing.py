@@ -22,7 +22,7 @@ from motley_planner.domain.table import (
 )
 from motley_planner.formulations import packing
 from motley_planner.formulations.fleet import solve_table
-from motley_planner.formulations.packing import bounding_gains, slot_gains
+from motley_planner.formulations.gains import bounding_gains, slot_gains
 from motley_planner.testing.oracle import fits
 from motley_planner.testing.tables import tiny_table
 

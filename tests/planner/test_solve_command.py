@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,14 @@ def test_a_person_can_read_it(tmp_path: Path) -> None:
 def plain(value: FleetTable) -> dict[str, Any]:
     """A table without a running fleet, as its JSON."""
     found = asdict(value)
-    internal = ("side_rows", "penalty_in_price", "cordoned_nodes", "scenarios", "purchasable")
+    internal: tuple[str, ...] = (
+        "side_rows",
+        "penalty_in_price",
+        "cordoned_nodes",
+        "scenarios",
+        "purchasable",
+        "spread_models",
+    )
     for name in (*internal, "previous", "lost_nodes"):
         del found[name]
     for column in found["columns"]:
@@ -147,7 +155,9 @@ def plain(value: FleetTable) -> dict[str, Any]:
 def test_no_plan_in_time_exits_3(tmp_path: Path) -> None:
     hard = plain(large_table(20_000, 5_000)) | {"objective": "min_cost", "time_limit_s": 0.05}
     for group in hard["nodes"]:
-        group["price_usd_per_hour"] = 1.0  # the first plan without a solver does not try these
+        group["price_usd_per_hour"] = 1.0
+    for column, phase in zip(hard["columns"], cycle(("prefill", "decode")), strict=False):
+        column["phase"] = phase  # the first plan without a solver does not try these
     done = solve(tmp_path, hard)
     answer = json.loads(done.stdout)
     assert (answer["status"], done.returncode) == ("no_solution", 3)

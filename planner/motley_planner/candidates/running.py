@@ -77,8 +77,8 @@ def candidate_for_unit(
     if point is None:
         return None
     point = scaled(point, request.per_unit)
-    shape = shape_of(request, unit.gpu, unit.tensor_parallel)
-    return candidate_at(shape, node_class, replace(point, batch=unit.operating_batch))
+    point = replace(point, batch=unit.operating_batch)
+    return candidate_at(shape_of(request, unit.gpu, unit.tensor_parallel), node_class, point)
 
 
 def _request(unit: RunningUnit, demand: ServingDemand | RlDemand) -> Request | None:

@@ -14,12 +14,14 @@ from motley_planner.candidates.operating import (
     operating_points,
     targets_of,
 )
+from motley_planner.candidates.profiled import corrected
 from motley_planner.candidates.refusals import Survey, placement_refusal
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.spanning import pipeline_candidates
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
+from motley_planner.domain.measurements import ProfileKey
 from motley_planner.domain.plan import Refusal
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
@@ -74,12 +76,6 @@ def list_candidates(
     return found, survey.refusals(served)
 
 
-def candidate_at(shape: Shape, node_class: NodeClass, point: OperatingPoint) -> Candidate:
-    """The candidate of a shape at an operating point, with what larger pools of it may do."""
-    found = shape.at(node_class, point.batch, point.capacity, point.ttft_s, point.tpot_s)
-    return replace(found, pool_steps=point.pool_steps)
-
-
 def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
     """The shape of a stage's replica on `ranks` GPUs of a type."""
     stage = request.stage
@@ -93,6 +89,13 @@ def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
         gpu=gpu,
         tensor_parallel=ranks,
     )
+
+
+def candidate_at(shape: Shape, node_class: NodeClass, point: OperatingPoint) -> Candidate:
+    """The candidate of a shape at an operating point, with what larger pools of it may do."""
+    times = point.ttft_s, point.tpot_s
+    made = shape.at(node_class, point.batch, point.capacity, *times)
+    return replace(made, provenance=point.provenance, pool_steps=point.pool_steps)
 
 
 def can_split(stage: StageDemand, ranks: int) -> bool:
@@ -111,7 +114,12 @@ def evaluator_of(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Ev
     if isinstance(replica, str):
         return replica
     busy = 1.0 - request.headroom
-    return Evaluator(replica, request.targets, busy, closed_loop=request.closed_loop)
+    built = Evaluator(replica, request.targets, busy, closed_loop=request.closed_loop)
+    profile = catalog.profile_of(request.key)
+    if profile is None:
+        return built
+    key = ProfileKey(stage.model.name, gpu, ranks, stage.precision)
+    return corrected(built, profile.points.get(key, ()))
 
 
 def fitting_classes(request: Request, replica: Replica) -> tuple[ClassLoad, ...]:

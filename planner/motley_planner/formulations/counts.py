@@ -27,6 +27,7 @@ class Counts:
     variables: list[list[int]]  # new_c and every kept_g of the column; they add up
     extra: dict[int, list[int]] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)  # binaries of min_count
+    max_rows: dict[int, int] = field(default_factory=dict)
 
 
 MOST_REPLICAS = 1e5  # of a column on unlimited inventory, where an indicator needs a bound
@@ -40,7 +41,8 @@ def add_counts(builder: MilpBuilder, table: FleetTable, packing: Packing) -> Cou
     for i, column in enumerate(table.columns):
         counts = [(v, 1.0) for v in out.variables[i]]
         if column.max_count is not None:
-            builder.row(counts, upper=column.max_count, name=f"max_count[{column.id}]")
+            name = f"max_count[{column.id}]"
+            out.max_rows[i] = builder.row(counts, upper=column.max_count, name=name)
         if column.min_count <= 1 and not column.pool_steps:
             continue
         most = sum(builder.upper_of(v) for v, _ in counts)

@@ -26,7 +26,7 @@ from motley_planner.formulations.shortfalls import find_shortfalls
 from motley_planner.formulations.siderows import MINIMUMS
 from motley_planner.objectives import LevelSpec
 from motley_planner.solver.job import Outcome
-from motley_planner.solver.milp import Floats
+from motley_planner.solver.milp import AnyInts, Floats
 
 NEGLIGIBLE = 1e-12  # share of a class's demand below which a rate is solver noise
 SAME = 1e-9  # relative difference of bound and value that is rounding
@@ -46,10 +46,8 @@ def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
     proved = all(lv.gap is not None and lv.gap <= relative_gap for lv in levels)
     first = next((lv for lv in levels if lv.name not in (MINIMUMS, TOLERANCE)), levels[0])
     table = index.table
-    gpus = {c.id: c.gpus for c in table.columns}
-    new = [round(x[v]) for v in index.packing.new]
-    kept_names = {r.id for r in kept}
-    gone = [r for r in index.inventory.survivors if r.id not in kept_names]
+    new = _used(np.round(x[index.packing.new]).astype(np.int64))
+    gone = _stopped_gpus(index, kept)
     unserved = _unserved(index, x)
     return Solution(
         status="optimal" if proved else "feasible",
@@ -64,12 +62,22 @@ def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
         flows=_flows(index, x),
         unserved=unserved,
         placement=placed if table.previous is not None else (),
-        started=sum(new),
+        started=sum(n for _, n in new),
         stopped=len(gone),
-        started_gpus=sum(n * c.gpus for n, c in zip(new, table.columns, strict=True)),
-        stopped_gpus=sum(gpus[r.column] for r in gone),
+        started_gpus=sum(n * table.columns[i].gpus for i, n in new),
+        stopped_gpus=sum(gone),
         shortfalls=_shortfalls(index, outcome, x, unserved),
     )
+
+
+def _stopped_gpus(index: Index, kept: list[RunningReplica]) -> list[int]:
+    """GPUs of each survivor that does not stay."""
+    stays = {r.id for r in kept}
+    gone = [r.column for r in index.inventory.survivors if r.id not in stays]
+    if not gone:
+        return []
+    gpus = {c.id: c.gpus for c in index.table.columns}
+    return [gpus[column] for column in gone]
 
 
 def _place(index: Index, kept: list[RunningReplica], x: Floats) -> tuple[PlacedReplica, ...]:
@@ -87,9 +95,12 @@ def _clean(index: Index, x: Floats) -> Floats:
     whole = [*index.packing.new, *(g.variable for g in index.packing.kept)]
     whole += [v for v in index.packing.open_used if v is not None]
     whole += [*index.packing.held_used.values(), *index.packing.slots.values()]
-    whole += list(index.demand.chosen.values())
+    whole += [*index.demand.chosen.values(), *index.demand.tiers.values()]
     x[whole] = np.round(x[whole])
-    for variable, unit in (*index.demand.rates.values(), *index.demand.flows.values()):
+    rates = index.demand.rates
+    noise = x[rates.variable] <= NEGLIGIBLE / np.maximum(rates.unit, 1.0)
+    x[rates.variable[noise]] = 0.0
+    for variable, unit in index.demand.flows.values():
         if x[variable] <= NEGLIGIBLE / max(unit, 1.0):
             x[variable] = 0.0
     _shrink_to_replicas(index, x)
@@ -100,18 +111,19 @@ def _clean(index: Index, x: Floats) -> Floats:
 
 def _shrink_to_replicas(index: Index, x: Floats) -> None:
     """Takes solver noise off the rates of columns that are over their time."""
-    busy = np.zeros(len(index.table.columns))
-    for (i, name), (variable, unit) in index.demand.rates.items():
-        busy[i] += x[variable] * unit / index.table.columns[i].requests_per_second[name]
-    columns = index.table.columns
-    have = [c.worth_of(n) for c, n in zip(columns, _counts(index, x), strict=True)]
-    for (i, _), (variable, _) in index.demand.rates.items():
-        if busy[i] > have[i]:
-            x[variable] *= have[i] / busy[i]
+    rates, counts, columns = index.demand.rates, _counts(index, x), index.table.columns
+    have = counts.astype(np.float64)
+    for i, n in _used(counts):
+        have[i] = columns[i].worth_of(n)
+    busy = np.bincount(rates.column, weights=x[rates.variable] * rates.time, minlength=len(have))
+    over = busy > have
+    factor = np.where(over, have / np.where(over, busy, 1.0), 1.0)
+    x[rates.variable] *= factor[rates.column]
 
 
-def _counts(index: Index, x: Floats) -> list[int]:
-    counts = [round(x[v]) for v in index.packing.new]
+def _counts(index: Index, x: Floats) -> AnyInts:
+    """Replicas of each column, kept and new."""
+    counts = np.round(x[index.packing.new]).astype(np.int64)
     for group in index.packing.kept:
         counts[group.column] += round(x[group.variable])
     return counts
@@ -139,10 +151,11 @@ def _levels(index: Index, outcome: Outcome, x: Floats) -> tuple[Level, ...]:
 
 def _penalty(index: Index, spec: LevelSpec, x: Floats) -> float:
     """P as far as it was taken off this level (in the direction of maximizing)."""
-    table = index.table
-    total = 0.0
-    for column, variable in zip(table.columns, index.packing.new, strict=True):
-        total += table.penalty_per_started_gpu * column.gpus * x[variable]
+    table, total = index.table, 0.0
+    if table.penalty_per_started_gpu:
+        new = x[index.packing.new]
+        started = sum(table.columns[i].gpus * new[i] for i in np.flatnonzero(new).tolist())
+        total += table.penalty_per_started_gpu * started
     for group in index.packing.kept:
         stopped = len(group.replicas) - x[group.variable]
         total += table.penalty_per_stopped_gpu * table.columns[group.column].gpus * stopped
@@ -151,9 +164,7 @@ def _penalty(index: Index, spec: LevelSpec, x: Floats) -> float:
 
 def price_of(index: Index, x: Floats) -> float:
     """USD/h of all replicas and of nodes in use."""
-    counts = _counts(index, x)
-    columns = index.table.columns
-    price = sum(n * c.price_usd_per_hour for n, c in zip(counts, columns, strict=True))
+    price = sum(index.table.columns[i].price_usd_per_hour * n for i, n in _used(_counts(index, x)))
     groups = zip(index.inventory.open_groups, index.packing.open_used, strict=True)
     price += sum(g.price_usd_per_hour * round(x[v]) for g, v in groups if v is not None)
     for held in index.inventory.held:
@@ -164,17 +175,24 @@ def price_of(index: Index, x: Floats) -> float:
 
 
 def _replicas(index: Index, x: Floats) -> tuple[ReplicaCount, ...]:
-    counts = _counts(index, x)
-    return tuple(
-        ReplicaCount(c.id, n) for c, n in zip(index.table.columns, counts, strict=True) if n > 0
-    )
+    columns = index.table.columns
+    return tuple(ReplicaCount(columns[i].id, n) for i, n in _used(_counts(index, x)))
+
+
+def _used(counts: AnyInts) -> list[tuple[int, int]]:
+    """(column, count) of those with any."""
+    return [(i, int(counts[i])) for i in np.flatnonzero(counts).tolist()]
 
 
 def _rates(index: Index, x: Floats) -> tuple[Rate, ...]:
+    rates = index.demand.rates
     return tuple(
-        Rate(index.table.columns[i].id, name, float(x[variable] * unit))
-        for (i, name), (variable, unit) in index.demand.rates.items()
-        if x[variable] > 0
+        Rate(
+            index.table.columns[rates.column[k]].id,
+            rates.names[rates.request_class[k]],
+            float(x[rates.variable[k]] * rates.unit[k]),
+        )
+        for k in rates.in_use(x)
     )
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
-import numpy as np
-
+from motley_planner.collection import no_collection
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.decode import decode
-from motley_planner.formulations.greedy import FEASIBLE, greedy_start
+from motley_planner.formulations.gains import widen
 from motley_planner.formulations.program import Index, formulate, has_demand
-from motley_planner.solver import Job, Milp, Outcome, solve
-from motley_planner.solver.milp import Floats
+from motley_planner.formulations.starts import find_starts
+from motley_planner.solver import Job, Outcome, solve
+from motley_planner.solver.clock import CLOCK
 
 MARGIN_S = 0.05  # kept back for decoding
+REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
+# as the last gain took): what runs waits for it
 
 
 def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
@@ -29,30 +30,39 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     Raises: SnapshotError where the table contradicts itself, or where max_min has no largest scale
     (no positive demand, or nothing limits it).
     """
-    started = time.monotonic()
+    started = CLOCK.now()
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
-    milp, index = formulate(table)
-    most = index.scale_limit
-    if index.demand.chosen and not math.isfinite(most):
-        most = _largest_scale(table, use_worker)
-        milp, index = formulate(table, most=most)
-    relaxed = None if index.packing.exact else formulate(table, "relaxed", most)[0]
-    left = table.time_limit_s - (time.monotonic() - started) - MARGIN_S
-    job = Job(
-        milp=milp,
-        levels=index.levels,
-        relaxed=relaxed,
-        starts=tuple(_starts(milp, index)),
-        time_limit_s=max(0.01, left),
-        relative_gap=table.relative_gap,
-    )
+    with no_collection():
+        index, job = _prepare(table, started, use_worker)
     outcome = solve(job, use_worker=use_worker)
     solution = _read(index, job, outcome)
     if solution is None:
-        left = table.time_limit_s - (time.monotonic() - started)
+        left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
-    return replace(solution, solve_seconds=time.monotonic() - started)
+    return replace(solution, solve_seconds=CLOCK.now() - started)
+
+
+def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Job]:
+    """The program of a table with points to begin from."""
+    milp, index = formulate(table)
+    most = index.scale_limit
+    if (index.demand.chosen or index.demand.tiers) and not math.isfinite(most):
+        most = _largest_scale(table, use_worker)
+        milp, index = formulate(table, most=most)
+    relaxed = None if index.packing.exact else widen(milp, index.packing.gains)
+    starts = tuple(find_starts(milp, index))
+    left = table.time_limit_s - (CLOCK.now() - started) - MARGIN_S
+    return index, Job(
+        milp=milp,
+        levels=index.levels,
+        relaxed=relaxed,
+        blocks=index.blocks,
+        starts=starts,
+        time_limit_s=max(0.01, left),
+        relative_gap=table.relative_gap,
+        patience_s=REPLAN_PATIENCE_S if index.inventory.survivors else math.inf,
+    )
 
 
 def _read(index: Index, job: Job, outcome: Outcome) -> Solution | None:
@@ -112,61 +122,3 @@ def _best_effort(table: FleetTable, left: float, use_worker: bool) -> Solution:
     if found.status == "no_solution":
         return found
     return replace(found, status="infeasible", objective=None, bound=None, gap=None, levels=())
-
-
-def _starts(milp: Milp, index: Index) -> list[Floats]:
-    """Points that are plans by construction: keep what runs or stop it, each also filled up."""
-    found = []
-    for keep in (True, False):
-        x = np.zeros(milp.num_cols)
-        _set_kept(index, x, keep)
-        _set_minimums(index, x)
-        _set_indicators(index, x)
-        if milp.violation(x) <= FEASIBLE:
-            found.append(x)
-        greedy = greedy_start(milp, index, x)
-        if greedy is not None:
-            found.append(greedy)
-        if not index.packing.kept:
-            break
-    return found
-
-
-def _set_kept(index: Index, x: Floats, keep: bool) -> None:
-    taken: dict[str, float] = {}
-    kept: dict[int, bool] = {}
-    for group in index.packing.kept:
-        x[group.variable] = len(group.replicas) if keep else 0
-        kept |= dict.fromkeys(group.replicas, keep)
-    for held in index.inventory.held:
-        name = held.node.name
-        taken[name] = sum(tp for replica, tp in held.residents if kept[replica])
-        if name in index.packing.held_used and taken[name]:
-            x[index.packing.held_used[name]] = 1
-    gpus = {h.node.name: h.node.gpus for h in index.inventory.held}
-    for (name, q), variable in index.packing.slots.items():
-        unused = name in index.packing.held_used and not taken[name]
-        x[variable] = 0 if unused else max(0, (gpus[name] - taken[name]) // q)
-
-
-def _set_minimums(index: Index, x: Floats) -> None:
-    """Shortfalls of a point without rates; what lapses when all is served does not lapse here."""
-    asked = {row.name: row for row in index.table.side_rows}
-    column = {c.id: i for i, c in enumerate(index.table.columns)}
-    for name, variable in index.lacking.items():
-        row = asked[name]
-        have = sum(
-            amount * x[g.variable]
-            for c, amount in row.per_replica.items()
-            for g in index.packing.kept_of(column[c])
-        )
-        x[variable] = max(0.0, (row.at_least or 0.0) - have)
-
-
-def _set_indicators(index: Index, x: Floats) -> None:
-    """Scenarios in which nothing is served, and columns in use."""
-    for name, variable in index.recourse.missing.items():
-        x[variable] = index.recourse.shares[name]
-    x[index.recourse.spread] = 1.0
-    for i, used in index.counts.used.items():
-        x[used] = float(sum(x[v] for v in index.counts.variables[i]) > 0.5)

@@ -4,85 +4,36 @@ Nested floors. For each node class and each tp size q in use there:
 
     sum_c (GPUs of new_c in fragments of tp >= q)  <=  sum over nodes of q floor(free / q)
 
-is necessary and sufficient, for nodes of any size: place the largest fragments first; whatever is
-placed takes whole q-slots. `free` depends on which survivors stay, and floors of it are not linear:
+is necessary and sufficient for nodes of any size: place the largest first; all placed takes whole
+q-slots. `free` depends on which survivors stay, and floors of it are not linear:
 
 - a node whose floors add up over every subset of its residents gets one gain per resident (exact);
 - any other node, and any node with a price, gets integer slot counts S_nq,
   q S_nq + sum_r tp_r kept_r <= gpus (u_n), with u_n = 1 while in use (exact);
-- with too many such nodes, `safe` gains (a stopped fragment frees the whole slots it fills itself)
-  make rows that always place, and `relaxed` gains make rows that no real plan breaks: one is
-  searched, the other proves the bound.
+- with too many such nodes, `safe` gains make rows that always place, `relaxed` ones rows that no
+  real plan breaks (gains.py).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Literal
 
 from motley_planner.domain.table import Column
+from motley_planner.formulations.gains import Mark, Mode, gains_of, slot_gains
 from motley_planner.formulations.inventory import (
     HeldNode,
     Inventory,
     NodeClass,
     gpus_in_fragments_of,
-    use_by_class,
 )
+from motley_planner.formulations.shapes import KeptGroup, Packing, Use, add_takes, find_shapes
 from motley_planner.solver.milp import INF, MilpBuilder
 
-Mode = Literal["safe", "relaxed"]
-_GroupKey = tuple[int, tuple[tuple[NodeClass, int, float, float], ...], tuple[tuple[str, int], ...]]
+__all__ = ["EXACT_NODES", "KeptGroup", "Packing", "PackingRows"]
+
+_GroupKey = tuple[int, tuple[Mark, ...], tuple[tuple[str, int], ...]]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
-
-
-@dataclass(frozen=True, slots=True)
-class KeptGroup:
-    """Survivors of one column that are interchangeable; `column` indexes the table's columns."""
-
-    column: int
-    replicas: tuple[int, ...]
-    variable: int
-
-
-@dataclass(slots=True)
-class Packing:
-    """Variables of the packing part: new_c, kept_g, nodes in use, slots on single nodes."""
-
-    new: list[int] = field(default_factory=list)
-    kept: list[KeptGroup] = field(default_factory=list)
-    open_used: list[int | None] = field(default_factory=list)
-    held_used: dict[str, int] = field(default_factory=dict)
-    slots: dict[tuple[str, int], int] = field(default_factory=dict)
-    exact: bool = True
-
-    def kept_of(self, column: int) -> list[KeptGroup]:
-        """Groups of survivors of one column."""
-        return [g for g in self.kept if g.column == column]
-
-
-@lru_cache(maxsize=4096)
-def slot_gains(free: int, sizes: tuple[int, ...], q: int) -> tuple[bool, tuple[float, ...]]:
-    """Whether q-slots freed add up over residents of `sizes`, and what each alone frees (GPUs)."""
-    base = free // q
-    alone = tuple(q * ((free + t) // q - base) for t in sizes)
-    sums = {(0, 0)}
-    for size, gain in zip(sizes, alone, strict=True):
-        sums |= {(freed + size, total + gain) for freed, total in sums}
-    additive = all(q * ((free + freed) // q - base) == total for freed, total in sums)
-    return additive, tuple(float(a) for a in alone)
-
-
-def bounding_gains(free: int, sizes: tuple[int, ...], q: int, mode: Mode) -> tuple[float, ...]:
-    """Linear gains below (`safe`) or above (`relaxed`) what any subset of residents frees."""
-    if mode == "safe":
-        return tuple(float(q * (t // q)) for t in sizes)
-    remainder = free % q
-    small = sum(t for t in sizes if t < q)
-    slope = q / (q - remainder) if remainder + small >= q else 0.0
-    return tuple(float(t) if t >= q else t * slope for t in sizes)
 
 
 class PackingRows:
@@ -92,9 +43,9 @@ class PackingRows:
         self, builder: MilpBuilder, columns: tuple[Column, ...], inventory: Inventory, mode: Mode
     ) -> None:
         self.builder, self.columns, self.inventory, self.mode = builder, columns, inventory, mode
-        self.uses = [use_by_class(c) for c in columns]
+        self.shapes, self.shape_of = find_shapes(columns)
         self.sizes: dict[NodeClass, set[int]] = defaultdict(set)
-        for use in self.uses:
+        for use in self.shapes:
             for node_class, counter in use.items():
                 self.sizes[node_class].update(counter)
         self.single = self._single_nodes()
@@ -103,9 +54,9 @@ class PackingRows:
     def add(self) -> Packing:
         """All variables and rows."""
         limits = self._capacity_limits()
-        for use in self.uses:
-            upper = self._most_replicas(use, limits)
-            self.out.new.append(self.builder.variable(0, upper, integer=True))
+        most = [self._most_replicas(use, limits) for use in self.shapes]
+        uppers = [most[number] for number in self.shape_of]
+        self.out.new = self.builder.variables(uppers, integer=True).tolist()
         self._add_kept()
         self._add_open()
         self._add_single_nodes()
@@ -113,7 +64,7 @@ class PackingRows:
         return self.out
 
     def _single_nodes(self) -> set[str]:
-        awkward, chosen = [], set()
+        awkward, chosen = list[str](), set[str]()
         for held in self.inventory.held:
             if held.price_usd_per_hour > 0 or held.free_gpus < 0:
                 chosen.add(held.node.name)
@@ -123,9 +74,8 @@ class PackingRows:
         return chosen if self.too_many else chosen | set(awkward)
 
     def _additive(self, held: HeldNode) -> bool:
-        sizes = tuple(sorted(tp for _, tp in held.residents))
-        levels = self.sizes[held.node_class]
-        return all(slot_gains(held.free_gpus, sizes, q)[0] for q in levels)
+        sizes, free = tuple(sorted(tp for _, tp in held.residents)), held.free_gpus
+        return all(slot_gains(free, sizes, q)[0] for q in self.sizes[held.node_class])
 
     def _capacity_limits(self) -> dict[tuple[NodeClass, int], float]:
         """(node class, q) -> most GPUs in q-slots there can ever be."""
@@ -145,9 +95,7 @@ class PackingRows:
         return limits
 
     @staticmethod
-    def _most_replicas(
-        use: dict[NodeClass, Counter[int]], limits: dict[tuple[NodeClass, int], float]
-    ) -> float:
+    def _most_replicas(use: Use, limits: dict[tuple[NodeClass, int], float]) -> float:
         most = INF
         for node_class, counter in use.items():
             for q in counter:
@@ -159,8 +107,8 @@ class PackingRows:
     def _add_kept(self) -> None:
         """Survivors with the same column and the same effect on every row share a variable."""
         column_index = {c.id: i for i, c in enumerate(self.columns)}
-        self.gains: dict[int, Counter[tuple[NodeClass, int]]] = defaultdict(Counter)
-        self.marks: dict[int, list[tuple[NodeClass, int, float, float]]] = defaultdict(list)
+        self.marks: dict[int, list[Mark]] = defaultdict(list)
+        self.known: dict[tuple[int, tuple[int, ...], NodeClass], tuple[bool, list[list[Mark]]]] = {}
         alone: dict[int, list[tuple[str, int]]] = defaultdict(list)
         for held in self.inventory.held:
             if held.node.name in self.single:
@@ -178,25 +126,22 @@ class PackingRows:
             groups[key].append(i)
         for key, members in groups.items():
             variable = self.builder.variable(0, len(members), integer=True)
-            self.out.kept.append(KeptGroup(key[0], tuple(members), variable))
+            group = KeptGroup(key[0], tuple(members), variable)
+            self.out.kept.append(group)
+            self.out.of_column.setdefault(group.column, []).append(group)
         self.group_of = {r: g for g in self.out.kept for r in g.replicas}
 
     def _collect_gains(self, held: HeldNode) -> None:
+        node_class = held.node_class
         sizes = tuple(tp for _, tp in held.residents)
-        free = held.free_gpus
-        additive = self._additive(held)
+        key = (held.free_gpus, sizes, node_class)
+        if key not in self.known:
+            self.known[key] = gains_of(*key[:2], node_class, tuple(sorted(self.sizes[node_class])))
+        additive, gains = self.known[key]
         self.out.exact = self.out.exact and additive
-        for q in self.sizes[held.node_class]:
-            exact = slot_gains(free, sizes, q)[1]
-            safe = exact if additive else bounding_gains(free, sizes, q, "safe")
-            relaxed = exact if additive else bounding_gains(free, sizes, q, "relaxed")
-            gains = safe if self.mode == "safe" else relaxed
-            for (replica, _), gain, low, high in zip(
-                held.residents, gains, safe, relaxed, strict=True
-            ):
-                self.gains[replica][held.node_class, q] += gain  # type: ignore[assignment]
-                # Both modes must group alike: their programs share one set of variables.
-                self.marks[replica].append((held.node_class, q, low, high))
+        for at, (replica, _) in enumerate(held.residents):
+            # Both bounds mark a replica: safe and relaxed rows share one set of variables.
+            self.marks[replica].extend(gains[at])
 
     def _add_open(self) -> None:
         for group in self.inventory.open_groups:
@@ -239,20 +184,29 @@ class PackingRows:
             )
 
     def _add_rows(self) -> None:
-        rows: dict[tuple[NodeClass, int], list[tuple[int, float]]] = defaultdict(list)
-        for variable, use in zip(self.out.new, self.uses, strict=True):
-            for node_class, counter in use.items():
-                for q in self.sizes[node_class]:
-                    gpus = gpus_in_fragments_of(counter, q)
-                    if gpus:
-                        rows[node_class, q].append((variable, float(gpus)))
+        takes = {number: self._takes(use) for number, use in enumerate(self.shapes)}
+        rows: dict[tuple[NodeClass, int], list[tuple[int, float]]] = {
+            key: [] for found in takes.values() for key, _ in found
+        }
         limit: dict[tuple[NodeClass, int], float] = defaultdict(float)
         self._offer_open(rows, limit)
         self._offer_held(rows, limit)
         for (node_class, q), entries in rows.items():
             if math.isfinite(limit[node_class, q]):
                 name = f"gpus[{node_class[0]},{node_class[1]},tp>={q}]"
-                self.builder.row(entries, upper=limit[node_class, q], name=name)
+                row = self.builder.row(entries, upper=limit[node_class, q], name=name)
+                self.out.rows[node_class, q] = row
+        add_takes(self.builder, self.out, self.shape_of, takes)
+        self._free_held()
+
+    def _takes(self, use: Use) -> list[tuple[tuple[NodeClass, int], float]]:
+        """(node class, q) -> GPUs that one replica takes in fragments of tp >= q."""
+        found = [
+            ((node_class, q), float(gpus_in_fragments_of(counter, q)))
+            for node_class, counter in use.items()
+            for q in self.sizes[node_class]
+        ]
+        return [(key, gpus) for key, gpus in found if gpus]
 
     def _offer_open(
         self,
@@ -277,12 +231,25 @@ class PackingRows:
         for held in self.inventory.held:
             if held.cordoned or held.node.name in self.single:
                 continue
-            for q in self.sizes[held.node_class]:
-                limit[held.node_class, q] += q * (held.free_gpus // q)
-        for group in self.out.kept:
-            for key, gain in self.gains[group.replicas[0]].items():
-                limit[key] += gain * len(group.replicas)
-                rows[key].append((group.variable, float(gain)))
+            node_class, free = held.node_class, held.free_gpus
+            for q in self.sizes[node_class]:
+                limit[node_class, q] += q * (free // q)
+        class_of = {h.node.name: h.node_class for h in self.inventory.held}
         for (name, q), slot in self.out.slots.items():
-            held = next(h for h in self.inventory.held if h.node.name == name)
-            rows[held.node_class, q].append((slot, -float(q)))
+            rows[class_of[name], q].append((slot, -float(q)))
+
+    def _free_held(self) -> None:
+        """What stopped survivors free, in both modes, on the rows that there are."""
+        for group in self.out.kept:
+            gains: dict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
+            for node_class, q, low, high in self.marks[group.replicas[0]]:
+                row = self.out.rows.get((node_class, q))
+                if row is not None:
+                    gains[row][0] += low
+                    gains[row][1] += high
+            for row, (low, high) in gains.items():
+                self.out.gains.append((row, group.variable, low, high, len(group.replicas)))
+        for row, variable, low, high, number in self.out.gains:
+            gain = low if self.mode == "safe" else high
+            self.builder.widen(row, gain * number)
+            self.builder.entry(row, variable, gain)

@@ -6,8 +6,8 @@ divide one another this succeeds whenever the packing rows hold.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import Counter, defaultdict
+from heapq import heapify, heappop, heappush
 
 from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import FleetTable, RunningReplica
@@ -20,11 +20,11 @@ class Rooms:
     """Free GPUs of the nodes of one class, by how many are free; the fullest fitting one first."""
 
     def __init__(self) -> None:
-        self._by_free: dict[int, list[str]] = defaultdict(list)
+        self._by_free: dict[int, list[tuple[bool, str]]] = defaultdict(list)
 
     def add(self, name: str, free: int) -> None:
         """One more node."""
-        insort(self._by_free[free], name, key=_order)
+        heappush(self._by_free[free], _order(name))
 
     def take(self, size: int, beside: Counter[str] | None = None) -> str:
         """The node for a fragment: least room left over, then by name.
@@ -36,11 +36,14 @@ class Rooms:
         if not fitting:
             raise AssertionError(f"packing rows hold, yet no node has {size} GPUs free")
         free = min(fitting)
-        name = self._by_free[free][0]
-        if beside is not None:
-            there = ((f, n) for f in fitting for n in self._by_free[f])
-            free, name = min(there, key=lambda at: (beside[at[1]], at[0], _order(at[1])))
-        self._by_free[free].remove(name)
+        if beside is None:
+            _, name = heappop(self._by_free[free])
+        else:
+            there = ((f, at) for f in fitting for at in self._by_free[f])
+            free, at = min(there, key=lambda pair: (beside[pair[1][1]], pair[0], pair[1]))
+            self._by_free[free].remove(at)
+            heapify(self._by_free[free])
+            name = at[1]
         self.add(name, free - size)
         return name
 
@@ -144,9 +147,10 @@ def release_unused(
 ) -> None:
     """Sets nodes in use to those that carry something: no objective but price sees to that."""
     used = {name for replica in placed for name in replica.nodes}
+    most = sum(len(replica.nodes) for replica in placed)  # as many were named (_rooms)
     for name, variable in packing.held_used.items():
         x[variable] = float(name in used)
     for i, (group, paid) in enumerate(zip(inventory.open_groups, packing.open_used, strict=True)):
         if paid is not None:
-            names = node_names(i, group, round(x[paid]))
+            names = node_names(i, group, min(round(x[paid]), most))
             x[paid] = sum(name in used for name in names)

@@ -15,8 +15,10 @@ import numpy as np
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
 from motley_planner.formulations.counts import Counts, add_counts
 from motley_planner.formulations.demand import Demand, DemandRows
+from motley_planner.formulations.gains import Mode
 from motley_planner.formulations.inventory import Inventory, take_inventory
-from motley_planner.formulations.packing import Mode, Packing, PackingRows
+from motley_planner.formulations.packing import Packing, PackingRows
+from motley_planner.formulations.rates import Worth
 from motley_planner.formulations.scenarios import (
     TOLERANCE,
     Recourse,
@@ -24,7 +26,9 @@ from motley_planner.formulations.scenarios import (
     tolerance_level,
 )
 from motley_planner.formulations.siderows import MINIMUMS, add_side_rows, minimums_level
+from motley_planner.formulations.structure import find_blocks
 from motley_planner.objectives import OBJECTIVES, LevelSpec
+from motley_planner.solver.blocks import Blocks
 from motley_planner.solver.milp import INF, Floats, Level, Milp, MilpBuilder
 
 Entry = tuple[int, float]
@@ -44,6 +48,7 @@ class Index:
     scale_limit: float  # most that anything is ever served, in units of its rate
     row_limits: Floats  # upper side of each row
     new_limits: tuple[float, ...]  # most new replicas of each column
+    blocks: Blocks
     counts: Counts
     lacking: dict[str, int] = field(default_factory=dict)  # side row -> shortfall variable
     recourse: Recourse = field(default_factory=Recourse)
@@ -63,7 +68,7 @@ def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tupl
     packing = PackingRows(builder, table.columns, inventory, mode).add()
     limit = min(most, scale_limit(table, builder, packing))
     counts = add_counts(builder, table, packing)
-    demand = DemandRows(builder, table, packing, limit, counts.extra).add()
+    demand = DemandRows(builder, table, packing, limit, Worth(counts.extra)).add()
     prices = _price_entries(table, inventory, packing)
     _add_budget(builder, table, prices)
     lacking = add_side_rows(builder, table, packing, demand)
@@ -94,6 +99,7 @@ def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tupl
         scale_limit=limit,
         row_limits=milp.row_upper,
         new_limits=tuple(milp.col_upper[packing.new].tolist()),
+        blocks=find_blocks(table, packing, demand.rates, counts, milp),
         lacking=lacking,
         counts=counts,
         recourse=recourse,
@@ -156,11 +162,13 @@ def _delay_entries(inventory: Inventory, packing: Packing) -> list[Entry]:
 
 def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], float]:
     """P as (entries, constant)."""
-    entries = [
-        (variable, table.penalty_per_started_gpu * column.gpus)
-        for column, variable in zip(table.columns, packing.new, strict=True)
-    ]
+    entries: list[Entry] = []
     constant = 0.0
+    if table.penalty_per_started_gpu:
+        entries = [
+            (variable, table.penalty_per_started_gpu * column.gpus)
+            for column, variable in zip(table.columns, packing.new, strict=True)
+        ]
     for group in packing.kept:
         each = table.penalty_per_stopped_gpu * table.columns[group.column].gpus
         entries.append((group.variable, -each))
@@ -192,10 +200,15 @@ def _level(
         cost[demand.served[name]] += worth
     for variable, price in prices:
         cost[variable] += spec.price * price
-    for variable, amount in penalties[0]:
-        cost[variable] += spec.penalty * amount
+    sign = -1.0 if spec.minimize else 1.0
     constant = spec.penalty * penalties[1]
-    return Level(spec.name, -cost, -constant) if spec.minimize else Level(spec.name, cost, constant)
+    moves: tuple[Floats, float] | None = None
+    if spec.penalty and (penalties[0] or constant):
+        moves = np.zeros(builder.num_cols), sign * constant
+        for variable, amount in penalties[0]:
+            moves[0][variable] += sign * spec.penalty * amount
+        cost += sign * moves[0]
+    return Level(spec.name, sign * cost, sign * constant, moves)
 
 
 def has_demand(table: FleetTable) -> bool:

@@ -33,6 +33,7 @@ from motley_planner.errors import SnapshotError
 from motley_planner.formulations.counts import MOST_REPLICAS, Counts
 from motley_planner.formulations.demand import Demand, DemandRows
 from motley_planner.formulations.packing import Packing
+from motley_planner.formulations.rates import Worth
 from motley_planner.formulations.siderows import add_side_rows
 from motley_planner.solver.milp import Level, MilpBuilder
 
@@ -69,9 +70,8 @@ def add_scenarios(
             for j, i in enumerate(here)
             if i in counts.extra and table.columns[i].id not in {*scenario.lost, *scenario.thinned}
         }
-        rows = DemandRows(builder, part, left, scenario.share * limit, extra)
-        rows.whole = False
-        again = rows.add()
+        worth = Worth(extra, whole=False)
+        again = DemandRows(builder, part, left, scenario.share * limit, worth).add()
         add_side_rows(builder, part, left, again)
         assert again.scale is not None, "a scenario's table is max_min"
         if demand.scale is not None:

@@ -57,7 +57,8 @@ def _classes_of(table: FleetTable, name: str) -> list[str]:
 
 
 def _columns_for(index: Index, request_class: str) -> set[int]:
-    return {i for i, name in index.demand.rates if name == request_class}
+    rates = index.demand.rates
+    return set(rates.column[rates.of_class(request_class)].tolist())
 
 
 def index_upper(index: Index, column: int) -> float:

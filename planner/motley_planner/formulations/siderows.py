@@ -84,7 +84,7 @@ class _Reader:
         for (column, name), amount in row.per_rate.items():
             if name not in self.class_names:
                 raise _unknown(row, "class", name)
-            rate = self.demand.rates.get((self._column(row, column), name))
+            rate = self.demand.rates.find(self._column(row, column), name)
             if rate is not None:
                 found.append((rate[0], amount * rate[1]))
         for name, amount in row.per_served.items():

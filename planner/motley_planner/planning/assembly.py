@@ -19,6 +19,7 @@ from motley_planner.domain.table import (
     RunningReplica,
     SideRow,
 )
+from motley_planner.planning.tiers import StageTiers, TieredPolicy
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class Assembly:
     immovable: Counter[str] = field(default_factory=Counter)  # GPUs by node that they hold
     room: dict[str, int] = field(default_factory=dict)  # GPUs by node that can be planned
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
+    tiers: dict[str, dict[str, StageTiers]] = field(default_factory=dict)  # by key, then stage
+    tiered: dict[str, tuple[TieredPolicy, ...]] = field(default_factory=dict)  # by key
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
     # By key: the share of the rate served after the worst loss, and how many nodes that takes.
     after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)

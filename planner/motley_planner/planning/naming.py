@@ -10,6 +10,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import PlacedReplica, Solution
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import EXTRA_SUFFIX
+from motley_planner.planning.tiers import SEPARATOR
 
 
 def name_replicas(
@@ -86,6 +87,7 @@ def _shares(solution: Solution) -> dict[str, dict[str, float]]:
     rates: dict[str, dict[str, float]] = {}
     for rate in solution.rates:
         name = rate.request_class.rpartition("/")[2].removesuffix(EXTRA_SUFFIX)
+        name = name.partition(SEPARATOR)[0]
         mine = rates.setdefault(rate.column, {})
         each = rate.requests_per_second / max(1, counts.get(rate.column, 0))
         mine[name] = mine.get(name, 0.0) + each

@@ -9,7 +9,6 @@ by enumeration), so none is given and the caller keeps the better point; the def
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import highspy
 import numpy as np
 
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.milp import Floats, Milp
 
 _HAS_POINT = 2
@@ -43,21 +43,22 @@ class MipLimits:
 
     deadline: float
     relative_gap: float
+    target: float = np.inf  # a value that is good enough
 
 
 def solve_lp(milp: Milp, cost: Floats, deadline: float) -> Run:
     """The linear relaxation's optimum with duals, by dual simplex."""
     if not milp.num_cols:
         return _without_variables(milp)
-    highs = _load(milp, cost, relax=True)
-    if not _set_time(highs, deadline):
+    highs = load(milp, cost, relax=True)
+    if not set_time(highs, deadline):
         return Run("limit")
     highs.run()
     if highs.getModelStatus() == highspy.HighsModelStatus.kUnboundedOrInfeasible:
         highs.setOptionValue("presolve", "off")
-        _set_time(highs, deadline)
+        set_time(highs, deadline)
         highs.run()
-    status = _status(highs)
+    status = status_of(highs)
     if status != "optimal":
         return Run(status)
     solution, value = highs.getSolution(), highs.getInfo().objective_function_value
@@ -83,16 +84,18 @@ def solve_mip(
     """
     if not milp.num_cols:
         return _without_variables(milp)
-    highs = _load(milp, cost, relax=False)
-    if not _set_time(highs, limits.deadline):
+    highs = load(milp, cost, relax=False)
+    if not set_time(highs, limits.deadline):
         return Run("limit")
     highs.setOptionValue("mip_rel_gap", limits.relative_gap)
     highs.setOptionValue("mip_abs_gap", 1e-10)
+    if np.isfinite(limits.target):
+        highs.setOptionValue("objective_target", limits.target)
     if on_point is not None:
         _subscribe(highs, on_point)
     highs.run()
     info = highs.getInfo()
-    status = _status(highs)
+    status = status_of(highs)
     bound = float(info.mip_dual_bound)
     has_point = info.primal_solution_status == _HAS_POINT
     return Run(
@@ -117,7 +120,8 @@ def _subscribe(highs: Any, on_point: Callable[[Floats, float], None]) -> None:
     highs.cbMipImprovingSolution += improved
 
 
-def _load(milp: Milp, cost: Floats, *, relax: bool) -> Any:
+def load(milp: Milp, cost: Floats, *, relax: bool) -> Any:
+    """A HiGHS instance with the program, to be maximized."""
     highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
     for option, value in (
         ("output_flag", False),
@@ -148,15 +152,17 @@ def _load(milp: Milp, cost: Floats, *, relax: bool) -> Any:
     return highs
 
 
-def _set_time(highs: Any, deadline: float) -> bool:
-    left = deadline - time.monotonic()
+def set_time(highs: Any, deadline: float) -> bool:
+    """Sets the time limit; False where none is left."""
+    left = deadline - CLOCK.now()
     if left <= 0:
         return False
-    highs.setOptionValue("time_limit", left + float(highs.getRunTime()))
+    highs.setOptionValue("time_limit", CLOCK.wall_s(left) + float(highs.getRunTime()))
     return True
 
 
-def _status(highs: Any) -> str:
+def status_of(highs: Any) -> str:
+    """The last run's end: optimal | infeasible | unbounded | limit | error."""
     status = highs.getModelStatus()
     known = highspy.HighsModelStatus
     return {
@@ -168,4 +174,5 @@ def _status(highs: Any) -> str:
         known.kTimeLimit: "limit",
         known.kInterrupt: "limit",
         known.kSolutionLimit: "limit",
+        known.kObjectiveTarget: "limit",
     }.get(status, "error")

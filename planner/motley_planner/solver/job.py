@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from motley_planner.solver.blocks import Blocks
 from motley_planner.solver.milp import Floats, Level, Milp
 
 JobStatus = Literal["solved", "infeasible", "unbounded", "none"]
@@ -23,9 +24,11 @@ class Job:
     milp: Milp
     levels: tuple[Level, ...]
     relaxed: Milp | None = None
+    blocks: Blocks | None = None
     starts: tuple[Floats, ...] = ()
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4
+    patience_s: float = float("inf")  # a level may stop when it has gained nothing for this long
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ what a row means; the formulation keeps the index.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+AnyInts = NDArray[np.signedinteger]
 
 INF = float("inf")
 
@@ -72,9 +73,44 @@ class Milp:
         ]
         return max((float(p.max()) for p in parts if p.size), default=0.0)
 
+    def columns_of(self, columns: Ints) -> tuple[Ints, Ints, Floats]:
+        """CSC arrays of some columns, in their order."""
+        begin = self.start[columns].astype(np.int64)
+        sizes = self.start[columns + 1].astype(np.int64) - begin
+        start = np.concatenate([[0], np.cumsum(sizes)])
+        entries = np.arange(start[-1]) + np.repeat(begin - start[:-1], sizes)
+        return start.astype(np.int32), self.index[entries], self.value[entries]
+
     def with_bounds(self, lower: Floats, upper: Floats) -> Milp:
         """The same rows with other column bounds."""
         return replace(self, col_lower=lower, col_upper=upper)
+
+    def with_added(
+        self, entries: Sequence[tuple[int, int, float]], uppers: dict[int, float]
+    ) -> Milp:
+        """The program with amounts added to entries (row, column, amount) and to upper sides."""
+        value, row_upper = self.value.copy(), self.row_upper.copy()
+        fresh: list[tuple[int, int, float]] = []
+        for row, column, amount in entries:
+            begin, end = self.start[column], self.start[column + 1]
+            (at,) = np.nonzero(self.index[begin:end] == row)
+            if len(at):
+                value[begin + at[0]] += amount
+            else:
+                fresh.append((column, row, amount))
+        for row, amount in uppers.items():
+            row_upper[row] += amount
+        fresh.sort()
+        columns = np.array([c for c, _, _ in fresh], dtype=np.int64)
+        added = np.bincount(columns + 1, minlength=self.num_cols + 1)
+        inserts = self.start[columns + 1]
+        return replace(
+            self,
+            row_upper=row_upper,
+            start=(self.start + np.cumsum(added)).astype(np.int32),
+            index=np.insert(self.index, inserts, [r for _, r, _ in fresh]).astype(np.int32),
+            value=np.insert(value, inserts, [a for _, _, a in fresh]),
+        )
 
     def with_row(self, coefficients: Floats, lower: float, upper: float) -> Milp:
         """One more row; `coefficients` is dense."""
@@ -94,11 +130,19 @@ class Milp:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One objective of a lexicographic list: cost . x + constant, to be maximized."""
+    """One objective of a lexicographic list: cost . x + constant, to be maximized.
+
+    `penalty` is the part of the value (cost, constant) that a gap is not measured against.
+    """
 
     name: str
     cost: Floats
     constant: float = 0.0
+    penalty: tuple[Floats, float] | None = None
+
+    def penalty_of(self, x: Floats) -> float:
+        """The penalty's part of the value."""
+        return 0.0 if self.penalty is None else float(self.penalty[0] @ x) + self.penalty[1]
 
     def value_of(self, x: Floats) -> float:
         """cost . x + constant."""
@@ -106,7 +150,7 @@ class Level:
 
 
 class MilpBuilder:
-    """Collects variables and rows, then freezes them into a `Milp`."""
+    """Collects variables and rows, one by one or as arrays, then freezes them into a `Milp`."""
 
     def __init__(self) -> None:
         self._lower: list[float] = []
@@ -117,6 +161,7 @@ class MilpBuilder:
         self._entry_rows: list[int] = []
         self._entry_cols: list[int] = []
         self._entry_values: list[float] = []
+        self._arrays: list[tuple[AnyInts, AnyInts, Floats]] = []
         self.row_names: list[str] = []
 
     @property
@@ -124,12 +169,25 @@ class MilpBuilder:
         """Variables so far."""
         return len(self._lower)
 
+    @property
+    def num_rows(self) -> int:
+        """Rows so far."""
+        return len(self._row_lower)
+
     def variable(self, lower: float = 0.0, upper: float = INF, *, integer: bool = False) -> int:
         """Adds a variable and returns its index."""
         self._lower.append(lower)
         self._upper.append(upper)
         self._integer.append(integer)
         return len(self._lower) - 1
+
+    def variables(self, uppers: Sequence[float], *, integer: bool = False) -> AnyInts:
+        """Adds variables from 0 to each upper bound and returns their indices."""
+        first, number = len(self._lower), len(uppers)
+        self._lower.extend([0.0] * number)
+        self._upper.extend(uppers)
+        self._integer.extend([integer] * number)
+        return np.arange(first, first + number)
 
     def upper_of(self, variable: int) -> float:
         """Upper bound of a variable."""
@@ -153,11 +211,37 @@ class MilpBuilder:
         self.row_names.append(name)
         return row
 
+    def entry(self, row: int, column: int, value: float) -> None:
+        """Adds one entry to a row that exists."""
+        self._entry_rows.append(row)
+        self._entry_cols.append(column)
+        self._entry_values.append(value)
+
+    def widen(self, row: int, amount: float) -> None:
+        """Raises a row's upper side."""
+        self._row_upper[row] += amount
+
+    def rows_at_most(self, names: Sequence[str], upper: float = 0.0) -> AnyInts:
+        """Adds rows sum ... <= upper without entries yet, and returns their indices."""
+        first, number = len(self._row_lower), len(names)
+        self._row_lower.extend([-INF] * number)
+        self._row_upper.extend([upper] * number)
+        self.row_names.extend(names)
+        return np.arange(first, first + number)
+
+    def entries(self, rows: AnyInts, columns: AnyInts, values: Floats) -> None:
+        """Adds entries to rows that exist; repeated places add up."""
+        self._arrays.append((rows, columns, values))
+
     def build(self) -> Milp:
         """The frozen program."""
-        rows = np.asarray(self._entry_rows, dtype=np.int64)
-        cols = np.asarray(self._entry_cols, dtype=np.int64)
-        values = np.asarray(self._entry_values, dtype=np.float64)
+        self.entries(
+            np.asarray(self._entry_rows, dtype=np.int64),
+            np.asarray(self._entry_cols, dtype=np.int64),
+            np.asarray(self._entry_values, dtype=np.float64),
+        )
+        rows, cols, values = (np.concatenate([a[k] for a in self._arrays]) for k in range(3))
+        self._arrays.pop()
         num_cols, num_rows = len(self._lower), len(self._row_lower)
         keys, where = np.unique(cols * max(1, num_rows) + rows, return_inverse=True)
         summed = np.bincount(where, weights=values, minlength=len(keys))

@@ -19,5 +19,8 @@ class RateEntry(NamedTuple):
 
 def rate_entries(index: Index) -> Iterator[RateEntry]:
     """All rate variables of a program."""
-    for (column, name), (variable, unit) in index.demand.rates.items():
-        yield RateEntry(column, name, variable, unit)
+    rates = index.demand.rates
+    for k in range(len(rates.column)):
+        name = rates.names[rates.request_class[k]]
+        unit = float(rates.unit[k])
+        yield RateEntry(int(rates.column[k]), name, int(rates.variable[k]), unit)

@@ -1,0 +1,101 @@
+"""Points that are plans by construction, for a search to begin from and to fall back on.
+
+Keep what runs, or stop it; restart what was lost where it fits (the *repair* plan); and fill each
+of them up without a solver (greedy.py). Their rates are worked out anew by the search, so it is
+never worse than the best of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from motley_planner.formulations.greedy import FEASIBLE, greedy_start, set_used
+from motley_planner.formulations.program import Index
+from motley_planner.solver.milp import Floats, Milp
+
+
+def find_starts(milp: Milp, index: Index) -> list[Floats]:
+    """Feasible points, the least disturbing first."""
+    found: list[Floats] = []
+    for keep in (True, False):
+        x = np.zeros(milp.num_cols)
+        _set_kept(index, x, keep)
+        _set_minimums(index, x)
+        set_indicators(index, x)
+        bases = [x]
+        if keep and index.inventory.lost:
+            bases.append(_repaired(milp, index, x))
+        for base in bases:
+            if milp.violation(base) <= FEASIBLE:
+                found.append(base)
+        greedy = greedy_start(milp, index, bases[-1])
+        if greedy is not None:
+            found.append(greedy)
+        if not index.packing.kept:
+            break
+    return found
+
+
+def _set_kept(index: Index, x: Floats, keep: bool) -> None:
+    taken: dict[str, float] = {}
+    kept: dict[int, bool] = {}
+    for group in index.packing.kept:
+        x[group.variable] = len(group.replicas) if keep else 0
+        kept |= dict.fromkeys(group.replicas, keep)
+    for held in index.inventory.held:
+        name = held.node.name
+        taken[name] = sum(tp for replica, tp in held.residents if kept[replica])
+        if name in index.packing.held_used and taken[name]:
+            x[index.packing.held_used[name]] = 1
+    gpus = {h.node.name: h.node.gpus for h in index.inventory.held}
+    for (name, q), variable in index.packing.slots.items():
+        unused = name in index.packing.held_used and not taken[name]
+        x[variable] = 0 if unused else max(0, (gpus[name] - taken[name]) // q)
+
+
+def _set_minimums(index: Index, x: Floats) -> None:
+    """Shortfalls of a point without rates; what lapses when all is served does not lapse here."""
+    asked = {row.name: row for row in index.table.side_rows}
+    if not index.lacking:
+        return
+    column = {c.id: i for i, c in enumerate(index.table.columns)}
+    for name, variable in index.lacking.items():
+        row = asked[name]
+        have = 0.0
+        for c, amount in row.per_replica.items():
+            i = column[c]
+            have += amount * x[index.packing.new[i]]
+            have += sum(amount * x[g.variable] for g in index.packing.kept_of(i))
+        x[variable] = max(0.0, (row.at_least or 0.0) - have)
+
+
+def set_indicators(index: Index, x: Floats) -> None:
+    """Scenarios in which nothing is served, and columns in use."""
+    for name, variable in index.recourse.missing.items():
+        x[variable] = index.recourse.shares[name]
+    x[index.recourse.spread] = 1.0
+    set_used(index, x)
+
+
+def _repaired(milp: Milp, index: Index, x: Floats) -> Floats:
+    """What runs, and the lost replicas again where their column still fits, largest first."""
+    x = x.copy()
+    column = {c.id: i for i, c in enumerate(index.table.columns)}
+    lost = Counter(column[r.column] for r in index.inventory.lost)
+    room = milp.row_upper - milp.activity(x)
+    for i in sorted(lost, key=lambda i: -index.table.columns[i].gpus):
+        variable = index.packing.new[i]
+        begin, end = milp.start[variable], milp.start[variable + 1]
+        rows, values = milp.index[begin:end], milp.value[begin:end]
+        takes = values > 0
+        fits = (room[rows[takes]] + 1e-9) / values[takes]
+        most = min(float(lost[i]), milp.col_upper[variable])
+        most = min(most, float(np.floor(fits.min()))) if fits.size else most
+        if most > 0:
+            x[variable] += most
+            room[rows] -= values * most
+    _set_minimums(index, x)
+    set_indicators(index, x)
+    return x
