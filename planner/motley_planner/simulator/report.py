@@ -195,7 +195,7 @@ def report_of(run: Run, resource: str, stages: Sequence[str], terms: Terms) -> R
         is_kept=all(each.is_kept for each in attained) and not run.refused,
         attainment=attained,
         classes=tuple(_class_figures(sample) for sample in samples),
-        use=_use(run),
+        use=_use(run, stages),
         usd=usd,
         usd_per_hour=usd / seconds * 3600.0,
         usd_per_thousand_answers=usd / answered * 1000.0 if answered else None,
@@ -227,7 +227,8 @@ def _figures(values: Floats) -> Figures:
     return Figures(len(values), float(values.mean()), *cuts)
 
 
-def _use(run: Run) -> tuple[Use, ...]:
+def _use(run: Run, stages: Sequence[str]) -> tuple[Use, ...]:
+    places = {stage: place for place, stage in enumerate(stages)}
     groups: dict[tuple[str, int], list[Life]] = {}
     for (hop, _), lives in run.lives.items():
         for life in lives:
@@ -245,4 +246,4 @@ def _use(run: Run) -> tuple[Use, ...]:
                 preemptions=sum(life.server.preemptions for life in members),
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda use: places.get(use.stage.partition("/")[0], 0)))
