@@ -305,3 +305,48 @@ def test_rows_that_waited_for_memory_are_mostly_those_where_memory_is_predicted_
     ]
     assert len(errors) > 40
     assert 0.3 <= np.median(errors) <= 2.0  # without the wait the median is below 0.2
+
+
+cells = st.one_of(
+    st.sampled_from(["", "nan", "inf", "-1", "0", "1", "2.0", "7", "64", "4096", "1e9", "1e-9"]),
+    st.floats().map(str),
+)
+
+
+@given(
+    st.sampled_from([*CATALOG.models, "", "nope"]),
+    st.sampled_from([*CATALOG.gpus, *SYSTEMS, "", "nope"]),
+    st.sampled_from(["", "bf16", "fp16", "fp8", "fp4", "int8", "int4", "nvfp4", "x"]),
+    st.sampled_from(["", "vllm", "sglang", "trtllm", "fsdp", "x"]),
+    st.fixed_dictionaries(
+        {
+            name: cells
+            for name in (
+                "isl",
+                "osl",
+                "concurrency",
+                "tp_size",
+                "pp_size",
+                "attention_dp",
+                "moe_tp_size",
+                "moe_ep_size",
+                "prefix_hit_rate",
+            )
+        }
+    ),
+)
+def test_any_row_is_predicted_or_refused(
+    model: str, system: str, precision: str, backend: str, numbers: dict[str, str]
+) -> None:
+    row = {**numbers, "model": model, "system": system, "precision": precision}
+    try:
+        configuration = read_configuration({**row, "backend": backend})
+    except RowError as error:
+        assert error.column in str(error)
+        return
+    (found,) = predict([configuration], CATALOG)
+    times = (found.ttft_s, found.tpot_s, found.tokens_per_s_per_gpu)
+    if found.refused:
+        assert times == (None, None, None)
+    else:
+        assert all(value is not None and 0 < value < float("inf") for value in times)
