@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check crds chart bench venv binaries clean
+.PHONY: help demo test unit check crds chart bench fit venv binaries clean
 
 PY := .venv/bin/python
 
@@ -41,6 +41,11 @@ chart:  ## writes charts/motley/install.yaml anew (needs helm)
 bench: venv  ## the benchmarks of tests/bench
 	@$(PY) -m pytest tests/bench -m "slow or not slow" $(PYTEST)
 	@$(PY) -m tests.bench.fleets --write
+
+ROWS := ../shared/data/perf/e2e_agg_dev.csv.gz
+fit: venv  ## fits the cost model to measured rows (ROWS=...), writes its factors and errors anew
+	@$(PY) -m motley_planner.fitting $(ROWS) --report docs/cost-model.md \
+	  --factors planner/motley_planner/catalog/fitted.toml
 
 venv:  ## the virtual environment .venv with all that development needs
 	@sh .ci/venv

@@ -7,6 +7,7 @@ from math import ceil, floor, isfinite, log10
 GIGA = 1e9
 TERA = 1e12
 GIBI = 2.0**30
+MEBI = 2.0**20
 MICRO = 1e-6
 MILLI = 1e-3
 HOUR_S = 3600.0

@@ -354,21 +354,31 @@ def test_an_image_is_frozen_until_a_person_edits_the_engine(world: World) -> Non
     assert world.documents[key]["status"]["inputs"][0]["image"] == catalog.images["nvidia"]
 
 
+SHAPE = {
+    "name": "l4x4",
+    "gpuProduct": "NVIDIA-L4",
+    "gpus": 4,
+    "cpu": "64",
+    "memory": "256Gi",
+    "dollarsPerHour": "2.8",
+    "maxNodes": 5,
+}
+
+
 def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(world: World) -> None:
-    table = {"configMapKeyRef": {"name": "measured", "key": "table.csv"}}
     plain = world.add(pool("plain", parallelism={"maxTensor": 4}, replan={"cooldown": "5m"}))
-    full = world.add(pool("full", profile=table, replan={"minImprovement": "20%"}))
+    full = world.add(pool("full", replan={"minImprovement": "20%"}))
     world.fleet = {
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "Fleet",
         "metadata": {"name": "default", "uid": "f"},
-        "spec": {"tenants": [{"namespace": "team-a"}]},
+        "spec": {"shapes": [SHAPE]},
     }
     cycle(world, plan_of())
     assert condition(world, plain, "Accepted")["message"] == "the spec makes sense"
     assert condition(world, full, "Accepted")["message"] == (
-        "the spec makes sense; not acted on yet: spec.profile, spec.replan.minImprovement"
+        "the spec makes sense; not acted on yet: spec.replan.minImprovement"
     )
     (accepted, *_) = world.fleet["status"]["conditions"]
-    assert accepted["message"] == "the spec makes sense; not acted on yet: spec.tenants"
+    assert accepted["message"] == "the spec makes sense; not acted on yet: spec.shapes"
     assert cycle(world, plan_of()) == ()

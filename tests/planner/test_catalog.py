@@ -253,3 +253,35 @@ def test_a_config_json_that_cannot_be_priced_is_refused_by_field(
 ) -> None:
     found = model_from_config("acme/own", {**QWEN3_8B, **change})
     assert isinstance(found, ArchitectureRefusal) and found.field == field
+
+
+@pytest.mark.parametrize("gpu", CATALOG.gpus.values(), ids=lambda gpu: gpu.name)
+def test_whole_nodes_cost_about_as_much_per_gpu_as_the_gpu(gpu: Gpu) -> None:
+    for shape in gpu.node_shapes:
+        each = shape.per_gpu_hour(spot=False)
+        assert each is not None and 0.95 * gpu.price_usd_per_hour <= each
+        assert each <= 7 * gpu.price_usd_per_hour  # a small GPU in a large host
+        spot = shape.per_gpu_hour(spot=True)
+        assert spot is None or spot < each
+
+
+def test_no_instance_type_is_listed_under_two_gpus() -> None:
+    listed = [s.instance_type for gpu in CATALOG.gpus.values() for s in gpu.node_shapes]
+    assert len(listed) == len(set(listed)) > 50
+
+
+def test_no_fitted_share_of_a_peak_is_above_one() -> None:
+    assert CATALOG.efficiency is not None
+    factors = CATALOG.efficiency.factors
+    shares = [n for n in factors if n.startswith(("compute", "memory", "experts", "network"))]
+    for name in shares:
+        if not name.endswith("_us") and name != "experts.imbalance":
+            assert 0.05 < factors[name] <= 1.0, name
+
+
+def test_a_band_and_a_range_are_in_order() -> None:
+    assert CATALOG.efficiency is not None
+    for low, high in CATALOG.efficiency.bands.values():
+        assert 0.5 < low < 1.0 < high < 2.0
+    for low, high in CATALOG.efficiency.fitted_range.values():
+        assert 0 < low < high

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import time
+import tomllib
 from dataclasses import replace
+from importlib import resources
 from itertools import product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from motley_planner.candidates.layering import split_layers
-from motley_planner.candidates.operating import Evaluator, class_loads, targets_of
+from motley_planner.candidates.operating import targets_of, tpot_ratio
 from motley_planner.candidates.pipeline_grid import BATCHES, Problem, grid_of
 from motley_planner.candidates.pipeline_points import Load, class_sets, evaluate
 from motley_planner.candidates.pipelines import (
@@ -22,7 +26,8 @@ from motley_planner.candidates.pipelines import (
     pipelines,
 )
 from motley_planner.catalog import load_catalog
-from motley_planner.costs.capacity import most_sequences
+from motley_planner.catalog.schema import EngineEntry
+from motley_planner.costs.capacity import first_token_wait_s, most_sequences
 from motley_planner.costs.pipeline import Pipeline, pipeline_of
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.costs.steps import decode_step_s, prefill_s
@@ -181,28 +186,42 @@ def test_the_arrays_say_what_each_pipeline_alone_says() -> None:
         assert seen > 30
 
 
-def test_one_fragment_has_the_operating_points_of_a_replica() -> None:
-    asked = problem(gpus=("A100-SXM4-80GB",), model="Qwen/Qwen3-32B")
+def expected_rate(whole: Replica, asked: Problem, c: WorkloadClass, batch: int) -> float:
+    """Requests/s of one class alone on one replica, 0 where memory or a target says no."""
+    prompt, output = float(c.prompt_tokens), float(c.output_tokens)
+    prefill = prefill_s(whole, prompt)
+    step = decode_step_s(whole, batch, prompt + output / 2.0)
+    tpot = step + (batch - 1.0) * prefill / output
+    busy = asked.busy * batch * prefill / output / (tpot + prefill / output)
+    first = whole.engine.first_token_overhead_s + step + prefill
+    holds = most_sequences(whole, prompt, output) >= batch and busy < 1.0
+    for target in asked.targets:
+        slow = tpot * tpot_ratio(whole.efficiency.tpot_quantiles, target.quantile)
+        late = first + first_token_wait_s(busy, prefill, target.quantile)
+        value = {"tpot": slow, "ttft": late}.get(target.what, late + output * slow)
+        holds = holds and value <= target.limit_s
+    ttft = first + first_token_wait_s(busy, prefill, 0.0)
+    return asked.busy * batch / (ttft + output * tpot) if holds else 0.0
+
+
+@pytest.mark.parametrize("c", [CHAT, RAG], ids=lambda c: c.name)
+@pytest.mark.parametrize("what", ["ttft", "tpot", "e2e", ""])
+def test_one_fragment_serves_what_a_replica_serves(c: WorkloadClass, what: str) -> None:
+    limit = {"ttft": 2.0, "tpot": 0.05, "e2e": 12.0}.get(what, 0.0)
+    targets = targets_of(Slo(**{f"{what}_s": {"p95": limit}})) if what else ()
+    name = "Qwen/Qwen3-32B"
+    asked = problem(name, ("A100-SXM4-80GB",), classes=(c,), targets=targets)
     grid = grid_of(asked)
     assert grid is not None
-    compared = 0
+    held = 0
     for kind, part in enumerate(grid.parts):
-        evaluator = Evaluator(part.whole, asked.targets, asked.busy)
-        loads = {load.name: load for load in class_loads(part.whole, asked.classes)}
-        for admitted in class_sets(len(grid.classes)):
-            names = [grid.classes[c].name for c in admitted]
-            load = Load(grid, np.array([[kind]]), np.array(BATCHES, dtype=float), admitted)
-            points = evaluate(load, load.balanced_layers())
-            for b, batch in enumerate(BATCHES):
-                own = [loads[name] for name in names]
-                fits = min(one.most_sequences for one in own) >= batch
-                expected = evaluator.point(own, batch)
-                held = fits and evaluator.holds(own, batch)
-                for c, name in enumerate(names):
-                    want = expected.capacity[name] if held else 0.0
-                    assert points.capacity[c, 0, b] == pytest.approx(want, rel=0.02)
-                    compared += held
-    assert compared > 20
+        load = Load(grid, np.array([[kind]]), np.array(BATCHES, dtype=float), (0,))
+        points = evaluate(load, load.balanced_layers())
+        for b, batch in enumerate(BATCHES):
+            want = expected_rate(part.whole, asked, c, batch)
+            assert points.capacity[0, 0, b] == pytest.approx(want, rel=0.02)
+            held += want > 0
+    assert held > (4 if what else 20)
 
 
 def test_a_dropped_pipeline_is_replaced_by_parts_that_serve_as_much() -> None:
@@ -314,3 +333,20 @@ def test_eight_gpu_types_three_stages_and_five_models_take_a_few_seconds_of_cpu(
     found = [len(list(enumerate_pipelines(problem(name, EIGHT)))) for name in models]
     assert time.process_time() - before < 5.0
     assert sum(found) > 5000
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"launch": None}, "needs a [launch.pipeline] block"),
+        ({"pipeline_parallel": False, "unequal_tensor_parallel": True}, "needs pipeline_parallel"),
+    ],
+)
+def test_an_engine_that_could_not_start_pipelines_may_not_claim_them(
+    change: dict[str, object], says: str
+) -> None:
+    shipped = resources.files("motley_planner.catalog").joinpath("engines/vllm.toml")
+    entry = tomllib.loads(shipped.read_text(encoding="utf-8"))
+    assert EngineEntry.model_validate(entry).to_domain().pipeline_parallel
+    with pytest.raises(ValidationError, match=re.escape(says)):
+        EngineEntry.model_validate(entry | change)

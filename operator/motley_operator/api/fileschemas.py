@@ -186,8 +186,9 @@ def _routing() -> Schema:
                 closed({"id": NAME, "share": UNIT, "thresholds": by_name({"type": "number"})})
             ),
             "estimator": closed({"type": NAME}),
+            "routing": closed({"policy": NAME, "alpha": UNIT}, "alpha"),
         },
-        "policies estimator",
+        "policies estimator routing",
     )
     return {**body, "additionalProperties": True}
 
@@ -204,11 +205,53 @@ def _calibration() -> Schema:
     }
 
 
+def _cells(required: str, optional: str) -> Schema:
+    """A row of a CSV table: cells are text."""
+    text = {"type": "string"}
+    names = [*required.split(), *optional.split()]
+    return {
+        "type": "object",
+        "required": required.split(),
+        "properties": dict.fromkeys(names, text),
+    }
+
+
+def _predict_row() -> Schema:
+    required = "model system isl osl concurrency tp_size"
+    optional = "precision backend gemm_quant_mode moe_quant_mode pp_size attention_dp"
+    return _cells(required, f"{optional} moe_tp_size moe_ep_size prefix_hit_rate")
+
+
+def _predict_result() -> Schema:
+    row = _predict_row()
+    value = {"type": ["number", "null"], "exclusiveMinimum": 0}
+    numbers = (
+        "predicted_ttft_ms",
+        "predicted_tpot_ms",
+        "predicted_tokens_per_s_per_gpu",
+        "tpot_low_ms",
+        "tpot_high_ms",
+    )
+    added = {**dict.fromkeys(numbers, value), "refused": {"type": "string"}}
+    row["properties"] |= added
+    row["required"] += added
+    return {"type": "array", "items": row}
+
+
+def _profile() -> Schema:
+    required = "model gpu tp precision prompt_tokens output_tokens"
+    optional = "batch concurrency ttft_ms tpot_ms requests_per_second tokens_per_second"
+    return {**_cells(required, optional), "additionalProperties": False}
+
+
 FILES: Mapping[str, tuple[str, Any]] = {
     "solve-table": ("Input of `motley solve`", _solve_table),
     "solve-result": ("Output of `motley solve`", _solve_result),
     "routing": ("What the gateway reads (ConfigMap <resource>-routing)", _routing),
     "calibration": ("A row of a cascade's calibration table", _calibration),
+    "predict-row": ("A row of the table that `motley predict` reads", _predict_row),
+    "predict-result": ("Output of `motley predict -o json`", _predict_result),
+    "profile": ("A row of a measured profile", _profile),
 }
 
 

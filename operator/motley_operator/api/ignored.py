@@ -15,19 +15,20 @@ from motley_operator.api.modelcascade import ModelCascade
 from motley_operator.api.rljob import RLJob
 from motley_operator.api.servingpool import ServingPool
 
-_REPLAN = ("replan.minImprovement", "replan.nodeLossTolerance")
+_REPLAN = ("replan.minImprovement",)
 IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
-    ServingPool: ("profile", *_REPLAN),
-    ModelCascade: ("stages[].profile", *_REPLAN),
+    ServingPool: _REPLAN,
+    ModelCascade: _REPLAN,
     RLJob: (
         "rollout.parallelism.maxPipeline",
         "trainer.parallelism.maxTensor",
         "trainer.parallelism.maxPipeline",
         "checkpoint.lastOnDelete",
         "replan.headroom",
+        "replan.nodeLossTolerance",
         *_REPLAN,
     ),
-    Fleet: ("budget.gpus", "tenants", "shapes", "replan.nodeLossTolerance"),
+    Fleet: ("shapes",),
 }
 
 
@@ -51,7 +52,7 @@ def _defaults(resource: Resource) -> Mapping[str, Any]:
         "trainer.parallelism.maxTensor": 8,
         "checkpoint.lastOnDelete": False,
     }
-    return written | ({"replan.nodeLossTolerance": 0} if isinstance(resource, Fleet) else {})
+    return written
 
 
 def _values(value: Any, steps: list[str], at: str) -> Iterator[tuple[str, Any]]:

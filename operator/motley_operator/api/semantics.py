@@ -21,6 +21,7 @@ from motley_operator.api.parts import (
     slo_findings,
 )
 from motley_operator.api.podtemplates import template_findings
+from motley_operator.api.profiles import profile_findings
 from motley_operator.api.quality import quality_findings
 from motley_operator.api.rljob import RLJob
 from motley_operator.api.servingpool import ServingPool
@@ -72,6 +73,7 @@ def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
     yield from slo_findings(spec.slo, (*at, "slo"))
     yield from template_findings(spec.pod_template, (*at, "podTemplate"))
     yield from _disaggregation(spec.disaggregation, at, around)
+    yield from profile_findings(pool, catalog, around.config_maps)
 
 
 def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
@@ -85,6 +87,7 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
         yield from _disaggregation(stage.disaggregation, at, around)
     yield from slo_findings(spec.slo, ("spec", "slo"))
     yield from quality_findings(cascade, around.config_maps)
+    yield from profile_findings(cascade, catalog, around.config_maps)
 
 
 def _job(job: RLJob, catalog: Catalog) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import InputError, emit, say
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from motley_operator.cli.plan_file import PlanFile
     from motley_operator.domain.facts import ClusterFacts
     from motley_planner.domain.demand import RunningUnit
+    from motley_planner.domain.hardware import Catalog
     from motley_planner.domain.plan import Slice
 
 DESCRIPTION = """\
@@ -39,6 +41,7 @@ class How:
     time_limit_s: float | None = None
     strategy: str = "exact"
     kv_scales: tuple[float, ...] = ()
+    catalog: Catalog | None = None  # None: the one that ships with Motley
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -68,6 +71,11 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--previous", metavar="PLAN.json", help="the plan that runs now: changing it has a price"
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="TABLE.csv",
+        help="measured TTFT and TPOT of your own replicas; goes before the cost model",
     )
     parser.add_argument(
         "--time-limit",
@@ -119,7 +127,8 @@ def run(args: argparse.Namespace) -> int:
     if args.allow_kv_compression and not args.allow_disaggregation:
         raise InputError("motley plan", "--allow-kv-compression needs --allow-disaggregation")
     scales = KV_SCALES if args.allow_kv_compression else KV_SCALES[:1]
-    how = How(args.time_limit, args.strategy, scales if args.allow_disaggregation else ())
+    kv_scales = scales if args.allow_disaggregation else ()
+    how = How(args.time_limit, args.strategy, kv_scales, _catalog(args.profile))
     content = plan_facts(facts, running, how)
     from motley_operator.cli import plan_file, plan_table
 
@@ -145,6 +154,26 @@ def _facts(args: argparse.Namespace) -> ClusterFacts:
     if not facts.resources:
         raise InputError(found_in(objects), "holds no ModelCascade, ServingPool or RLJob")
     return facts
+
+
+def _catalog(profile: str | None) -> Catalog:
+    """The catalog that ships with Motley, with a user's measurements of every resource."""
+    from motley_planner.catalog import load_catalog
+    from motley_planner.profiles import ProfileError, read_profile
+
+    catalog = load_catalog()
+    if profile is None:
+        return catalog
+    try:
+        text = Path(profile).read_text(encoding="utf-8-sig")
+        return replace(catalog, profiles={"": read_profile(text, catalog)})
+    except UnicodeDecodeError as error:
+        raise InputError(profile, f"not UTF-8 text ({error.reason}); write CSV in UTF-8") from error
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise InputError(profile, f"{reason}; name a readable file") from error
+    except ProfileError as error:
+        raise InputError(profile, str(error)) from error
 
 
 def _running(path: str) -> tuple[RunningUnit, ...]:
@@ -185,7 +214,7 @@ def plan_facts(
     from motley_planner.catalog import load_catalog
     from motley_planner.planning import plan
 
-    catalog = load_catalog()
+    catalog = how.catalog or load_catalog()
     translation = translate(facts, catalog, Settings(pairs_phases=bool(how.kv_scales)))
     snapshot = translation.snapshot
     if running is not None:

@@ -51,7 +51,11 @@ def names() -> dict[str, str]:
 
     found = {r.names.singular: f"The resource {r.names.kind}" for r in RESOURCES}
     found |= {name: title for name, (title, _) in FILES.items()}
-    return found | {"plan": "Output of `motley plan -o json`"}
+    outputs = {
+        "plan": "`motley plan -o json`",
+        "simulation": "a resource of `motley simulate -o json`",
+    }
+    return found | {name: f"Output of {what}" for name, what in outputs.items()}
 
 
 def schema_of(name: str) -> dict[str, Any]:
@@ -67,4 +71,11 @@ def schema_of(name: str) -> dict[str, Any]:
         from motley_operator.cli.plan_file import schema
 
         return schema()
+    if name == "simulation":
+        from pydantic import TypeAdapter
+
+        from motley_planner.simulator import Report
+
+        body = TypeAdapter(Report).json_schema(mode="serialization")
+        return table(name, names()[name], {k: v for k, v in body.items() if k != "title"})
     return file_schema(name)

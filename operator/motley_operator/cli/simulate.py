@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from motley_operator.cli.output import InputError, emit, say
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
+    from motley_operator.cli.plan_file import PlanFile
     from motley_planner.domain.hardware import Catalog
     from motley_planner.domain.plan import Slice
     from motley_planner.simulator import Report
@@ -42,7 +44,7 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
     from motley_operator.cli.simulate_inputs import positive, share
     from motley_planner.dispatch import DISPATCH_POLICIES
 
-    text: dict[str, dict[str, Any]] = {
+    files: dict[str, dict[str, Any]] = {
         "--trace": {"metavar": "TRACE", "help": "a file, `poisson`, or `gamma:CV`"},
         "--resource": {"metavar": "KEY", "help": 'only this one, e.g. "ServingPool/team-a/chat"'},
         "--rate": {"metavar": "R", "help": "requests/s, planned, or recorded (files: the default)"},
@@ -50,62 +52,40 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
         "--calibration": {"metavar": "TABLE.csv", "help": "a cascade's outcomes, row by row"},
         "--svg": {"metavar": "FILE", "help": "writes a picture"},
     }
-    text["--trace"]["required"] = True
-    after = {"metavar": "T", "help": "until new replicas of a re-plan serve (default 120s)"}
+    files["--trace"]["required"] = True
+    numbers: dict[str, tuple[Any, Any, str, str]] = {
+        "--load": (positive, 1.0, "X", "times the rate"),
+        "--requests": (_count, None, "N", "at most (default: all; 20,000 drawn)"),
+        "--seed": (int, 0, "N", "of everything drawn (default 0)"),
+        "--alpha": (share, 0.2, "A", "of hexgen (default 0.2)"),
+        "--start-delay": (str, "120s", "T", "until a re-plan's new replicas serve (default 120s)"),
+        "--margin": (share, 0.01, "M", "of a target's share (default 1%%)"),
+        "--warm-up": (share, 0.05, "S", "of the time, not judged (default 5%%)"),
+    }
+    again = {"action": "append", "default": [], "metavar": "T=PLAN.json", "help": "takes over at T"}
     return [
-        *text.items(),
+        *files.items(),
         (
             "--lengths",
-            {"choices": ("trace", "class"), "help": "tokens: as recorded (default) or typical"},
-        ),
-        ("--load", {"type": positive, "default": 1.0, "metavar": "X", "help": "times the rate"}),
-        (
-            "--requests",
-            {"type": _count, "metavar": "N", "help": "at most (default: all; 20,000 drawn)"},
-        ),
-        (
-            "--seed",
-            {"type": int, "default": 0, "metavar": "N", "help": "of everything drawn (default 0)"},
+            {"choices": ("trace", "class"), "help": "tokens: recorded (default), typical"},
         ),
         ("--policy", {"choices": DISPATCH_POLICIES, "help": "how replicas are picked"}),
-        (
-            "--alpha",
-            {"type": share, "default": 0.2, "metavar": "A", "help": "of hexgen (default 0.2)"},
-        ),
-        (
-            "--replan",
-            {
-                "action": "append",
-                "default": [],
-                "metavar": "T=PLAN.json",
-                "help": "takes over at T",
-            },
-        ),
-        ("--start-delay", {"default": "120s", **after}),
-        (
-            "--margin",
-            {"type": share, "default": 0.01, "metavar": "M", "help": "of a target's share (1%%)"},
-        ),
-        (
-            "--warm-up",
-            {
-                "type": share,
-                "default": 0.05,
-                "metavar": "S",
-                "help": "of the time, not judged (5%%)",
-            },
+        ("--replan", again),
+        *(
+            (flag, {"type": kind, "default": default, "metavar": name, "help": text})
+            for flag, (kind, default, name, text) in numbers.items()
         ),
     ]
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulates every serving resource of the plan; 1 if a target is missed."""
+    from motley_operator.cli.plan_file import read_plan
     from motley_operator.cli.simulate_table import render
-    from motley_planner.catalog import load_catalog
     from motley_planner.errors import SnapshotError
 
-    parts = _parts(args)
-    catalog = load_catalog()
+    content = read_plan(args.plan)
+    parts, catalog = _parts(args, content), _catalog(content)
     idle = [part for part in parts if not part.replicas]
     for part in idle:
         say(args, f"motley: {part.key}: has no replicas in this plan; nothing to simulate")
@@ -122,11 +102,21 @@ def run(args: argparse.Namespace) -> int:
     return DONE if is_kept else FALLS_SHORT
 
 
-def _parts(args: argparse.Namespace) -> tuple[Slice, ...]:
-    from motley_operator.cli.plan_file import read_plan
+def _catalog(content: PlanFile) -> Catalog:
+    """The catalog with the GPUs and models that the plan brings with it."""
+    from motley_operator.cli.what_if import catalog_of
+    from motley_planner.catalog import load_catalog
 
-    slices = read_plan(args.plan).plan.slices
-    serving = tuple(part for part in slices if part.steps_per_hour is None)
+    if content.problem is None:
+        return load_catalog()
+    services = content.problem.snapshot.services
+    models = {stage.model.name: stage.model for one in services for stage in one.stages}
+    catalog = catalog_of(content.problem)
+    return replace(catalog, models={**catalog.models, **models})
+
+
+def _parts(args: argparse.Namespace, content: PlanFile) -> tuple[Slice, ...]:
+    serving = tuple(part for part in content.plan.slices if part.steps_per_hour is None)
     if args.resource is not None:
         serving = tuple(part for part in serving if part.key == args.resource)
         if not serving:
@@ -159,9 +149,8 @@ def _simulated(args: argparse.Namespace, part: Slice, catalog: Catalog, several:
         simulator.stages_of(part),
         args.warm_up * last,
     )
-    report = simulator.report_of(
-        result, part.key, stages, part.slo, warm_up_s=warm_up, margin=args.margin
-    )
+    terms = simulator.Terms(part.slo, warm_up, args.margin)
+    report = simulator.report_of(result, part.key, stages, terms)
     if args.svg:
         name = Path(args.svg)
         if several:

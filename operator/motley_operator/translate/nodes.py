@@ -121,10 +121,10 @@ def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, wishes: Sequence[Wish]) -
     capacity = capacity_type(node.labels)
     open_taints = [t for t in node.taints if _bars(t) and not _fleet_tolerates(t, fleet)]
     barred = {w.key for w in wishes if not _all_tolerate(w, open_taints)}
-    misfits = {w.key for w in wishes if not all(_has(node.labels, s) for s in w.selectors)}
+    misfits = {w.key for w in wishes if not all(has_labels(node.labels, s) for s in w.selectors)}
     left_out = (
         node.labels.get(EXCLUDE, node.annotations.get(EXCLUDE)) == "true"
-        or not _has(node.labels, fleet.node_selector)
+        or not has_labels(node.labels, fleet.node_selector)
         or bool(open_taints and len(barred) == len(wishes))
     )
     excluded = misfits if left_out else misfits | barred
@@ -158,7 +158,8 @@ def capacity_type(labels: Mapping[str, str]) -> str:
 def gpu_price(node: NodeFacts, gpu: Gpu, capacity: str, fleet: FleetSpec) -> float:
     """US dollars per GPU and hour: the node's own word, else the Fleet's, else the catalog's.
 
-    The node's label or annotation and the Fleet's instance prices are for the whole node.
+    The node's label or annotation and the Fleet's instance prices are for the whole node. The
+    catalog's is that of the node's instance type where it lists one, else of the GPU alone.
     """
     count = max(1, node.allocatable.gpus)
     own = _number(node.labels.get(PRICE, node.annotations.get(PRICE)))
@@ -170,6 +171,10 @@ def gpu_price(node: NodeFacts, gpu: Gpu, capacity: str, fleet: FleetSpec) -> flo
     for each in fleet.prices.gpus:
         if each.gpu in (gpu.name, node.gpu_label) and each.capacity_type == capacity:
             return each.dollars_per_hour.usd
+    shape = gpu.node_shape(node.labels.get(INSTANCE_TYPE))
+    listed = shape.per_gpu_hour(spot=capacity == "spot") if shape else None
+    if listed is not None:
+        return listed
     spot = capacity == "spot" and gpu.spot_price_usd_per_hour > 0
     return gpu.spot_price_usd_per_hour if spot else gpu.price_usd_per_hour
 
@@ -206,7 +211,8 @@ def _all_tolerate(wish: Wish, taints: Sequence[Taint]) -> bool:
     )
 
 
-def _has(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether all wanted labels are there."""
     return all(labels.get(key) == value for key, value in wanted.items())
 
 

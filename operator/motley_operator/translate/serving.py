@@ -10,6 +10,7 @@ from motley_operator.api.servingpool import ServingPoolSpec
 from motley_operator.api.traffic import Percentiles, Workload
 from motley_operator.api.traffic import Slo as SloSpec
 from motley_operator.domain.names import MAIN_STAGE
+from motley_operator.translate.entitlements import node_loss_tolerance
 from motley_operator.translate.parts import gpu_ids, model_spec
 from motley_planner.domain.demand import (
     Budget,
@@ -38,6 +39,7 @@ def pool_demand(
         budget=budget(spec.budget),
         priority=priority,
         headroom=headroom(spec.replan, fleet),
+        node_loss_tolerance=node_loss_tolerance(spec.replan, fleet),
         maximize_throughput=spec.objective == "MaximizeThroughput",
     )
 
@@ -63,6 +65,7 @@ def cascade_demand(
         budget=budget(spec.budget),
         priority=priority,
         headroom=headroom(spec.replan, fleet),
+        node_loss_tolerance=node_loss_tolerance(spec.replan, fleet),
     )
 
 

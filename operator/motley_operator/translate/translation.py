@@ -17,9 +17,11 @@ from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
 from motley_operator.translate.jobs import job_demand
+from motley_operator.translate.measured import with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.room import is_engine, plus, room_left
@@ -68,12 +70,16 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         pod_need=need,
         move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
         budget_usd_per_hour=_fleet_budget(fleet),
+        budget_gpus=fleet_gpus(fleet),
+        tenants=tenants(fleet),
+        shapes=shapes(fleet, catalog, wishes),
         frozen=frozenset(frozen),
         cooling=held.cooling(),
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
         min_improvement=fleet.replan.min_improvement.fraction,
     )
+    catalog = with_profiles(catalog, asked.parsed, asked.demands, facts.config_maps)
     return Translation(
         snapshot=snapshot,
         catalog=catalog,
@@ -85,7 +91,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         inventory=_inventory(facts, surveyed.sites, running),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
-        inputs_hash=_inputs_hash(facts, sites, asked),
+        inputs_hash=_inputs_hash(facts, sites, asked, catalog),
     )
 
 
@@ -230,7 +236,9 @@ def _usable(room: Room) -> int:
     )
 
 
-def _inputs_hash(facts: ClusterFacts, sites: Sequence[Site], asked: _Asked) -> str:
+def _inputs_hash(
+    facts: ClusterFacts, sites: Sequence[Site], asked: _Asked, catalog: Catalog
+) -> str:
     """Hash over everything that planning depends on, except our own engine pods.
 
     Those change because of plans; `policies` looks at them apart.
@@ -247,5 +255,6 @@ def _inputs_hash(facts: ClusterFacts, sites: Sequence[Site], asked: _Asked) -> s
     ]
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
     fleet = (facts.fleet or {}).get("spec")
-    text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet))
+    measured = sorted(catalog.profiles.items())
+    text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet, measured))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

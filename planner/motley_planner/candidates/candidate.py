@@ -42,6 +42,8 @@ class Candidate:
     phase: Phase = "both"
     kv_scale: float = 1.0  # bytes of a KV cache on the wire over bytes in memory
     nic_bytes_per_s: float | None = None  # what KV caches may take of the network, if they do
+    provenance: str = "modeled"  # modeled | profiled | learned
+    pool_steps: tuple[tuple[int, float], ...] = ()  # from as many equal ones on, capacity x factor
 
     @property
     def gpu(self) -> str:

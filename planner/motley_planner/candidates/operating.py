@@ -14,17 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
+from motley_planner.candidates.loads import ClassLoad, class_loads
+from motley_planner.candidates.measured import UNCORRECTED, Correction
 from motley_planner.candidates.targets import Miss, Target, quantile_of, targets_of, tpot_ratio
 from motley_planner.costs.capacity import (
     Service,
     first_token_wait_s,
-    most_sequences,
+    step_tokens,
     utilization_cap,
 )
 from motley_planner.costs.replica import Replica
-from motley_planner.costs.steps import decode_step_s, prefill_s
-from motley_planner.domain.demand import WorkloadClass
+from motley_planner.costs.steps import decode_step_s
 
 __all__ = [
     "BATCHES",
@@ -42,24 +44,9 @@ __all__ = [
 BATCHES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LEAST_GAIN = 1.05  # a column for fewer classes must serve one of them this much faster
 LEAST_UTILIZATION = 0.05  # a replica that may do less than this share of its rate is no use
-POOL_SIZES = (2, 4, 10)  # tried, for what larger pools may do
+LEAST_STEP = 0.1  # of the modeled step: a measured TPOT never leaves less for it
+POOL_SIZES = (4,)  # each one more costs the solver time; 2 and 10 beside it saved 2 % more
 MEAN_AS_QUANTILE = 0.632  # of an exponential wait: a target for the mean
-
-
-@dataclass(frozen=True, slots=True)
-class ClassLoad:
-    """A workload class on a given replica; times alone, in seconds."""
-
-    name: str
-    prompt_tokens: float
-    output_tokens: float
-    prefill_s: float
-    most_sequences: float
-
-    @property
-    def prefill_s_per_output_token(self) -> float:
-        """Seconds of prefill work that come with each output token."""
-        return self.prefill_s / self.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +62,7 @@ class OperatingPoint:
     ttft_s: dict[str, float]
     tpot_s: dict[str, float]
     pool_steps: tuple[tuple[int, float], ...] = ()
-
-
-def class_loads(replica: Replica, classes: Sequence[WorkloadClass]) -> tuple[ClassLoad, ...]:
-    """The classes as loads on this replica, least prefill work per output token first."""
-    loads = []
-    for c in classes:
-        prompt, output = float(max(1, c.prompt_tokens)), float(max(1, c.output_tokens))
-        most = most_sequences(replica, prompt, output)
-        loads.append(ClassLoad(c.name, prompt, output, prefill_s(replica, prompt), most))
-    return tuple(sorted(loads, key=lambda load: (load.prefill_s_per_output_token, load.name)))
+    provenance: str = "modeled"  # modeled | profiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +73,7 @@ class Evaluator:
     targets: tuple[Target, ...]
     busy: float
     closed_loop: bool = False  # requests come as slots free up: no prompt waits for another
+    correction: Correction = UNCORRECTED  # what a user measured, over what is modeled
 
     def point(self, admitted: Sequence[ClassLoad], batch: int) -> OperatingPoint:
         """Latencies and capacities at a batch, beside the worst mix of the admitted classes.
@@ -106,7 +85,7 @@ class Evaluator:
         services = self._services(admitted, batch)
         rho = self._share(services)
         wait = self._mean_wait_s(admitted, step, batch, rho)
-        ttft = {load.name: self._first_token_s(load, step) + wait for load in admitted}
+        ttft = {load.name: self._first_token_s(load, step, wait, batch) for load in admitted}
         capacity = {load.name: rho * _most(load, step, batch) for load in admitted}
         if self.closed_loop:  # a slot stays empty until the next prompt has come in
             capacity = {
@@ -114,7 +93,9 @@ class Evaluator:
                 for load in admitted
             }
         steps = self._pool_steps(services, rho)
-        return OperatingPoint(batch, capacity, ttft, dict.fromkeys(ttft, tpot), steps)
+        known = all(self.correction.covers(*_at(load, batch)) for load in admitted)
+        source = "profiled" if known else "modeled"
+        return OperatingPoint(batch, capacity, ttft, dict.fromkeys(ttft, tpot), steps, source)
 
     def misses(self, admitted: Sequence[ClassLoad], batch: int) -> list[Miss]:
         """Targets that do not hold at a full batch even if nobody waits for a slot."""
@@ -122,7 +103,7 @@ class Evaluator:
         found = []
         for target in self.targets:
             for load in admitted:
-                value = self._slow_s(load, target, step, tpot)
+                value = self._slow_s(load, target, (step, tpot, batch))
                 if value > target.limit_s:
                     found.append(Miss(target, load.name, value))
         return found
@@ -158,13 +139,13 @@ class Evaluator:
         if self.closed_loop or not waited:
             return []
         step, tpot = self._steady(admitted, batch)
-        context = _longest(admitted)
         sizes = [size for size in BATCHES[::2] if size < batch]
-        steps = [(size, decode_step_s(self.replica, size, context)) for size in sizes]
-        prompt = step + max(load.prefill_s for load in admitted)
+        steps = [(size, self._steady(admitted, size)[0]) for size in sizes]
+        prompt = max(load.prefill_s + self._mixed_steps(load) * step for load in admitted)
         found = []
         for target in waited:
-            slack = min(target.limit_s - self._slow_s(one, target, step, tpot) for one in admitted)
+            point = (step, tpot, batch)
+            slack = min(target.limit_s - self._slow_s(one, target, point) for one in admitted)
             quantile = target.quantile or MEAN_AS_QUANTILE
             for load in admitted:
                 work = (load.prefill_s, load.output_tokens, (*steps, (batch, step)))
@@ -197,9 +178,8 @@ class Evaluator:
 
     def holds(self, admitted: Sequence[ClassLoad], batch: int) -> bool:
         """Whether every target holds at a batch, at a utilisation that is of use."""
-        if self.misses(admitted, batch):
-            return False
-        return self.utilization(admitted, batch) >= LEAST_UTILIZATION
+        useful = self.utilization(admitted, batch) >= LEAST_UTILIZATION
+        return useful and not self.misses(admitted, batch)
 
     def wait_miss(self, load: ClassLoad) -> Miss | None:
         """The target that a class misses by waiting alone on one slot, and what would do; or None."""
@@ -225,25 +205,41 @@ class Evaluator:
         return rho / sum(1.0 / _most(load, step, batch) for load in admitted)
 
     def _steady(self, admitted: Sequence[ClassLoad], batch: int) -> tuple[float, float]:
-        """Step time and TPOT of a full batch beside the worst mix."""
-        prefill = max(load.prefill_s_per_output_token for load in admitted)
-        step = decode_step_s(self.replica, batch, _longest(admitted))
-        return step, step + (batch - 1.0) * prefill
+        """Step time and TPOT of a full batch beside the worst mix.
 
-    def _slow_s(self, load: ClassLoad, target: Target, step: float, tpot: float) -> float:
+        Where TPOT was measured, the step is what prompts leave of it.
+        """
+        prompts = (batch - 1.0) * max(load.prefill_s_per_output_token for load in admitted)
+        step = decode_step_s(self.replica, batch, _longest(admitted))
+        tpot = step + prompts
+        if self.correction.tpot:
+            ratio = max(self.correction.tpot_at(*_at(load, batch)) for load in admitted)
+            tpot *= ratio
+            step = max(LEAST_STEP * step, tpot - prompts)
+        return step, tpot
+
+    def _slow_s(self, load: ClassLoad, target: Target, point: tuple[float, float, int]) -> float:
         """The value that a target limits, at a full batch, without any wait for a slot.
 
-        TTFT: the step under way, one more with the prompt in it, and the prompt.
+        `point`: step time, TPOT, batch.
+
+        TTFT: the step under way, those with the prompt in them, and the prompt.
         """
+        step, tpot, batch = point
         slow = tpot * tpot_ratio(self.replica.efficiency.tpot_quantiles, target.quantile)
         if target.what == "tpot":
             return slow
-        first = self._first_token_s(load, step) + step
+        first = self._first_token_s(load, step, self._mixed_steps(load) * step, batch)
         return first if target.what == "ttft" else first + load.output_tokens * slow
 
-    def _first_token_s(self, load: ClassLoad, step_s: float) -> float:
+    def _mixed_steps(self, load: ClassLoad) -> int:
+        """Steps that a prompt is spread over."""
+        return ceil(load.prompt_tokens / step_tokens(self.replica.gpu))
+
+    def _first_token_s(self, load: ClassLoad, step_s: float, wait_s: float, batch: int) -> float:
         slower = self.replica.efficiency.moe_prefill if self.replica.model.experts else 1.0
-        return self.replica.engine.first_token_overhead_s + step_s + slower * load.prefill_s
+        own = self.replica.engine.first_token_overhead_s + step_s + slower * load.prefill_s
+        return (own + wait_s) * self.correction.ttft_at(*_at(load, batch))
 
     def _mean_wait_s(
         self, admitted: Sequence[ClassLoad], step: float, batch: int, rho: float
@@ -256,6 +252,10 @@ class Evaluator:
 def _most(load: ClassLoad, step_s: float, batch: int) -> float:
     """Requests/s of a full batch: each takes its prefill, and its share of its tokens' steps."""
     return 1.0 / (load.prefill_s + load.output_tokens * step_s / batch)
+
+
+def _at(load: ClassLoad, batch: int) -> tuple[float, float, float]:
+    return float(batch), load.prompt_tokens, load.output_tokens
 
 
 def _longest(admitted: Sequence[ClassLoad]) -> float:

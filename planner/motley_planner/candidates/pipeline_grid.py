@@ -12,10 +12,11 @@ from motley_planner.candidates.operating import Target
 from motley_planner.costs.memory import resident_tokens
 from motley_planner.costs.pipeline import (
     Part,
+    decode_head_s,
     decode_layer_s,
-    head_s,
     kv_layer_bytes,
     part_of,
+    prefill_head_s,
     prefill_layer_s,
 )
 from motley_planner.domain.demand import WorkloadClass
@@ -91,9 +92,9 @@ def grid_of(problem: Problem) -> Grid | None:
         decode_s=_array(
             [[[decode_layer_s(p, b, c) for c in contexts] for b in micro] for p in parts]
         ),
-        decode_head_s=_array([[head_s(p, b) for b in micro] for p in parts]),
+        decode_head_s=_array([[decode_head_s(p, b) for b in micro] for p in parts]),
         prefill_s=_array([[prefill_layer_s(p, tokens) for tokens in prompts] for p in parts]),
-        prefill_head_s=_array([[head_s(p, tokens) for tokens in prompts] for p in parts]),
+        prefill_head_s=_array([[prefill_head_s(p, tokens) for tokens in prompts] for p in parts]),
         fixed_s=_array([p.fixed_s for p in parts]),
         usable_bytes=_array([p.usable_bytes for p in parts]),
         layer_bytes=_array([p.layer_bytes for p in parts]),
@@ -108,7 +109,7 @@ def grid_of(problem: Problem) -> Grid | None:
 
 
 def _parts(problem: Problem) -> tuple[Part, ...]:
-    """Every kind of fragment that can run the model, fastest at reading weights first."""
+    """Every kind of fragment that can run the model, the one with the most bandwidth first."""
     found = []
     for gpu in problem.gpus:
         for ranks in TENSOR_PARALLEL:
@@ -122,10 +123,10 @@ def _parts(problem: Problem) -> tuple[Part, ...]:
     return tuple(sorted(found, key=_speed))
 
 
-def _speed(part: Part) -> tuple[float, str]:
-    whole = part.whole
-    rate = whole.tensor_parallel * whole.weight_bytes_per_s / whole.path.weight_bytes
-    return -rate, whole.gpu.name
+def _speed(part: Part) -> tuple[float, float, str]:
+    """By bandwidth, then memory, of all its GPUs: the datasheet's, so that no fit changes an order."""
+    ranks, gpu = part.whole.tensor_parallel, part.whole.gpu
+    return -ranks * gpu.hbm_bytes_per_s, -ranks * gpu.hbm_bytes, gpu.name
 
 
 def _prompt(c: WorkloadClass) -> float:

@@ -33,7 +33,7 @@ from motley_planner.candidates.pipeline_points import (
 )
 from motley_planner.domain.fragments import ReplicaFragment
 
-CACHED = 64  # problems: models x sets of GPU types x targets of one fleet, with room to spare
+CACHED = 32  # problems (stages with targets of their own); the largest measured takes 3.4 MB
 _SERVES_AS_MUCH = 1.0 - 1e-9
 
 

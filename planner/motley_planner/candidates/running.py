@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from motley_planner.candidates.candidate import Candidate
 from motley_planner.candidates.jobs import (
@@ -16,6 +17,7 @@ from motley_planner.candidates.phases import candidate_for_phase
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
     can_split,
+    candidate_at,
     evaluator_of,
     fitting_classes,
     scaled,
@@ -75,9 +77,8 @@ def candidate_for_unit(
     if point is None:
         return None
     point = scaled(point, request.per_unit)
-    return shape_of(request, unit.gpu, unit.tensor_parallel).at(
-        node_class, unit.operating_batch, point.capacity, point.ttft_s, point.tpot_s
-    )
+    point = replace(point, batch=unit.operating_batch)
+    return candidate_at(shape_of(request, unit.gpu, unit.tensor_parallel), node_class, point)
 
 
 def _request(unit: RunningUnit, demand: ServingDemand | RlDemand) -> Request | None:

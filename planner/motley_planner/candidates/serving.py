@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.operating import (
@@ -13,12 +14,14 @@ from motley_planner.candidates.operating import (
     operating_points,
     targets_of,
 )
+from motley_planner.candidates.profiled import corrected
 from motley_planner.candidates.refusals import Survey, placement_refusal
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.spanning import pipeline_candidates
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
+from motley_planner.domain.measurements import ProfileKey
 from motley_planner.domain.plan import Refusal
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
@@ -65,9 +68,7 @@ def list_candidates(
         for gpu in dict.fromkeys(c.gpu for c in allowed)
     }
     found = tuple(
-        shape_of(request, node_class.gpu, ranks).at(
-            node_class, point.batch, point.capacity, point.ttft_s, point.tpot_s
-        )
+        candidate_at(shape_of(request, node_class.gpu, ranks), node_class, point)
         for node_class in allowed
         for ranks, point in points[node_class.gpu]
     ) + pipeline_candidates(request, allowed, catalog)
@@ -90,6 +91,13 @@ def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
     )
 
 
+def candidate_at(shape: Shape, node_class: NodeClass, point: OperatingPoint) -> Candidate:
+    """The candidate of a shape at an operating point, with what larger pools of it may do."""
+    times = point.ttft_s, point.tpot_s
+    made = shape.at(node_class, point.batch, point.capacity, *times)
+    return replace(made, provenance=point.provenance, pool_steps=point.pool_steps)
+
+
 def can_split(stage: StageDemand, ranks: int) -> bool:
     """Whether attention heads divide over the ranks and the stage allows as many."""
     return ranks <= stage.max_tensor_parallel and stage.model.heads % ranks == 0
@@ -106,7 +114,12 @@ def evaluator_of(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Ev
     if isinstance(replica, str):
         return replica
     busy = 1.0 - request.headroom
-    return Evaluator(replica, request.targets, busy, closed_loop=request.closed_loop)
+    built = Evaluator(replica, request.targets, busy, closed_loop=request.closed_loop)
+    profile = catalog.profile_of(request.key)
+    if profile is None:
+        return built
+    key = ProfileKey(stage.model.name, gpu, ranks, stage.precision)
+    return corrected(built, profile.points.get(key, ()))
 
 
 def fitting_classes(request: Request, replica: Replica) -> tuple[ClassLoad, ...]:
@@ -121,7 +134,7 @@ def scaled(point: OperatingPoint, per_unit: float) -> OperatingPoint:
     if per_unit == 1.0:
         return point
     capacity = {name: rate / per_unit for name, rate in point.capacity.items()}
-    return OperatingPoint(point.batch, capacity, point.ttft_s, point.tpot_s)
+    return replace(point, capacity=capacity)
 
 
 def _gpu_points(

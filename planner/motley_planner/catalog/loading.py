@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from motley_planner.catalog.fabric import FabricEntry
 from motley_planner.catalog.schema import (
     EfficiencyEntry,
     EngineEntry,
-    FabricEntry,
+    FittedEntry,
     FrameworkEntry,
     GpuEntry,
     ModelEntry,
@@ -39,15 +40,16 @@ def load_catalog() -> Catalog:
     engines = _folder(root, "engines", EngineEntry)
     frameworks = _folder(root, "frameworks", FrameworkEntry)
     efficiency = _read(root.joinpath("efficiency.toml"), "efficiency.toml", EfficiencyEntry)
+    fitted = _read(root.joinpath("fitted.toml"), "fitted.toml", FittedEntry)
     return Catalog(
+        fabric=_read(root.joinpath("fabric.toml"), "fabric.toml", FabricEntry).to_domain(),
         gpus={entry.name: entry.to_domain() for _, entry in gpus},
         models={entry.name: entry.to_domain() for _, entry in models},
         engines={entry.name: entry.to_domain() for _, entry in engines},
         frameworks={entry.name: entry.to_domain() for _, entry in frameworks},
         model_aliases=_alias_index(models),
         labels=_label_index(gpus),
-        efficiency=efficiency.to_domain(),
-        fabric=_read(root.joinpath("fabric.toml"), "fabric.toml", FabricEntry).to_domain(),
+        efficiency=efficiency.to_domain(fitted),
     )
 
 

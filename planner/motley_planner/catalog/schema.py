@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec, LaunchSpec, PipelineLaunch
-from motley_planner.domain.fabric import Fabric
-from motley_planner.domain.hardware import Efficiency, Gpu
+from motley_planner.domain.hardware import Efficiency, Gpu, NodeShapePrice
 from motley_planner.domain.models import ModelSpec
-from motley_planner.units import GIGA, MICRO, MILLI, TERA
+from motley_planner.units import GIGA, MEBI, MICRO, MILLI, TERA
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -20,6 +19,19 @@ Dtype = Literal["bf16", "fp16", "fp8", "fp4", "int8", "int4"]
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeShapeEntry(_Entry):
+    """One purchasable node of a GPU file."""
+
+    instance_type: Name
+    gpus: PositiveInt
+    price_usd_per_hour: PositiveFloat
+    spot_price_usd_per_hour: PositiveFloat | None = None
+
+    def to_domain(self) -> NodeShapePrice:
+        """The node, unchanged."""
+        return NodeShapePrice(**self.model_dump())
 
 
 class GpuEntry(_Entry):
@@ -39,12 +51,14 @@ class GpuEntry(_Entry):
     link_gb_per_s: float = Field(ge=0)
     link_gpus: PositiveInt = 1
     pcie_gb_per_s: PositiveFloat
+    memory_mib: PositiveInt | None = None  # as the driver reports it
     compute_efficiency: Share | None = None
     memory_efficiency: Share | None = None
     price_usd_per_hour: PositiveFloat
     price_source: Name
     spot_price_usd_per_hour: PositiveFloat
     spot_price_source: Name
+    node_shapes: tuple[NodeShapeEntry, ...] = ()
     source: str = Field(min_length=1)
 
     def to_domain(self) -> Gpu:
@@ -73,6 +87,8 @@ class GpuEntry(_Entry):
             link_gpus=self.link_gpus,
             price_source=self.price_source,
             spot_price_source=self.spot_price_source,
+            node_shapes=tuple(shape.to_domain() for shape in self.node_shapes),
+            driver_bytes=self.memory_mib * MEBI if self.memory_mib else None,
         )
 
 
@@ -173,6 +189,14 @@ class EngineEntry(_Entry):
     metrics: dict[str, str] = {}
     source: str = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _pipelines_can_start(self) -> EngineEntry:
+        if self.unequal_tensor_parallel and not self.pipeline_parallel:
+            raise ValueError("unequal_tensor_parallel needs pipeline_parallel")
+        if self.pipeline_parallel and (self.launch is None or self.launch.pipeline is None):
+            raise ValueError("pipeline_parallel needs a [launch.pipeline] block")
+        return self
+
     def to_domain(self) -> EngineSpec:
         """The engine in SI units."""
         return EngineSpec(
@@ -220,64 +244,38 @@ class FrameworkEntry(_Entry):
         )
 
 
-class FabricEntry(_Entry):
-    """catalog/fabric.toml."""
+Band = tuple[PositiveFloat, PositiveFloat]
 
-    nic_gb_per_s: dict[Name, PositiveFloat]
-    other_nic_gb_per_s: PositiveFloat
-    zone_link_gb_per_s: PositiveFloat
-    hop_latency_us: PositiveFloat
+
+class FittedEntry(_Entry):
+    """catalog/fitted.toml, which `make fit` writes."""
+
     source: str = Field(min_length=1)
-
-    def to_domain(self) -> Fabric:
-        """The fabric in SI units."""
-        return Fabric(
-            nic_bytes_per_s={name: rate * GIGA for name, rate in self.nic_gb_per_s.items()},
-            other_nic_bytes_per_s=self.other_nic_gb_per_s * GIGA,
-            zone_link_bytes_per_s=self.zone_link_gb_per_s * GIGA,
-            hop_latency_s=self.hop_latency_us * MICRO,
-        )
+    rows: PositiveInt
+    factors: dict[str, PositiveFloat]
+    bands: dict[str, Band]
+    fitted_range: dict[str, tuple[float, float]]
 
 
 class EfficiencyEntry(_Entry):
-    """catalog/efficiency.toml."""
+    """catalog/efficiency.toml: what was assumed or measured elsewhere than in the fitted rows."""
 
-    bf16: Share
-    fp8: Share
-    fp4: Share
-    int8: Share
-    moe_compute: Share
-    blackwell_compute: Share
-    memory: Share
-    blackwell_memory: Share
-    moe_memory: Share
-    kv_memory: Share
-    attention_compute: Share
-    network: Share
-    pcie_network: Share
+    pcie_network: dict[PositiveInt, Share] = Field(min_length=1)
     memory_from_kernels: Share
-    allreduce_latency_us: PositiveFloat
-    small_batch_tokens: float = Field(ge=0)
-    prefill_queue: float = Field(ge=0)
-    prefill_queue_power: PositiveFloat
     moe_prefill: PositiveFloat
     fitted_archs: tuple[str, ...]
-    band: tuple[PositiveFloat, PositiveFloat]
     tpot_quantiles: dict[Literal["p50", "p90", "p95", "p99"], PositiveFloat]
     source: str = Field(min_length=1)
 
-    def to_domain(self) -> Efficiency:
-        """The factors in SI units."""
-        plain = {"source", "bf16", "fp8", "fp4", "int8", "allreduce_latency_us", "tpot_quantiles"}
+    def to_domain(self, fitted: FittedEntry) -> Efficiency:
+        """Both files as one value."""
         return Efficiency(
-            compute={
-                "bf16": self.bf16,
-                "fp16": self.bf16,
-                "fp8": self.fp8,
-                "fp4": self.fp4,
-                "int8": self.int8,
-            },
-            allreduce_latency_s=self.allreduce_latency_us * MICRO,
+            factors=fitted.factors,
+            pcie_network=self.pcie_network,
+            memory_from_kernels=self.memory_from_kernels,
+            moe_prefill=self.moe_prefill,
+            fitted_archs=self.fitted_archs,
             tpot_quantiles={str(name): ratio for name, ratio in self.tpot_quantiles.items()},
-            **self.model_dump(exclude=plain),
+            bands=fitted.bands,
+            fitted_range=fitted.fitted_range,
         )

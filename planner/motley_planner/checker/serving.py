@@ -102,6 +102,9 @@ def check_policies(ledger: Ledger) -> None:
         mean = sum(p.share * (quality.get(p.id, 0.0) - cascade.quality_floor) for p in mine)
         if mean < -TOLERANCE:
             ledger.complain(f"quality: {cascade.name} is {-mean} under its floor")
+        tier = {p.id: p.tier for p in cascade.policies}
+        if len({tier.get(p.id, "") for p in mine if p.share > TOLERANCE}) > 1:
+            ledger.complain(f"policies: {cascade.name} mixes tiers and may not")
         if not cascade.mixture and len([p for p in mine if p.share > TOLERANCE]) > 1:
             ledger.complain(f"policies: {cascade.name} mixes policies and may not")
 

@@ -7,8 +7,9 @@ lengths. Beyond `slots` requests wait. Replicas behind one dispatcher that looks
 taken as one queue with all their slots (for equal ones the simulator agrees to a few points).
 
 Sources: Cohen, "The multiple phase service network with generalized processor sharing", Acta
-Informatica 12 (1979); Erlang C for the wait; Pollaczek-Khinchine; for several servers the wait for
-a constant service as half of that for an exponential one (Cosmetatos, 1975).
+Informatica 12 (1979); Erlang C for the wait, its tail stretched by the variation of arrivals and
+service as in Whitt, "Approximations for the GI/G/m queue", Production and Operations Management 2
+(1993), which for a constant service and Poisson arrivals halves it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ from numpy.typing import NDArray
 
 from motley_planner.costs.memory import kv_bytes, resident_tokens
 from motley_planner.costs.replica import Replica
+from motley_planner.domain.hardware import Gpu
 
 HALVINGS = 10  # a utilisation to three digits
+# Squared coefficient of variation of the gaps between requests; 1 is Poisson. 1.20 in the hour of
+# Azure's conversation service (AzurePublicDataset@b469a11, 2023).
+ARRIVAL_VARIATION = 1.2
+# Prompt tokens an engine takes into one step beside the running sequences, by the GPU's memory: what
+# vLLM's API server does unless told otherwise (vllm/engine/arg_utils.py, get_batch_defaults; the
+# largest tier from 0.28 on). An A100 counts as small.
+STEP_TOKENS = ((160e9, 16384.0), (70e9, 8192.0), (0.0, 2048.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,13 @@ class Service:
     def most_per_second(self) -> float:
         """Requests/s with every slot in use: slots / residence(slots)."""
         return self.slots / (self.slots * self.prefill_s + self.output_tokens * self.steps_s[-1][1])
+
+
+def step_tokens(gpu: Gpu) -> float:
+    """Prompt tokens that one step takes on a GPU; longer prompts are spread over several."""
+    if gpu.arch == "sm80":
+        return STEP_TOKENS[-1][1]
+    return next(tokens for least, tokens in STEP_TOKENS if gpu.hbm_bytes >= least)
 
 
 def most_sequences(replica: Replica, prompt_tokens: float, output_tokens: float) -> float:
@@ -106,7 +122,8 @@ def utilization_cap(servers: int, service: Service, most: float = 1.0) -> float:
 def slot_wait(servers: int, service: Service, weights: NDArray[np.float64], rho: float) -> float:
     """P(a request waits for a slot longer than the slack) at a share rho < 1 of the pool's rate.
 
-    P(all slots taken) exp(-(1 - rho) M slack), M: requests/s of the whole pool.
+    P(all slots taken) exp(-2 (1 - rho) M slack / (c2 + 1)), M: requests/s of the whole pool, c2: of
+    arrivals; lengths inside a class are taken to vary as exponential ones do.
     """
     if rho <= 0.0:
         return 0.0
@@ -117,13 +134,14 @@ def slot_wait(servers: int, service: Service, weights: NDArray[np.float64], rho:
     last = float(chances[-1])
     waiting = last / (1.0 - rho)
     full = waiting / (float(chances.sum()) - last + waiting)
-    return full * exp(-(1.0 - rho) * servers * service.most_per_second * service.slack_s)
+    drain = 2.0 * (1.0 - rho) * servers * service.most_per_second / (ARRIVAL_VARIATION + 1.0)
+    return full * exp(-drain * service.slack_s)
 
 
 def prompt_wait(servers: int, service: Service, rho: float) -> float:
     """P(a prompt waits for prompts before it longer than the slack).
 
-    Erlang C x exp(-2 c (1 - u) slack / s): c servers of constant service s. Prompts that share a
+    Erlang C x exp(-2 c (1 - u) slack / (c2 s)): c servers of constant service s. Prompts that share a
     step wait for its decode part once, so there is a second bound, s = prefill alone with two
     steps taken off the slack; the smaller one counts.
     """
@@ -140,7 +158,7 @@ def _late(servers: int, utilization: float, service_s: float, slack_s: float) ->
         return 1.0
     if service_s <= 0.0 or utilization <= 0.0:
         return 0.0
-    drain = 2.0 * servers * (1.0 - utilization) / service_s
+    drain = 2.0 * servers * (1.0 - utilization) / (service_s * ARRIVAL_VARIATION)
     return erlang_c(servers, servers * utilization) * exp(-drain * slack_s)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from motley_planner.costs.dtypes import WEIGHT_BYTES, stored_dtype
-from motley_planner.costs.parameters import parameter_count
+from motley_planner.costs.dtypes import WEIGHT_BYTES, ExecutionPath, shared_dtype, stored_dtype
+from motley_planner.costs.parameters import parameter_count, routed_parameters
 from motley_planner.domain.engines import EngineSpec
 from motley_planner.domain.hardware import Gpu
 from motley_planner.domain.models import ModelSpec
@@ -16,10 +16,17 @@ RESIDENT_OUTPUT_SHARE = 0.6
 def weight_bytes(model: ModelSpec, precision: str) -> float:
     """Bytes of all weights of one replica.
 
-    Quantization leaves embeddings and lm_head in 16 bits only in some checkpoints; it is taken to
-    cover everything.
+    Some checkpoints leave embeddings and lm_head in 16 bits; quantization is taken to cover them.
     """
-    return parameter_count(model) * WEIGHT_BYTES[stored_dtype(model, precision)]
+    routed = routed_parameters(model)
+    shared = (parameter_count(model) - routed) * WEIGHT_BYTES[shared_dtype(model, precision)]
+    return shared + routed * WEIGHT_BYTES[stored_dtype(model, precision)]
+
+
+def split_weight_bytes(model: ModelSpec, path: ExecutionPath) -> tuple[float, float]:
+    """Bytes of everything but routed experts, and of routed experts."""
+    routed = routed_parameters(model)
+    return (parameter_count(model) - routed) * path.weight_bytes, routed * path.expert_bytes
 
 
 def kv_values_per_token(model: ModelSpec, context_tokens: float) -> float:
@@ -58,7 +65,8 @@ def kv_replication(model: ModelSpec, tensor_parallel: int) -> float:
 
 def usable_bytes(gpu: Gpu, engine: EngineSpec, gpus: int) -> float:
     """Bytes that weights and KV cache may take over `gpus` GPUs: share of memory minus buffers."""
-    return gpus * (gpu.hbm_bytes * engine.memory_utilization - engine.reserved_bytes_per_gpu)
+    held = gpu.driver_bytes or gpu.hbm_bytes
+    return gpus * (held * engine.memory_utilization - engine.reserved_bytes_per_gpu)
 
 
 def resident_tokens(prompt_tokens: float, output_tokens: float) -> float:

@@ -38,6 +38,11 @@ def expert_parameters(model: ModelSpec) -> float:
     return mlp_parameters(model, model.moe_intermediate)
 
 
+def routed_parameters(model: ModelSpec) -> float:
+    """Parameters of all routed experts of all layers; 0 for dense models."""
+    return moe_layers(model) * model.experts * expert_parameters(model)
+
+
 def moe_layers(model: ModelSpec) -> int:
     """Layers whose MLP is a mixture of experts."""
     return model.layers - model.dense_layers_first if model.experts else 0
@@ -59,8 +64,7 @@ def always_read_parameters(model: ModelSpec) -> float:
 def parameter_count(model: ModelSpec) -> float:
     """Parameters in all."""
     embedding = 0 if model.tied_embeddings else model.vocabulary * model.hidden
-    experts = moe_layers(model) * model.experts * expert_parameters(model)
-    return always_read_parameters(model) + embedding + experts
+    return always_read_parameters(model) + embedding + routed_parameters(model)
 
 
 def active_parameters(model: ModelSpec) -> float:
@@ -77,5 +81,4 @@ def touched_parameters(model: ModelSpec, tokens: float) -> float:
     if not model.experts:
         return always_read_parameters(model)
     missed = float((1.0 - model.experts_per_token / model.experts) ** tokens)
-    experts = moe_layers(model) * model.experts * expert_parameters(model)
-    return always_read_parameters(model) + experts * (1.0 - missed)
+    return always_read_parameters(model) + routed_parameters(model) * (1.0 - missed)

@@ -23,11 +23,9 @@ from motley_planner.costs.memory import kv_bytes, resident_tokens, usable_bytes
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.costs.steps import (
     ACTIVATION_BYTES,
-    allreduce_s,
-    decode_attention_s,
-    linear_s,
+    decode_step_s,
     overhead_s,
-    prefill_attention_s,
+    prefill_s,
 )
 from motley_planner.domain.engines import EngineSpec
 from motley_planner.domain.fabric import Fabric
@@ -94,23 +92,25 @@ def part_of(
 
 def decode_layer_s(part: Part, batch: float, context_tokens: float) -> float:
     """Seconds one layer takes for one decode step of `batch` sequences."""
-    body = part.body
-    whole = linear_s(body, batch) + decode_attention_s(body, batch, context_tokens)
-    whole += allreduce_s(body, batch)
-    return whole / part.layers + body.engine.layer_overhead_s
+    whole = decode_step_s(part.body, batch, context_tokens)
+    return (whole - part.fixed_s) / part.layers
+
+
+def decode_head_s(part: Part, batch: float) -> float:
+    """Seconds lm_head takes for one decode step of `batch` sequences."""
+    with_it, without = (decode_step_s(one, batch, 1.0) for one in (part.whole, part.body))
+    return max(0.0, with_it - without)
 
 
 def prefill_layer_s(part: Part, prompt_tokens: float) -> float:
     """Seconds one layer takes for the prefill of one prompt."""
-    body = part.body
-    whole = linear_s(body, prompt_tokens) + prefill_attention_s(body, prompt_tokens)
-    whole += allreduce_s(body, prompt_tokens)
-    return whole / part.layers + body.engine.layer_overhead_s
+    return (prefill_s(part.body, prompt_tokens) - part.fixed_s) / part.layers
 
 
-def head_s(part: Part, tokens: float) -> float:
-    """Seconds lm_head takes over `tokens` tokens."""
-    return max(0.0, linear_s(part.whole, tokens) - linear_s(part.body, tokens))
+def prefill_head_s(part: Part, prompt_tokens: float) -> float:
+    """Seconds lm_head takes for the prefill of one prompt."""
+    with_it, without = (prefill_s(one, prompt_tokens) for one in (part.whole, part.body))
+    return max(0.0, with_it - without)
 
 
 def kv_layer_bytes(part: Part, tokens: float) -> float:
@@ -140,7 +140,7 @@ class Pipeline:
             layers * decode_layer_s(part, each, context_tokens) + part.fixed_s
             for part, layers in zip(self.parts, self.layers, strict=True)
         ]
-        times[-1] += head_s(self.parts[-1], each)
+        times[-1] += decode_head_s(self.parts[-1], each)
         hops = self._hops_s(each)
         return max(rounds * max(*times, *hops, 0.0), sum(times) + sum(hops))
 
@@ -150,7 +150,7 @@ class Pipeline:
             layers * prefill_layer_s(part, prompt_tokens) + part.fixed_s
             for part, layers in zip(self.parts, self.layers, strict=True)
         ]
-        times[-1] += head_s(self.parts[-1], prompt_tokens)
+        times[-1] += prefill_head_s(self.parts[-1], prompt_tokens)
         return times + self._hops_s(prompt_tokens)
 
     def prefill_s(self, prompt_tokens: float) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from motley_planner.costs.memory import layer_split
 from motley_planner.costs.parameters import active_parameters, parameter_count
-from motley_planner.costs.replica import compute_share, link_rate
+from motley_planner.costs.rates import compute_share, link_rate
 from motley_planner.domain.engines import EngineSpec
 from motley_planner.domain.hardware import Efficiency, Gpu
 from motley_planner.domain.models import ModelSpec
@@ -77,7 +77,7 @@ def gang_of(
     if peak is None:
         return f"{gpu.name} has no bf16, which training needs"
     # The stated utilization is of GPUs that attain the fitted share of their peak.
-    relative = compute_share(gpu, "bf16", None, efficiency) / efficiency.compute["bf16"]
+    relative = compute_share(gpu, "bf16", efficiency) / efficiency.factors["compute.bf16"]
     inside = link_rate(gpu, gang[0], efficiency)
     across = NODE_NETWORK_BYTES_PER_S * efficiency.network / gang[0]
     return Gang(

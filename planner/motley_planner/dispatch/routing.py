@@ -106,22 +106,7 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
             }
             for each in table.classes
         ],
-        "stages": [
-            {
-                "name": stage.name,
-                "model": stage.model,
-                "replicas": [
-                    {
-                        "name": replica.name,
-                        "url": replica.url,
-                        "rates": dict(replica.rates),
-                        "capacity": dict(replica.capacity),
-                    }
-                    for replica in stage.replicas
-                ],
-            }
-            for stage in table.stages
-        ],
+        "stages": [_stage_document(stage) for stage in table.stages],
         "policies": [
             {"id": policy.id, "share": policy.share, "thresholds": dict(policy.thresholds)}
             for policy in table.policies
@@ -131,3 +116,19 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
     if table.dispatch != DispatchRule():
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
     return document
+
+
+def _stage_document(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "model": stage.model,
+        "replicas": [
+            {
+                "name": replica.name,
+                "url": replica.url,
+                "rates": dict(replica.rates),
+                "capacity": dict(replica.capacity),
+            }
+            for replica in stage.replicas
+        ],
+    }

@@ -55,7 +55,7 @@ class StageDemand:
     min_replicas: int = 0
     max_pipeline: int = 1  # fragments that one replica may be cut into
     disaggregation: str | None = None  # of this stage alone: auto | always | never
-    min_nodes: int = 0  # different nodes its replicas must be on, however many there are
+    min_nodes: int = 0  # at least so many replicas, each on a node of its own where room allows
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,23 @@ from difflib import get_close_matches
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec
 from motley_planner.domain.fabric import Fabric
+from motley_planner.domain.measurements import Profile
 from motley_planner.domain.models import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NodeShapePrice:
+    """What a cloud asks for one whole node; the label value of its instance type names it."""
+
+    instance_type: str
+    gpus: int
+    price_usd_per_hour: float
+    spot_price_usd_per_hour: float | None = None  # None: the cloud's list gives none
+
+    def per_gpu_hour(self, *, spot: bool) -> float | None:
+        """USD per GPU and hour, or None where no spot price is known."""
+        whole = self.spot_price_usd_per_hour if spot else self.price_usd_per_hour
+        return None if whole is None else whole / self.gpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +47,12 @@ class Gpu:
     link_gpus: int = 8  # GPUs that the link joins; beyond them traffic takes PCIe
     price_source: str = ""
     spot_price_source: str = ""
+    driver_bytes: float | None = None  # memory as the driver reports it, where known
+    node_shapes: tuple[NodeShapePrice, ...] = ()  # whole nodes that clouds sell with it
+
+    def node_shape(self, instance_type: str | None) -> NodeShapePrice | None:
+        """The node of an instance type, None where the catalog has no price for it."""
+        return next((s for s in self.node_shapes if s.instance_type == instance_type), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +100,24 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Shares of the peaks that real kernels attain, fitted over all GPUs; see efficiency.toml.
+    """What real kernels and engines attain; fitted over measured rows, see catalog/fitted.toml.
 
     A GPU's own measured shares go before these where the fit did not see its generation.
     """
 
-    compute: Mapping[str, float]  # by dtype computed in
-    moe_compute: float  # further factor for the small matrices of experts
-    blackwell_compute: float
-    memory: float
-    blackwell_memory: float
-    moe_memory: float
-    kv_memory: float
-    attention_compute: float
-    network: float
-    pcie_network: float  # further factor where ranks share PCIe
+    factors: Mapping[str, float]  # by name: shares of peaks, times in the unit the name ends with
+    pcie_network: Mapping[int, float]  # further factor where as many ranks share PCIe
     memory_from_kernels: float  # end-to-end share / kernel-level share of the bandwidth
-    allreduce_latency_s: float
-    small_batch_tokens: float
-    prefill_queue: float  # TTFT at concurrency B grows by this x (B - 1)^prefill_queue_power
-    prefill_queue_power: float
-    moe_prefill: float
+    moe_prefill: float  # a lone prompt's prefill over the modeled one, mixtures of experts
     fitted_archs: tuple[str, ...]
     tpot_quantiles: Mapping[str, float]  # TPOT percentile / mean
-    band: tuple[float, float]  # measured / predicted TPOT, 10th and 90th percentile
+    bands: Mapping[str, tuple[float, float]]  # measured / predicted TPOT, 80 % of unseen rows
+    fitted_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def network(self) -> float:
+        """Share of a link's rate that collectives and copies attain."""
+        return self.factors["network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +140,16 @@ class Catalog:
     model_aliases: Mapping[str, str] = field(default_factory=dict)  # case-folded alias -> id
     labels: Mapping[str, str] = field(default_factory=dict)  # normalized label -> GPU id
     efficiency: Efficiency | None = None
+    profiles: Mapping[str, Profile] = field(default_factory=dict)  # by resource key; "": of all
     fabric: Fabric | None = None
 
     def model(self, model_id: str) -> ModelSpec | None:
         """The model of a Hugging Face id or alias, in any letter case; None if unknown."""
         return self.models.get(self.model_aliases.get(model_id.casefold(), model_id))
+
+    def profile_of(self, key: str) -> Profile | None:
+        """The measurements that hold for a resource: its own, else those given for all."""
+        return self.profiles.get(key, self.profiles.get(""))
 
     def nearest_models(self, model_id: str, count: int = 3) -> tuple[str, ...]:
         """Known model ids that look most like an unknown one, best first."""

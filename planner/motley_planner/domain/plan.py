@@ -153,6 +153,18 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class NodesToAdd:
+    """Nodes of a shape that would serve what the plan leaves unserved."""
+
+    shape: str
+    gpu: str
+    count: int
+    price_usd_per_hour: float  # of all of them
+    delay_hours: float
+    gains: Mapping[str, float]  # by resource key: requests/s more, with all that is listed
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The fleet's plan with its proof: levels, bound, gap, status."""
 
@@ -169,3 +181,5 @@ class Plan:
     nodes: int = 0
     gpus: int = 0
     gpus_used: int = 0
+    idle_usd_per_hour: float = 0.0  # part of the bill for GPUs of nodes in use that nobody holds
+    nodes_to_add: tuple[NodesToAdd, ...] = ()

@@ -106,6 +106,7 @@ class CascadePolicy:
     id: str
     quality: float
     load: Mapping[str, float]
+    tier: str = ""  # policies of different tiers are never mixed; not part of the table's JSON
 
 
 @dataclass(frozen=True, slots=True)

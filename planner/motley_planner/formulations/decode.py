@@ -95,7 +95,7 @@ def _clean(index: Index, x: Floats) -> Floats:
     whole = [*index.packing.new, *(g.variable for g in index.packing.kept)]
     whole += [v for v in index.packing.open_used if v is not None]
     whole += [*index.packing.held_used.values(), *index.packing.slots.values()]
-    whole += list(index.demand.chosen.values())
+    whole += [*index.demand.chosen.values(), *index.demand.tiers.values()]
     x[whole] = np.round(x[whole])
     rates = index.demand.rates
     noise = x[rates.variable] <= NEGLIGIBLE / np.maximum(rates.unit, 1.0)

@@ -35,6 +35,7 @@ class Demand:
     shares: dict[tuple[str, str], int] = field(default_factory=dict)  # (cascade, policy)
     flows: dict[tuple[str, str, str, float], Entry] = field(default_factory=dict)
     chosen: dict[tuple[str, str], int] = field(default_factory=dict)  # one-hot binaries
+    tiers: dict[tuple[str, str], int] = field(default_factory=dict)  # (cascade, tier) binaries
 
 
 def demand_totals(table: FleetTable) -> dict[str, float]:
@@ -116,6 +117,7 @@ class DemandRows:
                 one_hot.append(chosen)
         if one_hot:
             self.builder.row([(v, 1.0) for v in one_hot], upper=1.0, name="one_hot")
+        self._add_tiers(cascade, shares)
         quality = [
             (v, p.quality - cascade.quality_floor)
             for v, p in zip(shares, cascade.policies, strict=True)
@@ -123,6 +125,21 @@ class DemandRows:
         if cascade.mixture:
             self.builder.row(quality, lower=0.0, name=f"quality[{cascade.name}]")
         return shares
+
+    def _add_tiers(self, cascade: CascadeDemand, shares: list[int]) -> None:
+        """sum of v_p of a tier <= most x chosen_t, sum of chosen_t <= 1, where there are several."""
+        tiers: dict[str, list[Entry]] = {}
+        for policy, variable in zip(cascade.policies, shares, strict=True):
+            tiers.setdefault(policy.tier, []).append((variable, 1.0))
+        if len(tiers) < 2:
+            return
+        most = self.scale_limit if math.isfinite(self.scale_limit) else 1e6
+        for tier, entries in tiers.items():
+            chosen = self.builder.variable(0, 1, integer=True)
+            self.out.tiers[cascade.name, tier] = chosen
+            self.builder.row([*entries, (chosen, -most)], upper=0.0, name="one_hot")
+        chosen_all = [(self.out.tiers[cascade.name, tier], 1.0) for tier in tiers]
+        self.builder.row(chosen_all, upper=1.0, name="one_hot")
 
     def _add_demand(self, loads: dict[str, list[Entry]]) -> None:
         rates = self.out.rates

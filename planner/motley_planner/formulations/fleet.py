@@ -47,7 +47,7 @@ def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index
     """The program of a table with points to begin from."""
     milp, index = formulate(table)
     most = index.scale_limit
-    if index.demand.chosen and not math.isfinite(most):
+    if (index.demand.chosen or index.demand.tiers) and not math.isfinite(most):
         most = _largest_scale(table, use_worker)
         milp, index = formulate(table, most=most)
     relaxed = None if index.packing.exact else widen(milp, index.packing.gains)

@@ -24,6 +24,8 @@ CHOICES = 60  # cheapest columns that are tried for a class, besides the best of
 SCANNED = 500  # of a class's columns, by cost
 BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
 STEPS, DOUBLINGS = 5, 12
+ROUNDS = 3  # of leaving out what breaks a limit
+PARTS = (0.75, 0.5, 0.25, 0.1, 0.03)  # of a cascade that cannot be served whole
 MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
 _SOFT = (
     "time[",
@@ -40,22 +42,40 @@ _SOFT = (
 
 
 def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
-    """A feasible point that extends `start` (what runs, no rates); None where greed fails."""
+    """A feasible point that extends `start` (what runs, no rates); None where greed fails.
+
+    Limits on rates (a share of spot, say) are not looked at while filling. Where one is broken, the
+    columns that count against it are left out and all is filled again.
+    """
     base = _Filler(milp, index, start)
     priced = any(v is not None for v in index.packing.open_used)
-    for share in BUDGETS if priced else BUDGETS[:1]:
-        if index.demand.scale is None:
-            filled = base.fill(1.0, share)
-        else:
-            filled = _largest_scale(base, index, share)
-        if filled is None:
-            continue
-        set_used(index, filled)
-        if priced:
-            _close_unused(index, filled)
-        if milp.violation(filled) <= FEASIBLE:
-            return filled
+    for _ in range(ROUNDS):
+        filled: Floats | None = None
+        for share in BUDGETS if priced else BUDGETS[:1]:
+            if index.demand.scale is None:
+                filled = base.fill(1.0, share)
+            else:
+                filled = _largest_scale(base, index, share)
+            if filled is None:
+                continue
+            set_used(index, filled)
+            _release_shortfalls(milp, index, filled)
+            if priced:
+                _close_unused(index, filled)
+            if milp.violation(filled) <= FEASIBLE:
+                return filled
+        if filled is None or not base.leave_out(filled):
+            return None
     return None
+
+
+def _release_shortfalls(milp: Milp, index: Index, x: Floats) -> None:
+    """Lowers each minimum's shortfall, set before anything was served, to what is still missing."""
+    spare = milp.activity(x) - milp.row_lower
+    for variable in index.lacking.values():
+        (at,) = range(milp.start[variable], milp.start[variable + 1])
+        slack = max(0.0, float(spare[milp.index[at]])) / milp.value[at]
+        x[variable] = max(0.0, x[variable] - slack)
 
 
 def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
@@ -182,6 +202,21 @@ class _Filler:
             self.x[self.index.demand.scale] = scale
         return self.x
 
+    def leave_out(self, x: Floats) -> bool:
+        """Takes the columns that count against a broken limit on rates out; False if there is none."""
+        over = self.milp.activity(x) > self.milp.row_upper + FEASIBLE
+        limits = np.array([name.startswith("side[") for name in self.index.row_names])
+        rates = self.index.demand.rates
+        start, rows, values = self.milp.columns_of(rates.variable.astype(np.int32))
+        against = (values > 0) & (over & limits)[rows]
+        owner = np.repeat(np.arange(len(rates.variable)), np.diff(start))
+        out = {int(i) for i in rates.column[owner[against]] if not self.base_time[i]}
+        if not out:
+            return False
+        for name, found in self.order.items():
+            self.order[name] = [(i, k) for i, k in found if i not in out]
+        return True
+
     def _spent(self) -> float:
         columns, packing = self.index.table.columns, self.index.packing
         spent = sum(columns[g.column].price_usd_per_hour * self.x[g.variable] for g in packing.kept)
@@ -194,6 +229,9 @@ class _Filler:
         out = self.index.demand
         if isinstance(demand, CascadeDemand):
             served = self._serve_cascade(demand, scale)
+            for part in PARTS if demand.name in out.served and not served else ():
+                if self._serve_cascade(demand, scale, part):
+                    break
         else:
             wanted = demand.requests_per_second * scale
             given = self._give(demand.name, wanted)
@@ -203,24 +241,39 @@ class _Filler:
                 self.x[out.served[demand.name]] = min(1.0, share)
         return served or demand.name in out.served
 
-    def _serve_cascade(self, cascade: CascadeDemand, scale: float) -> bool:
-        good = [p for p in cascade.policies if p.quality >= cascade.quality_floor]
+    def _serve_cascade(self, cascade: CascadeDemand, scale: float, part: float = 1.0) -> bool:
+        """Serves `part` of the cascade by the policy that asks for least, or nothing of it."""
+        good = [
+            p
+            for p in cascade.policies
+            if p.quality >= cascade.quality_floor and not self._breaks_a_row(cascade, p.id)
+        ]
         if not good:
             return False
         out = self.index.demand
         policy = min(good, key=lambda p: sum(p.load.values()))
         before = self.x.copy(), self.free_time.copy(), self.room.copy(), self.money
         for name, load in policy.load.items():
-            wanted = load * cascade.requests_per_second * scale
+            wanted = load * cascade.requests_per_second * scale * part
             if wanted > 0 and self._give(name, wanted) < wanted * (1 - 1e-12):
                 self.x, self.free_time, self.room, self.money = before
                 return False
-        self.x[out.shares[cascade.name, policy.id]] = scale
+        self.x[out.shares[cascade.name, policy.id]] = scale * part
         if (cascade.name, policy.id) in out.chosen:
             self.x[out.chosen[cascade.name, policy.id]] = 1.0
+        if (cascade.name, policy.tier) in out.tiers:
+            self.x[out.tiers[cascade.name, policy.tier]] = 1.0
         if cascade.name in out.served:
-            self.x[out.served[cascade.name]] = 1.0
+            self.x[out.served[cascade.name]] = part
         return True
+
+    def _breaks_a_row(self, cascade: CascadeDemand, policy: str) -> bool:
+        """Whether the policy alone breaks a limit on the mix, such as late answers."""
+        return any(
+            row.at_most is not None
+            and row.per_policy.get((cascade.name, policy), 0.0) > row.at_most
+            for row in self.index.table.side_rows
+        )
 
     def _give(self, name: str, wanted: float) -> float:
         """Requests/s given to a class: free time first, then new replicas."""

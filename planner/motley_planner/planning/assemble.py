@@ -8,21 +8,28 @@ replicas included; then demand and limits are written over them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from motley_planner.candidates import (
+    Candidate,
     candidate_for_pieces,
     rollout_candidates,
     stage_candidates,
     trainer_candidates,
 )
 from motley_planner.domain.demand import ServingDemand
-from motley_planner.domain.hardware import Catalog, Node
+from motley_planner.domain.hardware import Catalog, Node, NodeClass
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
 from motley_planner.planning.assembly import Assembly, table_gpu
-from motley_planner.planning.demands import add_job_demand, add_service_demand, block_unservable
-from motley_planner.planning.latency import stage_slos
+from motley_planner.planning.demands import (
+    add_class_floors,
+    add_job_demand,
+    add_service_demand,
+    block_unservable,
+)
+from motley_planner.planning.latency import split_shares, stage_slos
 from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
 from motley_planner.planning.phases import (
     mode_of,
@@ -31,6 +38,7 @@ from motley_planner.planning.phases import (
     stage_phases,
     table_links,
 )
+from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
 
@@ -47,6 +55,7 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
             continue
         if isinstance(demand, ServingDemand):
             add_service_demand(assembly, demand, tenant_weight(snapshot, demand))
+            add_class_floors(assembly, demand)
         else:
             add_job_demand(assembly, demand)
         add_limits(assembly, demand)
@@ -78,6 +87,10 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
     classes = tuple(dict.fromkeys(node.node_class for node in snapshot.nodes))
     for service in snapshot.services:
         allowed = [c for c in classes if service.key not in c.excluded_for]
+        together = all(mode_of(service, stage) != "always" for stage in service.stages)
+        if together and is_tiered(service):
+            _add_tiered(assembly, service, allowed, catalog)
+            continue
         slos = stage_slos(service, allowed, catalog)
         assembly.slos[service.key] = slos
         for stage in service.stages:
@@ -105,6 +118,47 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
             found, refusals = lister(job, allowed, catalog)
             assembly.add(found)
             assembly.refuse(job.key, refusals)
+
+
+def _add_tiered(
+    assembly: Assembly, service: ServingDemand, allowed: Sequence[NodeClass], catalog: Catalog
+) -> None:
+    """Candidates of every tier; only the loosest says why a stage has none."""
+    split = split_shares(service, allowed, catalog)
+    found_tiers: dict[str, StageTiers] = {}
+    for name, share in split.items():
+        tiers = stage_tiers(service, catalog, share)
+        at = [tier.share for tier in tiers].index(share)
+        found_tiers[name] = StageTiers(tiers, at)
+    for stage in service.stages:
+        listed: tuple[Candidate, ...] = ()
+        for tier in found_tiers[stage.name].tiers:
+            found, refusals = stage_candidates(
+                stage,
+                service.classes,
+                tier.slo,
+                allowed,
+                catalog,
+                headroom=service.headroom,
+                key=service.key,
+            )
+            found_tiers[stage.name].note(found)
+            listed += found
+        assembly.refuse(service.key, refusals)
+        assembly.add(_told_apart(listed))
+    assembly.tiers[service.key] = found_tiers
+    loosest = {stage: tiers.tiers[-1].slo for stage, tiers in found_tiers.items()}
+    assembly.slos[service.key] = loosest
+
+
+def _told_apart(listed: Sequence[Candidate]) -> Iterator[Candidate]:
+    """One size and batch may be listed for all classes at one tier and for some at another."""
+    taken: dict[str, frozenset[str]] = {}
+    for candidate in reversed(listed):  # the loosest tier first: it admits most
+        classes = frozenset(candidate.capacity)
+        if taken.setdefault(candidate.id, classes) != classes:
+            candidate = replace(candidate, id=f"{candidate.id}|{'+'.join(sorted(classes))}")
+        yield candidate
 
 
 def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
@@ -144,6 +198,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
         for node, (_, ranks, _) in zip(replica.nodes, parts, strict=True):
             held[node] += ranks
     need, move = snapshot.pod_need, snapshot.move_price
+    by_node = snapshot.billing == "node"
     assembly.room = {
         node.name: max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name])
         for node in snapshot.nodes
@@ -154,6 +209,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
             gpu=table_gpu(node.node_class),
             zone=node.node_class.zone,
             gpus=assembly.room[node.name],
+            price_usd_per_hour=node.bill_usd_per_hour if by_node else None,
         )
         for node in snapshot.nodes
     )
@@ -161,12 +217,20 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
     price = max(sum(prices) / len(prices), LEAST_MOVE_PRICE_USD_PER_GPU_HOUR)
     return FleetTable(
         classes=tuple(assembly.classes),
-        columns=tuple(assembly.columns.values()),
+        columns=tuple(
+            replace(c, price_usd_per_hour=0.0) if by_node else c for c in assembly.columns.values()
+        ),
         cascades=tuple(assembly.cascades),
         objective="goodput",
         budget_usd_per_hour=snapshot.budget_usd_per_hour,
         side_rows=tuple(assembly.side_rows),
         previous=Previous(nodes=nodes, replicas=tuple(assembly.replicas)),
+        spread_models=frozenset(
+            f"{s.key}/{stage.name}"
+            for s in snapshot.services
+            for stage in s.stages
+            if stage.min_nodes > 1
+        ),
         cordoned_nodes=frozenset(n.name for n in snapshot.nodes if n.cordoned),
         penalty_per_started_gpu=price * move.reload_hours / move.horizon_hours,
         penalty_per_stopped_gpu=price * move.lost_work_hours / move.horizon_hours,

@@ -14,10 +14,12 @@ from motley_planner.domain.table import (
     CascadeDemand,
     Column,
     Fragment,
+    PoolStep,
     RequestClass,
     RunningReplica,
     SideRow,
 )
+from motley_planner.planning.tiers import StageTiers, TieredPolicy
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class Assembly:
     immovable: Counter[str] = field(default_factory=Counter)  # GPUs by node that they hold
     room: dict[str, int] = field(default_factory=dict)  # GPUs by node that can be planned
     slos: dict[str, dict[str, Slo]] = field(default_factory=dict)  # by key, then stage
+    tiers: dict[str, dict[str, StageTiers]] = field(default_factory=dict)  # by key, then stage
+    tiered: dict[str, tuple[TieredPolicy, ...]] = field(default_factory=dict)  # by key
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
     # By key: the share of the rate served after the worst loss, and how many nodes that takes.
     after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
@@ -93,4 +97,5 @@ def _column(candidate: Candidate) -> Column:
         price_usd_per_hour=candidate.price_usd_per_hour,
         kv_scale=candidate.kv_scale,
         nic_bytes_per_second=candidate.nic_bytes_per_s,
+        pool_steps=tuple(PoolStep(count, factor) for count, factor in candidate.pool_steps),
     )

@@ -15,9 +15,12 @@ from dataclasses import replace
 
 from motley_planner.candidates import Candidate
 from motley_planner.candidates.policies import quality_refusal
+from motley_planner.candidates.targets import quantile_of
 from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
-from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass
+from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass, SideRow
 from motley_planner.planning.assembly import Assembly, class_id
+from motley_planner.planning.tierchoice import worthwhile
+from motley_planner.planning.tiers import SEPARATOR, tiered_policies
 
 EXTRA_SUFFIX = "+extra"  # demand beyond what was asked, of a pool that maximizes throughput
 EXTRA_DEMAND_FACTOR = 9.0  # large enough that a budget, not this number, ends such a pool
@@ -81,6 +84,9 @@ def add_service_demand(
 
     A resource counts once, whatever its rate, times the weight of its tenant.
     """
+    if service.key in assembly.tiers:
+        _add_tiered_demand(assembly, service, tenant_weight)
+        return
     rates = class_rates(service)
     weight = tenant_weight / max(service.requests_per_second, 1e-9)
     for stage in service.stages:
@@ -119,6 +125,96 @@ def _cascade(service: ServingDemand, weight: float) -> CascadeDemand:
         priority=2 * service.priority + 1,
         weight=weight,
     )
+
+
+def _add_tiered_demand(assembly: Assembly, service: ServingDemand, tenant_weight: float) -> None:
+    """A cascade whose stages come in latency tiers: a class for each tier, a row for late answers."""
+    key, stages = service.key, [stage.name for stage in service.stages]
+    priority = 2 * service.priority + 1
+    every = tiered_policies(service, assembly.tiers[key])
+    found = worthwhile(service, every, assembly.tiers[key], assembly.of(key))
+    assembly.tiered[key] = found
+    for i, stage in enumerate(stages):
+        offered = {tiered.combination[i] for tiered in found}
+        _limit_to_tiers(assembly, key, stage, offered)
+        for tier in sorted(offered):
+            for each in service.classes:
+                name = tier_class(class_id(key, stage, each.name), tier)
+                assembly.classes.append(RequestClass(name, f"{key}/{stage}", 0.0, priority))
+    total = sum(c.weight for c in service.classes) or 1
+    policies = tuple(
+        CascadePolicy(
+            tiered.id,
+            tiered.policy.quality,
+            {
+                tier_class(class_id(key, stage, c.name), tier): visits * c.weight / total
+                for stage, tier in zip(stages, tiered.combination, strict=True)
+                if (visits := tiered.policy.visits.get(stage, 0.0)) > 0
+                for c in service.classes
+            },
+            tiered.tier,
+        )
+        for tiered in found
+    )
+    assembly.cascades.append(
+        CascadeDemand(
+            name=key,
+            requests_per_second=service.requests_per_second,
+            quality_floor=service.quality_floor,
+            policies=policies,
+            priority=priority,
+            weight=tenant_weight / max(service.requests_per_second, 1e-9),
+        )
+    )
+    for percentile in service.slo.e2e_s:
+        if quantile_of(percentile) > 0:
+            allowed = 1.0 - quantile_of(percentile)
+            late = {(key, t.id): t.miss[percentile] - allowed for t in found}
+            row = SideRow(f"{key}|e2e {percentile}", at_most=0.0, per_policy=late)
+            assembly.side_rows.append(row)
+
+
+def _limit_to_tiers(assembly: Assembly, key: str, stage: str, offered: set[int]) -> None:
+    """Columns of a stage by tier; a stage keeps to one tier, so only the largest batch counts.
+
+    What runs keeps every tier that it holds; a column that is left without a class goes.
+    """
+    tiers, running = assembly.tiers[key][stage], {r.column for r in assembly.replicas}
+    for candidate in assembly.of(key, stage):
+        runs = candidate.id in running
+        rates = {
+            tier_class(class_id(key, stage, name), tier): rate
+            for tier in tiers.of(candidate)
+            if tier in offered and (runs or tiers.is_largest(candidate, tier))
+            for name, rate in candidate.capacity.items()
+        }
+        if rates or runs:
+            column = assembly.columns[candidate.id]
+            assembly.columns[candidate.id] = replace(column, requests_per_second=rates)
+        else:
+            del assembly.columns[candidate.id], assembly.candidates[candidate.id]
+
+
+def add_class_floors(assembly: Assembly, service: ServingDemand) -> None:
+    """sum v_p (quality of the class - its floor) >= 0, for each class with a floor of its own.
+
+    A class that the calibration table does not name has no certified quality: its floor then asks
+    for the quality of the whole.
+    """
+    ids = {t.id: t.policy for t in assembly.tiered.get(service.key, ())}
+    policies = ids or {p.id: p for p in service.policies}
+    for name, floor in sorted(service.class_floors.items()):
+        gain = {
+            (service.key, i): p.class_quality.get(name, p.quality) - floor
+            for i, p in policies.items()
+        }
+        row = SideRow(f"{service.key}|quality {name}", at_least=0.0, per_policy=gain)
+        assembly.side_rows.append(row)
+
+
+def tier_class(name: str, tier: int) -> str:
+    """The table's name of a class at a tier."""
+    return f"{name}{SEPARATOR}{tier}"
 
 
 def _add_extra(assembly: Assembly, service: ServingDemand, weight: float) -> None:

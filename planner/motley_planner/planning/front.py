@@ -13,6 +13,7 @@ from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.losses import solve_for_losses
 from motley_planner.planning.naming import name_replicas
+from motley_planner.planning.shapes import nodes_to_add
 from motley_planner.planning.slices import slice_of
 from motley_planner.planning.tenants import guarantee_rows
 
@@ -47,11 +48,15 @@ def plan(
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)
+    if snapshot.billing == "node":
+        named = {key: [_charged(r, snapshot) for r in each] for key, each in named.items()}
     slices = tuple(
         slice_of(demand, named.get(demand.key, []), solution, assembly, snapshot)
         for demand in snapshot.demands
     )
     replicas = [replica for part in slices for replica in part.replicas]
+    charged = sum(part.price_usd_per_hour for part in slices)
+    bill = charged if snapshot.billing == "gpu" else solution.price_usd_per_hour or 0.0
     return Plan(
         status=solution.status,
         slices=slices,
@@ -60,13 +65,24 @@ def plan(
         bound=solution.bound,
         gap=solution.gap,
         solve_seconds=solution.solve_seconds,
-        price_usd_per_hour=sum(part.price_usd_per_hour for part in slices),
+        price_usd_per_hour=bill,
         moves=_moves(snapshot, assembly, named),
         kept=sum(replica.kept is not None for replica in replicas),
         nodes=len(snapshot.nodes),
         gpus=sum(node.gpus for node in snapshot.nodes),
         gpus_used=sum(replica.gpus for replica in replicas),
+        idle_usd_per_hour=max(0.0, bill - charged),
+        nodes_to_add=nodes_to_add(snapshot, catalog, solution, use_worker=use_worker),
     )
+
+
+def _charged(replica: PlannedReplica, snapshot: Snapshot) -> PlannedReplica:
+    """The replica at its part of the nodes' bills: GPUs held / GPUs of the node."""
+    nodes = {node.name: node for node in snapshot.nodes}
+    here = [nodes[name] for name in replica.nodes]
+    each = replica.gpus / max(1, len(here))
+    price = sum(n.bill_usd_per_hour * each / max(1, n.total_gpus) for n in here)
+    return replace(replica, price_usd_per_hour=price)
 
 
 def _moves(

@@ -1,4 +1,6 @@
-"""A cascade's end-to-end target, split over its stages.
+"""A cascade's end-to-end target, split over its stages in fixed parts.
+
+Used where latency tiers (tiers.py) do not apply, and as one of the combinations that they offer.
 
 A request pays the sum of the stages it visits. Each stage gets a share of the target in proportion
 to what its own fastest candidate needs, so that a request that visits every stage stays within the
@@ -23,7 +25,15 @@ def stage_slos(
     slo = service.slo
     if len(service.stages) == 1 or not slo.e2e_s:
         return {stage.name: slo for stage in service.stages}
-    without = replace(slo, e2e_s={})
+    shares = split_shares(service, allowed, catalog)
+    return {name: _scaled(slo, share) for name, share in shares.items()}
+
+
+def split_shares(
+    service: ServingDemand, allowed: Sequence[NodeClass], catalog: Catalog
+) -> dict[str, float]:
+    """Each stage's share of an end-to-end target: what its fastest candidate needs of them all."""
+    without = replace(service.slo, e2e_s={})
     fastest: dict[str, float] = {}
     for stage in service.stages:
         found, _ = stage_candidates(
@@ -36,8 +46,10 @@ def stage_slos(
             key=service.key,
         )
         fastest[stage.name] = min((_slowest_s(service, c) for c in found), default=0.0)
-    total = sum(fastest.values()) or 1.0
-    return {stage.name: _scaled(slo, fastest[stage.name] / total) for stage in service.stages}
+    total = sum(fastest.values())
+    if total <= 0:
+        return {stage.name: 1.0 / len(service.stages) for stage in service.stages}
+    return {name: seconds / total for name, seconds in fastest.items()}
 
 
 def _slowest_s(service: ServingDemand, candidate: Candidate) -> float:

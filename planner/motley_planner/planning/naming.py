@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.plan import PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import PlacedReplica, Solution
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import EXTRA_SUFFIX
+from motley_planner.planning.tiers import SEPARATOR
 
 
 def name_replicas(
@@ -21,6 +24,7 @@ def name_replicas(
     running = {unit.id: unit for unit in snapshot.running}
     taken = set(snapshot.reserved) | set(running)
     shares = _shares(solution)
+    counts = Counter(placed.column for placed in solution.placement)
     named: dict[str, list[PlannedReplica]] = {}
     order = sorted(solution.placement, key=lambda p: (p.kept is None, p.column, p.nodes))
     for placed in order:
@@ -28,7 +32,9 @@ def name_replicas(
         ordinal = _ordinal(placed, running, taken, assembly)
         name = f"{candidate.stage}-{candidate.column}-{ordinal}"
         taken.add(f"{candidate.key}/{name}")
-        rates, capacity = shares.get(placed.column, {}), dict(candidate.capacity)
+        rates, count = shares.get(placed.column, {}), counts[placed.column]
+        worth = assembly.columns[placed.column].worth_of(count) / count
+        capacity = {n: rate * worth for n, rate in candidate.capacity.items()}
         named.setdefault(candidate.key, []).append(
             PlannedReplica(
                 name=name,
@@ -81,6 +87,7 @@ def _shares(solution: Solution) -> dict[str, dict[str, float]]:
     rates: dict[str, dict[str, float]] = {}
     for rate in solution.rates:
         name = rate.request_class.rpartition("/")[2].removesuffix(EXTRA_SUFFIX)
+        name = name.partition(SEPARATOR)[0]
         mine = rates.setdefault(rate.column, {})
         each = rate.requests_per_second / max(1, counts.get(rate.column, 0))
         mine[name] = mine.get(name, 0.0) + each

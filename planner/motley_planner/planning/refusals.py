@@ -19,6 +19,7 @@ from motley_planner.domain.solution import Solution
 from motley_planner.planning.additions import Addition, FreeRoom, Lack, additions
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.tiers import policy_id
 from motley_planner.units import dollars, figure
 
 LEAST_UNSERVED_SHARE = 1e-6  # below it the demand counts as served
@@ -204,7 +205,7 @@ def _visits(service: ServingDemand, solution: Solution) -> Iterator[dict[str, fl
     if total > ROUNDING:
         mixed: dict[str, float] = {}
         for p in chosen:
-            for stage, visits in policies[p.id].visits.items():
+            for stage, visits in policies[policy_id(p.id)].visits.items():
                 mixed[stage] = mixed.get(stage, 0.0) + p.share / total * visits
         yield mixed
     for policy in service.policies:

@@ -20,11 +20,14 @@ from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
 from motley_planner.planning.phases import caveats_of, flows_of
 from motley_planner.planning.refusals import refusals_of
+from motley_planner.planning.tiers import policy_id
 from motley_planner.planning.wording import binding_words
 
 HASHED_DIGITS = 4  # rates are hashed to four figures: noise of the solver is no new plan
 LEAST_SHARE = 1e-6  # policies below it are noise of the solver
 PREDICTION_BAND = 0.25  # datasets section 3.3: 79 % of measured TPOT rows within +-25 %
+
+MEASURED_BAND = 0.10  # assumed: what repeated runs of one configuration differ by
 
 
 def slice_of(
@@ -51,7 +54,11 @@ def slice_of(
         policies=policies,
         expected_quality=_quality(demand, policies),
         steps_per_hour=steps * 3600.0 if job else None,
-        promises=(*_promises(demand.key, replicas, assembly), *_loss_promise(demand.key, assembly)),
+        promises=(
+            *_promises(demand.key, replicas, assembly),
+            *_late_promises(demand.key, solution, assembly),
+            *_loss_promise(demand.key, assembly),
+        ),
         refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
         binding=_binding(demand.key, solution),
         blocked=demand.key in assembly.blocked,
@@ -85,11 +92,14 @@ def _policies(demand: Demand, solution: Solution) -> tuple[PolicyChoice, ...]:
     if isinstance(demand, RlDemand):
         return ()
     known = {p.id: p for p in demand.policies}
-    chosen = [p for p in solution.policies if p.cascade == demand.key and p.share > LEAST_SHARE]
-    total = sum(p.share for p in chosen) or 1.0
+    chosen: dict[str, float] = {}
+    for p in solution.policies:
+        if p.cascade == demand.key and p.share > LEAST_SHARE:
+            chosen[policy_id(p.id)] = chosen.get(policy_id(p.id), 0.0) + p.share
+    total = sum(chosen.values()) or 1.0
     return tuple(
-        PolicyChoice(p.id, p.share / total, known[p.id].thresholds, known[p.id].visits)
-        for p in chosen
+        PolicyChoice(i, share / total, known[i].thresholds, known[i].visits)
+        for i, share in chosen.items()
     )
 
 
@@ -131,7 +141,7 @@ def _promises(
     key: str, replicas: Sequence[PlannedReplica], assembly: Assembly
 ) -> tuple[Promise, ...]:
     """The slowest predicted TTFT and TPOT of each class over the replicas that take it."""
-    worst: dict[str, float] = {}
+    worst: dict[str, tuple[float, str]] = {}
     by_column = {(c.stage, c.column): c for c in assembly.of(key)}
     for replica in replicas:
         candidate = by_column[(replica.stage, replica.column)]
@@ -139,10 +149,25 @@ def _promises(
             for what, table in (("ttft_s", candidate.ttft_s), ("tpot_s", candidate.tpot_s)):
                 if name in table:
                     at = f"{what} {replica.stage} {name}"
-                    worst[at] = max(worst.get(at, 0.0), table[name])
+                    worst[at] = max(worst.get(at, (0.0, "")), (table[name], candidate.provenance))
     return tuple(
-        Promise(what, value, value * (1 - PREDICTION_BAND), value * (1 + PREDICTION_BAND))
-        for what, value in sorted(worst.items())
+        Promise(what, value, value * (1 - band), value * (1 + band), source)
+        for what, (value, source) in sorted(worst.items())
+        for band in (MEASURED_BAND if source == "profiled" else PREDICTION_BAND,)
+    )
+
+
+def _late_promises(key: str, solution: Solution, assembly: Assembly) -> tuple[Promise, ...]:
+    """By percentile of an end-to-end target: the share of answers that are later than it."""
+    shares = {p.id: p.share for p in solution.policies if p.cascade == key}
+    late: dict[str, float] = {}
+    for tiered in assembly.tiered.get(key, ()):
+        for name, miss in tiered.miss.items():
+            late[name] = late.get(name, 0.0) + shares.get(tiered.id, 0.0) * miss
+    return tuple(
+        Promise(f"late_share e2e {name}", share, 0.0, share)
+        for name, share in sorted(late.items())
+        if shares
     )
 
 

@@ -4,7 +4,7 @@ from motley_planner.simulator.arrivals import Arrivals, Kind, drawn, like_trace
 from motley_planner.simulator.deploy import deployment_of, kinds_of, outcomes_of, stages_of
 from motley_planner.simulator.outcomes import Outcomes, TableOutcomes, VisitOutcomes
 from motley_planner.simulator.picture import picture_of
-from motley_planner.simulator.report import Report, report_of, samples_of
+from motley_planner.simulator.report import Report, Terms, report_of, samples_of
 from motley_planner.simulator.scenario import Change, Deployment, Route, Scenario, ServerSpec
 from motley_planner.simulator.steps import CostedSteps, FixedSteps, StepTimes
 from motley_planner.simulator.traces import read_trace
@@ -25,6 +25,7 @@ __all__ = [
     "ServerSpec",
     "StepTimes",
     "TableOutcomes",
+    "Terms",
     "VisitOutcomes",
     "deployment_of",
     "drawn",

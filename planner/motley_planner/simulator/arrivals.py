@@ -39,6 +39,18 @@ class Arrivals:
         stretched = (self.time_s - start) * (self.rate / requests_per_second)
         return replace(self, time_s=stretched)
 
+    def leveled(self, window_s: float) -> Arrivals:
+        """The same requests with each window of `window_s` at the mean rate of all.
+
+        What is left of a trace when its slow drift, which re-planning follows, is taken out. Time in
+        a window runs faster or slower by the window's requests; bursts inside it stay.
+        """
+        start = self.time_s - (self.time_s[0] if len(self) else 0.0)
+        edges = np.arange(0.0, float(start[-1]) + window_s, window_s)
+        counts, _ = np.histogram(start, edges)
+        passed = np.concatenate([[0.0], np.cumsum(counts)]) / max(self.rate, 1e-12)
+        return replace(self, time_s=np.interp(start, edges, passed))
+
     def first(self, count: int) -> Arrivals:
         """The first `count` requests."""
         return self.keep(slice(0, count))

@@ -56,7 +56,10 @@ def deployment_of(part: Slice, catalog: Catalog, rule: DispatchRule | None = Non
         times = known.get(replica.column)
         if times is None:
             times = known[replica.column] = engine_times(replica, part, catalog)
-        servers[hop_of(replica), replica.name] = _server(replica, times)
+        nic = float("inf")
+        if catalog.fabric is not None:
+            nic = replica.tensor_parallel * catalog.fabric.nic_of(replica.gpu)
+        servers[hop_of(replica), replica.name] = _server(replica, times, nic)
     return Deployment(table, servers, tuple(_routes(stage, part) for stage in stages))
 
 
@@ -76,7 +79,7 @@ def kinds_of(part: Slice) -> tuple[Kind, ...]:
     if not part.policies:
         rates = dict.fromkeys(rates, 0.0)
         for replica in part.replicas:
-            if replica.role != DECODE:
+            if replica.phase != DECODE:
                 for name, rate in replica.rates.items():
                     rates[name] = rates.get(name, 0.0) + rate
     return tuple(
@@ -97,7 +100,7 @@ def outcomes_of(part: Slice) -> VisitOutcomes | None:
 
 def hop_of(replica: PlannedReplica) -> str:
     """The dispatch stage of a replica: its stage, or one half of it."""
-    return f"{replica.stage}/{replica.role}" if replica.role in PARTS else replica.stage
+    return f"{replica.stage}/{replica.phase}" if replica.phase in PARTS else replica.stage
 
 
 def engine_times(replica: PlannedReplica, part: Slice, catalog: Catalog) -> StepTimes:
@@ -139,27 +142,27 @@ def _stage(name: str, members: Sequence[PlannedReplica]) -> Stage:
     )
 
 
-def _server(replica: PlannedReplica, times: StepTimes) -> ServerSpec:
+def _server(replica: PlannedReplica, times: StepTimes, nic_bytes_per_s: float) -> ServerSpec:
     moved = 0.0
-    if replica.role == PREFILL and isinstance(times, CostedSteps):
+    if replica.phase == PREFILL and isinstance(times, CostedSteps):
         engine = times.replica
-        moved = kv_bytes(engine.model, 1000.0, engine.kv_value_bytes) / 1000.0
+        moved = kv_bytes(engine.model, 1000.0, engine.kv_value_bytes) / 1000.0 * replica.kv_scale
     return ServerSpec(
         name=replica.name,
         times=times,
         max_batch=max(1, replica.operating_batch),
-        mode=replica.role if replica.role in PARTS else BOTH,
+        mode=replica.phase,
         price_usd_per_hour=replica.price_usd_per_hour,
         kv_bytes_per_token=moved,
+        nic_bytes_per_s=nic_bytes_per_s,
     )
 
 
 def _routes(stage: str, part: Slice) -> tuple[Route, ...]:
-    rates = {role: 0.0 for role in (BOTH, *PARTS)}
+    rates = dict.fromkeys((BOTH, *PARTS), 0.0)
     for replica in part.replicas:
         if replica.stage == stage:
-            role = replica.role if replica.role in PARTS else BOTH
-            rates[role] += sum(replica.rates.values()) or 1e-9
+            rates[replica.phase] += sum(replica.rates.values()) or 1e-9
     whole, split = rates[BOTH], rates[PREFILL]
     total = whole + split or 1.0
     routes = [Route((stage,), whole / total)] if whole or not split else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,15 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """By what a run is judged; `margin` is the share by which a target may be missed."""
+
+    slo: Slo = field(default_factory=Slo)
+    warm_up_s: float = 0.0
+    margin: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """Latencies of one class at one stage; `missing` were never answered. Seconds."""
 
@@ -166,19 +175,11 @@ def _attained(sample: Sample, target: Target, margin: float) -> Attainment:
     )
 
 
-def report_of(
-    run: Run,
-    resource: str,
-    stages: Sequence[str],
-    slo: Slo,
-    *,
-    warm_up_s: float = 0.0,
-    margin: float = 0.01,
-) -> Report:
+def report_of(run: Run, resource: str, stages: Sequence[str], terms: Terms) -> Report:
     """Sums a run up."""
-    samples = samples_of(run, stages, warm_up_s)
-    attained = attainment_of(samples, slo, margin)
-    jobs = [job for job in run.jobs if job.arrival_s >= warm_up_s]
+    samples = samples_of(run, stages, terms.warm_up_s)
+    attained = attainment_of(samples, terms.slo, terms.margin)
+    jobs = [job for job in run.jobs if job.arrival_s >= terms.warm_up_s]
     answered = sum(job.answered_s != NOT_YET for job in jobs)
     lives = [life for each in run.lives.values() for life in each]
     usd = sum(_usd(life) for life in lives)
@@ -194,7 +195,7 @@ def report_of(
         is_kept=all(each.is_kept for each in attained) and not run.refused,
         attainment=attained,
         classes=tuple(_class_figures(sample) for sample in samples),
-        use=_use(run),
+        use=_use(run, stages),
         usd=usd,
         usd_per_hour=usd / seconds * 3600.0,
         usd_per_thousand_answers=usd / answered * 1000.0 if answered else None,
@@ -226,7 +227,8 @@ def _figures(values: Floats) -> Figures:
     return Figures(len(values), float(values.mean()), *cuts)
 
 
-def _use(run: Run) -> tuple[Use, ...]:
+def _use(run: Run, stages: Sequence[str]) -> tuple[Use, ...]:
+    places = {stage: place for place, stage in enumerate(stages)}
     groups: dict[tuple[str, int], list[Life]] = {}
     for (hop, _), lives in run.lives.items():
         for life in lives:
@@ -244,4 +246,4 @@ def _use(run: Run) -> tuple[Use, ...]:
                 preemptions=sum(life.server.preemptions for life in members),
             )
         )
-    return tuple(found)
+    return tuple(sorted(found, key=lambda use: places.get(use.stage.partition("/")[0], 0)))

@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from motley_planner.costs.capacity import step_tokens
 from motley_planner.costs.memory import kv_bytes, layer_split
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s, prefill_s
-
-# Prompt tokens an engine takes into one step beside the running sequences: vLLM's defaults for its
-# API server, by memory of the GPU.
-CHUNK_TOKENS, SMALL_CHUNK_TOKENS = 8192.0, 2048.0
-LARGE_MEMORY_BYTES = 70e9
 
 
 class Line(NamedTuple):
@@ -82,7 +78,7 @@ class CostedSteps:
     replica: Replica
     kv_tokens: float = 0.0
     kv_tokens_per_sequence: float = 0.0
-    chunk_tokens: float = CHUNK_TOKENS
+    chunk_tokens: float = 0.0
     _window: float = float("inf")
     _prefills: dict[float, float] = field(default_factory=dict)
     _short: dict[int, Line] = field(default_factory=dict)
@@ -92,8 +88,7 @@ class CostedSteps:
         replica, model = self.replica, self.replica.model
         if layer_split(model)[1]:
             self._window = float(model.sliding_window_tokens)
-        if replica.gpu.hbm_bytes < LARGE_MEMORY_BYTES or replica.gpu.arch == "sm80":
-            self.chunk_tokens = SMALL_CHUNK_TOKENS
+        self.chunk_tokens = step_tokens(replica.gpu)
         start = self._window if self._window < float("inf") else 0.0
         held = kv_bytes(model, start, replica.kv_value_bytes)
         each = kv_bytes(model, start + 1000.0, replica.kv_value_bytes) - held

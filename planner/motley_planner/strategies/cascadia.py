@@ -76,7 +76,7 @@ def solve(table: FleetTable) -> Solution:
         if split is None:
             continue
         settled = with_policies(table, {name: p.id for name, p in chosen.items()})
-        counts = scorer.stock.trimmed(split.counts)
+        counts = scorer.stock.trimmed(scorer.stock.whole(split.counts))
         plan = plan_counts(settled, counts, limit)
         if plan is not None and is_better(level_values(plan), level_values(best)):
             best = plan

@@ -67,6 +67,7 @@ def solve(table: FleetTable) -> Solution:
     counts, _ = allocate(scorer, loads)
     if table.objective == "max_min":
         counts = _largest_scale(scorer, loads) or counts
+    counts = scorer.stock.whole(counts)
     plan = plan_counts(with_policies(table, chosen), counts, 0.2 * table.time_limit_s)
     return plan or NOTHING_FOUND
 
@@ -138,7 +139,7 @@ def _offers(table: FleetTable, loads: Loads) -> list[Offer]:
         able = all(column.requests_per_second.get(k, 0.0) > 0 for k in loads)
         if column.phase == "both" and able:
             busy = sum(load / column.requests_per_second[k] for k, load in loads.items())
-            replicas = math.ceil(busy - 1e-9)
+            replicas = max(column.min_count, math.ceil(busy - 1e-9))
             cost = replicas * (column.price_usd_per_hour + 1e-6 * column.gpus)
             found.append(Offer(i, max(1, replicas), cost))
     return sorted(found, key=lambda offer: offer.cost)
@@ -164,7 +165,8 @@ def _whatever_fits(scorer: Scorer, counts: Counts, loads: Loads, model: str) -> 
         )
         for i in able:
             capacity = columns[i].requests_per_second[name]
-            more = min(scorer.stock.most_more(counts, i), math.ceil(load / capacity - 1e-9))
+            wanted_more = max(math.ceil(load / capacity - 1e-9), scorer.stock.step(counts, i))
+            more = min(scorer.stock.most_more(counts, i), wanted_more)
             while more > 0 and not _payable(scorer, plus(counts, i, more)):
                 more -= 1
             if more > 0:

@@ -95,15 +95,18 @@ class Growth:
         share = float(self.cover[:, column].max())
         missing = max(0.0, 1.0 - covered) / share if share > 0 else 1.0
         most = self.scorer.stock.most_more(counts, column)
-        return max(1, min(most, int(missing / 4), sum(counts) // 8 + 1))
+        several = min(most, int(missing / 4), sum(counts) // 8 + 1)
+        return max(self.scorer.stock.step(counts, column), several)
 
     def drop(self, counts: Counts) -> tuple[Counts, int | None]:
-        """One replica less, drawn by count; its column too."""
+        """One replica less (all of a column at its `min_count`), drawn by count; its column too."""
         present = [i for i, n in enumerate(counts) if n]
         if not present:
             return counts, None
         column = self.random.choices(present, [counts[i] for i in present])[0]
-        return plus(counts, column, -1), column
+        least = int(self.scorer.stock.least[column])
+        gone = 1 if counts[column] > least else counts[column]
+        return plus(counts, column, -gone), column
 
     def thin(self, counts: Counts) -> Counts:
         """One replica less."""
@@ -116,7 +119,7 @@ class Growth:
         return self.grow(counts)
 
     def merge(self, counts: Counts) -> Counts:
-        """Two replicas of a model become one on no more GPUs of each type."""
+        """Two replicas become one of the best layouts on no more GPUs of each type."""
         less, first = self.drop(counts)
         less, second = self.drop(less)
         if first is None or second is None:
@@ -130,7 +133,8 @@ class Growth:
             and c.gpus > max(self.columns[first].gpus, self.columns[second].gpus)
             and gpus_by_type(c) <= room
         ]
-        return plus(less, self.random.choice(able)) if able else counts
+        able.sort(key=lambda i: -float(self.cover[:, i].max(initial=0.0)))
+        return plus(less, self.random.choice(able[:GREEDY])) if able else counts
 
     def split(self, counts: Counts) -> Counts:
         """One replica becomes two smaller ones on its GPUs."""

@@ -98,6 +98,7 @@ def _fill(scorer: Scorer, growth: Growth, shares: dict[NodeClass, tuple[float, f
                 lack = 1.0 - float(min(covered[rows]))
                 more = min(more, int(np.ceil(lack / growth.cover[rows[0], i])))
             if more > 0:
+                more = max(more, scorer.stock.step(counts, i))
                 counts = plus(counts, i, more)
                 left = {k: left[k] - more * need[k] for k in left}
     return counts

@@ -99,6 +99,9 @@ def _shrunk(table: FleetTable, survivors: Counter[str], deadline: float) -> Solu
     """As many survivors as may stay, the dearest stopped first."""
     columns = {c.id: c for c in table.columns}
     left = survivors.copy()
+    for name, count in survivors.items():
+        if count < columns[name].min_count:
+            left[name] = 0
     while True:
         if _allowed(table, left):
             plan = plan_counts(table, _in_order(table, left), _left(deadline))

@@ -82,7 +82,7 @@ def _buy(scorer: Scorer, serving: list[int], loads: Loads) -> Counts:
         bought = []
         for i in left:
             if scorer.stock.most_more(counts, i) > 0:
-                more = plus(counts, i)
+                more = plus(counts, i, scorer.stock.step(counts, i))
                 if scorer.buys_nodes and scorer.score(more) is None and _placing(scorer):
                     continue
                 counts = more

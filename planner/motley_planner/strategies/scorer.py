@@ -51,6 +51,7 @@ class Scorer:
         self.stock = Stock(self.table)
         self.new = np.array(self.index.packing.new, dtype=np.int64)
         self.buys_nodes = any(v is not None for v in self.index.packing.open_used)
+        self.integral = self.buys_nodes or any(c.pool_steps for c in self.table.columns)
         self.scored: dict[Counts, Scored | None] = {}
 
     @property
@@ -81,7 +82,7 @@ class Scorer:
         lower[self.new] = upper[self.new] = counts
         fixed = self.milp.with_bounds(lower, upper)
         deadline = max(self.deadline, time.monotonic() + 0.05)
-        point = maximize(fixed, self.index.levels, deadline, integral=self.buys_nodes)
+        point = maximize(fixed, self.index.levels, deadline, integral=self.integral)
         if point is None:
             return None
         return Scored(counts, tuple(lv.value_of(point) for lv in self.index.levels), point)

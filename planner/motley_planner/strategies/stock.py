@@ -38,6 +38,7 @@ class Stock:
         self.most: Floats = np.array(
             [math.inf if c.max_count is None else c.max_count for c in table.columns]
         )
+        self.least: Floats = np.array([max(1, c.min_count) for c in table.columns], np.float64)
         self.slack: Floats = ROUNDING * np.maximum(1.0, np.abs(self.limit))
 
     def _add_packing(self) -> None:
@@ -73,38 +74,58 @@ class Stock:
     def fits(self, counts: Counts) -> bool:
         """Whether these counts can be placed, paid and are allowed."""
         number = np.asarray(counts, dtype=np.float64)
-        if (number > self.most).any():
+        if (number > self.most).any() or ((number > 0) & (number < self.least)).any():
             return False
         return not (self.matrix @ number > self.limit + self.slack).any()
 
     def most_more(self, counts: Counts, column: int) -> int:
-        """How many more replicas of a column fit beside these (at most 2**31)."""
+        """How many more replicas of a column fit beside these (at most 2**31).
+
+        0 where fewer fit than the column's `min_count` asks for.
+        """
         number = np.asarray(counts, dtype=np.float64)
         left = self.limit + self.slack - self.matrix @ number
         takes = self.matrix[:, column] > 0
         most = float(self.most[column] - number[column])
         if takes.any():
             most = min(most, float((left[takes] / self.matrix[takes, column]).min()))
-        return max(0, math.floor(min(most, 2.0**31)))
+        more = max(0, math.floor(min(most, 2.0**31)))
+        return more if number[column] + more >= self.least[column] else 0
+
+    def step(self, counts: Counts, column: int) -> int:
+        """The least that a column may grow by: 1, or up to its `min_count`."""
+        return max(1, int(self.least[column]) - counts[column])
+
+    def whole(self, counts: Counts) -> Counts:
+        """Counts with no column under its `min_count`: raised where that fits, else dropped."""
+        for i, n in enumerate(counts):
+            if 0 < n < self.least[i]:
+                none = plus(counts, i, -n)
+                more = int(self.least[i])
+                counts = plus(none, i, more) if self.most_more(none, i) >= more else none
+        return counts
 
     def fitting(self, counts: Counts) -> NDArray[np.bool_]:
-        """For each column whether one more replica fits beside these."""
+        """For each column whether it may grow by a step beside these."""
         number = np.asarray(counts, dtype=np.float64)
+        step = np.maximum(1.0, self.least - number)
         left = self.limit + self.slack - self.matrix @ number
-        blocked = ((self.matrix > left[:, None]) & (self.matrix > 0)).any(axis=0)
-        return ~blocked & (number + 1 <= self.most)
+        blocked = ((self.matrix * step > left[:, None]) & (self.matrix > 0)).any(axis=0)
+        return ~blocked & (number + step <= self.most)
 
     def trimmed(self, counts: Counts) -> Counts:
         """Counts that fit: the largest replicas go first until they do."""
         order = sorted(range(self.size), key=lambda i: -self.table.columns[i].gpus)
         found = list(counts)
+        for column, n in enumerate(found):
+            found[column] = 0 if 0 < n < self.least[column] else n
         while not self.fits(tuple(found)):
             over = self.limit + self.slack < self.matrix @ np.asarray(found, dtype=np.float64)
             guilty = (self.matrix[over] > 0).any(axis=0) | (np.asarray(found) > self.most)
             i = next((i for i in order if found[i] and guilty[i]), None)
             if i is None:
                 return (0,) * self.size
-            found[i] -= 1
+            found[i] -= 1 if found[i] > self.least[i] else found[i]
         return tuple(found)
 
 

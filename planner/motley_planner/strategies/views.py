@@ -20,7 +20,7 @@ def refuse(strategy: str, needs: str) -> SnapshotError:
 
 
 def from_scratch(table: FleetTable) -> FleetTable:
-    """The table as if nothing ran: live, uncordoned nodes as groups, moves for free."""
+    """The table as if nothing ran: nodes in service or for sale as groups, moves for free."""
     if table.previous is None:
         return table
     closed = table.lost_nodes | table.cordoned_nodes
@@ -29,13 +29,17 @@ def from_scratch(table: FleetTable) -> FleetTable:
         for n in table.previous.nodes
         if n.name not in closed
     )
-    nodes = tuple(
+    nodes = [
         NodeGroup(gpu, zone, gpus, count, price)
         for (gpu, zone, gpus, price), count in sizes.items()
-    )
+    ]
+    nodes += [
+        NodeGroup(s.gpu, s.zone, s.gpus, s.count, s.price_usd_per_hour) for s in table.purchasable
+    ]
     return replace(
         table,
-        nodes=nodes,
+        nodes=tuple(nodes),
+        purchasable=(),
         previous=None,
         lost_nodes=frozenset(),
         cordoned_nodes=frozenset(),
@@ -54,13 +58,25 @@ def only_columns(table: FleetTable, allowed: Collection[str]) -> FleetTable:
 
 
 def with_columns(table: FleetTable, columns: tuple[Column, ...]) -> FleetTable:
-    """The table with these columns; side rows lose the coefficients of others."""
+    """The table with these columns; side rows and scenarios lose the coefficients of others."""
     known = {c.id for c in columns}
     rows = tuple(
-        replace(row, per_replica={c: n for c, n in row.per_replica.items() if c in known})
+        replace(
+            row,
+            per_replica={c: n for c, n in row.per_replica.items() if c in known},
+            per_rate={key: n for key, n in row.per_rate.items() if key[0] in known},
+        )
         for row in table.side_rows
     )
-    return replace(table, columns=columns, side_rows=rows)
+    scenarios = tuple(
+        replace(
+            scenario,
+            lost={c: n for c, n in scenario.lost.items() if c in known},
+            thinned={c: n for c, n in scenario.thinned.items() if c in known},
+        )
+        for scenario in table.scenarios
+    )
+    return replace(table, columns=columns, side_rows=rows, scenarios=scenarios)
 
 
 def running_columns(table: FleetTable) -> set[str]:
@@ -76,7 +92,18 @@ def with_policies(table: FleetTable, chosen: Mapping[str, str]) -> FleetTable:
         else c
         for c in table.cascades
     )
-    return replace(table, cascades=cascades)
+    rows = tuple(
+        replace(
+            row,
+            per_policy={
+                (name, policy): n
+                for (name, policy), n in row.per_policy.items()
+                if chosen.get(name, policy) == policy
+            },
+        )
+        for row in table.side_rows
+    )
+    return replace(table, cascades=cascades, side_rows=rows)
 
 
 def gpu_types(table: FleetTable) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from motley_planner.domain.table import (
     TableNode,
 )
 from motley_planner.formulations.program import has_demand
+from motley_planner.testing.limited import limited_table
 from motley_planner.testing.tables import large_table, tiny_table
 
 OBJECTIVES: tuple[Objective, ...] = ("max_min", "goodput", "min_cost")
@@ -273,6 +274,12 @@ def tiny_cases(first: int, last: int) -> tuple[Case, ...]:
     return tuple(found)
 
 
+def limited_cases(first: int, last: int) -> tuple[Case, ...]:
+    """Tiny tables with the limits that only the fleet planner sets."""
+    found = [Case(f"limited {seed}", limited_table(seed)) for seed in range(first, last)]
+    return tuple(c for c in found if c.table.objective != "max_min" or has_demand(c.table))
+
+
 def corpus(seeds: int = 2, tiny: int = 60) -> tuple[Case, ...]:
     """The whole test corpus."""
-    return (*tiny_cases(0, tiny), *structured_cases(seeds))
+    return (*tiny_cases(0, tiny), *limited_cases(0, tiny), *structured_cases(seeds))

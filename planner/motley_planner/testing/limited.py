@@ -42,7 +42,7 @@ def _with_rate_rows(random: Random, table: FleetTable) -> FleetTable:
     rows = list(table.side_rows)
     column = random.choice(table.columns)
     able = [k for k, rate in column.requests_per_second.items() if rate > 0]
-    kind = random.choice(("memory", "share", "policy", "served"))
+    kind = "policy" if table.cascades else random.choice(("memory", "share", "served"))
     if kind == "memory" and able:
         use = {(column.id, k): random.choice((0.5, 1.0, 2.0)) * 1e9 for k in able}
         rows.append(
@@ -58,6 +58,9 @@ def _with_rate_rows(random: Random, table: FleetTable) -> FleetTable:
         rows.append(SideRow("share", at_most=0.0, per_rate=terms))
     elif kind == "policy" and table.cascades:
         cascade = table.cascades[0]
+        tiered = tuple(replace(p, tier=random.choice("ab")) for p in cascade.policies)
+        cascade = replace(cascade, policies=tiered)
+        table = replace(table, cascades=(cascade,))
         miss = {(cascade.name, p.id): random.choice((-0.05, -0.02, 0.04)) for p in cascade.policies}
         rows.append(SideRow("latency", at_most=0.0, per_policy=miss))
     else:

@@ -27,9 +27,7 @@ class Rates:
         self.table = table
         self.worth = worth  # capacity in replicas by column; None: what the counts are worth
         self.cache: dict[Counts, tuple[float, ...] | None] = {}
-        self.one_hot = [
-            range(len(c.policies) + 1) if not c.mixture else (None,) for c in table.cascades
-        ]
+        self.one_hot = [_choices(c) for c in table.cascades]
 
     def best(self, counts: Counts) -> tuple[float, ...] | None:
         """Level values (goodput: by priority; max_min: a; min_cost: ()), None if infeasible."""
@@ -128,7 +126,7 @@ class Rates:
                 continue
             shares = {}
             for i, policy in enumerate(cascade.policies):
-                upper = None if only is None or only == i else 0.0
+                upper = None if only is None or only in (i, policy.tier) else 0.0
                 shares[lp.add(("v", cascade.name, policy.id), 0.0, upper)] = policy
             lp.equal({**dict.fromkeys(shares, 1.0), served[cascade.name]: -rate}, 0.0)
             floor = cascade.quality_floor
@@ -194,6 +192,14 @@ class Rates:
         for pair, row in on_link.items():
             if pair in links:
                 lp.at_most(row, links[pair])
+
+
+def _choices(cascade: CascadeDemand) -> tuple[int | str | None, ...]:
+    """What may be used together: one policy, one tier (by name), or everything (None)."""
+    if not cascade.mixture:
+        return tuple(range(len(cascade.policies) + 1))
+    tiers = tuple(dict.fromkeys(p.tier for p in cascade.policies))
+    return tiers if len(tiers) > 1 else (None,)
 
 
 class Lp:

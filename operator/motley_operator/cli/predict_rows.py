@@ -1,0 +1,107 @@
+"""Reading the table of `motley predict`: what is wrong with a file, and what with one row of it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from motley_operator.cli.output import InputError
+from motley_planner.prediction import Configuration, RowError, read_configuration
+from motley_planner.prediction.rows import NUMBERS, REQUIRED
+
+LONGEST_CELL = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A CSV table: its cells as they came, and each row as a configuration or why it is none."""
+
+    header: tuple[str, ...]
+    rows: tuple[Mapping[str, str], ...]
+    configurations: tuple[Configuration | str, ...]
+
+
+def read_table(name: str) -> Table:
+    """The table of a file, or of stdin for "-".
+
+    A cell that is no number at all breaks the file; one that is a number but no possible value
+    (empty, NaN, negative) refuses its row alone.
+    Raises: InputError naming file, line, column, rule and fix.
+    """
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(io.StringIO(_text(name), newline=""), strict=True)
+    lines = _lines(reader, name)
+    _, header = next(lines, (1, ()))
+    _check_header(header, name)
+    rows: list[Mapping[str, str]] = []
+    configurations: list[Configuration | str] = []
+    for line, cells in lines:
+        if len(cells) != len(header):
+            rule = f"{len(cells)} cells under a header of {len(header)}; quote cells with commas"
+            raise InputError(f"{name}:{line}", rule)
+        row = dict(zip(header, cells, strict=True))
+        _check_numbers(row, f"{name}:{line}")
+        rows.append(row)
+        try:
+            configurations.append(read_configuration(row))
+        except RowError as error:
+            configurations.append(str(error))
+    return Table(tuple(header), tuple(rows), tuple(configurations))
+
+
+def _text(name: str) -> str:
+    try:
+        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(name, f"not UTF-8 text ({error.reason}); write CSV in UTF-8") from error
+    except EOFError as error:
+        raise InputError(name, "the gzip file is cut off; compress it again") from error
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise InputError(name, f"{reason}; name a readable file") from error
+
+
+def _lines(reader: Iterator[list[str]], name: str) -> Iterator[tuple[int, Sequence[str]]]:
+    """Rows that are not blank, with the number of the line they end on."""
+    line = 0
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(
+                f"{name}:{line + 1}", f"not CSV ({error}); check the quotes"
+            ) from error
+        line = getattr(reader, "line_num", line + 1)
+        if cells:
+            yield line, cells
+
+
+def _check_header(header: Sequence[str], name: str) -> None:
+    if not header:
+        raise InputError(name, f"is empty; start it with a header: {','.join(REQUIRED)}")
+    missing = [column for column in REQUIRED if column not in header]
+    if missing:
+        raise InputError(f"{name}:1", f"column {missing[0]} is missing; add it to the header")
+    twice = [column for column in header if header.count(column) > 1]
+    if twice:
+        raise InputError(f"{name}:1", f"column {twice[0]} occurs twice; keep one of them")
+
+
+def _check_numbers(row: Mapping[str, str], place: str) -> None:
+    for column in NUMBERS:
+        text = row.get(column, "").strip()
+        try:
+            float(text or 0.0)
+        except ValueError:
+            rule = f"column {column}: {text!r} is not a number; write one, such as 8"
+            raise InputError(place, rule) from None

@@ -1,0 +1,112 @@
+"""Which combinations of latency tiers are worth offering: the few cheapest, by small LPs.
+
+For one combination, serving a request at a stage costs the least price (or the least GPUs) per
+request of any candidate that holds the stage's tier, and the best mixture of policies is
+
+    min sum_p v_p cost_p    sum v_p = 1,  sum v_p (quality_p - floor) >= 0,
+                            sum v_p (miss_p - allowed) <= 0.
+
+That ignores whole replicas and the room on nodes, which the fleet's program then decides between
+the combinations that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy.optimize import linprog
+
+from motley_planner.candidates import Candidate
+from motley_planner.candidates.targets import quantile_of
+from motley_planner.domain.demand import ServingDemand
+from motley_planner.planning.tiers import StageTiers, TieredPolicy
+
+BY_PRICE = 4  # combinations kept for their price
+BY_GPUS = 2  # and for their GPUs, where room is what is short
+
+UnitCosts = Mapping[str, Sequence[float]]  # stage -> by tier: cost of 1 request/s
+
+
+def worthwhile(
+    service: ServingDemand,
+    found: Sequence[TieredPolicy],
+    tiers: Mapping[str, StageTiers],
+    candidates: Sequence[Candidate],
+) -> tuple[TieredPolicy, ...]:
+    """The policies of the best combinations; all of them where there are few."""
+    by_combination: dict[tuple[int, ...], list[TieredPolicy]] = {}
+    for tiered in found:
+        by_combination.setdefault(tiered.combination, []).append(tiered)
+    if len(by_combination) <= BY_PRICE:
+        return tuple(found)
+    kept: dict[tuple[int, ...], None] = {}
+    split = tuple(tiers[stage.name].split for stage in service.stages)
+    if split in by_combination:
+        kept[split] = None
+    for count, measure in ((BY_PRICE, _price), (BY_GPUS, _gpus)):
+        costs = _unit_costs(service, tiers, candidates, measure)
+        ranked = sorted(
+            (_mixture_cost(service, members, costs), combination)
+            for combination, members in by_combination.items()
+        )
+        best = [c for cost, c in ranked if np.isfinite(cost)]
+        kept |= dict.fromkeys(best[:count])
+    chosen = kept or by_combination
+    return tuple(tiered for combination in chosen for tiered in by_combination[combination])
+
+
+def _price(candidate: Candidate) -> float:
+    return candidate.price_usd_per_hour + 1e-3 * candidate.gpus
+
+
+def _gpus(candidate: Candidate) -> float:
+    return candidate.gpus + 1e-3 * candidate.price_usd_per_hour
+
+
+def _unit_costs(
+    service: ServingDemand,
+    tiers: Mapping[str, StageTiers],
+    candidates: Sequence[Candidate],
+    measure: Callable[[Candidate], float],
+) -> UnitCosts:
+    """Cost of one request/s of the service's mix of classes, by stage and tier."""
+    total = sum(c.weight for c in service.classes) or 1
+    costs: dict[str, list[float]] = {}
+    for stage, offered in tiers.items():
+        least = [{c.name: np.inf for c in service.classes} for _ in offered.tiers]
+        for candidate in (c for c in candidates if c.stage == stage):
+            for tier in offered.of(candidate):
+                for name, rate in candidate.capacity.items():
+                    if rate > 0 and name in least[tier]:
+                        least[tier][name] = min(least[tier][name], measure(candidate) / rate)
+        costs[stage] = [
+            sum(each[c.name] * c.weight / total for c in service.classes) for each in least
+        ]
+    return costs
+
+
+def _mixture_cost(
+    service: ServingDemand, policies: Sequence[TieredPolicy], costs: UnitCosts
+) -> float:
+    stages = [stage.name for stage in service.stages]
+    each, usable = [], []
+    for tiered in policies:
+        visits = [tiered.policy.visits.get(name, 0.0) for name in stages]
+        cost = sum(
+            visited * costs[name][tier]
+            for name, tier, visited in zip(stages, tiered.combination, visits, strict=True)
+            if visited > 0
+        )
+        if np.isfinite(cost):
+            each.append(cost)
+            usable.append(tiered)
+    if not usable:
+        return float("inf")
+    rows = [[service.quality_floor - t.policy.quality for t in usable]]
+    for name in usable[0].miss:
+        rows.append([t.miss[name] - (1.0 - quantile_of(name)) for t in usable])
+    solved = linprog(
+        each, A_ub=rows, b_ub=np.zeros(len(rows)), A_eq=np.ones((1, len(usable))), b_eq=[1.0]
+    )
+    return float(solved["fun"]) if solved["status"] == 0 else float("inf")

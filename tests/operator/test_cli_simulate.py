@@ -1,0 +1,233 @@
+"""`motley simulate`: what it prints, how it ends, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+import yaml
+
+from motley_operator.cli import plan_file
+from motley_operator.cli.main import main
+from motley_operator.cli.plan_file import Problem
+from motley_operator.cli.schema import schema_of
+from motley_planner.catalog import load_catalog
+from motley_planner.domain.demand import (
+    RoutingPolicy,
+    ServingDemand,
+    Slo,
+    StageDemand,
+    WorkloadClass,
+)
+from motley_planner.domain.hardware import Node, NodeClass
+from motley_planner.domain.snapshot import Snapshot
+from motley_planner.planning import plan
+
+Capture = pytest.CaptureFixture[str]
+CATALOG = load_catalog()
+POOL, CASCADE = "ServingPool/team-a/chat", "ModelCascade/team-a/support"
+
+
+def stage(name: str, model: str, precision: str = "bf16") -> StageDemand:
+    spec = CATALOG.model(model)
+    assert spec is not None
+    return StageDemand(name, spec, precision, "vllm")
+
+
+def service(key: str, rate: float = 6.0, **changes: Any) -> ServingDemand:
+    base = ServingDemand(
+        key=key,
+        tenant="team-a",
+        stages=(stage("main", "Qwen/Qwen3-8B"),),
+        classes=(WorkloadClass("chat", 900, 200, 3), WorkloadClass("rag", 3000, 150, 1)),
+        requests_per_second=rate,
+        slo=Slo(ttft_s={"p95": 1.0}, tpot_s={"p95": 0.06}),
+    )
+    return replace(base, **changes)
+
+
+def cascade() -> ServingDemand:
+    return service(
+        CASCADE,
+        stages=(stage("small", "Qwen/Qwen3-8B"), stage("large", "Qwen/Qwen3-32B", "fp8")),
+        classes=(WorkloadClass("all", 900, 220),),
+        slo=Slo(e2e_s={"p95": 20.0}),
+        policies=(
+            RoutingPolicy("never", {"small": 0.0}, 0.7, 0.7, {"small": 1.0, "large": 0.0}),
+            RoutingPolicy("half", {"small": 0.5}, 0.9, 0.9, {"small": 1.0, "large": 0.5}),
+        ),
+        quality_floor=0.9,
+    )
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with plan.json (a pool and a cascade), small.json and large.json (the pool alone)."""
+    folder = tmp_path_factory.mktemp("plans")
+    kind = NodeClass("H100-SXM5-80GB", "z", "on-demand", "", 6.88)
+    nodes = tuple(Node(f"n{i}", kind, 8, 192_000, 2**41, 110, 8) for i in range(4))
+    for name, services in {
+        "plan": (service(POOL), cascade()),
+        "small": (service(POOL, 40.0),),
+        "large": (service(POOL, 80.0),),
+        "none": (service(POOL, slo=Slo(ttft_s={"p95": 0.001})),),
+    }.items():
+        snapshot = Snapshot(nodes, services=services, time_limit_s=5)
+        made = plan(snapshot, CATALOG, use_worker=False)
+        content = plan_file.plan_file(made, Problem(snapshot), {}, ())
+        (folder / f"{name}.json").write_text(json.dumps(plan_file.to_document(content)))
+    return folder
+
+
+def run_json(capsys: Capture, *words: object) -> tuple[int, list[dict[str, Any]]]:
+    status = main(["simulate", *map(str, words), "-o", "json", "-q"])
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["resources"]
+    return status, found
+
+
+def test_a_plan_that_holds_ends_with_0_and_reports_every_target(
+    plans: Path, capsys: Capture
+) -> None:
+    status, (pool, support) = run_json(
+        capsys, plans / "plan.json", "--trace", "poisson", "--requests", 1500
+    )
+    assert status == 0
+    for each in (pool, support):
+        jsonschema.validate(each, schema_of("simulation"))
+    assert pool["resource"] == POOL and support["resource"] == CASCADE
+    assert {(a["name"], a["what"]) for a in pool["attainment"]} == {
+        (name, what) for name in ("chat", "rag") for what in ("ttft", "tpot")
+    }
+    assert all(a["is_kept"] and a["share"] >= 0.94 for a in pool["attainment"])
+    assert pool["requests_per_second"] == pytest.approx(6.0, rel=0.1)
+    assert pool["usd_per_hour"] > 0 and pool["use"][0]["busy_share"] > 0.1
+    assert [c["stage"] for c in support["classes"]] == ["small", "large"]
+    assert support["classes"][1]["requests"] / support["classes"][0]["requests"] == pytest.approx(
+        0.5, abs=0.06
+    )
+
+
+def test_an_overloaded_plan_ends_with_1(plans: Path, capsys: Capture) -> None:
+    words = (plans / "small.json", "--trace", "poisson", "--load", "3", "--requests", "6000")
+    status, (pool,) = run_json(capsys, *words)
+    assert status == 1 and not pool["is_kept"]
+
+
+def test_a_resource_without_replicas_ends_with_1_and_says_so(plans: Path, capsys: Capture) -> None:
+    assert main(["simulate", str(plans / "none.json"), "--trace", "poisson"]) == 1
+    assert "has no replicas in this plan" in capsys.readouterr().err
+
+
+def test_table_and_yaml_say_the_same(plans: Path, capsys: Capture) -> None:
+    words = ["simulate", str(plans / "plan.json"), "--resource", POOL, "--trace", "gamma:2"]
+    words += ["--requests", "300"]
+    main([*words, "-o", "table"])
+    shown = capsys.readouterr()
+    assert POOL in shown.out and "ttft p95 <= 1 s" in shown.out and "BUSY" in shown.out
+    assert "300 requests" in shown.err
+    main([*words, "-o", "yaml", "-q"])
+    shown = capsys.readouterr()
+    assert yaml.safe_load(shown.out)["resources"][0]["resource"] == POOL
+    assert not shown.err
+
+
+def test_a_trace_of_requests_is_sorted_into_the_plans_classes(
+    plans: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    trace = tmp_path / "t.csv"
+    rows = [f"{i},{900 if i % 4 else 3000},100" for i in range(200)]
+    trace.write_text("\n".join(["time_s,prompt_tokens,output_tokens", *rows]))
+    words = (plans / "plan.json", "--resource", POOL, "--trace", trace, "--warm-up", "0")
+    status, (pool,) = run_json(capsys, *words)
+    assert status == 0
+    assert {c["name"]: c["requests"] for c in pool["classes"]} == {"chat": 150, "rag": 50}
+    _, (stretched,) = run_json(capsys, *words, "--rate", "planned")
+    assert stretched["seconds"] < pool["seconds"] / 3
+
+
+def test_a_calibration_table_decides_escalation_and_gives_the_quality(
+    plans: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    table = tmp_path / "c.csv"
+    rows = [f"q{i},{i / 100},{int(i >= 50)},1" for i in range(100)]
+    table.write_text("\n".join(["question_id,small:score,small:quality,large:quality", *rows]))
+    words = (plans / "plan.json", "--resource", CASCADE, "--trace", "poisson", "--requests", 800)
+    _, (support,) = run_json(capsys, *words, "--calibration", table)
+    assert support["mean_quality"] == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_re_plan_adds_replicas_when_they_have_loaded(plans: Path, capsys: Capture) -> None:
+    words = (plans / "small.json", "--trace", "poisson", "--requests", 3000, "--load", "1.5")
+    _, (before,) = run_json(capsys, *words)
+    change = f"10s={plans / 'large.json'}"
+    _, (after,) = run_json(capsys, *words, "--replan", change, "--start-delay", "5s")
+    assert sum(u["replicas"] for u in after["use"]) > sum(u["replicas"] for u in before["use"])
+    assert after["usd_per_hour"] > before["usd_per_hour"]
+
+
+def test_the_picture_is_written_one_file_a_resource(
+    plans: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    words = (
+        plans / "plan.json",
+        "--trace",
+        "poisson",
+        "--requests",
+        200,
+        "--svg",
+        tmp_path / "p.svg",
+    )
+    run_json(capsys, *words)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ["p-chat.svg", "p-support.svg"]
+    for name in written:
+        ElementTree.fromstring((tmp_path / name).read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--trace", "nowhere.csv"), "nowhere.csv: No such file"),
+        (("--trace", "gamma:x"), "coefficient of variation"),
+        (("--trace", "poisson", "--rate", "fast"), "`planned` or `recorded`"),
+        (("--trace", "poisson", "--resource", "ServingPool/x/y"), "has no pool or cascade"),
+        (("--trace", "poisson", "--replan", "soon"), "write T=PLAN.json"),
+        (("--trace", "poisson", "--replan", "x=plan.json"), "No such file"),
+    ],
+)
+def test_bad_input_ends_with_2_and_a_sentence(
+    plans: Path, capsys: Capture, words: tuple[str, ...], said: str
+) -> None:
+    assert main(["simulate", str(plans / "plan.json"), *words]) == 2
+    shown = capsys.readouterr().err
+    assert said in shown and "Traceback" not in shown
+
+
+def test_a_plan_without_classes_is_refused(plans: Path, capsys: Capture, tmp_path: Path) -> None:
+    document = json.loads((plans / "small.json").read_text())
+    for part in document["slices"]:
+        del part["classes"]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(document))
+    assert main(["simulate", str(old), "--trace", "poisson"]) == 2
+    assert "plan it again" in capsys.readouterr().err
+
+
+def test_a_model_outside_the_catalog_runs_at_its_promised_times(
+    plans: Path, capsys: Capture, tmp_path: Path
+) -> None:
+    document = json.loads((plans / "small.json").read_text())
+    for replica in document["slices"][0]["replicas"]:
+        replica["model"] = "acme/own-8b"
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps(document))
+    _, (pool,) = run_json(capsys, path, "--trace", "poisson", "--requests", 500)
+    promised = {p["what"]: p["value"] for p in document["slices"][0]["promises"]}
+    assert pool["classes"][0]["tpot"]["p50_s"] == pytest.approx(
+        max(v for k, v in promised.items() if k.startswith("tpot")), rel=0.05
+    )
