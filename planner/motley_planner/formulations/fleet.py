@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 from motley_planner.collection import no_collection
@@ -13,7 +14,7 @@ from motley_planner.formulations.decode import decode
 from motley_planner.formulations.gains import widen
 from motley_planner.formulations.program import Index, formulate, has_demand
 from motley_planner.formulations.starts import find_starts
-from motley_planner.solver import Job, Outcome, solve
+from motley_planner.solver import Job, Outcome, Worker, solve
 from motley_planner.solver.clock import CLOCK
 
 MARGIN_S = 0.05  # kept back for decoding
@@ -33,14 +34,21 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     started = CLOCK.now()
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
-    with no_collection():
-        index, job = _prepare(table, started, use_worker)
-    outcome = solve(job, use_worker=use_worker)
+    index, outcome, job = _search(table, started, use_worker)
     solution = _read(index, job, outcome)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
     return replace(solution, solve_seconds=CLOCK.now() - started)
+
+
+def _search(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Outcome, Job]:
+    """The program, and what the search made of it; the worker starts while the program is made."""
+    with Worker() if use_worker else nullcontext() as worker:
+        with no_collection():
+            index, job = _prepare(table, started, use_worker)
+        outcome = solve(job, use_worker=False) if worker is None else worker.solve(job)
+    return index, outcome, job
 
 
 def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Job]:

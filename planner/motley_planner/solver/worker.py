@@ -16,7 +16,9 @@ import subprocess
 import sys
 import threading
 import time
-from typing import IO
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO, Self
 
 from motley_planner.solver.job import Job, Outcome, Report
 
@@ -30,33 +32,52 @@ def solve(job: Job, *, use_worker: bool = True) -> Outcome:
 
     In-process solving (`use_worker=False`) saves the 0.2 s start of a process and has no hard stop.
     """
-    outcome = Outcome()
-    if not use_worker:
-        from motley_planner.solver.lexicographic import solve_job
+    if use_worker:
+        with Worker() as worker:
+            return worker.solve(job)
+    from motley_planner.solver.lexicographic import solve_job
 
-        solve_job(job, outcome.take)
-        return outcome
-    _solve_in_process(job, outcome)
+    outcome = Outcome()
+    solve_job(job, outcome.take)
     return outcome
 
 
-def _solve_in_process(job: Job, outcome: Outcome) -> None:
-    deadline = time.monotonic() + job.time_limit_s + KILL_GRACE_S
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-    with subprocess.Popen(
-        [sys.executable, "-P", "-c", _ENTRY],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    ) as process:
-        try:
-            assert process.stdin is not None and process.stdout is not None
-            payload = pickle.dumps((time.time(), job))
-            feeder = threading.Thread(target=_feed, args=(process.stdin, payload), daemon=True)
-            feeder.start()
-            _collect(process.stdout, outcome, deadline)
-        finally:
-            process.kill()
+class Worker:
+    """A process that loads the solver while the job is still being made, and takes one job."""
+
+    def __init__(self) -> None:
+        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _ENTRY],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the process, whatever it is doing."""
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        self._process.wait()
+
+    def solve(self, job: Job) -> Outcome:
+        """The outcome of a job, at the latest KILL_GRACE_S after its time limit."""
+        outcome, process = Outcome(), self._process
+        deadline = time.monotonic() + job.time_limit_s + KILL_GRACE_S
+        assert process.stdin is not None and process.stdout is not None
+        payload = pickle.dumps((time.time(), job))
+        feeder = threading.Thread(target=_feed, args=(process.stdin, payload), daemon=True)
+        feeder.start()
+        _collect(process.stdout, outcome, deadline)
+        process.kill()  # whatever is still being fed has no reader now
+        feeder.join()
+        return outcome
 
 
 def _feed(pipe: IO[bytes], payload: bytes) -> None:
@@ -92,6 +113,8 @@ def _drain(buffer: bytearray, outcome: Outcome) -> None:
 
 def main() -> None:
     """Reads one job from stdin, writes its reports to stdout."""
+    from motley_planner.solver.lexicographic import solve_job  # loads HiGHS before the job is here
+
     sent_at, job = pickle.loads(sys.stdin.buffer.read())
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever HiGHS prints must not get between the reports
@@ -100,10 +123,6 @@ def main() -> None:
         data = pickle.dumps(report)
         out.write(_HEADER.pack(len(data)) + data)
         out.flush()
-
-    from dataclasses import replace
-
-    from motley_planner.solver.lexicographic import solve_job
 
     used = max(0.0, time.time() - sent_at)
     solve_job(replace(job, time_limit_s=max(0.05, job.time_limit_s - used)), emit)
