@@ -17,7 +17,7 @@ from motley_planner.formulations.starts import find_starts
 from motley_planner.solver import Job, Outcome, Worker, solve
 from motley_planner.solver.clock import CLOCK
 
-MARGIN_S = 0.05  # kept back for decoding
+MARGIN_S, MARGIN_SHARE = 0.2, 0.15  # of the limit, kept back for clean rates and the placement
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
 # as the last gain took): what runs waits for it
 
@@ -60,7 +60,8 @@ def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index
         milp, index = formulate(table, most=most)
     relaxed = None if index.packing.exact else widen(milp, index.packing.gains)
     starts = tuple(find_starts(milp, index))
-    left = table.time_limit_s - (CLOCK.now() - started) - MARGIN_S
+    margin = min(MARGIN_S, MARGIN_SHARE * table.time_limit_s)
+    left = table.time_limit_s - (CLOCK.now() - started) - margin
     return index, Job(
         milp=milp,
         levels=index.levels,
