@@ -32,6 +32,8 @@ from motley_planner.errors import SnapshotError
 from motley_planner.json_reader import Fields, check_known, check_unique, parse_object
 from motley_planner.strategies.listing import STRATEGIES
 
+MOST_VISITS = 1e6  # of a class by one request; more would hide every other demand
+
 
 def read_table(text: str, where: str = "table") -> FleetTable:
     """The table in a JSON text.
@@ -131,9 +133,12 @@ def _link(fields: Fields) -> Link:
 
 
 def _policy(fields: Fields) -> CascadePolicy:
-    return CascadePolicy(
-        id=fields.text("id"), quality=fields.number("quality"), load=fields.numbers("load", {})
-    )
+    load = fields.numbers("load", {})
+    for name, visits in load.items():
+        if visits > MOST_VISITS:
+            rule = f"{visits:g} visits per request are over {MOST_VISITS:g}; write visits"
+            raise SnapshotError(f"{fields.at('load')}[{name!r}]", rule)
+    return CascadePolicy(id=fields.text("id"), quality=fields.number("quality"), load=load)
 
 
 def _cascade(fields: Fields) -> CascadeDemand:
