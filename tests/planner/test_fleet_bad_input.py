@@ -31,6 +31,7 @@ INTERNAL = {
     "spread_models",
     "min_count",
     "pool_steps",
+    "tier",
 }
 ODD: tuple[Any, ...] = (
     None, True, "", "x", [], {}, [1], {"a": 1}, math.nan, math.inf, -1, -1e-9, 0, 1e-9, 1e-300, 0.5,
