@@ -8,8 +8,7 @@
        an integer program on the survivors proves the bound
     5. cuts of single groups and neighbourhoods of the incumbent, in turns, until time is up
 
-Every better point and bound is reported at once, and the better point is kept: HiGHS itself is
-never given a start (highs.py).
+Every better point and bound is reported at once; HiGHS is never given a start (highs.py).
 """
 
 from __future__ import annotations
@@ -27,15 +26,13 @@ from motley_planner.solver.relaxing import Limits, highest_value, relax, rounded
 from motley_planner.solver.sifting import Relaxation
 
 SURVIVORS = 1500  # most blocks in a proof
-BOX_BLOCKS = 120
-BOX_SHARE = 0.35  # of the time left
+BOX_BLOCKS, BOX_SHARE = 60, 0.35  # of the time left
 FEW_REPLICAS = 60
-LADDER = (30, 90, 270)
-LADDER_SHARE = 0.25
+FEW_SURVIVORS, FIRST_PROOF_SHARE = 60, 0.6  # so few are proved before anything else is tried
+LADDER, LADDER_SHARE = (30, 90, 270), 0.25
 PROOF_SHARE = 0.35
 BETTER = 1e-9  # less is rounding, and no reason to leave what runs
-TIGHT_GAP = 1e-9
-TIGHT_SECONDS = 0.3  # what closing the last gap may cost
+TIGHT_GAP, TIGHT_SECONDS = 1e-9, 0.3  # the last gap, and what closing it may cost
 EPSILON = 1e-7
 
 
@@ -81,9 +78,8 @@ class Search:
         highest = highest_value(self.program.milp, self.level)
         if np.isfinite(highest):
             self.prove(highest)
-        if self.x is None or not np.isfinite(highest):
-            return False
-        if highest - self.value > BETTER * max(1.0, abs(highest)):
+        near = BETTER * max(1.0, abs(highest)) if np.isfinite(highest) else -1.0
+        if self.x is None or highest - self.value > near:
             return False
         self.status = "solved"
         return True
@@ -173,11 +169,16 @@ class Search:
             self._whole()
             return
         assert found.x is not None
-        self._box() if found.x[blocks.count].sum() >= FEW_REPLICAS else self.ladder()
+        hurry = np.isfinite(self.limits.patience_s)  # what runs waits: neighbourhoods come first
+        if not hurry and int((self.most_counts() > 0).sum()) <= FEW_SURVIVORS:
+            self.prove_survivors(FIRST_PROOF_SHARE)
+        many = hurry or found.x[blocks.count].sum() >= FEW_REPLICAS
         if not self.done():
+            self._box() if many else self.ladder()
+        if not hurry and not self.done():
             self.prove_survivors(PROOF_SHARE if self.refining else 1.0)
         if self.refining and not self.done():
-            from motley_planner.solver.refine import refine  # which searches groups in turn
+            from motley_planner.solver.refine import refine
 
             refine(self)
 
@@ -277,10 +278,7 @@ class Search:
             self.mip(part, part.milp, self.share(LADDER_SHARE))
 
     def prove_survivors(self, share: float) -> None:
-        """Everything that can be in a better plan, if that is little enough for a proof.
-
-        Without an incumbent everything can, and this is also the last way to find one.
-        """
+        """What can be in a better plan, if it is little; all of it while there is no incumbent."""
         most = self.most_counts()
         survives = most > 0
         if self.x is not None and int(survives.sum()) > SURVIVORS:
