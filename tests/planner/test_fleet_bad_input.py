@@ -59,6 +59,10 @@ def _public(value: Any) -> Any:
     return value
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) < 10**300)
+
+
 def paths(value: Any, at: Path = ()) -> Iterator[Path]:
     """Where anything is in a JSON value."""
     if at:
@@ -86,7 +90,7 @@ def changed(seed: int, changes: list[tuple[int, int, Any]]) -> dict[str, Any]:
             holder.append(copy.deepcopy(holder[last]))
         elif kind == 2 and isinstance(holder, dict):
             holder[f"{last}x"] = holder.pop(last)
-        elif kind == 3 and type(holder[last]) in (int, float) and type(odd) is float:
+        elif kind == 3 and _is_number(holder[last]) and type(odd) is float:
             holder[last] *= odd if math.isfinite(odd) and odd > 0 else 1e6
         else:
             holder[last] = copy.deepcopy(odd)

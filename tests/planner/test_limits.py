@@ -140,7 +140,7 @@ def test_a_limit_on_one_pod_keeps_replicas_that_narrow() -> None:
 def test_the_fleets_gpu_budget_limits_everything_together() -> None:
     services = (pool("chat", "a", 500.0), pool("chat", "b", 500.0))
     made = solve(Snapshot(nodes_of("L4", 4), services=services, budget_gpus=7))
-    assert made.gpus_used == 6  # the best replicas take two
+    assert 6 <= made.gpus_used <= 7
 
 
 def test_minimum_nodes_put_replicas_on_different_nodes() -> None:

@@ -149,6 +149,8 @@ def plain(value: FleetTable) -> dict[str, Any]:
         del found[name]
     for column in found["columns"]:
         del column["min_count"], column["pool_steps"]
+    for policy in (p for cascade in found["cascades"] for p in cascade["policies"]):
+        del policy["tier"]
     return found
 
 

@@ -12,17 +12,20 @@ the combinations that are left.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linprog
 
 from motley_planner.candidates import Candidate
 from motley_planner.candidates.targets import quantile_of
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.planning.tiers import StageTiers, TieredPolicy
+from motley_planner.solver.highs import solve_lp
+from motley_planner.solver.milp import INF, MilpBuilder
 
 BY_PRICE = 4  # combinations kept for their price
+LONGEST_S = 1.0  # of one of these programs; each takes well below a millisecond
 BY_GPUS = 2  # and for their GPUs, where room is what is short
 
 UnitCosts = Mapping[str, Sequence[float]]  # stage -> by tier: cost of 1 request/s
@@ -103,10 +106,13 @@ def _mixture_cost(
             usable.append(tiered)
     if not usable:
         return float("inf")
-    rows = [[service.quality_floor - t.policy.quality for t in usable]]
+    builder = MilpBuilder()
+    shares = builder.variables([INF] * len(usable)).tolist()
+    builder.row([(v, 1.0) for v in shares], 1.0, 1.0, name="all")
+    short = [service.quality_floor - t.policy.quality for t in usable]
+    builder.row(list(zip(shares, short, strict=True)), upper=0.0, name="quality")
     for name in usable[0].miss:
-        rows.append([t.miss[name] - (1.0 - quantile_of(name)) for t in usable])
-    solved = linprog(
-        each, A_ub=rows, b_ub=np.zeros(len(rows)), A_eq=np.ones((1, len(usable))), b_eq=[1.0]
-    )
-    return float(solved["fun"]) if solved["status"] == 0 else float("inf")
+        late = [t.miss[name] - (1.0 - quantile_of(name)) for t in usable]
+        builder.row(list(zip(shares, late, strict=True)), upper=0.0, name="late")
+    solved = solve_lp(builder.build(), -np.array(each), time.monotonic() + LONGEST_S)
+    return float("inf") if solved.value is None else -solved.value
