@@ -29,6 +29,7 @@ INTERNAL = {
     "scenarios",
     "purchasable",
     "spread_models",
+    "held_replicas",
     "min_count",
     "pool_steps",
     "tier",

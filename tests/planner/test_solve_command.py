@@ -144,6 +144,7 @@ def plain(value: FleetTable) -> dict[str, Any]:
         "scenarios",
         "purchasable",
         "spread_models",
+        "held_replicas",
     )
     for name in (*internal, "previous", "lost_nodes"):
         del found[name]

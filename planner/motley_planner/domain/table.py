@@ -239,6 +239,7 @@ class FleetTable:
     # True: penalties are USD/h and count in the price level, so that moving a replica must save
     # more than it costs; False: they are taken off the (lowest) service level, as `motley solve` says.
     penalty_in_price: bool = False
+    held_replicas: frozenset[str] = field(default_factory=frozenset)  # survivors that must go on
     cordoned_nodes: frozenset[str] = field(
         default_factory=frozenset
     )  # keep what runs, place nothing new

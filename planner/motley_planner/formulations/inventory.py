@@ -64,6 +64,7 @@ class Inventory:
     held: tuple[HeldNode, ...]
     survivors: tuple[RunningReplica, ...]
     lost: tuple[RunningReplica, ...]
+    bound: frozenset[int] = frozenset()  # positions of survivors that must go on
 
 
 def take_inventory(table: FleetTable) -> Inventory:
@@ -97,7 +98,8 @@ def take_inventory(table: FleetTable) -> Inventory:
         if n.name in residents and n.name not in table.lost_nodes
     )
     open_groups = (*_open_groups(table, set(residents)), *_shapes(table))
-    return Inventory(open_groups, held, tuple(survivors), tuple(lost))
+    bound = frozenset(i for i, r in enumerate(survivors) if r.id in table.held_replicas)
+    return Inventory(open_groups, held, tuple(survivors), tuple(lost), bound)
 
 
 def _shapes(table: FleetTable) -> tuple[OpenGroup, ...]:

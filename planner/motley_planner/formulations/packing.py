@@ -32,7 +32,7 @@ from motley_planner.solver.milp import INF, MilpBuilder
 
 __all__ = ["EXACT_NODES", "KeptGroup", "Packing", "PackingRows"]
 
-_GroupKey = tuple[int, tuple[Mark, ...], tuple[tuple[str, int], ...]]
+_GroupKey = tuple[int, tuple[Mark, ...], tuple[tuple[str, int], ...], bool]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
 
 
@@ -122,10 +122,12 @@ class PackingRows:
                 column_index[survivor.column],
                 tuple(sorted(self.marks[i])),
                 tuple(sorted(alone[i])),
+                i in self.inventory.bound,
             )
             groups[key].append(i)
         for key, members in groups.items():
-            variable = self.builder.variable(0, len(members), integer=True)
+            least = len(members) if key[3] else 0
+            variable = self.builder.variable(least, len(members), integer=True)
             group = KeptGroup(key[0], tuple(members), variable)
             self.out.kept.append(group)
             self.out.of_column.setdefault(group.column, []).append(group)

@@ -23,7 +23,7 @@ from math import comb
 
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.snapshot import Snapshot
-from motley_planner.domain.solution import PlacedReplica, Solution
+from motley_planner.domain.solution import Level, PlacedReplica, Solution
 from motley_planner.domain.table import FleetTable, Scenario
 from motley_planner.formulations.recourse import share_after
 from motley_planner.planning.assembly import Assembly
@@ -75,6 +75,7 @@ def solve_for_losses(
     if solution.status == "no_solution":
         return solution, ()
     best = solution, worst_losses(table, protected, solution.placement)
+    first_plan = solution
     spread = frozenset(f"{s.key}/{stage.name}" for s in protected for stage in s.stages)
     table = replace(table, spread_models=table.spread_models | spread)
     given = (*table.scenarios, *_average_losses(table, protected))
@@ -84,12 +85,13 @@ def solve_for_losses(
         left_s = deadline - time.monotonic()
         if left_s <= 0.0 or all(test.holds for test in best[1]):
             break
-        tried = replace(table, scenarios=(*given, *seen), time_limit_s=max(left_s, 0.1))
+        tried = _only(table, protected, best[0])
+        tried = replace(tried, scenarios=(*given, *seen), time_limit_s=max(left_s, 0.1))
         solution = solve_steadily(tried, assembly, snapshot, use_worker=use_worker)
         spent_s += solution.solve_seconds
         if solution.status == "no_solution":
             break
-        solution = _without_price_bound(solution)
+        solution = _with_bounds_of(solution, first_plan)
         tests = worst_losses(table, protected, solution.placement)
         if _better(solution, tests, best):
             best = solution, tests
@@ -98,6 +100,16 @@ def solve_for_losses(
             break
         seen += new
     return replace(best[0], solve_seconds=spent_s), best[1]
+
+
+def _only(table: FleetTable, services: Sequence[ServingDemand], plan: Solution) -> FleetTable:
+    """The table in which all but the protected resources get no more replicas than in `plan`."""
+    models = {f"{s.key}/{stage.name}" for s in services for stage in s.stages}
+    counts = {r.column: r.count for r in plan.replicas}
+    columns = tuple(
+        c if c.model in models else replace(c, max_count=counts.get(c.id, 0)) for c in table.columns
+    )
+    return replace(table, columns=columns)
 
 
 def demand_scenarios(services: Sequence[ServingDemand]) -> tuple[Scenario, ...]:
@@ -251,10 +263,20 @@ def _rank(solution: Solution, tests: Sequence[LossTest]) -> tuple[float, ...]:
     return (*(round(v, 6) for v in served), round(short, 6), -price)
 
 
-def _without_price_bound(solution: Solution) -> Solution:
-    """Scenarios of losses are chosen, not given: a bound on the price under them proves nothing."""
-    levels = tuple(
-        replace(lv, bound=None, gap=None) if lv.name in ("price", "tolerance") else lv
-        for lv in solution.levels
-    )
-    return replace(solution, levels=levels)
+def _with_bounds_of(solution: Solution, first: Solution) -> Solution:
+    """A plan under scenarios with the bounds on service of the plan without them.
+
+    Scenarios of losses are chosen, not given, and the others' replicas are held: what was proved
+    under them says nothing of the real problem. Without them service is as high or higher.
+    """
+    bounds = {lv.name: lv.bound for lv in first.levels if lv.name not in ("price", "tolerance")}
+    levels = tuple(_bounded(lv, bounds.get(lv.name)) for lv in solution.levels)
+    head = next((lv for lv in levels if lv.name == "goodput" or "[" in lv.name), levels[0])
+    return replace(solution, status="feasible", levels=levels, bound=head.bound, gap=head.gap)
+
+
+def _bounded(level: Level, bound: float | None) -> Level:
+    if bound is None or level.value is None:
+        return replace(level, bound=None, gap=None)
+    gap = abs(bound - level.value) / max(1e-9, abs(level.value))
+    return Level(level.name, level.value, bound, gap)

@@ -23,13 +23,12 @@ the same plan. The bounds published are the free solve's, which hold for all of 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from motley_planner.domain.demand import Demand, RlDemand
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level, Solution
-from motley_planner.domain.table import FleetTable, SideRow
+from motley_planner.domain.table import FleetTable
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assembly import Assembly
 
@@ -132,13 +131,24 @@ def _first_short(one: Solution, other: Solution, snapshot: Snapshot) -> int | No
 
 
 def _serves_clearly_more(free: Solution, held: Solution, rank: int, snapshot: Snapshot) -> bool:
-    """True where services gain enough to rebuild everything; a job's pace moves no service."""
+    """True where services gain enough to rebuild everything; a job's pace moves no service.
+
+    A free plan that was cut short may serve one level in full and others hardly: it must lose no
+    other level of service beyond the slack.
+    """
     if rank % 2 == 0:
         return False
-    name = f"goodput[{rank}]"
-    values = [next(v.value or 0.0 for v in s.levels if v.name == name) for s in (free, held)]
     gain = STEADY_GAIN if snapshot.steady else snapshot.min_improvement
-    return values[0] > values[1] + gain * abs(values[0])
+    mine = {level.name: level.value or 0.0 for level in free.levels}
+    theirs = {level.name: level.value or 0.0 for level in held.levels}
+    name = f"goodput[{rank}]"
+    for level, value in theirs.items():
+        other = _rank_of_level(Level(level, None, None, None))
+        if other is None or level == name:
+            continue
+        if mine.get(level, 0.0) < value - _slack(other, snapshot) * abs(value):
+            return False
+    return mine[name] > theirs[name] + gain * abs(mine[name])
 
 
 def _slack(rank: int, snapshot: Snapshot) -> float:
@@ -172,15 +182,14 @@ def _short(snapshot: Snapshot, assembly: Assembly, solution: Solution) -> tuple[
 
 
 def _holding(table: FleetTable, assembly: Assembly, released: frozenset[str]) -> FleetTable:
-    """The table with as many replicas of each column as now, but of the released resources."""
+    """The table in which what runs goes on where it runs, but for the released resources."""
     assert table.previous is not None
-    running = Counter(replica.column for replica in table.previous.replicas)
-    rows = [
-        SideRow(f"hold|{column}", {column: 1.0}, at_least=float(count))
-        for column, count in running.items()
-        if assembly.candidates[column].key not in released
-    ]
-    return replace(table, side_rows=(*table.side_rows, *rows))
+    held = frozenset(
+        replica.id
+        for replica in table.previous.replicas
+        if assembly.candidates[replica.column].key not in released
+    )
+    return replace(table, held_replicas=held)
 
 
 def serves_as_much(
