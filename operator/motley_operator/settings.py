@@ -30,7 +30,7 @@ class Settings:
     max_wait_s: float = 1.0  # ... but never longer than this after the first wake-up
     resync_s: float = 60.0  # a cycle at least this often, to catch what no event told
     node_loss_seconds: float = 0.0  # after the node controller has set Ready != True
-    time_limit_s: float = 1.5  # of one solve; the incumbent at the limit is a valid plan
+    time_limit_s: float = 1.2  # of one solve; the incumbent at the limit is a valid plan
     first_time_limit_s: float = 8.0  # of a solve while nothing runs: its plan is kept for long
     relative_gap: float = 1e-3
     pairs_phases: bool = False  # plan as if the gateway could pair prefill and decode replicas

@@ -189,7 +189,7 @@ def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> N
     finally:
         motley.api.patch(*POOL.split("/"), {"spec": {"slo": {"tpot": {"p95": "60ms"}}}})
     after = motley.settle()
-    assert after.live().keys() == before.live().keys()
+    assert before.live().keys() <= after.live().keys()
 
 
 def test_an_operator_killed_in_the_middle_of_its_writes_converges(

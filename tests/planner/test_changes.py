@@ -79,7 +79,7 @@ def test_the_fullest_node_of_a_gpu_is_the_one_that_is_lost() -> None:
 
 
 def test_a_node_can_be_lost_by_name() -> None:
-    assert names(changed(snapshot(), "-l-1")) == ["l-2", "h-1"]
+    assert names(changed(snapshot(), "lose l-1")) == ["l-2", "h-1"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_the_fleets_budget_changes() -> None:
         ("+1 V100", "no such GPU; the fleet has H100-SXM5-80GB, L40S"),
         ("+1 L40S@az-9", "no L40S node in zone 'az-9'"),
         ("-3 L40S", "only 2 such nodes"),
-        ("-l-9", "no node 'l-9'"),
+        ("lose l-9", "no node 'l-9'"),
         ("budget +5", "write 'budget =60'"),
         ("chat budget +5", "write '=VALUE'"),
         ("other rate +1", f"there are: {POOL}"),
@@ -145,7 +145,7 @@ def test_losing_the_busiest_node_is_planned_around_what_still_runs() -> None:
     asked = snapshot()
     first = plan(asked, CATALOG, use_worker=False)
     (busy,) = {n for r in first.slices[0].replicas for n in r.nodes}
-    left, after = after_change(asked, first, (f"-{busy}",), CATALOG)
+    left, after = after_change(asked, first, (f"lose {busy}",), CATALOG)
     assert busy not in names(left)
     assert all(busy not in r.nodes for r in after.slices[0].replicas)
     assert after.slices[0].served_requests_per_second == pytest.approx(5.0)

@@ -23,7 +23,7 @@ Plans again after one or more changes, with the plan in PLAN.json running, and s
 start, stop and move. `-o json` prints the new plan as a PLAN.json.
 
   motley what-if plan.json --change '+1 H100'            a node like the others of that GPU joins
-  motley what-if plan.json --change '-a100-80-2'         that node is lost ('-1 A100' picks the fullest)
+  motley what-if plan.json --change 'lose a100-80-2'     that node is lost ('-1 A100' picks the fullest)
   motley what-if plan.json --change 'support rate +20%'  rate, budget, gpus, ttft, tpot, e2e, floor,
                            --change 'budget =80'         headroom of a resource; budget of the fleet
 """

@@ -1,7 +1,8 @@
-"""Changes that a person asks about: "+1 H100", "-a100-80-2", "support budget +5".
+"""Changes that a person asks about: "+1 H100", "lose a100-80-2", "support budget +5".
 
     +2 GPU[@ZONE]             nodes like the most common one of that GPU join
-    -1 GPU[@ZONE] | -NODE     the fullest such node, or the named one, is lost
+    -1 GPU[@ZONE]             the fullest such node is lost
+    lose NODE                 the named node is lost
     budget +5 | =60           the fleet's USD/h
     NAME FIELD +V | -V | =V   one resource; FIELD is one of FIELDS
 
@@ -57,11 +58,10 @@ def changed(snapshot: Snapshot, text: str) -> Snapshot:
         if sign == "+":
             return _with_nodes(snapshot, nodes, int(count))
         return _without(snapshot, _fullest(snapshot, text, nodes, int(count)))
-    if len(words) == 1 and text.startswith("-"):
-        names = {node.name for node in snapshot.nodes}
-        if words[0][1:] not in names:
-            raise SnapshotError(f"change {text!r}", f"no node {words[0][1:]!r}")
-        return _without(snapshot, {words[0][1:]})
+    if len(words) == 2 and words[0] == "lose":
+        if words[1] not in {node.name for node in snapshot.nodes}:
+            raise SnapshotError(f"change {text!r}", f"no node {words[1]!r}")
+        return _without(snapshot, {words[1]})
     if len(words) >= 2 and words[0] == "budget":
         return _with_fleet_budget(snapshot, text, "".join(words[1:]))
     if len(words) >= 3 and words[1] in FIELDS:
@@ -69,7 +69,7 @@ def changed(snapshot: Snapshot, text: str) -> Snapshot:
         return _with_demand(snapshot, _edited(demand, text, words[1], "".join(words[2:])))
     raise SnapshotError(
         f"change {text!r}",
-        "is not understood; write '+1 GPU', '-1 GPU', '-NODE', 'budget +5' or 'NAME FIELD +VALUE' "
+        "is not understood; write '+1 GPU', '-1 GPU', 'lose NODE', 'budget +5' or 'NAME FIELD +VALUE' "
         f"with FIELD one of {', '.join(FIELDS)}",
     )
 

@@ -69,13 +69,17 @@ def solve_for_losses(
     protected = [s for s in services if s.node_loss_tolerance > 0]
     if not protected:
         return solve_steadily(table, assembly, snapshot, use_worker=use_worker), ()
+    # A restart or a loss is no moment to add replicas for the next loss.
+    looks = not snapshot.steady or any(s.key in snapshot.edited for s in protected)
     deadline = time.monotonic() + table.time_limit_s
-    first = replace(table, time_limit_s=table.time_limit_s * FIRST_SHARE)
+    first = replace(table, time_limit_s=table.time_limit_s * (FIRST_SHARE if looks else 1.0))
     solution = solve_steadily(first, assembly, snapshot, use_worker=use_worker)
     if solution.status == "no_solution":
         return solution, ()
     best = solution, worst_losses(table, protected, solution.placement)
     first_plan = solution
+    if not looks:
+        return best
     spread = frozenset(f"{s.key}/{stage.name}" for s in protected for stage in s.stages)
     table = replace(table, spread_models=table.spread_models | spread)
     given = (*table.scenarios, *_average_losses(table, protected))
