@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from motley_operator import changes, manifests, policies, status, translate
+from motley_operator.adoption import adopted
 from motley_operator.domain.actions import Action, Manifest
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import Translation
@@ -70,12 +71,11 @@ class RememberingPlanner:
         force = self._force
         verdict = policies.verdict(force, translation, facts)
         if force is None or verdict.replan:
-            snapshot = replace(
-                snapshot,
-                steady=policies.is_steady(force, translation),
-                edited=policies.edited(force, translation),
-            )
-            plan = self(snapshot, translation.catalog)
+            steady = policies.is_steady(force, translation)
+            edited = policies.edited(force, translation)
+            plan = self(replace(snapshot, steady=steady, edited=edited), translation.catalog)
+            before = force.plan if force is not None else None
+            plan = adopted(plan, before, edited, translation, facts)
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
 
