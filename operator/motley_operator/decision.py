@@ -73,7 +73,10 @@ class RememberingPlanner:
         if force is None or verdict.replan:
             steady = policies.is_steady(force, translation)
             edited = policies.edited(force, translation)
-            plan = self(replace(snapshot, steady=steady, edited=edited), translation.catalog)
+            # After a restart, what runs as its status says gets nothing new until something happens.
+            still = policies.carried_out(translation) if force is None else frozenset[str]()
+            asked = replace(snapshot, steady=steady, edited=edited, still=still)
+            plan = self(asked, translation.catalog)
             before = force.plan if force is not None else None
             plan = adopted(plan, before, edited, translation, facts)
             force = self._force = policies.InForce.of(plan, translation)

@@ -115,6 +115,21 @@ def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
     return frozenset(key for key in demands if not _is_carried_out(key, translation))
 
 
+def carried_out(translation: Translation) -> frozenset[str]:
+    """Resources that lack nothing, of which that runs which their status promises for their spec."""
+    keys = (demand.key for demand in translation.snapshot.demands)
+    return frozenset(k for k in keys if _lacks_nothing(k, translation))
+
+
+def _lacks_nothing(key: str, translation: Translation) -> bool:
+    model = translation.parsed[key]
+    assert isinstance(model, ServingPool | ModelCascade | RLJob)
+    planned = model.status.condition("Planned")
+    if planned is None or planned.status != "True":
+        return False
+    return _is_carried_out(key, translation)
+
+
 def _is_carried_out(key: str, translation: Translation) -> bool:
     model = translation.parsed[key]
     assert isinstance(model, ServingPool | ModelCascade | RLJob)

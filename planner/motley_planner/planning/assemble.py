@@ -21,7 +21,7 @@ from motley_planner.candidates import (
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog, Node, NodeClass
 from motley_planner.domain.snapshot import PodNeed, Snapshot
-from motley_planner.domain.table import FleetTable, Previous, RunningReplica, TableNode
+from motley_planner.domain.table import Column, FleetTable, Previous, RunningReplica, TableNode
 from motley_planner.planning.assembly import Assembly, table_gpu
 from motley_planner.planning.demands import (
     add_class_floors,
@@ -191,6 +191,15 @@ def tenant_weight(snapshot: Snapshot, demand: ServingDemand) -> float:
     return next((t.weight for t in snapshot.tenants if t.name == demand.tenant), 1.0)
 
 
+def _as_they_run(assembly: Assembly, still: frozenset[str]) -> list[Column]:
+    """The columns; those of resources in `still` with no more replicas than run."""
+    running = Counter(replica.column for replica in assembly.replicas)
+    return [
+        replace(c, max_count=running[c.id]) if assembly.candidates[c.id].key in still else c
+        for c in assembly.columns.values()
+    ]
+
+
 def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
     held: Counter[str] = Counter()
     for replica in assembly.replicas:
@@ -218,7 +227,8 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
     return FleetTable(
         classes=tuple(assembly.classes),
         columns=tuple(
-            replace(c, price_usd_per_hour=0.0) if by_node else c for c in assembly.columns.values()
+            replace(c, price_usd_per_hour=0.0) if by_node else c
+            for c in _as_they_run(assembly, snapshot.still)
         ),
         cascades=tuple(assembly.cascades),
         objective="goodput",

@@ -3,6 +3,7 @@
 First a solve in which everything may move says how much can be served. Then come the rungs of a
 ladder, each of which may move more than the one before and only adds around what it holds:
 
+    0. nothing is stopped, if that is enough            (after an edit)
     1. only what somebody edited may be rebuilt         (after a loss: the repair)
     2. the resources that are short may be rebuilt
     3. ... and the jobs that stand behind them in priority
@@ -32,6 +33,7 @@ from motley_planner.domain.table import FleetTable
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assembly import Assembly
 
+STILL_SHARE = 0.4  # of the time that the free solve leaves
 FREE_SHARE = 0.45  # of the time limit; the rungs are small and share the rest
 SERVICE_TOLERANCE = 0.01  # share of a service level that is no reason to move anything more
 STEADY_SERVICE = 0.05  # the same when steady: headroom covers it, a reload would cost more
@@ -52,6 +54,14 @@ def solve_steadily(
     limit_s = table.time_limit_s
     free = solve_table(replace(table, time_limit_s=limit_s * FREE_SHARE), use_worker=use_worker)
     spent_s, best = free.solve_seconds, None
+    still: Solution | None = None
+    if snapshot.edited:
+        rung = _holding(table, assembly, frozenset())
+        still = solve_table(
+            replace(rung, time_limit_s=max(LEAST_RUNG_S, (limit_s - spent_s) * STILL_SHARE)),
+            use_worker=use_worker,
+        )
+        spent_s += still.solve_seconds
     released: frozenset[str] | None = snapshot.edited
     while released is not None and spent_s < limit_s:
         rung = replace(_holding(table, assembly, released), time_limit_s=limit_s - spent_s)
@@ -62,6 +72,8 @@ def solve_steadily(
         if best is None or not serves_as_much(best, held, snapshot, tolerant=False):
             best = held
         released = _next_rung(released, held, free, snapshot, assembly)
+    if still is not None and _is_enough(still, best, assembly, snapshot):
+        best = still
     chosen = _chosen(best, free, snapshot)
     cooling = (snapshot.cooling - snapshot.edited) & _stopped(chosen, table, assembly)
     for_money = best is not None and _first_short(best, free, snapshot) is None
@@ -73,6 +85,28 @@ def solve_steadily(
         saves = warm.status != "no_solution" and _chosen(best, warm, snapshot) is warm
         chosen = _with_bounds(warm if saves else best, free)
     return replace(chosen, solve_seconds=spent_s)
+
+
+def _is_enough(
+    still: Solution, best: Solution | None, assembly: Assembly, snapshot: Snapshot
+) -> bool:
+    """Whether a plan that stops nothing, not even of what was edited, is as good as the rung's.
+
+    It is, if it serves as much and stopping would not save `min_improvement` of the price of what
+    was edited.
+    """
+    if still.status == "no_solution":
+        return False
+    if best is None or not serves_as_much(still, best, snapshot, tolerant=False):
+        return best is None
+    candidates = assembly.candidates
+    cost = sum(
+        r.count * candidates[r.column].price_usd_per_hour
+        for r in still.replicas
+        if candidates[r.column].key in snapshot.edited
+    )
+    price, less = _price(still), _price(best)
+    return price is None or less is None or less >= price - snapshot.min_improvement * cost - 1e-9
 
 
 def _stopped(solution: Solution, table: FleetTable, assembly: Assembly) -> frozenset[str]:
