@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from motley_planner.domain.table import CascadeDemand, RequestClass
-from motley_planner.formulations.placement import kept_replicas, place, release_unused
+from motley_planner.formulations.finishing import close_unused, release_shortfalls, set_used
 from motley_planner.formulations.program import Index, demands
 from motley_planner.solver.milp import Floats, Milp
 
@@ -59,23 +59,14 @@ def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
             if filled is None:
                 continue
             set_used(index, filled)
-            _release_shortfalls(milp, index, filled)
+            release_shortfalls(milp, index, filled)
             if priced:
-                _close_unused(index, filled)
+                close_unused(index, filled)
             if milp.violation(filled) <= FEASIBLE:
                 return filled
         if filled is None or not base.leave_out(filled):
             return None
     return None
-
-
-def _release_shortfalls(milp: Milp, index: Index, x: Floats) -> None:
-    """Lowers each minimum's shortfall, set before anything was served, to what is still missing."""
-    spare = milp.activity(x) - milp.row_lower
-    for variable in index.lacking.values():
-        (at,) = range(milp.start[variable], milp.start[variable + 1])
-        slack = max(0.0, float(spare[milp.index[at]])) / milp.value[at]
-        x[variable] = max(0.0, x[variable] - slack)
 
 
 def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
@@ -98,25 +89,6 @@ def _largest_scale(base: _Filler, index: Index, share: float) -> Floats | None:
         found = base.fill(middle, share)
         low, high, best = (middle, high, found) if found is not None else (low, middle, best)
     return best
-
-
-def set_used(index: Index, x: Floats) -> None:
-    """Sets the indicators of columns in use."""
-    for i, used in index.counts.used.items():
-        x[used] = float(sum(x[v] for v in index.counts.variables[i]) > 0.5)
-
-
-def _close_unused(index: Index, x: Floats) -> None:
-    """Sets nodes in use to those on which something is placed."""
-    kept = kept_replicas(index.inventory, index.packing, x)
-    try:
-        placed = place(index.table, index.inventory, index.packing, kept, x)
-    except AssertionError:
-        return  # the caller's check refuses the point
-    held = {used: x[used] for used in index.packing.held_used.values()}
-    release_unused(index.inventory, index.packing, placed, x)
-    for used, was in held.items():
-        x[used] = was
 
 
 class _Filler:

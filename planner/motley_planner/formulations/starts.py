@@ -11,7 +11,8 @@ from collections import Counter
 
 import numpy as np
 
-from motley_planner.formulations.greedy import FEASIBLE, greedy_start, set_used
+from motley_planner.formulations.finishing import set_used
+from motley_planner.formulations.greedy import FEASIBLE, greedy_start
 from motley_planner.formulations.program import Index
 from motley_planner.solver.milp import Floats, Milp
 
