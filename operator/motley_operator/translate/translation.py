@@ -75,6 +75,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         shapes=shapes(fleet, catalog, wishes),
         frozen=frozenset(frozen),
         cooling=held.cooling(),
+        latency_tiers=settings.latency_tiers,
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
         min_improvement=fleet.replan.min_improvement.fraction,

@@ -88,7 +88,7 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
     for service in snapshot.services:
         allowed = [c for c in classes if service.key not in c.excluded_for]
         together = all(mode_of(service, stage) != "always" for stage in service.stages)
-        if together and is_tiered(service):
+        if snapshot.latency_tiers and together and is_tiered(service):
             _add_tiered(assembly, service, allowed, catalog)
             continue
         slos = stage_slos(service, allowed, catalog)
