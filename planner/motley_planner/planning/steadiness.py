@@ -69,10 +69,13 @@ def solve_steadily(
         spent_s += held.solve_seconds
         if held.status == "no_solution":
             break
-        if best is None or not serves_as_much(best, held, snapshot, tolerant=False):
+        better = best is None or not serves_as_much(best, held, snapshot, tolerant=False)
+        if better and not (best is not None and _loses(held, best, snapshot)):
             best = held
         released = _next_rung(released, held, free, snapshot, assembly)
     if still is not None and _is_enough(still, best, assembly, snapshot):
+        best = still
+    if still is not None and best is not None and _loses(best, still, snapshot):
         best = still
     chosen = _chosen(best, free, snapshot)
     cooling = (snapshot.cooling - snapshot.edited) & _stopped(chosen, table, assembly)
@@ -109,6 +112,23 @@ def _is_enough(
     return price is None or less is None or less >= price - snapshot.min_improvement * cost - 1e-9
 
 
+def _loses(one: Solution, other: Solution, snapshot: Snapshot) -> bool:
+    """Whether `one` serves clearly less at any level, whatever it gains at a higher one.
+
+    A search that is cut short may gain a hair at the first level and leave the others empty.
+    """
+    if one.status == "no_solution" or other.status == "no_solution":
+        return one.status == "no_solution" and other.status != "no_solution"
+    mine = {level.name: level.value or 0.0 for level in one.levels}
+    for level in other.levels:
+        rank = _rank_of_level(level)
+        if rank is None or level.value is None:
+            continue
+        if mine.get(level.name, 0.0) < level.value - _slack(rank, snapshot) * abs(level.value):
+            return True
+    return False
+
+
 def _stopped(solution: Solution, table: FleetTable, assembly: Assembly) -> frozenset[str]:
     """Resources of which the solution stops a replica."""
     assert table.previous is not None
@@ -128,6 +148,7 @@ def _chosen(held: Solution | None, free: Solution, snapshot: Snapshot) -> Soluti
             free if _serves_clearly_more(free, held, rank, snapshot) else _with_bounds(held, free)
         )
     cheaper = serves_as_much(free, held, snapshot, tolerant=False) and _saves(held, free, snapshot)
+    cheaper = cheaper and not _loses(free, held, snapshot)
     return free if cheaper else _with_bounds(held, free)
 
 
