@@ -42,7 +42,6 @@ def fact(text: str, what: str) -> str:
     return found[1]
 
 
-@pytest.mark.slow
 def test_every_expectation_of_the_story_held(
     demo: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:

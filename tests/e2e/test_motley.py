@@ -147,7 +147,6 @@ def test_a_silent_node_is_replanned_once_the_api_says_so(
     assert_in_time("node not ready", seconds)
 
 
-@pytest.mark.slow
 def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
     motley: Installation, scenario: Scenario
 ) -> None:
@@ -172,7 +171,6 @@ def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
         motley.api.patch(*CASCADE.split("/"), spec)
 
 
-@pytest.mark.slow
 def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> None:
     before = motley.settle()
     motley.api.patch(*POOL.split("/"), {"spec": {"slo": {"tpot": {"p95": "1ms"}}}})
@@ -194,7 +192,6 @@ def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> N
     assert before.live().keys() <= after.live().keys()
 
 
-@pytest.mark.slow
 def test_an_operator_killed_in_the_middle_of_its_writes_converges(
     motley: Installation, scenario: Scenario
 ) -> None:
@@ -222,7 +219,6 @@ def test_an_operator_killed_in_the_middle_of_its_writes_converges(
     motley.settle()
 
 
-@pytest.mark.slow
 def test_a_restarted_operator_changes_nothing(motley: Installation, scenario: Scenario) -> None:
     """One that was short may get what it lacks; everything else stays to the letter."""
     before = motley.settle()

@@ -40,7 +40,7 @@ def test_nested_floors_are_bin_packing(seed: int) -> None:
         searched = fits(
             tuple(sorted(("A", "z", s) for s in sizes)), tuple(sorted(("A", "z", b) for b in bins))
         )
-        packed = cheapest_packing(Counter(sizes), [(b, 0.0) for b in bins]) is not None
+        packed = cheapest_packing(Counter(sizes), Counter((b, 0.0) for b in bins)) is not None
         assert floors == searched == packed, (bins, sizes)
         outcomes[floors] += 1
     assert min(outcomes.values()) >= 10

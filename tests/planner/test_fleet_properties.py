@@ -303,7 +303,6 @@ def test_a_tiny_demand_still_gets_a_whole_replica() -> None:
     assert solution.price_usd_per_hour == pytest.approx(22.0)
 
 
-@pytest.mark.slow  # the checker takes its time over tables with many thousands of replicas
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     gpus=st.integers(0, 9),

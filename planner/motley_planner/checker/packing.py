@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 from motley_planner.checker.ledger import Ledger
 from motley_planner.domain.solution import PlacedReplica
@@ -83,10 +82,10 @@ def check_inventory(ledger: Ledger) -> None:
     for (gpu, zone), wanted in sorted(fragments.items()):
         groups = [g for g in table.nodes if (g.gpu, g.zone) == (gpu, zone)]
         most = sum(wanted.values())
-        bins: list[Bin] = []
+        bins: Counter[Bin] = Counter()
         for group in groups:
             number = most if group.count is None else min(most, group.count)
-            bins += [(group.gpus, group.price_usd_per_hour or 0.0)] * number
+            bins[group.gpus, group.price_usd_per_hour or 0.0] += number
         price = cheapest_packing(wanted, bins)
         if price is None:
             ledger.complain(f"nodes: {gpu} in {zone} cannot hold {dict(wanted)}")
@@ -96,26 +95,39 @@ def check_inventory(ledger: Ledger) -> None:
         ledger.complain(f"price: nodes in use cost {-left} more than it says")
 
 
-def cheapest_packing(wanted: Counter[int], bins: Iterable[Bin]) -> float | None:
+def cheapest_packing(wanted: Counter[int], bins: Counter[Bin]) -> float | None:
     """A price no packing is below (0 where nodes are free), or None where nothing fits.
 
     Feasibility is tried by packing: largest first, each into the fullest bin that takes it, which
     finds a packing whenever sizes divide one another. The price is the knapsack's relaxation by
-    GPUs: it may be lower than the truth, never higher.
+    GPUs: it may be lower than the truth, never higher. Works on numbers of equal sizes and equal
+    bins, so that a million replicas take no longer than ten.
     """
-    bins = list(bins)
-    free = sorted(gpus for gpus, _ in bins)
-    for size in sorted(wanted.elements(), reverse=True):
-        at = next((i for i, room in enumerate(free) if room >= size), None)
-        if at is None:
-            return None
-        free[at] -= size
-        free.sort()
+    free: Counter[int] = Counter()
+    for (gpus, _), number in bins.items():
+        free[gpus] += number
+    if any(not _pack(size, wanted[size], free) for size in sorted(wanted, reverse=True)):
+        return None
     need, price = float(sum(size * n for size, n in wanted.items())), 0.0
     for gpus, cost in sorted((b for b in bins if b[0]), key=lambda b: b[1] / b[0]):
-        part = min(1.0, need / gpus)
+        part = min(float(bins[gpus, cost]), need / gpus)
         price, need = price + part * cost, need - part * gpus
     return price
+
+
+def _pack(size: int, number: int, free: Counter[int]) -> bool:
+    """Puts so many pieces of a size into the fullest bins that take it; False where they do not fit."""
+    for room in sorted(r for r in free if r >= size):
+        per_bin = room // size
+        full = min(free[room], number // per_bin)
+        free[room] -= full
+        free[room % size] += full
+        number -= full * per_bin
+        if number and free[room]:  # fewer than a bin takes are left
+            free[room] -= 1
+            free[room - number * size] += 1
+            number = 0
+    return not number
 
 
 def check_placement(ledger: Ledger) -> None:

@@ -13,11 +13,13 @@ from motley_planner.errors import SnapshotError
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.gains import widen
 from motley_planner.formulations.program import Index, formulate, has_demand
-from motley_planner.formulations.starts import find_starts
+from motley_planner.formulations.starts import filled_up, find_starts
 from motley_planner.solver import Job, Outcome, Worker, solve
 from motley_planner.solver.clock import CLOCK
 
 MARGIN_S, MARGIN_SHARE = 0.2, 0.15  # of the limit, kept back for clean rates and the placement
+FILL_SECONDS = 0.3  # for the rates of a plan that was filled up: most of it starts a process
+UNSERVED = 1e-6  # share of a demand
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
 # as the last gain took): what runs waits for it
 
@@ -35,6 +37,8 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
     index, outcome, job = _search(table, started, use_worker)
+    if table.objective == "goodput":
+        _fill_up(index, outcome, job, use_worker)
     solution = _read(index, job, outcome)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
@@ -49,6 +53,20 @@ def _search(table: FleetTable, started: float, use_worker: bool) -> tuple[Index,
             index, job = _prepare(table, started, use_worker)
         outcome = solve(job, use_worker=False) if worker is None else worker.solve(job)
     return index, outcome, job
+
+
+def _fill_up(index: Index, outcome: Outcome, job: Job, use_worker: bool) -> None:
+    """Adds replicas to a plan for what a search cut short has left, where any level gains by it."""
+    if outcome.x is None or outcome.is_proved(job):
+        return
+    short = any(outcome.x[v] < 1.0 - UNSERVED for v in index.demand.served.values())
+    more = filled_up(job.milp, index, outcome.x) if short else None
+    if more is None:
+        return
+    rates = replace(job, starts=(more,), rates_only=True, time_limit_s=FILL_SECONDS)
+    filled = solve(rates, use_worker=use_worker).x
+    if filled is not None and job.values_of(filled) > job.values_of(outcome.x):
+        outcome.x = filled
 
 
 def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Job]:

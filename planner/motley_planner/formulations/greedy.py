@@ -102,6 +102,7 @@ class _Filler:
         new = np.array(index.packing.new, dtype=np.int64)
         self.takes = milp.columns_of(new.astype(np.int32))
         self.base_time = np.zeros(len(index.table.columns))
+        self.base_time += self.start[new]
         for kept in index.packing.kept:
             self.base_time[kept.column] += self.start[kept.variable]
         self.price = self._prices()

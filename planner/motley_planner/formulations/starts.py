@@ -39,6 +39,19 @@ def find_starts(milp: Milp, index: Index) -> list[Floats]:
     return found
 
 
+def filled_up(milp: Milp, index: Index, x: Floats) -> Floats | None:
+    """The point's replicas, and more beside them for what it leaves unserved; None where greed fails.
+
+    A search that is cut short may have improved one level and not have come to the next.
+    """
+    base = np.where(milp.integer, np.round(x), 0.0)
+    for variables in (index.demand.tiers, index.demand.chosen):
+        base[list(variables.values())] = 0.0
+    _set_minimums(index, base)
+    set_indicators(index, base)
+    return greedy_start(milp, index, base)
+
+
 def _set_kept(index: Index, x: Floats, keep: bool) -> None:
     taken: dict[str, float] = {}
     kept: dict[int, bool] = {}

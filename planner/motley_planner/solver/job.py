@@ -29,6 +29,11 @@ class Job:
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4
     patience_s: float = float("inf")  # a level may stop when it has gained nothing for this long
+    rates_only: bool = False  # the integers of the first start stay; only its rates are improved
+
+    def values_of(self, x: Floats) -> tuple[float, ...]:
+        """What a point reaches at each level, rounded to what counts as a difference."""
+        return tuple(float(f"{level.value_of(x):.8g}") for level in self.levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,16 @@ class Outcome:
     bounds: dict[int, float] = field(default_factory=dict)
     duals: Floats | None = None
     finished: bool = False
+
+    def is_proved(self, job: Job) -> bool:
+        """Whether every level is within the job's gap of its bound."""
+        if self.x is None:
+            return False
+        reached = [level.value_of(self.x) for level in job.levels]
+        return all(
+            self.bounds.get(number, float("inf")) - value <= job.relative_gap * max(1e-9, abs(value))
+            for number, value in enumerate(reached)
+        )
 
     def take(self, report: Report) -> None:
         """Adds one report."""

@@ -27,9 +27,12 @@ def solve_job(job: Job, emit: Emit) -> None:
     """Runs the levels and reports points, bounds and the end."""
     deadline = CLOCK.now() + job.time_limit_s
     state = _State(job, emit, deadline)
-    for number, level in enumerate(job.levels):
-        if not state.run_level(number, level):
-            return
+    if job.rates_only:
+        state.take_start()
+    else:
+        for number, level in enumerate(job.levels):
+            if not state.run_level(number, level):
+                return
     state.polish()
     emit(Report(len(job.levels) - 1, status="solved" if state.x is not None else "none"))
 
@@ -47,10 +50,9 @@ class _State:
 
     def run_level(self, number: int, level: Level) -> bool:
         """Solves one level; False where the job ends here (infeasible, unbounded, no time)."""
-        starts: tuple[Floats, ...] = ()
         if self.x is None:
-            self._take_start(level)
-            starts = self.job.starts
+            self.take_start()
+        starts = tuple(s for s in self.job.starts if self.program.milp.violation(s) <= 1e-6)
         now = CLOCK.now()
         last = number == len(self.job.levels) - 1
         deadline = now + (self.deadline - now) * (1.0 if last else LEVEL_SHARE)
@@ -80,12 +82,10 @@ class _State:
         if self.relaxed is not None:
             self.relaxed = self.relaxed.with_milp(_held(self.relaxed.milp, level, self.x))
 
-    def _take_start(self, level: Level) -> None:
-        best = -np.inf
-        for start in self.job.starts:
-            value = level.value_of(start)
-            if value > best and self.program.milp.violation(start) <= 1e-6:
-                self.x, best = start, value
+    def take_start(self) -> None:
+        """The best start over all levels in order: many reach the same at the first."""
+        able = [s for s in self.job.starts if self.program.milp.violation(s) <= 1e-6]
+        self.x = max(able, key=self.job.values_of, default=None)
         if self.x is not None:
             self.emit(Report(0, x=self.x))
 

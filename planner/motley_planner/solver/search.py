@@ -64,6 +64,8 @@ class Search:
         """Searches until the gap is closed or time is up; the rates of `others` are worked out."""
         if start is not None:
             self.x, self.value = start, self.level.value_of(start)
+        for other in others:
+            self.offer(other)
         if self.is_highest():
             return
         if not self._relax(warm):
@@ -141,7 +143,7 @@ class Search:
         return True
 
     def _round(self, others: tuple[Floats, ...]) -> None:
-        for point in others or (self.x,):
+        for point in (self.x, *others):
             if point is not None:
                 self.complete(point)
         found = self.relaxation
