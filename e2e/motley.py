@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -130,5 +131,14 @@ class Installation:
         while not predicate():
             if time.monotonic() > deadline:
                 tail = demo_operator.log_tail(self.folder)
-                raise AssertionError(f"not within {timeout_s:g} s: {what}\n{tail}")
+                saved = self.save_objects()
+                raise AssertionError(f"not within {timeout_s:g} s: {what} ({saved})\n{tail}")
             time.sleep(POLL_S)
+
+    def save_objects(self) -> Path:
+        """Writes what a plan is made of to a file that `motley plan` reads, to look into later."""
+        kinds = ("Node", "Pod", "ConfigMap", "PriorityClass", "Fleet", *RESOURCE_KINDS)
+        found = [item | {"kind": kind} for kind in kinds for item in self.api.list(kind)]
+        path = self.folder / f"objects-{time.time_ns()}.json"
+        path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": found}))
+        return path

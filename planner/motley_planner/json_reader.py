@@ -87,9 +87,12 @@ class Fields:
             raise SnapshotError(self.at(name), f"write true or false, not {_kind(value)}")
         return value
 
-    def number(self, name: str, default: object = _MISSING) -> float:
-        """A finite number >= 0."""
-        return check_number(self._get(name, default), self.at(name))
+    def number(self, name: str, default: object = _MISSING, most: float = math.inf) -> float:
+        """A finite number >= 0, and at most `most`."""
+        value = check_number(self._get(name, default), self.at(name))
+        if value > most:
+            raise SnapshotError(self.at(name), f"{value:g} is over {most:g}; write less")
+        return value
 
     def number_or_null(self, name: str) -> float | None:
         """A finite number >= 0, or None where null or left out."""

@@ -32,6 +32,7 @@ from motley_planner.errors import SnapshotError
 from motley_planner.json_reader import Fields, check_known, check_unique, parse_object
 from motley_planner.strategies.listing import STRATEGIES
 
+MOST_PENALTY = 1e6  # more would hide what it is taken from
 MOST_VISITS = 1e6  # of a class by one request; more would hide every other demand
 
 
@@ -66,8 +67,8 @@ def _read_request(text: str, where: str) -> tuple[FleetTable, str]:
         budget_usd_per_hour=fields.number_or_null("budget_usd_per_hour"),
         previous=None if previous is None else _previous(previous),
         lost_nodes=frozenset(fields.texts("lost_nodes", [])),
-        penalty_per_started_gpu=fields.number("penalty_per_started_gpu", 0.0),
-        penalty_per_stopped_gpu=fields.number("penalty_per_stopped_gpu", 0.0),
+        penalty_per_started_gpu=fields.number("penalty_per_started_gpu", 0.0, MOST_PENALTY),
+        penalty_per_stopped_gpu=fields.number("penalty_per_stopped_gpu", 0.0, MOST_PENALTY),
         time_limit_s=fields.number("time_limit_s", 10.0),
         relative_gap=fields.number("relative_gap", 1e-4),
     )

@@ -26,6 +26,7 @@ from motley_planner.solver.blocks import Structured
 from motley_planner.solver.highs import solve_lp
 from motley_planner.solver.search import Search
 from motley_planner.solver.sifting import sift
+from motley_planner.solver.worker import end_workers
 from motley_planner.testing.fleets import fleet, loaded, lose, lp_capacity, running
 from motley_planner.testing.oracle import Unbounded, best_value
 from motley_planner.testing.tables import tiny_table
@@ -221,6 +222,7 @@ def test_a_killed_worker_leaves_its_last_or_the_greedy_plan(
     table = loaded(base, objective, lp_capacity(base))
     table = replace(table, time_limit_s=30.0, relative_gap=1e-9)
     killer = Killer(after_s)
+    end_workers()
     monkeypatch.setattr("motley_planner.solver.worker.subprocess.Popen", killer)
     solution = solve_table(table)
     assert killer.killed == 1

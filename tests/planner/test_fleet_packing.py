@@ -21,8 +21,12 @@ from motley_planner.domain.table import (
     TableNode,
 )
 from motley_planner.formulations import packing
+from motley_planner.formulations.finishing import keep_instead
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.formulations.gains import bounding_gains, slot_gains
+from motley_planner.formulations.program import formulate
+from motley_planner.formulations.starts import find_starts
+from motley_planner.solver import Job
 from motley_planner.testing.oracle import fits
 from motley_planner.testing.tables import tiny_table
 
@@ -109,3 +113,25 @@ def test_many_awkward_nodes_are_replanned_with_a_bound() -> None:
     assert solution.bound is not None and solution.bound >= 5.4 - 60 * 6e-4 - 1e-6  # all large
     again = solve_table(replace(table, lost_nodes=frozenset({"n0"})), use_worker=False)
     assert check(replace(table, lost_nodes=frozenset({"n0"})), again) == ()
+
+
+def test_what_could_be_kept_is_not_started_elsewhere() -> None:
+    """A point that stops two replicas for two of the same column keeps them; the rest stays."""
+    nodes = tuple(TableNode(f"n{i}", "A", "z", 4) for i in range(3))
+    column = Column("c", "m", "z", (Fragment("A", 2),), {"k": 1.0})
+    running = (RunningReplica("r0", "c", ("n0",)), RunningReplica("r1", "c", ("n0",)))
+    table = FleetTable(
+        (RequestClass("k", "m", 3.0),),
+        (column,),
+        objective="goodput",
+        previous=Previous(nodes, running),
+        penalty_per_started_gpu=1e-3,
+    )
+    milp, index = formulate(table)
+    x = find_starts(milp, index)[-1]  # nothing of what runs is kept
+    assert sum(x[g.variable] for g in index.packing.kept) == 0
+    assert sum(x[index.packing.new]) == 3
+    better = keep_instead(Job(milp, index.levels), index, x)
+    assert milp.violation(better) <= 1e-7
+    assert sum(better[g.variable] for g in index.packing.kept) == 2
+    assert sum(better[index.packing.new]) == 1

@@ -14,8 +14,9 @@ from scipy.optimize import milp as scipy_milp
 from scipy.sparse import csc_matrix
 
 from motley_planner.formulations.program import formulate
-from motley_planner.solver import Job, Level, Milp, MilpBuilder, solve
+from motley_planner.solver import Job, Level, Milp, MilpBuilder, a_worker, solve
 from motley_planner.solver.highs import MipLimits, solve_lp, solve_mip
+from motley_planner.solver.worker import end_workers
 from motley_planner.testing.tables import large_table, tiny_table
 
 
@@ -92,6 +93,26 @@ def test_the_worker_finds_what_the_process_itself_finds(seed: int) -> None:
     for level in index.levels:
         if here.x is not None and there.x is not None:
             assert level.value_of(there.x) == pytest.approx(level.value_of(here.x))
+
+
+def test_a_worker_that_ended_in_time_takes_the_next_job_and_one_that_died_none() -> None:
+    milp, index = formulate(tiny_table(1))
+    job = Job(milp, index.levels, relative_gap=1e-9)
+    end_workers()
+    with a_worker() as first:
+        whole = first.solve(job)
+    assert whole.finished
+    with a_worker() as second:
+        assert second is first
+        again = second.solve(job)
+        assert again.finished and again.status == whole.status
+        second.close()
+    with a_worker() as third:
+        assert third is not first
+        late = third.solve(replace(job, time_limit_s=-1.0))  # over before the process is up
+        assert not late.finished
+        assert not third.is_fit
+    end_workers()
 
 
 def test_the_worker_is_killed_at_the_limit_and_leaves_its_plan() -> None:

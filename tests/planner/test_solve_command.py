@@ -6,15 +6,13 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from motley_planner.domain.table import FleetTable
-from motley_planner.testing.tables import large_table
+from motley_planner.testing.tables import as_json, large_table
 
 FIELDS = {
     "status", "objective", "bound", "gap", "levels", "solve_seconds", "price_usd_per_hour",
@@ -134,30 +132,9 @@ def test_a_person_can_read_it(tmp_path: Path) -> None:
     assert "short of k by 1: budget" in done.stdout
 
 
-def plain(value: FleetTable) -> dict[str, Any]:
-    """A table without a running fleet, as its JSON."""
-    found = asdict(value)
-    internal: tuple[str, ...] = (
-        "side_rows",
-        "penalty_in_price",
-        "cordoned_nodes",
-        "scenarios",
-        "purchasable",
-        "spread_models",
-        "held_replicas",
-    )
-    for name in (*internal, "previous", "lost_nodes"):
-        del found[name]
-    for column in found["columns"]:
-        del column["min_count"], column["pool_steps"]
-    for policy in (p for cascade in found["cascades"] for p in cascade["policies"]):
-        del policy["tier"]
-    return found
-
-
 def test_no_plan_in_time_exits_3(tmp_path: Path) -> None:
     """A table that has plans (the last line), of a kind that the first plan does not try."""
-    hard = plain(large_table(20_000, 5_000)) | {"objective": "min_cost", "time_limit_s": 1e-6}
+    hard = as_json(large_table(20_000, 5_000)) | {"objective": "min_cost", "time_limit_s": 1e-6}
     for group in hard["nodes"]:
         group["price_usd_per_hour"] = 1.0
     for class_ in hard["classes"]:
@@ -175,7 +152,7 @@ def test_no_plan_in_time_exits_3(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("objective", ["max_min", "min_cost"])
 def test_the_process_ends_within_a_second_of_its_limit(tmp_path: Path, objective: str) -> None:
-    hard = plain(large_table(256, 800)) | {"objective": objective, "time_limit_s": 2.0}
+    hard = as_json(large_table(256, 800)) | {"objective": objective, "time_limit_s": 2.0}
     start = time.monotonic()
     done = solve(tmp_path, hard)
     assert time.monotonic() - start < 2.0 + 1.0

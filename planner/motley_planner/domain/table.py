@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from motley_planner.domain.solution import PlacedReplica
+
 Phase = Literal["both", "prefill", "decode"]
 Objective = Literal["max_min", "goodput", "min_cost"]
 
@@ -243,5 +245,6 @@ class FleetTable:
     cordoned_nodes: frozenset[str] = field(
         default_factory=frozenset
     )  # keep what runs, place nothing new
+    start: tuple[PlacedReplica, ...] = ()  # a plan to begin from; one that breaks a row is left out
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4

@@ -13,11 +13,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from motley_planner.domain.table import Column, FleetTable
+from motley_planner.domain.table import Column, FleetTable, PoolStep
 from motley_planner.formulations.packing import Packing
 from motley_planner.solver.milp import MilpBuilder
 
 Entry = tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pool step's variables: what it adds, and the binary that says that it is taken."""
+
+    pool: PoolStep
+    bonus: int
+    chosen: int
 
 
 @dataclass(slots=True)
@@ -27,6 +36,7 @@ class Counts:
     variables: list[list[int]]  # new_c and every kept_g of the column; they add up
     extra: dict[int, list[int]] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)  # binaries of min_count
+    steps: dict[int, list[Step]] = field(default_factory=dict)
     max_rows: dict[int, int] = field(default_factory=dict)
 
 
@@ -52,7 +62,8 @@ def add_counts(builder: MilpBuilder, table: FleetTable, packing: Packing) -> Cou
         if column.min_count > 1:
             out.used[i] = _add_minimum(builder, column, counts, most)
         if column.pool_steps:
-            out.extra[i] = _add_steps(builder, column, counts, most)
+            out.steps[i] = _add_steps(builder, column, counts, most)
+            out.extra[i] = [step.bonus for step in out.steps[i]]
     return out
 
 
@@ -64,14 +75,16 @@ def _add_minimum(builder: MilpBuilder, column: Column, counts: list[Entry], most
     return used
 
 
-def _add_steps(builder: MilpBuilder, column: Column, counts: list[Entry], most: float) -> list[int]:
-    """Variables extra_b of the steps that can be reached at all."""
+def _add_steps(
+    builder: MilpBuilder, column: Column, counts: list[Entry], most: float
+) -> list[Step]:
+    """Variables of the steps that can be reached at all."""
     steps = [s for s in column.pool_steps if s.factor > 1.0 and s.min_count <= most]
-    extra, reached = [], list[Entry]()
+    made, reached = list[Step](), list[Entry]()
     for step in steps:
         bonus, gain = builder.variable(), step.factor - 1.0
         chosen = builder.variable(0, 1, integer=True)
-        extra.append(bonus)
+        made.append(Step(step, bonus, chosen))
         reached.append((chosen, float(step.min_count)))
         rows = [(v, -gain) for v, _ in counts]
         builder.row([(bonus, 1.0), *rows], upper=0.0, name="pool")
@@ -80,4 +93,4 @@ def _add_steps(builder: MilpBuilder, column: Column, counts: list[Entry], most: 
         negative = [(v, -1.0) for v, _ in counts]
         builder.row([*reached, *negative], upper=0.0, name="pool")
         builder.row([(v, 1.0) for v, _ in reached], upper=1.0, name="pool")
-    return extra
+    return made

@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from motley_planner.domain.table import CascadeDemand, FleetTable
+from motley_planner.errors import SnapshotError
 from motley_planner.formulations.packing import Packing
 from motley_planner.formulations.rates import WHOLE, RateVariables, Worth, add_rates
 from motley_planner.solver.milp import INF, Floats, MilpBuilder
 
+SMALLEST_PART = 1e-6  # of what a class is asked for altogether: the solver's tolerance is relative
 Entry = tuple[int, float]
 Side = tuple[str, str, str, float]  # class, phase, zone, KV scale
 
@@ -39,12 +41,24 @@ class Demand:
 
 
 def demand_totals(table: FleetTable) -> dict[str, float]:
-    """Most requests/s each class can be asked for at scale 1; classes never asked are absent."""
+    """Most requests/s each class can be asked for at scale 1; classes never asked are absent.
+
+    Raises: SnapshotError for a part so small beside the others that the solver would not see it.
+    """
     totals = {c.name: c.requests_per_second for c in table.classes}
+    least = {c.name: (c.requests_per_second or INF, f"classes[{c.name!r}]") for c in table.classes}
     for cascade in table.cascades:
         for name in totals:
-            most = max((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
-            totals[name] += cascade.requests_per_second * most
+            loads = [p.load.get(name, 0.0) for p in cascade.policies]
+            totals[name] += cascade.requests_per_second * max(loads, default=0.0)
+            parts = [cascade.requests_per_second * load for load in loads if load > 0]
+            where = f"cascades[{cascade.name!r}].policies"
+            least[name] = min([least[name], *((part, where) for part in parts if part > 0)])
+    for name, (part, where) in least.items():
+        if part < SMALLEST_PART * totals[name]:
+            rule = f"asks for {part:g} of class {name!r}'s {totals[name]:g} requests/s"
+            fix = f"make it 0 or at least {SMALLEST_PART * totals[name]:g}"
+            raise SnapshotError(where, f"{rule}, which a plan cannot see; {fix}")
     return {name: total for name, total in totals.items() if total > 0}
 
 

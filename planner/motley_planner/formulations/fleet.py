@@ -11,10 +11,11 @@ from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.decode import decode
+from motley_planner.formulations.finishing import keep_instead
 from motley_planner.formulations.gains import widen
 from motley_planner.formulations.program import Index, formulate, has_demand
 from motley_planner.formulations.starts import filled_up, find_starts
-from motley_planner.solver import Job, Outcome, Worker, solve
+from motley_planner.solver import Job, Outcome, a_worker, solve
 from motley_planner.solver.clock import CLOCK
 
 MARGIN_S, MARGIN_SHARE = 0.2, 0.15  # of the limit, kept back for clean rates and the placement
@@ -39,6 +40,8 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     index, outcome, job = _search(table, started, use_worker)
     if table.objective == "goodput":
         _fill_up(index, outcome, job, use_worker)
+    if outcome.x is not None:
+        outcome.x = keep_instead(job, index, outcome.x)
     solution = _read(index, job, outcome)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
@@ -48,7 +51,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
 
 def _search(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Outcome, Job]:
     """The program, and what the search made of it; the worker starts while the program is made."""
-    with Worker() if use_worker else nullcontext() as worker:
+    with a_worker() if use_worker else nullcontext() as worker:
         with no_collection():
             index, job = _prepare(table, started, use_worker)
         outcome = solve(job, use_worker=False) if worker is None else worker.solve(job)

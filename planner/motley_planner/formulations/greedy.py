@@ -2,9 +2,9 @@
 
 Keeps what runs, then serves class after class (highest priority first) with the colocated column
 that is cheapest per request and still fits: by price where money counts, else by its share of the
-fleet. Cascades follow one policy that meets their floor. For max_min the largest scale at which
-everything is served that way is found by doubling and halving. Rows of the MILP itself say what
-fits; nodes with a price are opened where something is placed.
+fleet (unitcosts.py). Cascades follow the cheapest policies that meet their floor. For max_min the
+largest scale at which everything is served that way is found by doubling and halving. Rows of the
+MILP itself say what fits; nodes with a price are opened where something is placed.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import math
 
 import numpy as np
 
-from motley_planner.domain.table import CascadeDemand, RequestClass
+from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass
 from motley_planner.formulations.finishing import close_unused, release_shortfalls, set_used
 from motley_planner.formulations.program import Index, demands
+from motley_planner.formulations.unitcosts import UnitCosts
 from motley_planner.solver.milp import Floats, Milp
 
 FEASIBLE = 1e-7
 OPEN = 1e6  # nodes of an unlimited group that may be opened
-CHOICES = 60  # cheapest columns that are tried for a class, besides the best of each shape
-SCANNED = 500  # of a class's columns, by cost
 BUDGETS = (1.0, 0.75, 0.5)  # shares of the budget tried where whole nodes cost money
 STEPS, DOUBLINGS = 5, 12
 ROUNDS = 3  # of leaving out what breaks a limit
-PARTS = (0.75, 0.5, 0.25, 0.1, 0.03)  # of a cascade that cannot be served whole
+PIECES = (1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)  # of a cascade, given one after the other
+POLICIES = 3  # of a cascade that are tried, cheapest first
 MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
 _SOFT = (
     "time[",
@@ -39,6 +39,9 @@ _SOFT = (
     "min_count[",
     "pool",
 )
+
+
+_State = tuple[Floats, Floats, Floats, Floats, float]  # x, free time, counts, room, money
 
 
 def greedy_start(milp: Milp, index: Index, start: Floats) -> Floats | None:
@@ -101,69 +104,24 @@ class _Filler:
         self.base_room = np.where(hard, milp.row_upper - milp.activity(self.start), np.inf)
         new = np.array(index.packing.new, dtype=np.int64)
         self.takes = milp.columns_of(new.astype(np.int32))
-        self.base_time = np.zeros(len(index.table.columns))
-        self.base_time += self.start[new]
+        self.base_count = self.start[new]
         for kept in index.packing.kept:
-            self.base_time[kept.column] += self.start[kept.variable]
-        self.price = self._prices()
-        self.order = self._columns_by_cost(self._costs())
-
-    def _prices(self) -> Floats:
-        """USD/h of a replica with its part of the nodes that would be opened for it."""
-        table = self.index.table
-        per_gpu: dict[tuple[str, str], float] = {}
-        for group in self.index.inventory.open_groups:
-            price = group.price_usd_per_hour / group.gpus
-            per_gpu[group.node_class] = min(price, per_gpu.get(group.node_class, math.inf))
-        prices = np.array([c.price_usd_per_hour for c in table.columns])
-        if any(per_gpu.values()):
-            for i, column in enumerate(table.columns):
-                prices[i] += sum(
-                    f.tp * per_gpu.get((f.gpu, column.zone), 0.0) for f in column.fragments
-                )
-        return prices
-
-    def _costs(self) -> Floats:
-        """What the greed minimizes per request: USD/h, or the share of the fleet."""
-        start, rows, values = self.takes
-        owner = np.repeat(np.arange(len(self.price)), np.diff(start))
-        room = self.base_room[rows]
-        counted = (values > 0) & np.isfinite(room)
-        share = np.where(counted, values / np.maximum(room, 1e-9), 0.0)
-        shares = np.bincount(owner, weights=np.minimum(share, 1e6), minlength=len(self.price))
-        table = self.index.table
-        if table.objective == "max_min" and table.budget_usd_per_hour is None:
-            return shares + 1e-9 * self.price + 1e-9
-        return self.price + 1e-3 * shares + 1e-9
-
-    def _columns_by_cost(self, cost: Floats) -> dict[str, list[tuple[int, int]]]:
-        """Class -> (column, position of its rate), cheapest request first."""
-        columns, rates = self.index.table.columns, self.index.demand.rates
-        order: dict[str, list[tuple[int, int]]] = {}
-        for name in rates.names:
-            at = rates.of_class(name)
-            each = cost[rates.column[at]] / rates.capacity[at]
-            at = at[np.argsort(each, kind="stable")]
-            shapes: set[object] = set()
-            found: list[tuple[int, int]] = []
-            beyond = at[SCANNED:]
-            running = beyond[self.base_time[rates.column[beyond]] > 0]
-            for k in [*at[:SCANNED].tolist(), *running.tolist()]:
-                i = int(rates.column[k])
-                column = columns[i]
-                if column.phase != "both":
-                    continue
-                shape = (column.zone, *sorted({f.gpu for f in column.fragments}))
-                if len(found) < CHOICES or shape not in shapes or self.base_time[i]:
-                    found.append((i, k))
-                    shapes.add(shape)
-            order[name] = found
-        return order
+            self.base_count[kept.column] += self.start[kept.variable]
+        columns = index.table.columns
+        self.base_time = np.array(
+            [
+                c.worth_of(int(n)) if n else 0.0
+                for c, n in zip(columns, self.base_count, strict=True)
+            ]
+        )
+        costs = UnitCosts(index, self.takes, self.base_room)
+        self.price, self.unit = costs.price, costs.unit
+        self.order = costs.columns_by_cost(self.base_time)
 
     def fill(self, scale: float, share: float) -> Floats | None:
         """Serves `scale` x every demand; None where max_min or min_cost cannot have it all."""
         self.x, self.room = self.start.copy(), self.base_room.copy()
-        self.free_time = self.base_time.copy()
+        self.free_time, self.count = self.base_time.copy(), self.base_count.copy()
         budget = self.index.table.budget_usd_per_hour
         self.money = math.inf if budget is None else share * budget - self._spent()
         for demand in sorted(demands(self.index.table), key=lambda d: -d.priority):
@@ -201,44 +159,53 @@ class _Filler:
         """Serves as much of a demand as fits; False where less than all will not do."""
         out = self.index.demand
         if isinstance(demand, CascadeDemand):
-            served = self._serve_cascade(demand, scale)
-            for part in PARTS if demand.name in out.served and not served else ():
-                if self._serve_cascade(demand, scale, part):
-                    break
+            share = self._serve_cascade(demand, scale)
         else:
             wanted = demand.requests_per_second * scale
-            given = self._give(demand.name, wanted)
-            served = given >= wanted * (1 - 1e-12)
-            if demand.name in out.served:
-                share = given / demand.requests_per_second
-                self.x[out.served[demand.name]] = min(1.0, share)
-        return served or demand.name in out.served
+            share = self._give(demand.name, wanted) / wanted if wanted else 1.0
+        if demand.name in out.served:
+            self.x[out.served[demand.name]] = min(1.0, share)
+        return share >= 1.0 - 1e-12 or demand.name in out.served
 
-    def _serve_cascade(self, cascade: CascadeDemand, scale: float, part: float = 1.0) -> bool:
-        """Serves `part` of the cascade by the policy that asks for least, or nothing of it."""
+    def _serve_cascade(self, cascade: CascadeDemand, scale: float) -> float:
+        """Serves the cascade piece by piece, each by the cheapest policy that fits; the share."""
+        policies, served = self._cheapest(cascade), 0.0
+        for piece in PIECES:
+            for policy in policies:
+                while served + piece <= 1.0 and self._give_piece(cascade, policy, scale * piece):
+                    served += piece
+                    policies = [p for p in policies if p.tier == policy.tier]
+                    policies = policies if cascade.mixture else [policy]
+        return served
+
+    def _cheapest(self, cascade: CascadeDemand) -> list[CascadePolicy]:
+        """The policies that meet the floor, the cheapest of them."""
         good = [
-            p
-            for p in cascade.policies
+            (sum(load * self.unit.get(name, math.inf) for name, load in p.load.items() if load), n)
+            for n, p in enumerate(cascade.policies)
             if p.quality >= cascade.quality_floor and not self._breaks_a_row(cascade, p.id)
         ]
-        if not good:
-            return False
-        out = self.index.demand
-        policy = min(good, key=lambda p: sum(p.load.values()))
-        before = self.x.copy(), self.free_time.copy(), self.room.copy(), self.money
+        return [cascade.policies[n] for cost, n in sorted(good)[:POLICIES] if cost < math.inf]
+
+    def _give_piece(self, cascade: CascadeDemand, policy: CascadePolicy, share: float) -> bool:
+        """Serves `share` of the cascade by one policy; False, and nothing changed, where it does not fit."""
+        before = self._state()
         for name, load in policy.load.items():
-            wanted = load * cascade.requests_per_second * scale * part
+            wanted = load * cascade.requests_per_second * share
             if wanted > 0 and self._give(name, wanted) < wanted * (1 - 1e-12):
-                self.x, self.free_time, self.room, self.money = before
+                self.x, self.free_time, self.count, self.room, self.money = before
                 return False
-        self.x[out.shares[cascade.name, policy.id]] = scale * part
+        out = self.index.demand
+        self.x[out.shares[cascade.name, policy.id]] += share
         if (cascade.name, policy.id) in out.chosen:
             self.x[out.chosen[cascade.name, policy.id]] = 1.0
         if (cascade.name, policy.tier) in out.tiers:
             self.x[out.tiers[cascade.name, policy.tier]] = 1.0
-        if cascade.name in out.served:
-            self.x[out.served[cascade.name]] = part
         return True
+
+    def _state(self) -> _State:
+        kept = self.x.copy(), self.free_time.copy(), self.count.copy(), self.room.copy()
+        return (*kept, self.money)
 
     def _breaks_a_row(self, cascade: CascadeDemand, policy: str) -> bool:
         """Whether the policy alone breaks a limit on the mix, such as late answers."""
@@ -280,6 +247,8 @@ class _Filler:
             most = min(most, math.floor(max(0.0, self.money) / self.price[i] + 1e-9))
         if most > 0:
             self.x[variable] += most
-            self.free_time[i] += most
+            column, before = self.index.table.columns[i], int(self.count[i])
+            self.count[i] += most
+            self.free_time[i] += column.worth_of(before + int(most)) - column.worth_of(before)
             self.room[rows] -= values * most
             self.money -= most * self.price[i]

@@ -11,7 +11,7 @@ from collections import Counter
 
 import numpy as np
 
-from motley_planner.formulations.finishing import set_used
+from motley_planner.formulations.finishing import set_room_beside, set_used
 from motley_planner.formulations.greedy import FEASIBLE, greedy_start
 from motley_planner.formulations.program import Index
 from motley_planner.solver.milp import Floats, Milp
@@ -20,23 +20,41 @@ from motley_planner.solver.milp import Floats, Milp
 def find_starts(milp: Milp, index: Index) -> list[Floats]:
     """Feasible points, the least disturbing first."""
     found: list[Floats] = []
-    for keep in (True, False):
-        x = np.zeros(milp.num_cols)
-        _set_kept(index, x, keep)
-        _set_minimums(index, x)
-        set_indicators(index, x)
-        bases = [x]
-        if keep and index.inventory.lost:
-            bases.append(_repaired(milp, index, x))
-        for base in bases:
-            if milp.violation(base) <= FEASIBLE:
-                found.append(base)
-        greedy = greedy_start(milp, index, bases[-1])
-        if greedy is not None:
-            found.append(greedy)
-        if not index.packing.kept:
-            break
+    everything = {r.id for r in index.inventory.survivors}
+    if index.table.start:
+        found += _built_on(milp, index, [_as_given(milp, index)])
+    found += _built_on(milp, index, _running(milp, index, everything))
+    if index.packing.kept:
+        found += _built_on(milp, index, _running(milp, index, set()))
     return found
+
+
+def _running(milp: Milp, index: Index, kept: set[str]) -> list[Floats]:
+    """What is kept of what runs; and, where all is, the repair."""
+    x = np.zeros(milp.num_cols)
+    _set_kept(index, x, kept)
+    _finish(index, x)
+    return [x, _repaired(milp, index, x)] if kept and index.inventory.lost else [x]
+
+
+def _as_given(milp: Milp, index: Index) -> Floats:
+    """The counts of the table's start."""
+    x = np.zeros(milp.num_cols)
+    start = index.table.start
+    _set_kept(index, x, {placed.kept for placed in start if placed.kept is not None})
+    column = {c.id: i for i, c in enumerate(index.table.columns)}
+    for placed in start:
+        if placed.kept is None and placed.column in column:
+            x[index.packing.new[column[placed.column]]] += 1
+    _finish(index, x)
+    return x
+
+
+def _built_on(milp: Milp, index: Index, bases: list[Floats]) -> list[Floats]:
+    """The bases that are feasible, and what greed makes of the last."""
+    found = [base for base in bases if milp.violation(base) <= FEASIBLE]
+    greedy = greedy_start(milp, index, bases[-1])
+    return found if greedy is None else [*found, greedy]
 
 
 def filled_up(milp: Milp, index: Index, x: Floats) -> Floats | None:
@@ -47,26 +65,21 @@ def filled_up(milp: Milp, index: Index, x: Floats) -> Floats | None:
     base = np.where(milp.integer, np.round(x), 0.0)
     for variables in (index.demand.tiers, index.demand.chosen):
         base[list(variables.values())] = 0.0
-    _set_minimums(index, base)
-    set_indicators(index, base)
+    _finish(index, base)
     return greedy_start(milp, index, base)
 
 
-def _set_kept(index: Index, x: Floats, keep: bool) -> None:
-    taken: dict[str, float] = {}
-    kept: dict[int, bool] = {}
+def _finish(index: Index, x: Floats) -> None:
+    """What follows from the counts of a point without rates."""
+    _set_minimums(index, x)
+    set_indicators(index, x)
+
+
+def _set_kept(index: Index, x: Floats, kept: set[str]) -> None:
+    survivors = index.inventory.survivors
     for group in index.packing.kept:
-        x[group.variable] = len(group.replicas) if keep else 0
-        kept |= dict.fromkeys(group.replicas, keep)
-    for held in index.inventory.held:
-        name = held.node.name
-        taken[name] = sum(tp for replica, tp in held.residents if kept[replica])
-        if name in index.packing.held_used and taken[name]:
-            x[index.packing.held_used[name]] = 1
-    gpus = {h.node.name: h.node.gpus for h in index.inventory.held}
-    for (name, q), variable in index.packing.slots.items():
-        unused = name in index.packing.held_used and not taken[name]
-        x[variable] = 0 if unused else max(0, (gpus[name] - taken[name]) // q)
+        x[group.variable] = sum(survivors[replica].id in kept for replica in group.replicas)
+    set_room_beside(index, x, kept)
 
 
 def _set_minimums(index: Index, x: Floats) -> None:
@@ -110,6 +123,5 @@ def _repaired(milp: Milp, index: Index, x: Floats) -> Floats:
         if most > 0:
             x[variable] += most
             room[rows] -= values * most
-    _set_minimums(index, x)
-    set_indicators(index, x)
+    _finish(index, x)
     return x

@@ -90,7 +90,12 @@ def solve_for_losses(
         if left_s <= 0.0 or all(test.holds for test in best[1]):
             break
         tried = _only(table, protected, best[0])
-        tried = replace(tried, scenarios=(*given, *seen), time_limit_s=max(left_s, 0.1))
+        tried = replace(
+            tried,
+            scenarios=(*given, *seen),
+            start=best[0].placement,
+            time_limit_s=max(left_s, 0.1),
+        )
         solution = solve_steadily(tried, assembly, snapshot, use_worker=use_worker)
         spent_s += solution.solve_seconds
         if solution.status == "no_solution":

@@ -14,8 +14,8 @@ from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import SolverError
 from motley_planner.planning.changes import changed
+from motley_planner.planning.comparing import PRICE_LEVEL
 from motley_planner.planning.front import plan as make_plan
-from motley_planner.planning.steadiness import PRICE_LEVEL
 
 NOTICED_SHARE = 1e-3  # of a rate or a price; less is the solver's own noise
 

@@ -2,6 +2,6 @@
 
 from motley_planner.solver.job import Job, Outcome
 from motley_planner.solver.milp import Level, Milp, MilpBuilder
-from motley_planner.solver.worker import Worker, solve
+from motley_planner.solver.worker import a_worker, solve
 
-__all__ = ["Job", "Level", "Milp", "MilpBuilder", "Outcome", "Worker", "solve"]
+__all__ = ["Job", "Level", "Milp", "MilpBuilder", "Outcome", "a_worker", "solve"]

@@ -66,7 +66,8 @@ class Outcome:
             return False
         reached = [level.value_of(self.x) for level in job.levels]
         return all(
-            self.bounds.get(number, float("inf")) - value <= job.relative_gap * max(1e-9, abs(value))
+            self.bounds.get(number, float("inf")) - value
+            <= job.relative_gap * max(1e-9, abs(value))
             for number, value in enumerate(reached)
         )
 

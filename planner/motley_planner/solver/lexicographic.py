@@ -18,6 +18,7 @@ from motley_planner.solver.relaxing import Limits, rounded
 from motley_planner.solver.search import BETTER, Search
 
 POLISH_SLACK = 2e-9
+FEASIBLE = 1e-6  # violation of a start's worst row
 LEVEL_SHARE = 0.6  # of the time left, for a level that others follow
 POLISH_SECONDS = 0.15  # beyond the deadline, still before the kill
 LEVEL_SLACK = 1e-8  # well above the feasibility tolerance, or HiGHS prunes points on the edge
@@ -52,7 +53,7 @@ class _State:
         """Solves one level; False where the job ends here (infeasible, unbounded, no time)."""
         if self.x is None:
             self.take_start()
-        starts = tuple(s for s in self.job.starts if self.program.milp.violation(s) <= 1e-6)
+        starts = tuple(s for s in self.job.starts if self.program.milp.violation(s) <= FEASIBLE)
         now = CLOCK.now()
         last = number == len(self.job.levels) - 1
         deadline = now + (self.deadline - now) * (1.0 if last else LEVEL_SHARE)
@@ -83,33 +84,46 @@ class _State:
             self.relaxed = self.relaxed.with_milp(_held(self.relaxed.milp, level, self.x))
 
     def take_start(self) -> None:
-        """The best start over all levels in order: many reach the same at the first."""
-        able = [s for s in self.job.starts if self.program.milp.violation(s) <= 1e-6]
-        self.x = max(able, key=self.job.values_of, default=None)
-        if self.x is not None:
-            self.emit(Report(0, x=self.x))
+        """The best start over all levels in order, once the rates of each are worked out.
+
+        Starts come with rates that greed found: what runs would look as if it served less than it
+        does, and a search that is cut short would leave it for something worse.
+        """
+        best = None
+        for start in self.job.starts:
+            if self.program.milp.violation(start) > FEASIBLE:
+                continue
+            point = self._with_best_rates(start)
+            if best is None or self.job.values_of(point) > self.job.values_of(best):
+                best = point
+                self.emit(Report(0, x=best))
+        self.x = best
 
     def polish(self) -> None:
         """Fixes the integers and solves the levels once more as LPs."""
-        if self.x is None:
-            return
+        if self.x is not None:
+            self.x = self._with_best_rates(self.x)
+            self.emit(Report(len(self.job.levels) - 1, x=self.x))
+
+    def _with_best_rates(self, x: Floats) -> Floats:
+        """The point's integers, and for everything else the best of the levels in order."""
         program = Structured(self.job.milp, self.program.blocks)
-        part = program.restrict(self.x[program.blocks.count] > 0.5)
+        part = program.restrict(x[program.blocks.count] > 0.5)
         integer = part.milp.integer
-        whole = np.round(part.take(self.x))
+        whole = np.round(part.take(x))
         lower = np.where(integer, whole, part.milp.col_lower)
         upper = np.where(integer, whole, part.milp.col_upper)
         fixed = part.milp.with_bounds(lower, upper)
-        for number, level in enumerate(self.job.levels):
+        for level in self.job.levels:
             mine = Level(level.name, part.take(level.cost), level.constant)
             if not mine.cost[~integer].any():
                 continue
             run = highs.solve_lp(fixed, mine.cost, self.deadline + POLISH_SECONDS)
             if run.x is None or run.value is None:
-                return
-            self.x = rounded(self.job.milp, part.expand(run.x))
-            self.emit(Report(number, x=self.x))
+                break
+            x = rounded(self.job.milp, part.expand(run.x))
             fixed = _held(fixed, mine, run.x, POLISH_SLACK)
+        return x
 
 
 def _held(milp: Milp, level: Level, x: Floats, slack: float = LEVEL_SLACK) -> Milp:

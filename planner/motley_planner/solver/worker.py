@@ -1,13 +1,15 @@
 """HiGHS in a process of its own, killed at the deadline; what it had found by then is kept.
 
 HiGHS's own time limit is not always kept (callbacks are not polled during root work) and a crash
-or an out-of-memory kill must not take the operator with it. The parent writes one pickled `Job` to
-the worker's stdin and reads length-prefixed pickled `Report`s until the end or the deadline.
-Pickle is safe here: both ends are this program.
+or an out-of-memory kill must not take the operator with it. The parent writes a pickled `Job` to
+the worker's stdin and reads pickled `Report`s until the end or the deadline, both with their length
+before them. A worker that ended its job in time waits for the next one: a start takes 0.2 s, which
+is as long as many a solve. Pickle is safe here: both ends are this program.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import select
@@ -16,15 +18,19 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import IO, Self
+from typing import IO
 
 from motley_planner.solver.job import Job, Outcome, Report
 
 KILL_GRACE_S = 0.25  # beyond the job's own limit, before the worker is killed
+MOST_JOBS = 200  # of one process; what a solver leaks goes with it
+MOST_IDLE = 2
 _HEADER = struct.Struct("<Q")
 _ENTRY = "from motley_planner.solver.worker import main; main()"
+_idle: list[Worker] = []
 
 
 def solve(job: Job, *, use_worker: bool = True) -> Outcome:
@@ -33,7 +39,7 @@ def solve(job: Job, *, use_worker: bool = True) -> Outcome:
     In-process solving (`use_worker=False`) saves the 0.2 s start of a process and has no hard stop.
     """
     if use_worker:
-        with Worker() as worker:
+        with a_worker() as worker:
             return worker.solve(job)
     from motley_planner.solver.lexicographic import solve_job
 
@@ -42,8 +48,34 @@ def solve(job: Job, *, use_worker: bool = True) -> Outcome:
     return outcome
 
 
+@contextmanager
+def a_worker() -> Iterator[Worker]:
+    """A worker that waits for a job, or a new one; it loads the solver while the job is made."""
+    worker = None
+    while worker is None and _idle:
+        worker = _idle.pop()
+        if not worker.is_fit:
+            worker.close()
+            worker = None
+    worker = worker or Worker()
+    try:
+        yield worker
+    finally:
+        if worker.is_fit and len(_idle) < MOST_IDLE:
+            _idle.append(worker)
+        else:
+            worker.close()
+
+
+@atexit.register
+def end_workers() -> None:
+    """Ends the processes that wait for a job."""
+    while _idle:
+        _idle.pop().close()
+
+
 class Worker:
-    """A process that loads the solver while the job is still being made, and takes one job."""
+    """A process with a loaded solver, for one job after the other."""
 
     def __init__(self) -> None:
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
@@ -53,11 +85,14 @@ class Worker:
             stdout=subprocess.PIPE,
             env=environment,
         )
+        self._jobs, self._ended_last = 0, True
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def is_fit(self) -> bool:
+        """Whether it can take a (further) job."""
+        return self._ended_last and self._jobs < MOST_JOBS and self._process.poll() is None
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Ends the process, whatever it is doing."""
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
@@ -69,13 +104,17 @@ class Worker:
     def solve(self, job: Job) -> Outcome:
         """The outcome of a job, at the latest KILL_GRACE_S after its time limit."""
         outcome, process = Outcome(), self._process
+        self._jobs, self._ended_last = self._jobs + 1, False
         deadline = time.monotonic() + job.time_limit_s + KILL_GRACE_S
         assert process.stdin is not None and process.stdout is not None
         payload = pickle.dumps((time.time(), job))
+        payload = _HEADER.pack(len(payload)) + payload
         feeder = threading.Thread(target=_feed, args=(process.stdin, payload), daemon=True)
         feeder.start()
         _collect(process.stdout, outcome, deadline)
-        process.kill()  # whatever is still being fed has no reader now
+        self._ended_last = outcome.finished
+        if not outcome.finished:
+            process.kill()  # whatever is still being fed has no reader now
         feeder.join()
         return outcome
 
@@ -83,7 +122,7 @@ class Worker:
 def _feed(pipe: IO[bytes], payload: bytes) -> None:
     try:
         pipe.write(payload)
-        pipe.close()
+        pipe.flush()
     except OSError:
         return  # the worker ended first; its missing reports say so
 
@@ -112,10 +151,9 @@ def _drain(buffer: bytearray, outcome: Outcome) -> None:
 
 
 def main() -> None:
-    """Reads one job from stdin, writes its reports to stdout."""
-    from motley_planner.solver.lexicographic import solve_job  # loads HiGHS before the job is here
+    """Reads jobs from stdin until it ends, writes their reports to stdout."""
+    from motley_planner.solver.lexicographic import solve_job  # loads HiGHS before a job is here
 
-    sent_at, job = pickle.loads(sys.stdin.buffer.read())
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever HiGHS prints must not get between the reports
 
@@ -124,6 +162,9 @@ def main() -> None:
         out.write(_HEADER.pack(len(data)) + data)
         out.flush()
 
-    used = max(0.0, time.time() - sent_at)
-    solve_job(replace(job, time_limit_s=max(0.05, job.time_limit_s - used)), emit)
+    read = sys.stdin.buffer.read
+    while header := read(_HEADER.size):
+        sent_at, job = pickle.loads(read(_HEADER.unpack(header)[0]))
+        used = max(0.0, time.time() - sent_at)
+        solve_job(replace(job, time_limit_s=max(0.05, job.time_limit_s - used)), emit)
     out.close()

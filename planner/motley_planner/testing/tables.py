@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from random import Random
+from typing import Any
 
 from motley_planner.domain.table import (
     CascadeDemand,
@@ -227,3 +228,30 @@ def large_table(gpus: int, columns: int, seed: int = 0) -> FleetTable:
         column = Column(f"c{i}", model, random.choice(zones), shape, rates, "both", cost)
         found.append(column)
     return FleetTable(classes, tuple(found), nodes, objective="goodput")
+
+
+# What the planner adds to a table and `motley solve` does not read.
+INTERNAL = frozenset(
+    {
+        "side_rows", "scenarios", "purchasable", "spread_models", "penalty_in_price",
+        "held_replicas", "cordoned_nodes", "start", "min_count", "pool_steps", "tier",
+    }
+)  # fmt: skip
+
+
+def as_json(table: FleetTable) -> dict[str, Any]:
+    """The table as the JSON value that `motley solve` reads, without what it does not read."""
+    value: dict[str, Any] = _public(asdict(table))
+    for link in value["links"]:
+        link["from"], link["to"] = link.pop("source"), link.pop("target")
+    if value["previous"] is None:
+        del value["previous"]
+    return value
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _public(v) for k, v in value.items() if k not in INTERNAL}
+    if isinstance(value, tuple | list | frozenset | set):
+        return [_public(v) for v in value]
+    return value
