@@ -14,8 +14,6 @@ from motley_operator.cli.output import InputError
 from motley_planner.prediction import Configuration, RowError, read_configuration
 from motley_planner.prediction.rows import NUMBERS, REQUIRED
 
-LONGEST_CELL = 1_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -33,7 +31,6 @@ def read_table(name: str) -> Table:
     (empty, NaN, negative) refuses its row alone.
     Raises: InputError naming file, line, column, rule and fix.
     """
-    csv.field_size_limit(LONGEST_CELL)
     reader = csv.reader(io.StringIO(_text(name), newline=""), strict=True)
     lines = _lines(reader, name)
     _, header = next(lines, (1, ()))
