@@ -22,7 +22,7 @@ from motley_operator.testing import (
     slice_of,
 )
 from motley_planner.catalog import load_catalog
-from motley_planner.domain.plan import Move, Plan, PolicyChoice, Promise, Refusal
+from motley_planner.domain.plan import Move, NodesToAdd, Plan, PolicyChoice, Promise, Refusal
 
 CATALOG = load_catalog()
 SETTINGS = Settings()
@@ -372,7 +372,7 @@ def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(wor
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "Fleet",
         "metadata": {"name": "default", "uid": "f"},
-        "spec": {"shapes": [SHAPE]},
+        "spec": {"shapes": [SHAPE | {"labels": {"pool": "l4"}}]},
     }
     cycle(world, plan_of())
     assert condition(world, plain, "Accepted")["message"] == "the spec makes sense"
@@ -380,5 +380,21 @@ def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(wor
         "the spec makes sense; not acted on yet: spec.replan.minImprovement"
     )
     (accepted, *_) = world.fleet["status"]["conditions"]
-    assert accepted["message"] == "the spec makes sense; not acted on yet: spec.shapes"
+    assert accepted["message"] == "the spec makes sense; not acted on yet: spec.shapes[0].labels"
     assert cycle(world, plan_of()) == ()
+
+
+def test_the_fleet_says_which_nodes_would_serve_the_rest(world: World) -> None:
+    world.fleet = {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "Fleet",
+        "metadata": {"name": "default", "uid": "f"},
+        "spec": {"shapes": [SHAPE]},
+    }
+    add = NodesToAdd("l4x4", "L4", 2, 5.6, 0.1, {"ServingPool/team-a/chat": 3.0})
+    cycle(world, replace(plan_of(), nodes_to_add=(add,)))
+    assert world.fleet["status"]["nodesToAdd"] == [
+        {"shape": "l4x4", "gpu": "L4", "count": 2, "dollarsPerHour": "5.6", "delaySeconds": 360}
+    ]
+    cycle(world, plan_of())
+    assert not world.fleet["status"].get("nodesToAdd")

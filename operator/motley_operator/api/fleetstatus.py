@@ -35,6 +35,16 @@ class UnknownGpu(StatusModel):
     nodes: int = Field(ge=1, description="Nodes that carry it.")
 
 
+class NodesToAdd(StatusModel):
+    """Nodes of a shape of the spec that would serve what now goes unserved."""
+
+    shape: Text = Field(description="Name in spec.shapes.")
+    gpu: Text = Field(description="Catalog GPU id.")
+    count: int = Field(ge=1, description="How many.")
+    dollars_per_hour: Quantity = Field(description="US dollars an hour of all of them.")
+    delay_seconds: int = Field(ge=0, description="From the request to Ready nodes.")
+
+
 class FleetStatus(StatusModel):
     """What is fleet-wide."""
 
@@ -68,6 +78,12 @@ class FleetStatus(StatusModel):
         max_length=32,
         description="Products that are not guessed.",
         json_schema_extra=keyed_by("product"),
+    )
+    nodes_to_add: tuple[NodesToAdd, ...] = Field(
+        default=(),
+        max_length=64,
+        description="What would serve the demand that the plan leaves unserved.",
+        json_schema_extra=keyed_by("shape"),
     )
     suspects: tuple[Text, ...] = Field(
         default=(),

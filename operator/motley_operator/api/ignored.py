@@ -28,7 +28,7 @@ IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
         "replan.nodeLossTolerance",
         *_REPLAN,
     ),
-    Fleet: ("shapes",),
+    Fleet: ("shapes[].labels", "shapes[].instanceType"),
 }
 
 
@@ -40,7 +40,7 @@ def not_acted_on(resource: Resource) -> tuple[str, ...]:
         f"spec.{field}"
         for path in IGNORED[type(resource)]
         for field, value in _values(spec, path.split("."), "")
-        if value not in (None, [], defaults.get(path))
+        if value not in (None, [], {}, defaults.get(path))
     )
 
 

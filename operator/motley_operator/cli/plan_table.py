@@ -48,12 +48,30 @@ def render(content: PlanFile) -> str:
     # A first plan only starts things; the tables above say it all.
     if plan.kept or any(move.action != "start" for move in plan.moves):
         blocks.append(moves(plan.moves, plan.kept))
+    if plan.nodes_to_add:
+        blocks.append(_additions(plan))
     if content.unknown_gpus:
         lines = [
             f"  {u.product} ({plural(u.nodes, 'node')}): {u.reason}" for u in content.unknown_gpus
         ]
         blocks.append("\n".join(["GPUs that are not planned; their nodes are left out:", *lines]))
     return "\n\n".join(blocks)
+
+
+def _additions(plan: Plan) -> str:
+    """Nodes that would serve the rest."""
+    rows = [("ADD", "SHAPE", "GPU", "$/H", "READY AFTER")]
+    for add in plan.nodes_to_add:
+        price, delay = number(add.price_usd_per_hour), f"{add.delay_hours * 60:.0f} min"
+        rows.append((f"+{add.count}", add.shape, add.gpu, price, delay))
+    gains = ", ".join(
+        f"{key} +{number(more * 3600)} steps/h"
+        if key.startswith("RLJob/")
+        else f"{key} +{number(more)} requests/s"
+        for key, more in sorted(plan.nodes_to_add[0].gains.items())
+    )
+    title = f"NODES that would serve the rest: {gains}"
+    return "\n".join([title, "", columns(rows, right=frozenset({0, 3}), indent=2)])
 
 
 def headline(plan: Plan) -> str:

@@ -50,6 +50,16 @@ def _status(
             {"product": shortened(u.product, 253), "nodes": u.nodes}
             for u in translation.unknown_gpus[:MOST_UNKNOWN]
         ],
+        "nodesToAdd": [
+            {
+                "shape": add.shape,
+                "gpu": add.gpu,
+                "count": add.count,
+                "dollarsPerHour": Quantity.of(add.price_usd_per_hour, 2),
+                "delaySeconds": round(add.delay_hours * 3600),
+            }
+            for add in plan.nodes_to_add
+        ],
         "solveSeconds": round(plan.solve_seconds, 3),
     }
     figures = {"objective": plan.objective, "bound": plan.bound, "gap": plan.gap}
