@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import asdict
 from typing import Any, get_args
 
 from motley_planner.collection import no_collection
@@ -242,8 +243,9 @@ def _check_previous(table: FleetTable) -> None:
 
 
 def solution_to_dict(solution: Solution) -> dict[str, Any]:
-    """The answer of `motley solve` as plain values."""
-    return {
+    """The answer of `motley solve` as plain values; `certificates` only where there are some."""
+    proofs = {"certificates": [asdict(one) for one in solution.certificates]}
+    return (proofs if solution.certificates else {}) | {
         "status": solution.status,
         "objective": _finite(solution.objective),
         "bound": _finite(solution.bound),
@@ -274,17 +276,12 @@ def solution_to_dict(solution: Solution) -> dict[str, Any]:
             for f in solution.flows
         ],
         "unserved": dict(solution.unserved or {}),
-        "placement": [
-            {"column": p.column, "nodes": list(p.nodes), "kept": p.kept} for p in solution.placement
-        ],
+        "placement": [asdict(p) | {"nodes": list(p.nodes)} for p in solution.placement],
         "started": solution.started,
         "stopped": solution.stopped,
         "started_gpus": solution.started_gpus,
         "stopped_gpus": solution.stopped_gpus,
-        "shortfalls": [
-            {"what": s.what, "how_much": s.how_much, "binding": s.binding}
-            for s in solution.shortfalls
-        ],
+        "shortfalls": [asdict(s) for s in solution.shortfalls],
     }
 
 

@@ -29,6 +29,7 @@ cluster (--context), and prints the plan. Nothing is changed anywhere.
 # With imports and 200 nodes to read this stays below two seconds of CPU time.
 DEFAULT_TIME_LIMIT_S = 0.8
 UNPROVED_GAP = 1e-3
+CERTIFY_S = 10.0
 PATIENT_TIME_LIMIT_S = 5.0  # of a second try, where the first fell short
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0}
 
@@ -43,6 +44,7 @@ class How:
     time_limit_s: float | None = None
     strategy: str = "exact"
     kv_scales: tuple[float, ...] = ()
+    certify_s: float = 0.0
     catalog: Catalog | None = None  # None: the one that ships with Motley
 
 
@@ -103,6 +105,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="with the former: KV caches may travel in 4 bits; the plan says what is known of that",
     )
     parser.add_argument(
+        "--certificate",
+        action="store_true",
+        help="add prices of limits that prove each level's bound without a solver",
+    )
+    parser.add_argument(
         "--context", metavar="CTX", help="plan a live cluster: a kubeconfig's context"
     )
     parser.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, ~/.kube/config")
@@ -130,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
     scales = KV_SCALES if args.allow_kv_compression else KV_SCALES[:1]
     kv_scales = scales if args.allow_disaggregation else ()
     limit_s = args.time_limit or DEFAULT_TIME_LIMIT_S
-    how = How(limit_s, args.strategy, kv_scales, _catalog(args.profile))
+    certify_s = CERTIFY_S if args.certificate else 0.0
+    how = How(limit_s, args.strategy, kv_scales, certify_s, _catalog(args.profile))
     content = plan_facts(facts, running, how)
     if args.time_limit is None and _wants_time(content):
         say(args, f"motley: short after {limit_s:g} s; trying for {PATIENT_TIME_LIMIT_S:g} s more")
@@ -239,7 +247,13 @@ def plan_facts(
     if how.kv_scales:
         snapshot = replace(snapshot, gateway_can_disaggregate=True, kv_scales=how.kv_scales)
     # Another process for the solver costs a quarter of a second; nobody waits for this one but a person.
-    made = plan(snapshot, translation.catalog, use_worker=False, strategy=how.strategy)
+    made = plan(
+        snapshot,
+        translation.catalog,
+        use_worker=False,
+        strategy=how.strategy,
+        certify_s=how.certify_s,
+    )
     rejected = dict(translation.rejected)
     if translation.unmet:
         rejected["Fleet/default"] = translation.unmet

@@ -50,6 +50,12 @@ def render(content: PlanFile) -> str:
         blocks.append(moves(plan.moves, plan.kept))
     if plan.nodes_to_add:
         blocks.append(_additions(plan))
+    if plan.certificates:
+        proofs = [
+            f"  {c.level}: no plan is beyond {number(c.bound, 6)} (by {len(c.multipliers)} prices)"
+            for c in plan.certificates
+        ]
+        blocks.append("\n".join(["PROOFS that need no solver:", *proofs]))
     if content.unknown_gpus:
         lines = [
             f"  {u.product} ({plural(u.nodes, 'node')}): {u.reason}" for u in content.unknown_gpus

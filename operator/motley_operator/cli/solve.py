@@ -31,18 +31,28 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Solves a column table (docs/reference/solve.md) and prints the plan.",
     )
     parser.add_argument("table", metavar="TABLE.json", help="the table, or - for stdin")
+    parser.add_argument(
+        "--certificate",
+        action="store_true",
+        help="add prices of limits that prove each level's bound without a solver; takes as long"
+        " as the linear relaxation",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; 1 if it falls short, 3 if there is none in time."""
     from motley_planner import strategies
+    from motley_planner.formulations.certificate import certify
 
     text = _read(args.table)
     begin = time.monotonic()
     try:
         table, strategy = read_request(text)
         solution = strategies.run(strategy, _without(table, time.monotonic() - begin))
+        if args.certificate:
+            proofs = certify(table, solution, table.time_limit_s, use_worker=False)
+            solution = replace(solution, certificates=proofs)
     except SnapshotError as error:
         raise InputError(args.table, str(error)) from error
     emit(args, solution_to_dict(solution), lambda: _show(solution))
@@ -98,6 +108,10 @@ def _show(solution: Solution) -> str:
         places: list[Any] = [("NODES", "COLUMN", "KEPT")]
         places += [(", ".join(p.nodes), p.column, p.kept or "new") for p in solution.placement]
         lines.append(columns(places))
+    lines += [
+        f"{c.level}: no plan is beyond {number(c.bound, 6)}, by {len(c.multipliers)} prices"
+        for c in solution.certificates
+    ]
     lines += [
         f"short of {s.what} by {number(s.how_much)}: {s.binding}" for s in solution.shortfalls
     ]

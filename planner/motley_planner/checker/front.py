@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 
+from motley_planner.checker.certificates import check_certificates
 from motley_planner.checker.ledger import TOLERANCE, Ledger, open_ledger
 from motley_planner.checker.limits import (
     check_side_rows,
@@ -47,6 +48,7 @@ def check(table: FleetTable, solution: Solution) -> tuple[str, ...]:
         check_flows,
         _check_unserved,
         _check_levels,
+        check_certificates,
     ):
         run(ledger)
     return tuple(ledger.complaints)

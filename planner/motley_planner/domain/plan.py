@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from motley_planner.domain.certificate import Certificate
 from motley_planner.domain.demand import Slo, WorkloadClass
 from motley_planner.domain.fragments import ReplicaFragment
 from motley_planner.domain.solution import Level, SolveStatus
@@ -183,3 +184,4 @@ class Plan:
     gpus_used: int = 0
     idle_usd_per_hour: float = 0.0  # part of the bill for GPUs of nodes in use that nobody holds
     nodes_to_add: tuple[NodesToAdd, ...] = ()
+    certificates: tuple[Certificate, ...] = ()

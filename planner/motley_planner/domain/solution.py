@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from motley_planner.domain.certificate import Certificate
+
 SolveStatus = Literal["optimal", "feasible", "infeasible", "no_solution"]
 
 
@@ -96,3 +98,4 @@ class Solution:
     started_gpus: int = 0
     stopped_gpus: int = 0
     shortfalls: tuple[Shortfall, ...] = ()
+    certificates: tuple[Certificate, ...] = ()

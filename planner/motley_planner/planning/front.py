@@ -9,6 +9,7 @@ from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import SolverError
+from motley_planner.formulations.certificate import certify
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.losses import solve_for_losses
@@ -24,11 +25,13 @@ def plan(
     *,
     use_worker: bool = True,
     strategy: str = "exact",
+    certify_s: float = 0.0,
 ) -> Plan:
     """The best plan found for the whole fleet, with its bound, gap and moves.
 
     Never raises for demand that cannot be met: refusals in the slices say what is missing. Another
-    strategy than `exact` plans the same table in its own way, and moves what runs as it likes.
+    strategy than `exact` plans the same table in its own way, and moves what runs as it likes. In
+    `certify_s` seconds more, proofs of the bounds are sought that need no solver to be checked.
 
     Raises: SolverError if there is no solution in time (the caller keeps what runs); CatalogError
     if a data file is wrong; SnapshotError if the snapshot contradicts itself or the strategy does
@@ -45,6 +48,9 @@ def plan(
         from motley_planner import strategies  # what only comparisons need is loaded for them
 
         solution = strategies.run(strategy, table)
+    if certify_s > 0.0:
+        proofs = certify(table, solution, certify_s, use_worker=use_worker)
+        solution = replace(solution, certificates=proofs)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     named = name_replicas(solution, assembly, snapshot)
@@ -61,6 +67,7 @@ def plan(
         status=solution.status,
         slices=slices,
         levels=solution.levels,
+        certificates=solution.certificates,
         objective=solution.objective,
         bound=solution.bound,
         gap=solution.gap,

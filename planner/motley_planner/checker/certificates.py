@@ -1,0 +1,83 @@
+"""Bounds proved by certificates: worked out from their prices by addition, without a solver."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from motley_planner.checker.ledger import TOLERANCE, Ledger
+from motley_planner.checker.relaxation import Relaxation, Row, relax
+from motley_planner.domain.certificate import Certificate
+from motley_planner.domain.solution import Level
+from motley_planner.domain.table import FleetTable
+
+HOLD_SLACK = 1e-6  # share by which a level above may stay behind what the plan reaches
+
+
+def check_certificates(ledger: Ledger) -> None:
+    """Each certificate proves its bound, and the plan is not better than it."""
+    solution = ledger.solution
+    values = {level.name: level.value for level in solution.levels}
+    for certificate in solution.certificates:
+        proved = proved_bound(ledger.table, solution.levels, certificate)
+        sign = -1.0 if certificate.level == "price" else 1.0
+        slack = TOLERANCE * max(1.0, abs(certificate.bound))
+        if proved is None or sign * (proved - certificate.bound) > slack:
+            ledger.complain(f"certificate of {certificate.level}: proves {proved}, no better")
+        value = values.get(certificate.level)
+        if value is not None and sign * (value - certificate.bound) > slack:
+            ledger.complain(f"certificate of {certificate.level}: the plan is better than it")
+
+
+def proved_bound(
+    table: FleetTable, levels: Sequence[Level], certificate: Certificate
+) -> float | None:
+    """What a certificate's prices prove of its level, the levels above held; None for nothing.
+
+    max c x over the rows and bounds is at most sum_i y_i b_i + sum_j max_x (c_j - sum_i y_i a_ij) x.
+    """
+    relaxed = held(relax(table), levels, certificate.level)
+    if certificate.level not in relaxed.levels:
+        return None
+    bound = weak_dual(relaxed, certificate.level, certificate.multipliers)
+    if not math.isfinite(bound):
+        return None
+    return -bound if certificate.level == "price" else bound
+
+
+def held(relaxed: Relaxation, levels: Sequence[Level], level: str) -> Relaxation:
+    """The relaxation with every level above one kept at what the plan reaches."""
+    for above in levels:
+        if above.name == level:
+            break
+        if above.value is None or above.name not in relaxed.levels:
+            continue
+        entries, constant = relaxed.levels[above.name]
+        value = -above.value if above.name == "price" else above.value
+        least = value - HOLD_SLACK * max(1.0, abs(value)) - constant
+        relaxed.row(f"hold[{above.name}]", dict(entries), lower=least)
+    return relaxed
+
+
+def weak_dual(relaxed: Relaxation, level: str, multipliers: Mapping[str, float]) -> float:
+    """The bound of a level by prices of rows; infinite where they prove nothing."""
+    entries, constant = relaxed.levels[level]
+    reduced: dict[int, float] = defaultdict(float, entries)
+    parts = [constant]
+    for name, price in multipliers.items():
+        row = relaxed.rows.get(name)
+        if row is None or not price:
+            continue
+        side = _side(row, price)
+        if not math.isfinite(side):
+            continue
+        parts.append(price * side)
+        for variable, coefficient in row.entries.items():
+            reduced[variable] -= price * coefficient
+    parts += [cost * relaxed.upper[v] for v, cost in reduced.items() if cost > 0]
+    return math.fsum(parts) if all(map(math.isfinite, parts)) else math.inf
+
+
+def _side(row: Row, price: float) -> float:
+    return row.upper if price > 0 else row.lower

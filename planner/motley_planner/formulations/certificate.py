@@ -1,0 +1,70 @@
+"""Finding certificates: the prices of the checker's relaxation at its optimum, level by level."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from motley_planner.checker.certificates import held, weak_dual
+from motley_planner.checker.relaxation import Relaxation, relax
+from motley_planner.domain.certificate import Certificate
+from motley_planner.domain.solution import Solution
+from motley_planner.domain.table import FleetTable
+from motley_planner.solver import Job, Level, Milp, MilpBuilder, solve
+from motley_planner.solver.clock import CLOCK
+
+NEGLIGIBLE = 1e-12  # of the largest price
+
+
+def certify(
+    table: FleetTable, solution: Solution, time_limit_s: float, *, use_worker: bool = True
+) -> tuple[Certificate, ...]:
+    """A certificate for each level that one is found for in time.
+
+    The bounds are the linear relaxation's: those that branching proved are closer, and have no
+    certificate. Levels about scenarios have none, as the relaxation leaves scenarios out.
+    """
+    if solution.status not in ("optimal", "feasible"):
+        return ()
+    deadline, found = CLOCK.now() + time_limit_s, list[Certificate]()
+    for level in solution.levels:
+        left = deadline - CLOCK.now()
+        if left <= 0.0:
+            break
+        relaxed = held(relax(table), solution.levels, level.name)
+        if level.name in relaxed.levels and level.value is not None:
+            one = _certificate(relaxed, level.name, left, use_worker)
+            found += [one] if one is not None else []
+    return tuple(found)
+
+
+def _certificate(
+    relaxed: Relaxation, level: str, time_limit_s: float, use_worker: bool
+) -> Certificate | None:
+    milp, names = _program(relaxed)
+    entries, constant = relaxed.levels[level]
+    cost = np.zeros(milp.num_cols)
+    for variable, value in entries.items():
+        cost[variable] = value
+    job = Job(milp, (Level(level, cost, constant),), time_limit_s=time_limit_s)
+    duals = solve(job, use_worker=use_worker).duals
+    if duals is None:
+        return None
+    largest = float(np.abs(duals).max(initial=0.0))
+    prices = {
+        name: float(price)
+        for name, price in zip(names, duals, strict=True)
+        if abs(price) > NEGLIGIBLE * largest
+    }
+    bound = weak_dual(relaxed, level, prices)
+    if not np.isfinite(bound):
+        return None
+    return Certificate(level, -bound if level == "price" else bound, prices)
+
+
+def _program(relaxed: Relaxation) -> tuple[Milp, list[str]]:
+    builder = MilpBuilder()
+    for upper in relaxed.upper:
+        builder.variable(0.0, upper)
+    for name, row in relaxed.rows.items():
+        builder.row(list(row.entries.items()), lower=row.lower, upper=row.upper, name=name)
+    return builder.build(), list(relaxed.rows)

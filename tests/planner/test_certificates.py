@@ -1,0 +1,120 @@
+"""Proofs of bounds: found by the solver, worked out again by addition, never below any plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from motley_planner.checker import check
+from motley_planner.checker.certificates import proved_bound
+from motley_planner.domain.certificate import Certificate
+from motley_planner.domain.solution import Solution
+from motley_planner.domain.table import FleetTable
+from motley_planner.errors import SnapshotError
+from motley_planner.formulations.certificate import certify
+from motley_planner.formulations.fleet import solve_table
+from motley_planner.testing.corpus import structured_cases
+from motley_planner.testing.oracle import Unbounded, best_value
+from motley_planner.testing.tables import tiny_table
+
+
+def certified(table: FleetTable) -> Solution | None:
+    """The plan with its certificates; None where there is no plan."""
+    try:
+        solution = solve_table(table, use_worker=False)
+    except SnapshotError:
+        return None
+    if solution.status not in ("optimal", "feasible"):
+        return None
+    return replace(solution, certificates=certify(table, solution, 10.0, use_worker=False))
+
+
+def beyond(level: str, value: float, bound: float) -> float:
+    """By how much a value is better than a bound."""
+    return bound - value if level == "price" else value - bound
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_every_level_of_a_plan_has_a_proof_that_enumeration_never_beats(first: int) -> None:
+    seen = 0
+    for seed in range(first, first + 50):
+        table = tiny_table(seed)
+        solution = certified(table)
+        if solution is None:
+            continue
+        names = [level.name for level in solution.levels if level.name != "tolerance"]
+        assert [c.level for c in solution.certificates] == names
+        assert check(table, solution) == ()
+        if table.side_rows or table.scenarios:
+            continue
+        try:
+            best = best_value(table)
+        except Unbounded:
+            continue
+        assert best is not None
+        top, *_ = solution.certificates
+        reached = -best[0] if top.level == "price" else best[0]
+        assert beyond(top.level, reached, top.bound) <= 1e-6 * max(1.0, abs(reached)), seed
+        seen += 1
+    assert seen >= 15
+
+
+def test_most_proofs_are_as_close_as_what_branching_proved() -> None:
+    close, far = 0, 0
+    for seed in range(120):
+        solution = certified(tiny_table(seed))
+        levels = {lv.name: lv.bound for lv in solution.levels} if solution else {}
+        for one in solution.certificates if solution else ():
+            bound = levels[one.level]
+            if bound is not None:
+                near = abs(one.bound - bound) <= 1e-5 * max(1.0, abs(bound))
+                close, far = close + near, far + (not near)
+                # Never closer than the truth, which small tables are solved to.
+                assert beyond(one.level, bound, one.bound) <= 1e-5 * max(1.0, abs(bound))
+    assert close >= 2 * far
+
+
+@pytest.mark.parametrize("case", structured_cases(1)[::4], ids=lambda case: case.name)
+def test_larger_tables_are_certified_too(case: object) -> None:
+    table = replace(case.table, time_limit_s=1.0)  # type: ignore[attr-defined]
+    solution = certified(table)
+    assert solution is not None and solution.certificates
+    assert check(table, solution) == ()
+
+
+def test_a_forged_proof_is_refused() -> None:
+    refused = 0
+    for seed in range(90):
+        table = tiny_table(seed)
+        solution = certified(table)
+        if solution is None or not solution.certificates:
+            continue
+        one = solution.certificates[-1]
+        better = -1.0 if one.level != "price" else 1.0
+        forged = replace(one, bound=one.bound + better * (0.01 + 0.01 * abs(one.bound)))
+        assert check(table, replace(solution, certificates=(forged,))) != ()
+        if not one.multipliers:
+            continue
+        name = max(sorted(one.multipliers), key=lambda n: abs(one.multipliers[n]))
+        prices = {k: v for k, v in one.multipliers.items() if k != name}
+        proved = proved_bound(table, solution.levels, replace(one, multipliers=prices))
+        # Without one of its prices a proof says less, or nothing; never more than the whole one.
+        whole = proved_bound(table, solution.levels, one)
+        assert whole is not None
+        if proved is None or beyond(one.level, whole, proved) < -1e-9:
+            refused += 1
+    assert refused >= 20
+
+
+def test_prices_of_unknown_limits_and_senseless_prices_prove_nothing() -> None:
+    table = tiny_table(1)
+    solution = certified(table)
+    assert solution is not None
+    level = solution.certificates[0].level
+    for prices in ({"nonsense": 1.0}, {}, {name: -1e9 for name in ("budget", "time[c0]")}):
+        made = Certificate(level, solution.certificates[0].bound, prices)
+        proved = proved_bound(table, solution.levels, made)
+        value = solution.levels[0].value
+        assert value is not None
+        assert proved is None or beyond(level, value, proved) <= 1e-6 * max(1.0, abs(value))
