@@ -367,7 +367,7 @@ SHAPE = {
 
 def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(world: World) -> None:
     plain = world.add(pool("plain", parallelism={"maxTensor": 4}, replan={"cooldown": "5m"}))
-    full = world.add(pool("full", replan={"minImprovement": "20%"}))
+    full = world.add(job("full", checkpoint={"lastOnDelete": True}))
     world.fleet = {
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "Fleet",
@@ -377,7 +377,7 @@ def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(wor
     cycle(world, plan_of())
     assert condition(world, plain, "Accepted")["message"] == "the spec makes sense"
     assert condition(world, full, "Accepted")["message"] == (
-        "the spec makes sense; not acted on yet: spec.replan.minImprovement"
+        "the spec makes sense; not acted on yet: spec.checkpoint.lastOnDelete"
     )
     (accepted, *_) = world.fleet["status"]["conditions"]
     assert accepted["message"] == "the spec makes sense; not acted on yet: spec.shapes[0].labels"

@@ -390,6 +390,20 @@ def test_money_moves_a_resource_only_when_it_has_cooled_down() -> None:
     assert edited.price_usd_per_hour == pytest.approx(moved.price_usd_per_hour)
 
 
+def test_a_resource_that_asks_for_more_than_a_move_saves_stays_where_it_is() -> None:
+    dear = tuple(nodes_of("H100-SXM5-80GB", 1))
+    other = pool("ServingPool/team-a/other", rate=0.5)
+    first = solve(Snapshot(dear, services=(pool(rate=0.5), other)))
+    cheaper = Snapshot(
+        (*dear, *nodes_of("L4", 4, 4)),
+        services=(pool(rate=0.5), other),
+        running=running_of(first),
+    )
+    assert {m.key for m in solve(cheaper).moves} == {other.key, "ServingPool/team-a/chat"}
+    stubborn = replace(cheaper, improvements={"ServingPool/team-a/chat": 0.99})
+    assert {m.key for m in solve(stubborn).moves} == {other.key}
+
+
 def test_a_resource_that_cools_down_holds_up_no_other() -> None:
     dear = tuple(nodes_of("H100-SXM5-80GB", 1))
     other = pool("ServingPool/team-a/other", rate=0.5)

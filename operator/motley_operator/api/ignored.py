@@ -15,10 +15,9 @@ from motley_operator.api.modelcascade import ModelCascade
 from motley_operator.api.rljob import RLJob
 from motley_operator.api.servingpool import ServingPool
 
-_REPLAN = ("replan.minImprovement",)
 IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
-    ServingPool: _REPLAN,
-    ModelCascade: _REPLAN,
+    ServingPool: (),
+    ModelCascade: (),
     RLJob: (
         "rollout.parallelism.maxPipeline",
         "trainer.parallelism.maxTensor",
@@ -26,7 +25,6 @@ IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
         "checkpoint.lastOnDelete",
         "replan.headroom",
         "replan.nodeLossTolerance",
-        *_REPLAN,
     ),
     Fleet: ("shapes[].labels", "shapes[].instanceType"),
 }

@@ -43,6 +43,15 @@ class Held:
                 frozen[key] = "ReplanDisabled"
         return frozen
 
+    def improvements(self) -> dict[str, float]:
+        """What resources that say so themselves ask a change of their replicas to save."""
+        found = {}
+        for key, model in self.asking.items():
+            assert isinstance(model, ServingPool | ModelCascade | RLJob)
+            if model.spec.replan.min_improvement is not None:
+                found[key] = model.spec.replan.min_improvement.fraction
+        return found
+
     def cooling(self) -> frozenset[str]:
         """Resources of which a running replica was stopped less than their cooldown ago.
 

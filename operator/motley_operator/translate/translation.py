@@ -79,6 +79,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
         min_improvement=fleet.replan.min_improvement.fraction,
+        improvements=held.improvements(),
     )
     catalog = with_profiles(catalog, asked.parsed, asked.demands, facts.config_maps)
     return Translation(

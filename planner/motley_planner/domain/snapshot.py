@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,6 +65,7 @@ class Snapshot:
     still: frozenset[str] = field(default_factory=frozenset)  # keys that get no further replica now
     cooling: frozenset[str] = field(default_factory=frozenset)  # keys that no money may move yet
     min_improvement: float = 0.05  # share of the price that moving what runs must save
+    improvements: Mapping[str, float] = field(default_factory=dict)  # the same, of resources by key
     budget_usd_per_hour: float | None = None
     budget_gpus: int | None = None  # GPUs of any type that all replicas together may hold
     tenants: tuple[Tenant, ...] = ()

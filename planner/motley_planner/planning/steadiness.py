@@ -9,8 +9,8 @@ ladder, each of which may move more than the one before and only adds around wha
     3. ... and the jobs that stand behind them in priority
     4. ... and everything that stands behind them
 
-Resources that cool down from their last change are not moved for money: where the free plan would,
-one more solve releases everything but them.
+Resources that cool down from their last change, or ask for more than what would be saved, are not
+moved for money: where the free plan would, one more solve releases everything but them.
 
 (A resource is short where its level of service stays behind the free plan's.)
 
@@ -82,7 +82,9 @@ def solve_steadily(
     if still is not None and best is not None and loses(best, still, snapshot):
         best = still
     chosen = _chosen(best, free, snapshot)
-    cooling = (snapshot.cooling - snapshot.edited) & _stopped(chosen, table, assembly)
+    stopped = _stopped(chosen, table, assembly)
+    cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
+    cooling -= snapshot.edited
     for_money = best is not None and first_short(best, free, snapshot) is None
     if best is not None and chosen is free and for_money and cooling:
         rung = _holding(table, assembly, frozenset(d.key for d in snapshot.demands) - cooling)
@@ -107,13 +109,25 @@ def _is_enough(
     if best is None or not serves_as_much(still, best, snapshot, tolerant=False):
         return best is None
     candidates = assembly.candidates
-    cost = sum(
-        r.count * candidates[r.column].price_usd_per_hour
+    least = snapshot.improvements
+    worth = sum(
+        r.count * chosen.price_usd_per_hour * least.get(chosen.key, snapshot.min_improvement)
         for r in still.replicas
-        if candidates[r.column].key in snapshot.edited
+        if (chosen := candidates[r.column]).key in snapshot.edited
     )
     price, less = price_of(still), price_of(best)
-    return price is None or less is None or less >= price - snapshot.min_improvement * cost - 1e-9
+    return price is None or less is None or less >= price - worth - 1e-9
+
+
+def _reluctant(
+    stopped: frozenset[str], held: Solution | None, free: Solution, snapshot: Snapshot
+) -> frozenset[str]:
+    """Resources that move only for more than the free plan saves."""
+    before, after = (price_of(held) if held is not None else None), price_of(free)
+    if not before or after is None:
+        return frozenset()
+    saved = 1.0 - after / before
+    return frozenset(key for key in stopped if snapshot.improvements.get(key, 0.0) > saved)
 
 
 def _stopped(solution: Solution, table: FleetTable, assembly: Assembly) -> frozenset[str]:
