@@ -10,7 +10,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level, Solution
 
 SERVICE_TOLERANCE = 0.01  # share of a service level that is no reason to move anything more
-STEADY_SERVICE = 0.05  # the same when steady: headroom covers it, a reload would cost more
+STEADY_SERVICE = 0.10  # the same when steady: headroom covers it, a reload would cost more
 STEADY_PACE = 0.5  # share of their pace that jobs may lose before something moves, when steady
 STEADY_GAIN = 0.25  # gain in service for which a steady fleet is rebuilt altogether
 ROUNDING = 1e-6

@@ -73,8 +73,8 @@ def solve_steadily(
         spent_s += held.solve_seconds
         if held.status == "no_solution":
             break
-        better = best is None or not serves_as_much(best, held, snapshot, tolerant=False)
-        if better and not (best is not None and loses(held, best, snapshot)):
+        # A rung that may move more must serve clearly more than the one before.
+        if best is None or first_short(best, held, snapshot) is not None:
             best = held
         released = _next_rung(released, held, free, snapshot, assembly)
     if still is not None and _is_enough(still, best, assembly, snapshot):
