@@ -17,7 +17,6 @@ from motley_planner.checker import check
 from motley_planner.costs.memory import kv_bytes
 from motley_planner.domain.demand import (
     RoutingPolicy,
-    RunningUnit,
     ServingDemand,
     Slo,
     StageDemand,
@@ -31,6 +30,7 @@ from motley_planner.domain.table import Link
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
+from motley_planner.planning.worth import running_units
 
 CATALOG = load_catalog()
 KEY = "ServingPool/team-a/rag"
@@ -284,23 +284,7 @@ def test_caches_never_cross_between_trust_zones() -> None:
 def test_phases_that_run_are_recognized_and_go_on() -> None:
     demand = pool(TIGHT)
     first = plan(snapshot(demand), CATALOG, use_worker=False)
-    running = tuple(
-        RunningUnit(
-            id=f"{KEY}/{r.name}",
-            key=KEY,
-            stage=r.stage,
-            role=r.role,
-            gpu=r.gpu,
-            tensor_parallel=r.tensor_parallel,
-            operating_batch=r.operating_batch,
-            model=r.model,
-            precision=r.precision,
-            nodes=r.nodes,
-            phase=r.phase,
-            kv_scale=r.kv_scale,
-        )
-        for r in first.slices[0].replicas
-    )
+    running = running_units(first)
     assert {unit.phase for unit in running} == {"prefill", "decode"}
     again = plan(snapshot(demand, running=running), CATALOG, use_worker=False)
     assert not again.moves and again.kept == len(running)

@@ -7,35 +7,12 @@ from collections import Counter
 
 import pytest
 
-from motley_planner.checker import check
 from motley_planner.domain.table import FleetTable
-from motley_planner.errors import SnapshotError
 from motley_planner.formulations.fleet import solve_table
-from motley_planner.testing.oracle import Unbounded, best_value
+from motley_planner.testing.agreement import compare
 from motley_planner.testing.tables import tiny_table
 
 TINY = 320  # instances in the default run; each takes about 10 ms
-
-
-def compare(table: FleetTable) -> str:
-    """What the enumeration and the MILP agreed on; fails where they do not."""
-    try:
-        solution = solve_table(table, use_worker=False)
-    except SnapshotError as error:
-        if "unbounded" not in str(error):
-            return "no demand"
-        with pytest.raises(Unbounded):
-            best_value(table)
-        return "unbounded"
-    assert check(table, solution) == ()
-    best = best_value(table)
-    if best is None:
-        assert solution.status == "infeasible"
-        return "infeasible"
-    found = [-lv.value if lv.name == "price" else lv.value for lv in solution.levels]
-    assert solution.status == "optimal"
-    assert found == pytest.approx(best, rel=1e-6, abs=1e-6)
-    return table.objective
 
 
 @pytest.mark.parametrize("block", range(8))

@@ -6,35 +6,11 @@ from collections import Counter
 
 import pytest
 
-from motley_planner.checker import check
-from motley_planner.domain.table import FleetTable
-from motley_planner.errors import SnapshotError
 from motley_planner.formulations.fleet import solve_table
+from motley_planner.testing.agreement import compare
 from motley_planner.testing.limited import limited_table
-from motley_planner.testing.oracle import Unbounded, best_value
 
 TINY = 120  # instances in the default run
-
-
-def compare(table: FleetTable) -> str:
-    """What enumeration and MILP agreed on; fails where they do not."""
-    try:
-        solution = solve_table(table, use_worker=False)
-    except SnapshotError as error:
-        if "unbounded" not in str(error):
-            return "no demand"
-        with pytest.raises(Unbounded):
-            best_value(table)
-        return "unbounded"
-    assert check(table, solution) == ()
-    best = best_value(table)
-    if best is None:
-        assert solution.status == "infeasible"
-        return "infeasible"
-    found = [-lv.value if lv.name == "price" else lv.value for lv in solution.levels]
-    assert found == pytest.approx(best, rel=1e-6, abs=1e-6)
-    assert solution.status == "optimal"
-    return table.objective
 
 
 @pytest.mark.parametrize("block", range(8))

@@ -13,7 +13,6 @@ from motley_planner.costs.pipeline import Pipeline, pipeline_of
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.domain.demand import (
     RoutingPolicy,
-    RunningUnit,
     ServingDemand,
     Slo,
     StageDemand,
@@ -27,6 +26,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
+from motley_planner.planning.worth import running_units
 
 SHIPPED = load_catalog()
 
@@ -92,29 +92,6 @@ def pool(
 def solve(snapshot: Snapshot) -> Plan:
     """Plan in this process."""
     return plan(snapshot, CATALOG, use_worker=False)
-
-
-def running_of(made: Plan) -> tuple[RunningUnit, ...]:
-    """The plan's replicas as what runs now."""
-    return tuple(
-        RunningUnit(
-            id=f"{part.key}/{r.name}",
-            key=part.key,
-            stage=r.stage,
-            role=r.role,
-            gpu=r.gpu,
-            tensor_parallel=r.tensor_parallel,
-            operating_batch=r.operating_batch,
-            model=r.model,
-            precision=r.precision,
-            nodes=r.nodes,
-            pipeline=r.pipeline,
-            phase=r.phase,
-            kv_scale=r.kv_scale,
-        )
-        for part in made.slices
-        for r in part.replicas
-    )
 
 
 def listed(demand: ServingDemand, nodes: tuple[Node, ...]) -> tuple[Candidate, ...]:
@@ -245,12 +222,12 @@ def test_a_running_pipeline_is_recognized_and_goes_on() -> None:
     demand = pool(stage, 0.5)
     first = solve(Snapshot(small_fleet(), (demand,)))
     assert not first.slices[0].refusals and first.slices[0].replicas[0].pipeline
-    again = solve(Snapshot(small_fleet(), (demand,), running=running_of(first)))
+    again = solve(Snapshot(small_fleet(), (demand,), running=running_units(first)))
     assert not again.moves and again.kept == len(first.slices[0].replicas)
     assert again.slices[0].hash == first.slices[0].hash
     # A person lowers the limit: it may not go on.
     shallow = pool(replace(stage, max_pipeline=1), 0.5)
-    (part,) = solve(Snapshot(small_fleet(), (shallow,), running=running_of(first))).slices
+    (part,) = solve(Snapshot(small_fleet(), (shallow,), running=running_units(first))).slices
     assert all(r.kept is None for r in part.replicas)
 
 
@@ -260,7 +237,7 @@ def test_losing_one_node_of_a_pipeline_rebuilds_it_elsewhere() -> None:
     first = solve(Snapshot(small_fleet(), (demand,)))
     (replica,) = first.slices[0].replicas
     left = tuple(n for n in small_fleet() if n.name != replica.nodes[0])
-    again = solve(Snapshot(left, (demand,), running=running_of(first)))
+    again = solve(Snapshot(left, (demand,), running=running_units(first)))
     (rebuilt,) = again.slices[0].replicas
     assert rebuilt.kept is None and replica.nodes[0] not in rebuilt.nodes
     assert again.slices[0].served_requests_per_second == pytest.approx(0.5)

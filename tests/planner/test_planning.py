@@ -15,7 +15,6 @@ from motley_planner.domain.demand import (
     Placement,
     RlDemand,
     RoutingPolicy,
-    RunningUnit,
     ServingDemand,
     Slo,
     StageDemand,
@@ -25,6 +24,7 @@ from motley_planner.domain.hardware import Node, NodeClass
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.planning import plan
+from motley_planner.planning.worth import running_units
 
 CATALOG = load_catalog()
 GPU_PRICE = {"H100-SXM5-80GB": 6.88, "A100-SXM4-80GB": 3.43, "L40S": 1.86, "L4": 0.70}
@@ -112,26 +112,6 @@ def solve(snapshot: Snapshot) -> Plan:
     return plan(snapshot, CATALOG, use_worker=False)
 
 
-def running_of(made: Plan) -> tuple[RunningUnit, ...]:
-    """The plan's replicas as what runs now."""
-    return tuple(
-        RunningUnit(
-            id=f"{part.key}/{r.name}",
-            key=part.key,
-            stage=r.stage,
-            role=r.role,
-            gpu=r.gpu,
-            tensor_parallel=r.tensor_parallel,
-            operating_batch=r.operating_batch,
-            model=r.model,
-            precision=r.precision,
-            nodes=r.nodes,
-        )
-        for part in made.slices
-        for r in part.replicas
-    )
-
-
 def assert_fits(made: Plan, snapshot: Snapshot) -> None:
     """No node holds more GPUs than it has, and names are unique."""
     used: Counter[str] = Counter()
@@ -198,7 +178,7 @@ def test_all_three_share_one_fleet() -> None:
 def test_planning_again_over_what_runs_moves_nothing() -> None:
     snapshot = Snapshot(mixed_fleet(), services=(pool(), cascade()), jobs=(job(),))
     first = solve(snapshot)
-    second = solve(replace(snapshot, running=running_of(first)))
+    second = solve(replace(snapshot, running=running_units(first)))
     assert second.moves == ()
     assert [p.hash for p in second.slices] == [p.hash for p in first.slices]
 
@@ -206,7 +186,7 @@ def test_planning_again_over_what_runs_moves_nothing() -> None:
 def test_losing_a_node_stops_nothing_that_ran_elsewhere() -> None:
     snapshot = Snapshot(mixed_fleet(), services=(pool(), cascade()), jobs=(job(),))
     first = solve(snapshot)
-    running = running_of(first)
+    running = running_units(first)
     lost = running[0].nodes[0]
     survivors = tuple(u for u in running if lost not in u.nodes)
     left = tuple(n for n in snapshot.nodes if n.name != lost)
@@ -219,7 +199,7 @@ def test_losing_a_node_stops_nothing_that_ran_elsewhere() -> None:
 def test_a_cordoned_node_keeps_what_it_has_and_gets_nothing_new() -> None:
     snapshot = Snapshot(mixed_fleet(), services=(pool(),))
     first = solve(snapshot)
-    running = running_of(first)
+    running = running_units(first)
     cordoned = {u.nodes[0] for u in running}
     nodes = tuple(replace(n, cordoned=n.name in cordoned) for n in snapshot.nodes)
     grown = solve(Snapshot(nodes, services=(pool(rate=20.0),), running=running))
@@ -254,7 +234,7 @@ def test_a_frozen_resource_keeps_exactly_what_it_runs() -> None:
     frozen = replace(
         snapshot,
         services=(pool(rate=60.0),),
-        running=running_of(first),
+        running=running_units(first),
         frozen=frozenset({"ServingPool/team-a/chat"}),
     )
     made = solve(frozen)
@@ -329,7 +309,7 @@ def test_what_an_impossible_spec_runs_keeps_its_room_and_is_not_stopped() -> Non
     both = Snapshot(
         fleet,
         services=(impossible, pool("ServingPool/a/two", 50.0)),
-        running=running_of(first),
+        running=running_units(first),
     )
     made = solve(both)
     held = sum(r.gpus for r in first.slices[0].replicas)
@@ -357,7 +337,7 @@ def test_a_gang_that_runs_and_is_too_large_now_is_replaced() -> None:
     before = solve(Snapshot(mixed_fleet(), jobs=(job(),)))
     most = max(sizes(before)[0]) // 2
     small = replace(job(), trainer_max_gpus=most)
-    after = solve(Snapshot(mixed_fleet(), jobs=(small,), running=running_of(before)))
+    after = solve(Snapshot(mixed_fleet(), jobs=(small,), running=running_units(before)))
     assert max(sizes(after)[0]) <= most
     assert "NoLongerAllowed" in {m.reason for m in after.moves}
 
@@ -381,7 +361,7 @@ def test_money_moves_a_resource_only_when_it_has_cooled_down() -> None:
     first = solve(Snapshot(dear, services=(pool(rate=0.5),)))
     cheap = replace(
         Snapshot((*dear, *nodes_of("L4", 2, 4)), services=(pool(rate=0.5),)),
-        running=running_of(first),
+        running=running_units(first),
     )
     moved, cooling = solve(cheap), replace(cheap, cooling=frozenset({"ServingPool/team-a/chat"}))
     assert moved.price_usd_per_hour < first.price_usd_per_hour
@@ -397,7 +377,7 @@ def test_a_resource_that_asks_for_more_than_a_move_saves_stays_where_it_is() -> 
     cheaper = Snapshot(
         (*dear, *nodes_of("L4", 4, 4)),
         services=(pool(rate=0.5), other),
-        running=running_of(first),
+        running=running_units(first),
     )
     assert {m.key for m in solve(cheaper).moves} == {other.key, "ServingPool/team-a/chat"}
     stubborn = replace(cheaper, improvements={"ServingPool/team-a/chat": 0.99})
@@ -412,7 +392,7 @@ def test_a_resource_that_cools_down_holds_up_no_other() -> None:
         Snapshot(
             (*dear, *nodes_of("L4", 4, 4)),
             services=(pool(rate=0.5), other),
-            running=running_of(first),
+            running=running_units(first),
             cooling=frozenset({"ServingPool/team-a/chat"}),
         )
     )
@@ -421,7 +401,7 @@ def test_a_resource_that_cools_down_holds_up_no_other() -> None:
 
 def test_a_loss_is_repaired_while_a_resource_cools_down() -> None:
     snapshot = Snapshot(mixed_fleet(), services=(pool(),))
-    running = running_of(solve(snapshot))
+    running = running_units(solve(snapshot))
     lost = running[0].nodes[0]
     left = replace(
         snapshot,
