@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from motley_planner.collection import no_collection
 from motley_planner.domain.solution import Solution
-from motley_planner.domain.table import FleetTable
+from motley_planner.domain.table import CascadeDemand, CascadePolicy, FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.finishing import keep_instead
@@ -115,19 +115,12 @@ def _unbounded() -> SnapshotError:
 
 
 def _largest_scale(table: FleetTable, use_worker: bool) -> float:
-    """A bound on max_min's scale where one-hot cascades need one and no class gives any.
+    """A bound on max_min's scale where one-hot cascades or tiers need one and no class gives any.
 
-    Mixtures of the policies that meet the floor are a relaxation of one-hot, and unbounded only
-    where each policy in the mixture alone is.
+    Mixtures of the policies that meet the floor, of whatever tier, are a relaxation of one-hot, and
+    unbounded only where each policy in the mixture alone is.
     """
-    cascades = tuple(
-        replace(
-            c, mixture=True, policies=tuple(p for p in c.policies if p.quality >= c.quality_floor)
-        )
-        if not c.mixture
-        else c
-        for c in table.cascades
-    )
+    cascades = tuple(replace(c, mixture=True, policies=_untiered(c)) for c in table.cascades)
     wider = replace(
         table,
         cascades=cascades,
@@ -152,3 +145,9 @@ def _best_effort(table: FleetTable, left: float, use_worker: bool) -> Solution:
     if found.status == "no_solution":
         return found
     return replace(found, status="infeasible", objective=None, bound=None, gap=None, levels=())
+
+
+def _untiered(cascade: CascadeDemand) -> tuple[CascadePolicy, ...]:
+    """The policies without tiers; of a one-hot cascade those that meet the floor."""
+    able = (p for p in cascade.policies if cascade.mixture or p.quality >= cascade.quality_floor)
+    return tuple(replace(p, tier="") for p in able)

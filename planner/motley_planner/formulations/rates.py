@@ -142,7 +142,7 @@ class _RateRows:
             unit=unit,
             capacity=capacity_of,
             time=unit / capacity_of,
-            most=np.where(forced, max(scale_limit, 1e-9) / np.minimum(1.0, ratio), INF),
+            most=np.where(forced, max(scale_limit, 1e-9) / np.clip(ratio, 1e-200, 1.0), INF),
             nic=unit * moved,
         )
 

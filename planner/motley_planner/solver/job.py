@@ -9,6 +9,7 @@ from typing import Literal
 from motley_planner.solver.blocks import Blocks
 from motley_planner.solver.milp import Floats, Level, Milp
 
+NOTHING = 1e-8  # of any level: rounding
 JobStatus = Literal["solved", "infeasible", "unbounded", "none"]
 
 
@@ -33,7 +34,7 @@ class Job:
 
     def values_of(self, x: Floats) -> tuple[float, ...]:
         """What a point reaches at each level, rounded to what counts as a difference."""
-        return tuple(float(f"{level.value_of(x):.8g}") for level in self.levels)
+        return tuple(_rounded(level.value_of(x)) for level in self.levels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,12 @@ class Outcome:
         """Whether every level is within the job's gap of its bound."""
         if self.x is None:
             return False
-        reached = [level.value_of(self.x) for level in job.levels]
-        return all(
-            self.bounds.get(number, float("inf")) - value
-            <= job.relative_gap * max(1e-9, abs(value))
-            for number, value in enumerate(reached)
-        )
+        for number, level in enumerate(job.levels):
+            value = level.value_of(self.x)
+            slack = job.relative_gap * abs(value) + NOTHING
+            if self.bounds.get(number, float("inf")) - value > slack:
+                return False
+        return True
 
     def take(self, report: Report) -> None:
         """Adds one report."""
@@ -85,3 +86,7 @@ class Outcome:
             self.finished = True
             if self.x is None or report.status == "unbounded":
                 self.status = report.status
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.8g}") if abs(value) > NOTHING else 0.0

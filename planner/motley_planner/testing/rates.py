@@ -114,7 +114,9 @@ class Rates:
                 return None
             values.append(value)
             lp.at_most({v: -c for v, c in goal.items()}, -value + 1e-10)
-        return tuple(values) or (0.0,)
+        if not values:
+            return (0.0,) if lp.maximize({}) is not None else None
+        return tuple(values)
 
     def _cascades(
         self, lp: Lp, served: dict[str, int], chosen: tuple[Any, ...]
