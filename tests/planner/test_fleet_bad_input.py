@@ -108,6 +108,18 @@ def test_many_more_changed_tables_are_refused_by_name_or_planned(
     answered(changed(seed, list_of_changes))
 
 
+@pytest.mark.parametrize(
+    ("seed", "list_of_changes"),
+    [
+        (2, [(4, 1, 1e-09)]),
+        (122, [(227, 1, 1e17)]),
+        (2787, [(18, 1, 1e9), (57, 1, 1e-300)]),
+    ],
+)
+def test_tables_that_once_broke_it(seed: int, list_of_changes: list[tuple[int, int, Any]]) -> None:
+    answered(changed(seed, list_of_changes))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_tables_are_good_before_they_are_changed(seed: int) -> None:
     table = read_table(json.dumps(good(seed)))

@@ -49,3 +49,8 @@ def test_the_instances_use_every_limit() -> None:
 def test_the_milp_finds_what_enumeration_finds_on_many_more(block: int) -> None:
     for seed in range(50_000 + block * 200, 50_000 + (block + 1) * 200):
         compare(limited_table(seed))
+
+
+@pytest.mark.parametrize("seed", [50187, 50890, 50965, 52741, 53100])
+def test_tables_that_were_once_planned_wrongly(seed: int) -> None:
+    compare(limited_table(seed))
