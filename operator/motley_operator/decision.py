@@ -21,6 +21,7 @@ from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
 
+PATIENCE = 1.75  # x the time limit, for a plan that no loss waits for
 Planner = Callable[[Snapshot, Catalog], Plan]
 
 
@@ -76,6 +77,8 @@ class RememberingPlanner:
             # After a restart, what runs as its status says gets nothing new until something happens.
             still = policies.carried_out(translation) if force is None else frozenset[str]()
             asked = replace(snapshot, steady=steady, edited=edited, still=still)
+            if not steady and snapshot.running:  # nobody is left without service meanwhile
+                asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
             plan = self(asked, translation.catalog)
             before = force.plan if force is not None else None
             plan = adopted(plan, before, edited, translation, facts)

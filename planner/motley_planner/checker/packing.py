@@ -187,6 +187,8 @@ def _check_moves(ledger: Ledger, previous: Previous) -> None:
     gone = survivors - {n for n in names if n is not None}
     gpus = {c.id: c.gpus for c in table.columns}
     new = [p.column for p in solution.placement if p.kept is None]
+    if table.most_stopped is not None and len(gone) > table.most_stopped:
+        ledger.complain(f"moves: stops {len(gone)} and may stop {table.most_stopped}")
     said = (solution.started, solution.stopped, solution.started_gpus, solution.stopped_gpus)
     stopped_gpus = sum(gpus[running[i].column] for i in gone)
     found = (len(new), len(gone), sum(gpus.get(c, 0) for c in new), stopped_gpus)

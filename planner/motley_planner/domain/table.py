@@ -245,6 +245,7 @@ class FleetTable:
     cordoned_nodes: frozenset[str] = field(
         default_factory=frozenset
     )  # keep what runs, place nothing new
+    most_stopped: int | None = None  # survivors that may be stopped
     start: tuple[PlacedReplica, ...] = ()  # a plan to begin from; one that breaks a row is left out
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4

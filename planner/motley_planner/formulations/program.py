@@ -71,6 +71,7 @@ def formulate(table: FleetTable, mode: Mode = "safe", most: float = INF) -> tupl
     demand = DemandRows(builder, table, packing, limit, Worth(counts.extra)).add()
     prices = _price_entries(table, inventory, packing)
     _add_budget(builder, table, prices)
+    _add_most_stopped(builder, table, packing)
     lacking = add_side_rows(builder, table, packing, demand)
     recourse = add_scenarios(builder, table, counts, demand, limit)
     specs = OBJECTIVES[table.objective](table)
@@ -183,6 +184,16 @@ def _add_budget(builder: MilpBuilder, table: FleetTable, prices: list[Entry]) ->
         return
     unit = budget if budget > 0 else 1.0
     builder.row([(v, p / unit) for v, p in prices], upper=budget / unit, name="budget")
+
+
+def _add_most_stopped(builder: MilpBuilder, table: FleetTable, packing: Packing) -> None:
+    """sum of kept survivors >= all of them - most_stopped, prefix stopped."""
+    if table.most_stopped is None:
+        return
+    entries = [(group.variable, 1.0) for group in packing.kept]
+    least = sum(len(group.replicas) for group in packing.kept) - table.most_stopped
+    if least > 0:
+        builder.row(entries, lower=float(least), name="stopped")
 
 
 def _level(

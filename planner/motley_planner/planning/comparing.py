@@ -9,8 +9,8 @@ from motley_planner.domain.demand import Demand, RlDemand
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level, Solution
 
-SERVICE_TOLERANCE = 0.01  # share of a service level that is no reason to move anything more
-STEADY_SERVICE = 0.10  # the same when steady: headroom covers it, a reload would cost more
+STEADY_SERVICE = 0.10  # share of a service level that is no reason to move more after a loss: it is
+# what headroom is for. At other times `min_improvement` is
 STEADY_PACE = 0.5  # share of their pace that jobs may lose before something moves, when steady
 STEADY_GAIN = 0.25  # gain in service for which a steady fleet is rebuilt altogether
 ROUNDING = 1e-6
@@ -113,5 +113,5 @@ def _rank_of_level(level: Level) -> int | None:
 def _slack(rank: int, snapshot: Snapshot) -> float:
     """How far a level may stay behind before more is moved; the pace of jobs may wait longest."""
     if rank % 2:
-        return STEADY_SERVICE if snapshot.steady else SERVICE_TOLERANCE
+        return STEADY_SERVICE if snapshot.steady else snapshot.min_improvement
     return STEADY_PACE if snapshot.steady else snapshot.min_improvement

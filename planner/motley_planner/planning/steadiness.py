@@ -14,7 +14,8 @@ moved for money: where the free plan would, one more solve releases everything b
 
 (A resource is short where its level of service stays behind the free plan's.)
 
-The first rung that serves as much as the free plan is carried out. The free plan itself is taken
+No rung stops more than a few survivors: 5 % of them after a loss, else a quarter, or two replicas,
+besides those of what somebody edited. The first rung that serves as much as the free plan is carried out. The free plan itself is taken
 only if services gain clearly by it over every rung, or if it serves as much for
 a price lower by `min_improvement`, moving included; a job's pace alone never moves a service. A
 steady snapshot (a loss, a restart) asks for service only and leaves money for a better moment. So a
@@ -44,7 +45,10 @@ from motley_planner.planning.comparing import (
 
 STILL_SHARE = 0.4  # of the time that the free solve leaves
 FREE_SHARE = 0.45  # of the time limit; the rungs are small and share the rest
+RUNG_SHARE = 0.6  # of the time left, for a rung that others may follow
 UNSERVED_SHARE = 1e-3  # of a resource's rate; above it the resource is short
+STEADY_STOPS, STOPS = 0.05, 0.25  # share of the survivors that one re-plan stops for service ...
+LEAST_STOPS = 2  # ... or so many
 LEAST_RUNG_S = 0.1  # a solve that the ladder left no time for
 
 
@@ -66,9 +70,13 @@ def solve_steadily(
         )
         spent_s += still.solve_seconds
         table = replace(table, start=still.placement or table.start)
+    everything = frozenset(demand.key for demand in snapshot.demands)
     released: frozenset[str] | None = snapshot.edited
-    while released is not None and spent_s < limit_s:
-        rung = replace(_holding(table, assembly, released), time_limit_s=limit_s - spent_s)
+    while released is not None and limit_s - spent_s >= LEAST_RUNG_S:
+        left_s = (limit_s - spent_s) * (RUNG_SHARE if released != everything else 1.0)
+        rung = replace(_holding(table, assembly, released), time_limit_s=left_s)
+        if best is not None:
+            rung = replace(rung, most_stopped=_most_stopped(table, assembly, snapshot))
         held = solve_table(rung, use_worker=use_worker)
         spent_s += held.solve_seconds
         if held.status == "no_solution":
@@ -87,7 +95,7 @@ def solve_steadily(
     cooling -= snapshot.edited
     for_money = best is not None and first_short(best, free, snapshot) is None
     if best is not None and chosen is free and for_money and cooling:
-        rung = _holding(table, assembly, frozenset(d.key for d in snapshot.demands) - cooling)
+        rung = _holding(table, assembly, everything - cooling)
         rung = replace(rung, time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
         warm = solve_table(rung, use_worker=use_worker)
         spent_s += warm.solve_seconds
@@ -117,6 +125,15 @@ def _is_enough(
     )
     price, less = price_of(still), price_of(best)
     return price is None or less is None or less >= price - worth - 1e-9
+
+
+def _most_stopped(table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> int:
+    """Survivors that may be stopped for service: few of them, besides those of what was edited."""
+    assert table.previous is not None
+    survivors = [r for r in table.previous.replicas if not set(r.nodes) & table.lost_nodes]
+    edited = sum(assembly.candidates[r.column].key in snapshot.edited for r in survivors)
+    share = STEADY_STOPS if snapshot.steady else STOPS
+    return edited + max(LEAST_STOPS, int(share * len(survivors)))
 
 
 def _reluctant(
