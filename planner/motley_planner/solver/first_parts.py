@@ -24,6 +24,7 @@ BOX_BLOCKS, BOX_SHARE = 60, 0.35  # share of the time left
 ROOT_SECONDS, ROOT_SHARE = 0.5, 0.6  # what the first one gets at least, of the time left at most
 HURRY_BLOCKS, HURRY_SHARE = 80, 0.5
 LADDER, LADDER_SHARE = (30, 90, 270), 0.25
+NEARLY_ALL, WHOLE_SHARE, LONG_SECONDS = 0.75, 0.5, 5.0
 EPSILON = 1e-7
 
 
@@ -46,6 +47,10 @@ def _past_the_root(search: Search, share: float) -> float:
     return max(search.share(share), root)
 
 
+def _left(search: Search) -> float:
+    return search.limits.deadline - CLOCK.now()
+
+
 def _box(search: Search) -> None:
     part = search.program.restrict(search.best(BOX_BLOCKS, by_group=False))
     assert search.relaxation is not None and search.relaxation.x is not None
@@ -60,15 +65,23 @@ def _box(search: Search) -> None:
 
 
 def ladder(search: Search) -> None:
-    """The 30, then 90, then 270 best blocks of each group."""
+    """The 30, then 90, then 270 best blocks of each group, or at once all where that is hardly more.
+
+    A smaller program has its first points sooner, so where time is short it still comes first. Where all are in it that can be in a better plan, its bound is one of the whole program.
+    """
     reached = -1
     for number in LADDER:
-        chosen = search.best(number, by_group=True)
+        chosen, usable = search.best(number, by_group=True), search.most_counts() > 0
+        hardly_more = int(chosen.sum()) >= NEARLY_ALL * int((chosen | usable).sum())
+        if hardly_more and (number != LADDER[0] or _left(search) > LONG_SECONDS):
+            chosen |= usable
         if search.done() or int(chosen.sum()) == reached:
             return
-        reached = int(chosen.sum())
+        reached, whole = int(chosen.sum()), not (usable & ~chosen).any()
         part = search.program.restrict(chosen)
-        until = search.share(LADDER_SHARE)
-        if number == LADDER[0]:
-            until = _past_the_root(search, LADDER_SHARE)
-        search.mip(part, part.milp, until)
+        share = WHOLE_SHARE if whole else LADDER_SHARE
+        until = _past_the_root(search, share) if number == LADDER[0] else search.share(share)
+        run = search.mip(part, part.milp, until)
+        if whole:
+            search.take_bound(run)
+            return

@@ -185,10 +185,10 @@ class Search:
         full = np.ones(self.program.blocks.number, dtype=np.bool_)
         part = self.program.restrict(full)
         run = self.mip(part, part.milp, self.limits.deadline, self.limits.relative_gap / 2)
-        self._take_bound(run)
+        self.take_bound(run)
         if self.x is not None and self.gap > TIGHT_GAP:
             limit = min(self.limits.deadline, CLOCK.now() + TIGHT_SECONDS)
-            self._take_bound(self.mip(part, part.milp, limit, TIGHT_GAP))
+            self.take_bound(self.mip(part, part.milp, limit, TIGHT_GAP))
         if run.status in ("optimal", "infeasible") and self.relaxed is None:
             self.status = "solved" if self.x is not None else "infeasible"
 
@@ -207,7 +207,8 @@ class Search:
             self.offer(part.expand(run.x))
         return run
 
-    def _take_bound(self, run: highs.Run) -> None:
+    def take_bound(self, run: highs.Run) -> None:
+        """Takes the bound of a run on all that can be in a better plan."""
         if run.bound is not None and self.relaxed is None:
             self.prove(run.bound + self.level.constant)
 
@@ -260,7 +261,7 @@ class Search:
             return
         part, milp = self.limited(survives | self.in_use(), most)
         run = self.mip(part, milp, self.share(share if self.x is not None else 1.0))
-        self._take_bound(run)
+        self.take_bound(run)
         if run.status == "infeasible" and self.x is None and self.relaxed is None:
             self.status = "infeasible"
 
