@@ -21,7 +21,7 @@ from motley_planner.formulations.fleet import solve_table
 from motley_planner.formulations.gains import widen
 from motley_planner.formulations.program import formulate
 from motley_planner.formulations.starts import find_starts
-from motley_planner.solver import fills, refine, relaxing, search
+from motley_planner.solver import fills, first_parts, refine, relaxing
 from motley_planner.solver.blocks import Structured
 from motley_planner.solver.highs import solve_lp
 from motley_planner.solver.search import Search
@@ -43,9 +43,10 @@ def force_shortcuts(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(relaxing, "FEW_BLOCKS", 0)
     monkeypatch.setattr(fills, "FIRST", 1)
     monkeypatch.setattr(fills, "ROUND", 1)
-    monkeypatch.setattr(search, "BOX_BLOCKS", 1)
-    monkeypatch.setattr(search, "LADDER", (1, 2))
-    monkeypatch.setattr(search, "FEW_REPLICAS", 0 if kind == "box" else 60)
+    monkeypatch.setattr(first_parts, "BOX_BLOCKS", 1)
+    monkeypatch.setattr(first_parts, "HURRY_BLOCKS", 1)
+    monkeypatch.setattr(first_parts, "LADDER", (1, 2))
+    monkeypatch.setattr(first_parts, "FEW_REPLICAS", 0 if kind == "box" else 60)
     monkeypatch.setattr(refine, "CUT_GAP", -1.0)
     monkeypatch.setattr(refine, "WIDTH", 2)
     monkeypatch.setattr(refine, "NEIGHBOURS", 2)

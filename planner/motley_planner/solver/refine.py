@@ -13,6 +13,7 @@ import numpy as np
 
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.cuts import add_group_cuts
+from motley_planner.solver.first_parts import ladder
 from motley_planner.solver.milp import AnyInts, Bools
 from motley_planner.solver.sifting import sift
 
@@ -23,7 +24,7 @@ CUT_GAP = 2e-3  # cuts are for weak relaxations
 CUT_SHARE = 0.3
 CUT_ROUNDS = 3
 NEIGHBOURS = 8  # neighbourhoods a turn
-NEIGHBOUR_SECONDS = 2.5
+LEAST_NEIGHBOUR_SECONDS, NEIGHBOUR_SECONDS = 0.2, 2.5
 NEIGHBOUR_SHARE = 0.06
 WIDTH = 60  # blocks of each group that a neighbourhood may choose from
 PROOF_SHARE = 0.4
@@ -71,7 +72,7 @@ def _cut(search: Search) -> bool:
 def _try_neighbourhood(search: Search) -> None:
     assert search.relaxation is not None
     if search.x is None:
-        search.ladder()
+        ladder(search)
         return
     blocks = search.program.blocks
     free = _two_groups(search) if search.random.random() < 0.4 else _some_rows(search)
@@ -87,7 +88,8 @@ def _try_neighbourhood(search: Search) -> None:
         np.maximum(milp.col_lower, part.take(lower)), np.minimum(milp.col_upper, part.take(upper))
     )
     left = search.limits.deadline - CLOCK.now()
-    until = CLOCK.now() + min(NEIGHBOUR_SECONDS, max(0.1, NEIGHBOUR_SHARE * left))
+    wanted = max(LEAST_NEIGHBOUR_SECONDS, NEIGHBOUR_SHARE * left)
+    until = CLOCK.now() + min(NEIGHBOUR_SECONDS, wanted)
     search.mip(part, bounded, until)
 
 

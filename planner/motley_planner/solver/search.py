@@ -2,8 +2,7 @@
 
     1. sifted relaxation -> bound, duals, what each block would add at best (its profit, <= 0)
     2. the relaxation rounded; rates of the incumbent for this level
-    3. box: the best blocks by profit, counts near the relaxation's        (many replicas)
-       ladder: the 30, 90, 270 best blocks of each group                   (few replicas)
+    3. integer programs on the best blocks by profit (first_parts.py)
     4. reduced-cost fixing: a block whose profit is below incumbent - bound is in no better plan;
        an integer program on the survivors proves the bound
     5. cuts of single groups and neighbourhoods of the incumbent, in turns, until time is up
@@ -21,15 +20,13 @@ from motley_planner.solver import highs, relaxing
 from motley_planner.solver.blocks import Part, Structured
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.fills import Fills
+from motley_planner.solver.first_parts import first_parts
 from motley_planner.solver.milp import Bools, Floats, Level, Milp
 from motley_planner.solver.relaxing import Limits, highest_value, relax, rounded
 from motley_planner.solver.sifting import Relaxation
 
 SURVIVORS = 1500  # most blocks in a proof
-BOX_BLOCKS, BOX_SHARE = 60, 0.35  # of the time left
-FEW_REPLICAS = 60
 FEW_SURVIVORS, FIRST_PROOF_SHARE = 60, 0.6  # so few are proved before anything else is tried
-LADDER, LADDER_SHARE = (30, 90, 270), 0.25
 PROOF_SHARE = 0.35
 BETTER = 1e-9  # less is rounding, and no reason to leave what runs
 TIGHT_GAP, TIGHT_SECONDS = 1e-9, 0.3  # the last gap, and what closing it may cost
@@ -174,9 +171,8 @@ class Search:
         hurry = np.isfinite(self.limits.patience_s)  # what runs waits: neighbourhoods come first
         if not hurry and int((self.most_counts() > 0).sum()) <= FEW_SURVIVORS:
             self.prove_survivors(FIRST_PROOF_SHARE)
-        many = hurry or found.x[blocks.count].sum() >= FEW_REPLICAS
         if not self.done():
-            self._box() if many else self.ladder()
+            first_parts(self, hurry=hurry)
         if not hurry and not self.done():
             self.prove_survivors(PROOF_SHARE if self.refining else 1.0)
         if self.refining and not self.done():
@@ -189,10 +185,10 @@ class Search:
         full = np.ones(self.program.blocks.number, dtype=np.bool_)
         part = self.program.restrict(full)
         run = self.mip(part, part.milp, self.limits.deadline, self.limits.relative_gap / 2)
-        self._take_bound(run)
+        self.take_bound(run)
         if self.x is not None and self.gap > TIGHT_GAP:
             limit = min(self.limits.deadline, CLOCK.now() + TIGHT_SECONDS)
-            self._take_bound(self.mip(part, part.milp, limit, TIGHT_GAP))
+            self.take_bound(self.mip(part, part.milp, limit, TIGHT_GAP))
         if run.status in ("optimal", "infeasible") and self.relaxed is None:
             self.status = "solved" if self.x is not None else "infeasible"
 
@@ -211,7 +207,8 @@ class Search:
             self.offer(part.expand(run.x))
         return run
 
-    def _take_bound(self, run: highs.Run) -> None:
+    def take_bound(self, run: highs.Run) -> None:
+        """Takes the bound of a run on all that can be in a better plan."""
         if run.bound is not None and self.relaxed is None:
             self.prove(run.bound + self.level.constant)
 
@@ -256,29 +253,6 @@ class Search:
             chosen[mine[:number]] = True
         return chosen
 
-    def _box(self) -> None:
-        part = self.program.restrict(self.best(BOX_BLOCKS, by_group=False))
-        assert self.relaxation is not None and self.relaxation.x is not None
-        near = part.take(self.relaxation.x)
-        at = near if self.x is None else part.take(self.x)
-        lower = np.maximum(part.milp.col_lower, np.minimum(np.floor(near + EPSILON) - 1, at))
-        upper = np.minimum(part.milp.col_upper, np.maximum(np.ceil(near - EPSILON) + 2, at))
-        whole = part.milp.integer
-        lower = np.where(whole, lower, part.milp.col_lower)
-        upper = np.where(whole, upper, part.milp.col_upper)
-        self.mip(part, part.milp.with_bounds(lower, upper), self.share(BOX_SHARE))
-
-    def ladder(self) -> None:
-        """The 30, then 90, then 270 best blocks of each group."""
-        reached = -1
-        for number in LADDER:
-            chosen = self.best(number, by_group=True)
-            if self.done() or int(chosen.sum()) == reached:
-                return
-            reached = int(chosen.sum())
-            part = self.program.restrict(chosen)
-            self.mip(part, part.milp, self.share(LADDER_SHARE))
-
     def prove_survivors(self, share: float) -> None:
         """What can be in a better plan, if it is little; all of it while there is no incumbent."""
         most = self.most_counts()
@@ -287,7 +261,7 @@ class Search:
             return
         part, milp = self.limited(survives | self.in_use(), most)
         run = self.mip(part, milp, self.share(share if self.x is not None else 1.0))
-        self._take_bound(run)
+        self.take_bound(run)
         if run.status == "infeasible" and self.x is None and self.relaxed is None:
             self.status = "infeasible"
 

@@ -1,0 +1,87 @@
+"""The first integer programs of a search, on the blocks that the relaxation likes best.
+
+    best blocks   any counts            (something runs and waits: a good plan soon)
+    box           counts near the relaxation's          (many replicas)
+    ladder        the 30, 90, 270 best of each group    (few replicas)
+
+HiGHS finds its first good points at the end of the root node, so an integer program that is stopped
+before has found nothing: the first one gets its half a second where the limit allows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from motley_planner.solver.clock import CLOCK
+
+if TYPE_CHECKING:
+    from motley_planner.solver.search import Search
+
+FEW_REPLICAS = 60
+BOX_BLOCKS, BOX_SHARE = 60, 0.35  # share of the time left
+ROOT_SECONDS, ROOT_SHARE = 0.5, 0.6  # what the first one gets at least, of the time left at most
+HURRY_BLOCKS, HURRY_SHARE = 80, 0.5
+LADDER, LADDER_SHARE = (30, 90, 270), 0.25
+NEARLY_ALL, WHOLE_SHARE, LONG_SECONDS = 0.75, 0.5, 5.0
+EPSILON = 1e-7
+
+
+def first_parts(search: Search, *, hurry: bool) -> None:
+    """The integer programs that suit the number of replicas and the hurry."""
+    found = search.relaxation
+    assert found is not None and found.x is not None
+    if hurry:
+        part = search.program.restrict(search.best(HURRY_BLOCKS, by_group=False))
+        search.mip(part, part.milp, search.share(HURRY_SHARE))
+    elif found.x[search.program.blocks.count].sum() >= FEW_REPLICAS:
+        _box(search)
+    else:
+        ladder(search)
+
+
+def _past_the_root(search: Search, share: float) -> float:
+    """When the first program ends: after a share of the time left, and not before its root."""
+    root = min(CLOCK.now() + ROOT_SECONDS, search.share(ROOT_SHARE))
+    return max(search.share(share), root)
+
+
+def _left(search: Search) -> float:
+    return search.limits.deadline - CLOCK.now()
+
+
+def _box(search: Search) -> None:
+    part = search.program.restrict(search.best(BOX_BLOCKS, by_group=False))
+    assert search.relaxation is not None and search.relaxation.x is not None
+    near = part.take(search.relaxation.x)
+    at = near if search.x is None else part.take(search.x)
+    lower = np.maximum(part.milp.col_lower, np.minimum(np.floor(near + EPSILON) - 1, at))
+    upper = np.minimum(part.milp.col_upper, np.maximum(np.ceil(near - EPSILON) + 2, at))
+    whole = part.milp.integer
+    lower = np.where(whole, lower, part.milp.col_lower)
+    upper = np.where(whole, upper, part.milp.col_upper)
+    search.mip(part, part.milp.with_bounds(lower, upper), _past_the_root(search, BOX_SHARE))
+
+
+def ladder(search: Search) -> None:
+    """The 30, then 90, then 270 best blocks of each group, or at once all where that is hardly more.
+
+    A smaller program has its first points sooner, so where time is short it still comes first. Where all are in it that can be in a better plan, its bound is one of the whole program.
+    """
+    reached = -1
+    for number in LADDER:
+        chosen, usable = search.best(number, by_group=True), search.most_counts() > 0
+        hardly_more = int(chosen.sum()) >= NEARLY_ALL * int((chosen | usable).sum())
+        if hardly_more and (number != LADDER[0] or _left(search) > LONG_SECONDS):
+            chosen |= usable
+        if search.done() or int(chosen.sum()) == reached:
+            return
+        reached, whole = int(chosen.sum()), not (usable & ~chosen).any()
+        part = search.program.restrict(chosen)
+        share = WHOLE_SHARE if whole else LADDER_SHARE
+        until = _past_the_root(search, share) if number == LADDER[0] else search.share(share)
+        run = search.mip(part, part.milp, until)
+        if whole:
+            search.take_bound(run)
+            return
