@@ -13,10 +13,12 @@ from motley_operator.api.nametaken import name_findings
 from motley_operator.api.quality import cascade_policies
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
+from motley_operator.demand import Settled
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.demand import settled, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
@@ -43,6 +45,7 @@ class _Asked:
     parsed: dict[str, Resource] = field(default_factory=dict)
     rejected: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
     phases: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Settled] = field(default_factory=dict)
 
 
 def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Translation:
@@ -88,6 +91,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         rejected=asked.rejected,
         frozen=frozen,
         phases=asked.phases,
+        demands=asked.measured,
         unknown_gpus=surveyed.unknown,
         inventory=_inventory(facts, surveyed.sites, running),
         unmet=told.unmet,
@@ -126,8 +130,24 @@ def _read_resources(
         if findings:
             asked.rejected[resource.key] = refusals_of(findings)
         else:
+            if isinstance(model, ServingPool | ModelCascade):
+                model = _measured(resource.key, model, facts, fleet, asked)
             asked.demands[resource.key] = _demand(resource.key, model, facts, (catalog, fleet))
     return asked
+
+
+def _measured(
+    key: str,
+    model: ServingPool | ModelCascade,
+    facts: ClusterFacts,
+    fleet: FleetSpec,
+    asked: _Asked,
+) -> ServingPool | ModelCascade:
+    """The resource with measured demand where it asks for it; what is said of it is noted."""
+    found = settled(key, model, facts, fleet)
+    if found is not None:
+        asked.measured[key] = found
+    return with_demand(model, found)
 
 
 def _demand(
