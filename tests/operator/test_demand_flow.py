@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from motley_operator import policies, translate
 from motley_operator.decision import Decision, RememberingPlanner, decide
 from motley_operator.domain.measurement import Measurement, Reading, Targets
 from motley_operator.main import plan_with
@@ -109,6 +110,22 @@ def test_more_measured_demand_starts_replicas_and_keeps_those_that_run(fleet: Fl
     assert before < fleet.engines()
     assert fleet.condition() == ("True", "Measured")
     assert fleet.status()["demand"]["source"] == "Gateways"
+
+
+def test_a_measured_rise_moves_no_replica_and_an_edit_may(fleet: Fleet) -> None:
+    force = fleet.planner._force
+    fleet.see(80.0)
+    translation = translate.translate(fleet.world.facts(), CATALOG, SETTINGS)
+    assert policies.verdict(force, translation, fleet.world.facts()).replan
+    assert policies.edited(force, translation) == frozenset()
+    fleet.world.add(
+        pool(
+            workload={"requestsPerSecond": 10, "demand": "Measured", "classes": CLASSES},
+            slo={"tpot": {"p95": "50ms"}},
+        )
+    )
+    translation = translate.translate(fleet.world.facts(), CATALOG, SETTINGS)
+    assert policies.edited(force, translation) == {fleet.key}
 
 
 def test_a_steady_measured_load_writes_nothing(fleet: Fleet) -> None:

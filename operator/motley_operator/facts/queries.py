@@ -28,11 +28,14 @@ Answers = Mapping[str, Answer]
 
 
 def range_queries(catalog: Catalog, step_s: int) -> dict[str, str]:
-    """Asked at the end of each step of the window."""
+    """Asked at the end of each step of the window.
+
+    Two samples make a target alive: from one alone no increase can be told.
+    """
     step = f"[{step_s}s]"
     running = _names(catalog, "running")
-    alive = _any("sum", (f"(count_over_time({{n}}{_OF}{step}) >= bool 0)", running))
-    present = f"sum {_BY} (count_over_time({GATEWAY_PRESENCE}{_OF}{step}) >= bool 0)"
+    alive = _any("sum", (f"(count_over_time({{n}}{_OF}{step}) >= bool 2)", running))
+    present = f"sum {_BY} (count_over_time({GATEWAY_PRESENCE}{_OF}{step}) >= bool 2)"
     finished = [f"{n}_count" for n in _names(catalog, "e2e")]
     return {
         "gateways": present,

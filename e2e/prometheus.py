@@ -1,0 +1,149 @@
+"""A real Prometheus for tests: found, never built by itself, and started on a free port.
+
+Looked for in `$MOTLEY_CONTROL_PLANE_BIN`, the cache folder `prometheus` and PATH. Where there is
+none, `python -m e2e.prometheus` builds `prometheus` and `promtool` into the cache from their Go module
+(minutes on two cores, once), or a package of the system has them (Debian: `prometheus`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from e2e.cluster import processes
+from e2e.cluster.binaries import cache_directory
+
+MODULE = "github.com/prometheus/prometheus"
+VERSION = "v0.308.1"
+SCRAPE_S = 1
+
+
+def find(name: str) -> Path | None:
+    """The program `prometheus` or `promtool`; None where there is none."""
+    folders = [
+        os.environ.get("MOTLEY_CONTROL_PLANE_BIN", ""),
+        str(cache_directory() / "prometheus"),
+    ]
+    for folder in filter(None, folders):
+        if os.access(Path(folder) / name, os.X_OK):
+            return Path(folder) / name
+    found = shutil.which(name)
+    return Path(found) if found else None
+
+
+def build() -> Path:
+    """Builds both programs into the cache folder; without the service discoveries of clouds.
+
+    Raises: CalledProcessError if there is no Go, or it is too old.
+    """
+    target = cache_directory() / "prometheus"
+    target.mkdir(parents=True, exist_ok=True)
+    packages = [f"{MODULE}/cmd/{name}@{VERSION}" for name in ("promtool", "prometheus")]
+    environment = {**os.environ, "GOBIN": str(target), "CGO_ENABLED": "0"}
+    argv = ["go", "install", "-tags", "remove_all_sd", "-ldflags", "-s -w"]
+    for package in packages:
+        subprocess.run([*argv, package], env=environment, check=True)
+    return target
+
+
+class Exporter:
+    """An HTTP endpoint whose /metrics is what `text` says; `stop` closes its port."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        exporter = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = exporter.text.encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                return None
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse connections from now on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5.0)
+
+
+@contextmanager
+def running(folder: Path, targets: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """A Prometheus that scrapes these targets (address -> labels) each second; its base URL.
+
+    Raises: RuntimeError where there is no prometheus, or it does not start.
+    """
+    program = find("prometheus")
+    if program is None:
+        raise RuntimeError("no prometheus: see e2e/prometheus.py")
+    port = _free_port()
+    groups = [{"targets": [address], "labels": dict(each)} for address, each in targets.items()]
+    (folder / "prometheus.yml").write_text(
+        yaml.safe_dump(
+            {
+                "global": {"scrape_interval": f"{SCRAPE_S}s", "scrape_timeout": f"{SCRAPE_S}s"},
+                "scrape_configs": [{"job_name": "motley", "static_configs": groups}],
+            }
+        )
+    )
+    argv = [
+        str(program),
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--log.level=warn",
+    ]
+    process = processes.spawn(argv, folder / "prometheus.log")
+    url = f"http://127.0.0.1:{port}"
+    try:
+        if not _answers(f"{url}/-/ready", process):
+            raise RuntimeError((folder / "prometheus.log").read_text()[-2000:])
+        yield url
+    finally:
+        processes.stop(process, grace_s=5.0)
+
+
+def _answers(url: str, process: processes.Process) -> bool:
+    pause = threading.Event()
+    for _ in range(300):
+        with suppress(OSError), urllib.request.urlopen(url, timeout=1.0) as answer:
+            if answer.status == 200:
+                return True
+        if not processes.is_alive(process):
+            return False
+        pause.wait(0.1)
+    return False
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    print(build(), file=sys.stderr)
