@@ -90,7 +90,7 @@ def read_prometheus(source: PrometheusSpec, catalog: Catalog, stop: threading.Ev
         # The log has the server's words; a status, which tenants read, only what kind of failure.
         logger.warning("Prometheus cannot be read: %s", str(error)[:300])
         return Reading(began, error=f"Prometheus cannot be read ({type(error).__name__})")
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         logger.warning("Prometheus's answer cannot be read: %r", error)
         return Reading(began, error="what answers is no Prometheus, or another version of it")
 

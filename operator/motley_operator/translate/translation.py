@@ -18,7 +18,7 @@ from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
-from motley_operator.translate.demand import settled, with_demand
+from motley_operator.translate.demand import Measuring, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
@@ -45,7 +45,7 @@ class _Asked:
     parsed: dict[str, Resource] = field(default_factory=dict)
     rejected: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
     phases: dict[str, str] = field(default_factory=dict)
-    measured: dict[str, Settled] = field(default_factory=dict)
+    measured: dict[str, Settled | None] = field(default_factory=dict)
 
 
 def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Translation:
@@ -91,7 +91,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         rejected=asked.rejected,
         frozen=frozen,
         phases=asked.phases,
-        demands=asked.measured,
+        demands={key: found for key, found in asked.measured.items() if found is not None},
         unknown_gpus=surveyed.unknown,
         inventory=_inventory(facts, surveyed.sites, running),
         unmet=told.unmet,
@@ -114,6 +114,7 @@ def _read_resources(
             continue
         asked.parsed[resource.key] = model
     taken = name_findings(asked.parsed)
+    measuring = Measuring(facts, fleet)
     around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         model = asked.parsed.get(resource.key)
@@ -131,23 +132,10 @@ def _read_resources(
             asked.rejected[resource.key] = refusals_of(findings)
         else:
             if isinstance(model, ServingPool | ModelCascade):
-                model = _measured(resource.key, model, facts, fleet, asked)
+                demand = asked.measured[resource.key] = measuring.settled(resource.key, model)
+                model = with_demand(model, demand)
             asked.demands[resource.key] = _demand(resource.key, model, facts, (catalog, fleet))
     return asked
-
-
-def _measured(
-    key: str,
-    model: ServingPool | ModelCascade,
-    facts: ClusterFacts,
-    fleet: FleetSpec,
-    asked: _Asked,
-) -> ServingPool | ModelCascade:
-    """The resource with measured demand where it asks for it; what is said of it is noted."""
-    found = settled(key, model, facts, fleet)
-    if found is not None:
-        asked.measured[key] = found
-    return with_demand(model, found)
 
 
 def _demand(
