@@ -1,8 +1,8 @@
-"""A real Prometheus for tests: found, never built by itself, and started on a free port.
+"""A real Prometheus for tests, started on a free port.
 
-Looked for in `$MOTLEY_CONTROL_PLANE_BIN`, the cache folder `prometheus` and PATH. Where there is
-none, `python -m e2e.prometheus` builds `prometheus` and `promtool` into the cache from their Go module
-(minutes on two cores, once), or a package of the system has them (Debian: `prometheus`).
+Looked for in `$MOTLEY_CONTROL_PLANE_BIN`, the cache folder `prometheus` and PATH. Where there is none,
+tests that need one are skipped; on Debian and Ubuntu `python -m e2e.prometheus` unpacks the system's
+package into the cache, installing nothing (19 MB; `apt-get update` first where lists are missing).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -24,8 +25,6 @@ import yaml
 from e2e.cluster import processes
 from e2e.cluster.binaries import cache_directory
 
-MODULE = "github.com/prometheus/prometheus"
-VERSION = "v0.308.1"
 SCRAPE_S = 1
 
 
@@ -42,18 +41,20 @@ def find(name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def build() -> Path:
-    """Builds both programs into the cache folder; without the service discoveries of clouds.
+def fetch() -> Path:
+    """Unpacks `prometheus` and `promtool` of the system's package into the cache folder.
 
-    Raises: CalledProcessError if there is no Go, or it is too old.
+    Raises: CalledProcessError or FileNotFoundError where there is no apt, or no such package.
     """
     target = cache_directory() / "prometheus"
     target.mkdir(parents=True, exist_ok=True)
-    packages = [f"{MODULE}/cmd/{name}@{VERSION}" for name in ("promtool", "prometheus")]
-    environment = {**os.environ, "GOBIN": str(target), "CGO_ENABLED": "0"}
-    argv = ["go", "install", "-tags", "remove_all_sd", "-ldflags", "-s -w"]
-    for package in packages:
-        subprocess.run([*argv, package], env=environment, check=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        subprocess.run(["apt-get", "download", "-qq", "prometheus"], cwd=folder, check=True)
+        (package,) = folder.glob("prometheus_*.deb")
+        subprocess.run(["dpkg", "-x", str(package), str(folder / "root")], check=True)
+        for program in ("prometheus", "promtool"):
+            shutil.copy2(folder / "root" / "usr" / "bin" / program, target / program)
     return target
 
 
@@ -147,4 +148,4 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":
-    print(build(), file=sys.stderr)
+    print(fetch(), file=sys.stderr)

@@ -27,7 +27,7 @@ SERIES = re.compile(r"\b(?:motley|vllm|sglang)(?:_|:)[a-z0-9_]+\b")
 PROMTOOL = prometheus.find("promtool")
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None,
-    reason="no promtool on PATH or in the cache: apt-get install prometheus, or build it with "
+    reason="no promtool on PATH or in the cache: install it, or on Debian run "
     "`python -m e2e.prometheus`",
 )
 LABELS = {"motley_dev_kind", "motley_dev_resource", "motley_dev_stage"}

@@ -26,8 +26,8 @@ pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(
         prometheus.find("prometheus") is None,
-        reason="no prometheus on PATH or in the cache: apt-get install prometheus, or build it "
-        "with `python -m e2e.prometheus`",
+        reason="no prometheus on PATH or in the cache: install it, or on Debian run "
+        "`python -m e2e.prometheus`",
     ),
 ]
 NAMESPACE, POOL = "measured", "chat"
