@@ -123,6 +123,7 @@ class Server:
                 return None
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.handle_error = lambda *_: None  # type: ignore[method-assign]
         serve = self.http.serve_forever
         threading.Thread(target=serve, args=(0.02,), daemon=True).start()
         self.spec = PrometheusSpec.model_validate(

@@ -20,6 +20,15 @@ OWNER = ("namespace", "motley_dev_kind", "motley_dev_resource")
 COMPONENT = "app_kubernetes_io_component"
 _BY = f"by ({', '.join(OWNER)})"
 _OF = '{motley_dev_resource!=""}'
+_SINGLE = (
+    "running",
+    "waiting",
+    "kv_usage",
+    "prompt_total",
+    "output_total",
+    "ttft_p95",
+    "tpot_p95",
+)
 GATEWAY_REQUESTS = "motley_gateway_requests_total"
 GATEWAY_PRESENCE = "motley_gateway_in_flight"
 
@@ -71,32 +80,24 @@ def instant_queries(catalog: Catalog, window_s: int) -> dict[str, str]:
 
 def measurements(answers: Answers, times: list[int]) -> dict[str, Measurement]:
     """One measurement for each resource that any answer names; `times` are the steps' ends."""
-    ranges = {name: _ranges(answers[name], times) for name in ("gateways", "engines", "finished")}
+    alive = {name: _ranges(answers[name], times) for name in ("gateways", "engines")}
     arrived = _ranges(answers["arrived"], times, "class")
+    finished = _ranges(answers["finished"], times)
     targets = {name: _values(answers[name], COMPONENT) for name in ("seen", "up", "age")}
-    names = (
-        "running",
-        "waiting",
-        "kv_usage",
-        "prompt_total",
-        "output_total",
-        "ttft_p95",
-        "tpot_p95",
-    )
-    single = {name: _values(answers[name]) for name in names}
+    single = {name: _values(answers[name]) for name in _SINGLE}
     lengths = {name: _values(answers[f"{name}_buckets"], "le") for name in ("prompt", "output")}
-    keys = {key for steps in ranges.values() for key, _ in steps}
-    keys |= {key for values in targets.values() for key, _ in values}
+    keys = {*alive["gateways"], *alive["engines"], *finished, *targets["seen"]}
     made = {}
     for key in sorted(keys):
-        one = {name: found.get((key, "")) for name, found in single.items()}
+        one = {name: found.get(key, {}).get("") for name, found in single.items()}
+        of_key = {name: found.get(key, {}) for name, found in targets.items()}
         made[key] = Measurement(
-            gateways=_targets(key, GATEWAY, targets, ranges["gateways"].get((key, ""), ())),
-            engines=_targets(key, "serve", targets, ranges["engines"].get((key, ""), ())),
-            arrived={name: steps for (k, name), steps in arrived.items() if k == key},
-            finished=ranges["finished"].get((key, ""), ()),
-            prompt=_histogram(key, lengths["prompt"], one["prompt_total"]),
-            output=_histogram(key, lengths["output"], one["output_total"]),
+            gateways=_targets(GATEWAY, of_key, alive["gateways"].get(key, {}).get("", ())),
+            engines=_targets("serve", of_key, alive["engines"].get(key, {}).get("", ())),
+            arrived=arrived.get(key, {}),
+            finished=finished.get(key, {}).get("", ()),
+            prompt=_histogram(lengths["prompt"].get(key, {}), one["prompt_total"]),
+            output=_histogram(lengths["output"].get(key, {}), one["output_total"]),
             running=one["running"],
             waiting=one["waiting"],
             kv_usage=one["kv_usage"],
@@ -124,22 +125,24 @@ def _key(labels: Mapping[str, str]) -> str:
     return f"{kind}/{namespace}/{name}"
 
 
-def _ranges(answer: Answer, times: list[int], label: str = "") -> dict[tuple[str, str], Steps]:
-    made = {}
+def _ranges(answer: Answer, times: list[int], label: str = "") -> dict[str, dict[str, Steps]]:
+    """Steps by resource and value of a label."""
+    made: dict[str, dict[str, Steps]] = {}
     for row in answer:
         labels = row["metric"]
         found = {round(float(at)): _number(value) for at, value in row["values"]}
         steps = tuple(found.get(at) for at in times)
-        made[_key(labels), labels.get(label, "") if label else ""] = steps
+        made.setdefault(_key(labels), {})[labels.get(label, "") if label else ""] = steps
     return made
 
 
-def _values(answer: Answer, label: str = "") -> dict[tuple[str, str], float]:
-    made = {}
+def _values(answer: Answer, label: str = "") -> dict[str, dict[str, float]]:
+    """Values by resource and value of a label."""
+    made: dict[str, dict[str, float]] = {}
     for row in answer:
         labels, value = row["metric"], _number(row["value"][1])
         if value is not None:
-            made[_key(labels), labels.get(label, "") if label else ""] = value
+            made.setdefault(_key(labels), {})[labels.get(label, "") if label else ""] = value
     return made
 
 
@@ -149,17 +152,13 @@ def _number(text: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _targets(
-    key: str, component: str, targets: Mapping[str, Mapping[tuple[str, str], float]], alive: Steps
-) -> Targets:
-    seen, up, age = (targets[name].get((key, component), 0.0) for name in ("seen", "up", "age"))
+def _targets(component: str, found: Mapping[str, Mapping[str, float]], alive: Steps) -> Targets:
+    seen, up, age = (found[name].get(component, 0.0) for name in ("seen", "up", "age"))
     return Targets(round(seen), round(up), age, alive)
 
 
-def _histogram(
-    key: str, buckets: Mapping[tuple[str, str], float], total: float | None
-) -> Histogram:
-    found = sorted((float(le), n) for (k, le), n in buckets.items() if k == key)
+def _histogram(buckets: Mapping[str, float], total: float | None) -> Histogram:
+    found = sorted((float(le), n) for le, n in buckets.items())
     if not found or total is None or not math.isinf(found[-1][0]):
         return Histogram()
     counts, most = [], 0.0
