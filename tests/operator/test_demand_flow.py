@@ -9,10 +9,11 @@ import pytest
 
 from motley_operator import policies, translate
 from motley_operator.decision import Decision, RememberingPlanner, decide
-from motley_operator.domain.measurement import Measurement, Reading, Targets
+from motley_operator.domain.measurement import Histogram, Measurement, Reading, Targets
 from motley_operator.main import plan_with
+from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
-from motley_operator.testing import World, gpu_node, pool
+from motley_operator.testing import CALIBRATION, World, cascade, gpu_node, pool
 from motley_planner.catalog import load_catalog
 
 CATALOG, SETTINGS = load_catalog(), Settings()
@@ -213,3 +214,35 @@ def test_no_pod_is_made_from_measured_lengths(fleet: Fleet) -> None:
     assert demand.classes[0].prompt_tokens == 800
     model: Any = fleet.calm().translation.parsed[fleet.key]
     assert model.spec.workload.requests_per_second == "10"
+
+
+def test_a_cascade_follows_what_its_gateways_count_and_keeps_its_stated_lengths() -> None:
+    world = World().add_node(*(gpu_node(f"h{i}") for i in range(4)))
+    world.fleet = FLEET
+    world.config_maps[("team-a", "table")] = {"table.csv": CALIBRATION}
+    workload = {"requestsPerSecond": 2, "demand": "Measured", "classes": CLASSES}
+    key = world.add(cascade(workload=workload))
+    measured = Measurement(
+        gateways=Targets(2, 2, 5.0, (2.0,) * 10),
+        arrived={"all": (15.0 * STEP_S,) * 10},
+        prompt=Histogram((1000.0, float("inf")), (0.0, 9e4), 9e8),  # the sum over both stages
+        output=Histogram((1000.0, float("inf")), (0.0, 9e4), 9e8),
+    )
+    world.reading = Reading(world.now, STEP_S, {key: measured})
+    (service,) = translate.translate(world.facts(), CATALOG, SETTINGS).snapshot.services
+    assert 15.0 < service.requests_per_second < 16.5
+    assert [(c.prompt_tokens, c.output_tokens) for c in service.classes] == [(800, 200)]
+
+
+def test_the_operators_series_tell_the_demand_in_force(fleet: Fleet) -> None:
+    fleet.see(80.0)
+    metrics = Metrics()
+    metrics.translated(fleet.calm().translation)
+    labels = {"kind": "ServingPool", "namespace": "team-a", "name": "chat"}
+    value = metrics.registry.get_sample_value
+    assert 80.0 < (value("motley_demand_requests_per_second", labels) or 0.0) < 84.0
+    assert value("motley_demand_measured", {**labels, "reason": "Measured"}) == 1.0
+    fleet.see(0.0, up=0)
+    metrics.translated(fleet.calm().translation)
+    assert value("motley_demand_measured", {**labels, "reason": "Measured"}) is None
+    assert value("motley_demand_measured", {**labels, "reason": "TargetsDown"}) == 0.0
