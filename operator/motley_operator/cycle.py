@@ -218,6 +218,7 @@ class Cycle:
 
     def _tell(self, done: CycleReport, decision: Decision, causes: dict[str, int]) -> None:
         self.metrics.planned(decision.plan)
+        self.metrics.translated(decision.translation)
         for outcome in done.outcomes:
             if outcome.result == "done" and isinstance(outcome.action, CreatePod | DeletePod):
                 self.metrics.moved.labels(type(outcome.action).__name__).inc()

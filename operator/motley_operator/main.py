@@ -17,8 +17,9 @@ from motley_operator.connection import Client, Credentials, load_credentials, ow
 from motley_operator.cycle import Cycle
 from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.actions import CycleReport
+from motley_operator.domain.facts import ClusterFacts
 from motley_operator.errors import OperatorError
-from motley_operator.facts import Store, gather
+from motley_operator.facts import Measurer, Store, gather
 from motley_operator.handlers import build_registry, run_kopf
 from motley_operator.leadership import Leadership
 from motley_operator.metrics import Metrics
@@ -49,14 +50,19 @@ class Operator:
         self.leadership = _leadership(settings, client)
         may_act = self.leadership.may_write if self.leadership else lambda: True
         self.applier = Applier(client, self.store, settings, may_act)
+        catalog = load_catalog()
+        self.measurer = Measurer(self.store, catalog, metrics.read_prometheus)
         self.cycle = Cycle(
-            gather=partial(gather, self.store),
+            gather=self._gather,
             writer=self.applier,
             planner=RememberingPlanner(plan_with),
-            catalog=load_catalog(),
+            catalog=catalog,
             context=(settings, metrics),
             may_act=may_act,
         )
+
+    def _gather(self) -> ClusterFacts:
+        return gather(self.store, reading=self.measurer.reading)
 
     def _wake(self, cause: str) -> None:
         self.cycle.wake(cause)
@@ -71,6 +77,7 @@ class Operator:
             asyncio.create_task(self.store.run(), name="store"),
             cycling := asyncio.create_task(self.cycle.run(), name="cycle"),
             asyncio.create_task(self._watch(login, ending), name="kopf"),
+            asyncio.create_task(self.measurer.run(), name="measurer"),
             asyncio.create_task(stop.wait(), name="stop"),
         }
         electing: asyncio.Task[None] | None = None
@@ -122,6 +129,8 @@ class Operator:
             async with asyncio.timeout(_ONCE_S):
                 while self.store.problems():
                     await asyncio.sleep(0.05)
+                if (source := self.measurer.source()) is not None:
+                    await self.measurer.once(source)
             report = await self.cycle.once()
         except TimeoutError as error:
             raise OperatorError("; ".join(self.store.problems())) from error

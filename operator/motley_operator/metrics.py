@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from motley_operator.demand import Settled
+from motley_operator.domain.measurement import Reading
+from motley_operator.domain.translation import Translation
 from motley_planner.domain.plan import Plan
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
+_OWNER = ("kind", "namespace", "name")
+# Figures of a reading under one name for every engine: series -> (field, text).
+_SHOWN = {
+    "ttft_p95_seconds": ("ttft_p95_s", "95th percentile of time to first token over the window"),
+    "tpot_p95_seconds": ("tpot_p95_s", "95th percentile of time per output token over the window"),
+    "running_requests": ("running", "Requests in the engines' batches"),
+    "waiting_requests": ("waiting", "Requests in the engines' queues"),
+    "kv_usage_ratio": ("kv_usage", "Share of the KV cache in use, of the fullest engine"),
+}
 
 
 class Metrics:
@@ -41,10 +53,16 @@ class Metrics:
         self.gap = Gauge("motley_plan_gap", "Relative gap of the plan", registry=registry)
         self.price = Gauge("motley_plan_price_usd_per_hour", "Price of the plan", registry=registry)
         self.gpus = Gauge("motley_plan_gpus", "GPUs", ["state"], registry=registry)
+        self.resource_price = Gauge(
+            "motley_resource_price_usd_per_hour",
+            "Price of the replicas that the plan has for a resource",
+            _OWNER,
+            registry=registry,
+        )
         self.replicas = Gauge(
             "motley_desired_replicas",
             "Replicas the plan wants",
-            ["kind", "namespace", "name", "stage"],
+            [*_OWNER, "stage"],
             registry=registry,
         )
         self.kept = Gauge("motley_plan_kept_replicas", "Replicas that go on", registry=registry)
@@ -54,6 +72,12 @@ class Metrics:
         self.shortfalls = Gauge(
             "motley_shortfalls", "Refusals in the plan by reason", ["reason"], registry=registry
         )
+        self.last_cycle = Gauge(
+            "motley_last_cycle_timestamp_seconds",
+            "Unix time at which the last cycle ended that decided something",
+            registry=registry,
+        )
+        self._demand(registry)
         self.calls = Counter(
             "motley_api_calls",
             "Calls to the API server",
@@ -64,6 +88,27 @@ class Metrics:
             "motley_errors", "What went wrong, by where", ["where"], registry=registry
         )
 
+    def _demand(self, registry: CollectorRegistry) -> None:
+        self.readings = Counter(
+            "motley_prometheus_readings", "Looks at Prometheus", ["result"], registry=registry
+        )
+        self.demand = Gauge(
+            "motley_demand_requests_per_second",
+            "Requests a second that a service is planned for",
+            _OWNER,
+            registry=registry,
+        )
+        self.demand_measured = Gauge(
+            "motley_demand_measured",
+            "1 where the plan follows measured demand, 0 where it cannot, with the reason",
+            [*_OWNER, "reason"],
+            registry=registry,
+        )
+        self.measured = {
+            series: Gauge(f"motley_measured_{series}", text, _OWNER, registry=registry)
+            for series, (_, text) in _SHOWN.items()
+        }
+
     def serve(self, port: int) -> None:
         """Answer /metrics on a port, in a thread of its own; 0 serves nothing."""
         if port:
@@ -73,8 +118,30 @@ class Metrics:
         """Count one API call."""
         self.calls.labels(verb, plural, str(status)).inc()
 
+    def read_prometheus(self, reading: Reading) -> None:
+        """Count a reading and show its figures; what it lacks is shown no longer."""
+        self.readings.labels("failed" if reading.error else "done").inc()
+        for series, gauge in self.measured.items():
+            gauge.clear()
+            for key, measurement in reading.measurements.items():
+                value = getattr(measurement, _SHOWN[series][0])
+                if value is not None:
+                    gauge.labels(*key.split("/", 2)).set(value)
+
+    def translated(self, translation: Translation) -> None:
+        """Show the demand that is planned for."""
+        self.demand.clear()
+        for service in translation.snapshot.services:
+            self.demand.labels(*service.key.split("/", 2)).set(service.requests_per_second)
+        self.demand_measured.clear()
+        for key, found in translation.demands.items():
+            if isinstance(found, Settled):
+                gauge = self.demand_measured.labels(*key.split("/", 2), found.reason)
+                gauge.set(float(found.status == "True"))
+
     def planned(self, plan: Plan) -> None:
         """Show a plan's figures."""
+        self.last_cycle.set_to_current_time()
         self.solve_seconds.observe(plan.solve_seconds)
         self.gap.set(plan.gap if plan.gap is not None else float("nan"))
         self.price.set(plan.price_usd_per_hour)
@@ -82,9 +149,11 @@ class Metrics:
         self.gpus.labels("used").set(plan.gpus_used)
         self.kept.set(plan.kept)
         self.replicas.clear()
+        self.resource_price.clear()
         self.shortfalls.clear()
         for piece in plan.slices:
             kind, namespace, name = piece.key.split("/", 2)
+            self.resource_price.labels(kind, namespace, name).set(piece.price_usd_per_hour)
             for replica in piece.replicas:
                 self.replicas.labels(kind, namespace, name, replica.stage).inc()
             for refusal in piece.refusals:

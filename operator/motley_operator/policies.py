@@ -9,14 +9,14 @@ in RULES; the first that says replan ends the chain.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
 from motley_operator.domain.translation import Translation
-from motley_planner.domain.demand import Demand
+from motley_planner.domain.demand import Demand, ServingDemand
 from motley_planner.domain.plan import Plan
 
 
@@ -106,13 +106,27 @@ def is_steady(force: InForce | None, translation: Translation) -> bool:
 def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
     """Resources that ask for something else than the plan in force was made for.
 
+    Not those of which only more is measured: what they lack is added beside what runs.
+
     After a restart: those whose status speaks of an older spec, or promises other replicas than
     run, because the operator was stopped in the middle of its writes.
     """
     demands = {demand.key: demand for demand in translation.snapshot.demands}
     if force is not None:
-        return frozenset(k for k, demand in demands.items() if force.demands.get(k) != demand)
+        asks_other = (k for k, demand in demands.items() if force.demands.get(k) != demand)
+        return frozenset(k for k in asks_other if not _only_rose(k, force, translation))
     return frozenset(key for key in demands if not _is_carried_out(key, translation))
+
+
+def _only_rose(key: str, force: InForce, translation: Translation) -> bool:
+    """True where more is measured and nobody edited anything: replicas are added, none is moved."""
+    old = force.demands.get(key)
+    new = next(d for d in translation.snapshot.demands if d.key == key)
+    if key not in translation.demands or not isinstance(old, ServingDemand):
+        return False
+    if not isinstance(new, ServingDemand) or new.requests_per_second <= old.requests_per_second:
+        return False
+    return replace(old, requests_per_second=new.requests_per_second) == new
 
 
 def carried_out(translation: Translation) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -247,6 +248,13 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
         ("podDisruptionBudget=true", "PodDisruptionBudget", 1),
         ("podDisruptionBudget=false", "PodDisruptionBudget", 0),
         ("metrics.serviceMonitor=true", "ServiceMonitor", 1),
+        ("metrics.serviceMonitor=false", "ServiceMonitor", 0),
+        ("metrics.podMonitor=true", "PodMonitor", 1),
+        ("metrics.podMonitor=false", "PodMonitor", 0),
+        ("metrics.rules=true", "PrometheusRule", 1),
+        ("metrics.rules=false", "PrometheusRule", 0),
+        ("metrics.dashboard=true", "ConfigMap", 1),
+        ("metrics.dashboard=false", "ConfigMap", 0),
         ("metrics.service=false", "Service", 0),
         ("crds.install=false", "CustomResourceDefinition", 0),
         ("rbac.create=false", "ClusterRoleBinding", 0),
@@ -254,6 +262,27 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
 )
 def test_a_switch_turns_its_objects_on_and_off(setting: str, kind: str, count: int) -> None:
     assert sum(d["kind"] == kind for d in rendered("--set", setting)) == count
+
+
+@needs_helm
+def test_the_rules_and_the_dashboard_are_the_files_as_they_stand() -> None:
+    found = rendered("--set", "metrics.rules=true,metrics.dashboard=true")
+    (rule,) = [d for d in found if d["kind"] == "PrometheusRule"]
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    (board,) = [d for d in found if d["kind"] == "ConfigMap"]
+    written = json.loads((CHART / "files" / "dashboard.json").read_text())
+    assert json.loads(board["data"]["motley.json"]) == written
+
+
+@needs_helm
+def test_pods_are_scraped_with_the_labels_that_measuring_asks_for() -> None:
+    from motley_operator.facts.queries import COMPONENT, OWNER
+
+    found = rendered("--set", "metrics.podMonitor=true,namespaces={team-a}")
+    (monitor,) = [d for d in found if d["kind"] == "PodMonitor"]
+    labels = {re.sub(r"[^a-z]", "_", name) for name in monitor["spec"]["podTargetLabels"]}
+    assert {COMPONENT, *OWNER} - {"namespace"} <= labels  # the namespace is always there
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["team-a"]}
 
 
 @needs_helm

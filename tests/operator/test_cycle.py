@@ -67,7 +67,8 @@ class Bench:
             solve_seconds=0.1, gap=0.0, price_usd_per_hour=1.0, gpus=8, gpus_used=4, kept=1,
             slices=(), status="optimal",
         )  # fmt: skip
-        return SimpleNamespace(actions=self.judge(), statuses=(), plan=plan)
+        read = SimpleNamespace(snapshot=SimpleNamespace(services=()), demands={})
+        return SimpleNamespace(actions=self.judge(), statuses=(), plan=plan, translation=read)
 
     async def running(self, seconds: float) -> None:
         task = asyncio.create_task(self.cycle.run())

@@ -23,6 +23,7 @@ from motley_operator.api.common import (
 )
 from motley_operator.api.fleetstatus import FleetStatus
 from motley_operator.api.frame import Column, Names, Resource
+from motley_operator.api.measuring import PrometheusSpec
 from motley_operator.api.quantities import Duration, Percentage, Quantity
 from motley_operator.api.rules import Rule, positive, shares_fit
 
@@ -255,6 +256,10 @@ class FleetSpec(ApiModel):
         default=ReplanDefaults(), description="How running plans change."
     )
     solver: Solver = Field(default=Solver(), description="Limits of one solve.")
+    prometheus: PrometheusSpec | None = Field(
+        default=None,
+        description="Where demand is read for resources with workload.demand: Measured.",
+    )
 
 
 class Fleet(Resource):

@@ -180,6 +180,17 @@ def slo_findings(slo: Slo, at: Path) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def workload_findings(workload: Workload, at: Path) -> Iterator[Finding]:
+    """Bounds of measured demand that leave nothing between them."""
+    least, most = workload.min_requests_per_second, workload.max_requests_per_second
+    if least is not None and most is not None and least.per_second > most.per_second:
+        yield found(
+            (*at, "minRequestsPerSecond"), "demand bounds",
+            f"minRequestsPerSecond of {least} is above maxRequestsPerSecond of {most}: lower it or "
+            "raise the other", "DemandContradiction",
+        )  # fmt: skip
+
+
 def _near(name: str, known: Iterable[str]) -> str:
     by_lower: dict[str, str] = {}
     for spelling in sorted(known):  # capitals sort first, so the maker's spelling wins

@@ -19,6 +19,7 @@ from motley_operator.api.parts import (
     model_findings,
     placement_findings,
     slo_findings,
+    workload_findings,
 )
 from motley_operator.api.podtemplates import template_findings
 from motley_operator.api.profiles import profile_findings
@@ -71,6 +72,7 @@ def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
     yield from engine_findings(spec.engine, (*at, "engine"), catalog, ("serve", spec.model))
     yield from placement_findings(spec.placement, (*at, "placement"), catalog)
     yield from slo_findings(spec.slo, (*at, "slo"))
+    yield from workload_findings(spec.workload, (*at, "workload"))
     yield from template_findings(spec.pod_template, (*at, "podTemplate"))
     yield from _disaggregation(spec.disaggregation, at, around)
     yield from profile_findings(pool, catalog, around.config_maps)
@@ -86,6 +88,7 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
         yield from template_findings(stage.pod_template, (*at, "podTemplate"))
         yield from _disaggregation(stage.disaggregation, at, around)
     yield from slo_findings(spec.slo, ("spec", "slo"))
+    yield from workload_findings(spec.workload, ("spec", "workload"))
     yield from quality_findings(cascade, around.config_maps)
     yield from profile_findings(cascade, catalog, around.config_maps)
 

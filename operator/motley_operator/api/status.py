@@ -32,7 +32,7 @@ class Condition(StatusModel):
     """One statement about the resource (metav1.Condition)."""
 
     type: Annotated[str, Field(min_length=1, max_length=63)] = Field(
-        description="Accepted, Planned, Ready, Reconciling, Stalled; for jobs Suspended, Complete, Failed."
+        description="Accepted, Planned, Ready, DemandMeasured, Reconciling, Stalled; for jobs Suspended, Complete, Failed."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the statement holds.")
     reason: Annotated[str, Field(max_length=63)] = Field(description="Enumerated CamelCase reason.")
@@ -212,7 +212,32 @@ class ResourceStatus(StatusModel):
         return next((c for c in self.conditions if c.type == kind), None)
 
 
+class DemandClass(StatusModel):
+    """Requests of one kind, as they are planned for."""
+
+    name: Annotated[str, Field(max_length=63)] = Field(description="Name of the class.")
+    prompt_tokens: int = Field(ge=1, description="Mean prompt length in tokens.")
+    output_tokens: int = Field(ge=1, description="Mean answer length in tokens.")
+    weight: int = Field(ge=1, description="Share of the requests, relative to the other classes.")
+
+
+class DemandStatus(StatusModel):
+    """The measured demand that the plan is made for; it changes when the demand does."""
+
+    source: Text = Field(description="Gateways or Engines: where requests were counted.")
+    requests_per_second: Quantity = Field(description="What is planned for.")
+    low: Quantity = Field(description="Lower end of the 99 % interval that was measured.")
+    high: Quantity = Field(description="Upper end of it.")
+    classes: tuple[DemandClass, ...] = Field(
+        default=(), max_length=32, description="Kinds of requests.", json_schema_extra=ATOMIC
+    )
+    time: Timestamp = Field(description="When it was taken up.")
+
+
 class ServingStatus(ResourceStatus):
     """What pools and cascades report."""
 
     address: Address | None = Field(default=None, description="Where clients call.")
+    demand: DemandStatus | None = Field(
+        default=None, description="With workload.demand: Measured, what is planned for."
+    )

@@ -12,6 +12,7 @@ from motley_operator.api.rules import not_above, positive
 
 Objective = Literal["MinimizeCost", "MaximizeThroughput"]
 Disaggregation = Literal["Auto", "Always", "Never"]
+DemandSource = Literal["Stated", "Measured"]
 
 
 class RequestClass(ApiModel):
@@ -32,6 +33,18 @@ class Workload(ApiModel):
     """How many requests arrive and what they look like."""
 
     requests_per_second: Quantity = Field(description="Requests a second over all classes.")
+    demand: DemandSource = Field(
+        default="Stated",
+        description="Stated plans for the figures written here; Measured for what Prometheus shows (Fleet.spec.prometheus), and for these figures until it does.",
+    )
+    min_requests_per_second: Quantity | None = Field(
+        default=None,
+        description="Measured: the least that is planned for; absent: a tenth of requestsPerSecond.",
+    )
+    max_requests_per_second: Quantity | None = Field(
+        default=None,
+        description="Measured: the most that is planned for; absent: ten times requestsPerSecond.",
+    )
     classes: tuple[RequestClass, ...] = Field(
         min_length=1,
         max_length=32,

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from motley_operator.domain.measurement import Reading
+
 Document = Mapping[str, Any]
 
 
@@ -109,3 +111,4 @@ class ClusterFacts:
     priority_classes: Mapping[str, int] = field(default_factory=dict)
     # Data of ConfigMaps that resources refer to, by (namespace, name); absent = not found.
     config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    reading: Reading | None = None  # the latest look at Prometheus; None: none yet

@@ -47,4 +47,5 @@ class Translation:
     inventory: tuple[NodeFigures, ...] = ()
     unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself
     fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
+    demands: Mapping[str, object] = field(default_factory=dict)  # demand.Settled, by key
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from motley_operator.facts.gathering import gather
+    from motley_operator.facts.prometheus import Measurer
     from motley_operator.facts.store import Store
 
-__all__ = ["Store", "gather"]
+__all__ = ["Measurer", "Store", "gather"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from motley_operator.facts.store import Store
 
         return Store
+    if name == "Measurer":
+        from motley_operator.facts.prometheus import Measurer
+
+        return Measurer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

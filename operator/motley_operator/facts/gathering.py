@@ -9,6 +9,7 @@ from typing import Any
 
 from motley_operator.connection import CUSTOM, OWNED
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts, ResourceFacts
+from motley_operator.domain.measurement import Reading
 from motley_operator.errors import FactsIncomplete
 from motley_operator.facts.pods import MANAGED_BY, MANAGER
 from motley_operator.facts.resources import parse_resource
@@ -18,7 +19,7 @@ CLASS_ANNOTATION = "motley.dev/class"
 _Owner = tuple[str, str, str]  # kind, namespace, name
 
 
-def gather(store: Store, now: float | None = None) -> ClusterFacts:
+def gather(store: Store, now: float | None = None, reading: Reading | None = None) -> ClusterFacts:
     """Everything one cycle looks at, in an order that does not depend on who came first.
 
     Pods and objects that belong to resources of another operator (another class, or a namespace
@@ -53,6 +54,7 @@ def gather(store: Store, now: float | None = None) -> ClusterFacts:
             for d in store.documents("PriorityClass")
         },
         config_maps=store.config_maps(),
+        reading=reading,
     )
 
 

@@ -13,6 +13,7 @@ from motley_operator import lifecycle
 from motley_operator.api import ModelCascade, Resource, ResourceStatus, RLJob, ServingPool
 from motley_operator.api.ignored import not_acted_on
 from motley_operator.api.status import Condition
+from motley_operator.demand import Settled
 from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
@@ -25,7 +26,8 @@ from motley_operator.status.planned import plan_status
 from motley_operator.status.statements import Case, statements
 from motley_planner.domain.plan import Plan, Slice
 
-TOLD = ("Accepted", "Planned", "Ready", "Complete", "Failed", "Suspended")
+TOLD = ("Accepted", "Planned", "Ready", "DemandMeasured", "Complete", "Failed", "Suspended")
+_QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 _VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
 
 
@@ -59,6 +61,7 @@ def _resource(
         held=translation.frozen.get(resource.key, ""),
         phase=_phase(model, observed, now),
         solved=plan.status != "no_solution",
+        measured=_settled(translation.demands.get(resource.key)),
     )
     made = conditions(statements(case), old.conditions, resource.generation, now)
     status: dict[str, Any] = {
@@ -78,6 +81,10 @@ def _resource(
         return []
     place = (resource.kind, resource.namespace, resource.name, resource.uid)
     return [PatchStatus(*place, status), *_events(place, made, old, (status, changed))]
+
+
+def _settled(found: object) -> Settled | None:
+    return found if isinstance(found, Settled) else None
 
 
 def _hash(part: Slice | None) -> str | None:
@@ -143,6 +150,9 @@ def _extras(
     if isinstance(model, ServingPool | ModelCascade):
         host = f"{gateway_name(resource.name)}.{resource.namespace}.svc"
         extras["address"] = {"url": f"http://{host}:{model.spec.gateway.port}"}
+        demand = case.measured.demand if case.measured is not None else model.status.demand
+        if demand is not None and model.spec.workload.demand == "Measured":
+            extras["demand"] = _document(demand)
     if isinstance(model, RLJob):
         extras |= _job_extras(model, case, now)
     return extras
@@ -188,12 +198,13 @@ def _events(
     events = []
     for condition in flipped(made, old.conditions, TOLD):
         bad = condition.type == "Failed" or (
-            condition.status == "False" and condition.type in ("Accepted", "Planned")
+            condition.status == "False"
+            and condition.type in ("Accepted", "Planned", "DemandMeasured")
         )
         kind = "Warning" if bad else "Normal"
         if condition.type == "Ready" and condition.status == "True":
             events.append(EmitEvent(*place, kind, "Ready", condition.message))
-        elif condition.type != "Ready" and (bad or condition.reason not in ("Accepted", "Planned")):
+        elif condition.type != "Ready" and (bad or condition.reason not in _QUIET):
             message = shortened(condition.message or condition.type, 1000)
             events.append(EmitEvent(*place, kind, condition.reason, message))
     changed = part is not None and (old.plan is None or old.plan.hash != part.hash)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from motley_operator.demand import Settled
 from motley_operator.lifecycle import Phase
 from motley_operator.status.conditions import Statement
 from motley_operator.status.observed import Observed, missing, planned_by_stage
@@ -30,12 +31,13 @@ class Case:
     held: str = ""  # a key of HELD
     phase: str = ""  # jobs
     solved: bool = True  # False: the solver had no solution in time
+    measured: Settled | None = None  # where demand is asked to be measured
 
 
 def statements(case: Case) -> tuple[Statement, ...]:
     """All conditions that hold now; abnormal ones are there only while they are true."""
     ready = _ready(case)
-    found = [_accepted(case), _planned(case), ready]
+    found = [_accepted(case), _planned(case), ready, *_measured(case)]
     stalled = _stalled(case, ready)
     if stalled is not None:
         found.append(stalled)
@@ -79,6 +81,21 @@ def _planned(case: Case) -> Statement:
     count = len(case.part.replicas)
     price = f"{case.part.price_usd_per_hour:.2f} $/h"
     return Statement("Planned", "True", "Planned", f"{count} replicas, {price}")
+
+
+def _measured(case: Case) -> tuple[Statement, ...]:
+    """Whether the plan follows measured demand, and else what it is made for."""
+    settled = case.measured
+    if settled is None:
+        return ()
+    demand = settled.demand
+    figures = (
+        f"planned for {demand.requests_per_second} requests/s, measured at {demand.time}"
+        if demand is not None
+        else "planned for the spec's figures"
+    )
+    words = f"{settled.message}; {figures}"
+    return (Statement("DemandMeasured", settled.status, settled.reason, words),)
 
 
 def _ready(case: Case) -> Statement:

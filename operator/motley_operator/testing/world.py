@@ -31,6 +31,7 @@ from motley_operator.domain.facts import (
     Room,
     Taint,
 )
+from motley_operator.domain.measurement import Reading
 from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of
 from motley_operator.facts.pods import parse_pod
 from motley_operator.facts.resources import parse_resource
@@ -84,6 +85,7 @@ class World:
     fleet: dict[str, Any] | None = None
     priority_classes: dict[str, int] = field(default_factory=dict)
     config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    reading: Reading | None = None
     events: list[EmitEvent] = field(default_factory=list)
     now: float = 1_800_000_000.0
     uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -118,6 +120,7 @@ class World:
             owned=copy.deepcopy(self.owned),
             priority_classes=dict(self.priority_classes),
             config_maps=copy.deepcopy(self.config_maps),
+            reading=self.reading,
         )
         refuse_impossible(facts)
         return facts

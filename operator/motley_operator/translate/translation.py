@@ -13,10 +13,12 @@ from motley_operator.api.nametaken import name_findings
 from motley_operator.api.quality import cascade_policies
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
+from motley_operator.demand import Settled
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.demand import Measuring, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
@@ -43,6 +45,7 @@ class _Asked:
     parsed: dict[str, Resource] = field(default_factory=dict)
     rejected: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
     phases: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Settled | None] = field(default_factory=dict)
 
 
 def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Translation:
@@ -89,6 +92,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         rejected=asked.rejected,
         frozen=frozen,
         phases=asked.phases,
+        demands={key: found for key, found in asked.measured.items() if found is not None},
         unknown_gpus=surveyed.unknown,
         inventory=_inventory(facts, surveyed.sites, running),
         unmet=told.unmet,
@@ -111,6 +115,7 @@ def _read_resources(
             continue
         asked.parsed[resource.key] = model
     taken = name_findings(asked.parsed)
+    measuring = Measuring(facts, fleet)
     around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         model = asked.parsed.get(resource.key)
@@ -127,6 +132,9 @@ def _read_resources(
         if findings:
             asked.rejected[resource.key] = refusals_of(findings)
         else:
+            if isinstance(model, ServingPool | ModelCascade):
+                demand = asked.measured[resource.key] = measuring.settled(resource.key, model)
+                model = with_demand(model, demand)
             asked.demands[resource.key] = _demand(resource.key, model, facts, (catalog, fleet))
     return asked
 

@@ -1,0 +1,79 @@
+"""Stated figures replaced by measured ones, where a resource asks for it and they can be trusted.
+
+Only what the planner is told changes: pods and routing classes are built from the spec as it is
+written, so that no measurement rolls a pod.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from motley_operator.api import FleetSpec, ModelCascade, ServingPool
+from motley_operator.demand import Settled, settle
+from motley_operator.demand.settling import Context, planned
+from motley_operator.demand.sources import Found, Ready, Reason, judge, unread
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.measurement import Measurement
+from motley_operator.domain.names import COMPONENT, GATEWAY, MANAGED_BY, OURS, RANK, key_of
+
+
+class Measuring:
+    """The latest reading against what each resource asks for."""
+
+    def __init__(self, facts: ClusterFacts, fleet: FleetSpec) -> None:
+        self._facts, self._fleet = facts, fleet
+        self._ready: Mapping[str, Ready] | None = None
+
+    def settled(self, key: str, model: ServingPool | ModelCascade) -> Settled | None:
+        """The demand in force of a resource that asks for measured demand; None of others."""
+        workload, before = model.spec.workload, model.status.demand
+        if workload.demand != "Measured":
+            return None
+        found, measured = self._found(key, model)
+        cooldown = model.spec.replan.cooldown or self._fleet.replan.cooldown
+        is_pool = isinstance(model, ServingPool)
+        context = Context(self._facts.now, cooldown.seconds, split=is_pool)
+        return settle(workload, before, found, measured, context)
+
+    def _found(self, key: str, model: ServingPool | ModelCascade) -> tuple[Found, Measurement]:
+        source, reading, nothing = self._fleet.prometheus, self._facts.reading, Measurement()
+        if source is None:
+            return Found(Reason.NO_PROMETHEUS, "the Fleet has no spec.prometheus"), nothing
+        stale_s = source.stale_after.seconds
+        missing = unread(reading, self._facts.now, stale_s)
+        if missing is not None:
+            return missing, nothing
+        assert reading is not None
+        if self._ready is None:
+            self._ready = _ready_pods(self._facts)
+        measured = reading.measurements.get(key, nothing)
+        counted = model.status.demand.source if model.status.demand is not None else ""
+        ready, pool = self._ready.get(key, Ready(0, 0)), isinstance(model, ServingPool)
+        return judge(measured, ready, (reading.step_s, stale_s), (pool, counted)), measured
+
+
+def with_demand(
+    model: ServingPool | ModelCascade, demand: Settled | None
+) -> ServingPool | ModelCascade:
+    """The resource with the demand in force in its workload."""
+    if demand is None or demand.demand is None:
+        return model
+    workload = planned(model.spec.workload, demand.demand)
+    spec = model.spec.model_copy(update={"workload": workload})
+    return model.model_copy(update={"spec": spec})
+
+
+def _ready_pods(facts: ClusterFacts) -> Mapping[str, Ready]:
+    """Pods of each resource that answer; of a replica over several nodes its first."""
+    gateways: Counter[str] = Counter()
+    engines: Counter[str] = Counter()
+    for pod in facts.pods:
+        if pod.labels.get(MANAGED_BY) != OURS or not pod.ready or pod.deleting or pod.terminal:
+            continue
+        key = key_of(pod.labels, pod.namespace)
+        if pod.labels.get(COMPONENT) == GATEWAY:
+            gateways[key] += 1
+        elif pod.labels.get(RANK, "0") == "0":
+            engines[key] += 1
+    return {key: Ready(gateways[key], engines[key]) for key in {*gateways, *engines}}
