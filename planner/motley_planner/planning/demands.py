@@ -10,7 +10,7 @@ asked demand comes after everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from motley_planner.candidates import Candidate
@@ -190,9 +190,20 @@ def _limit_to_tiers(assembly: Assembly, key: str, stage: str, offered: set[int])
         }
         if rates or runs:
             column = assembly.columns[candidate.id]
-            assembly.columns[candidate.id] = replace(column, requests_per_second=rates)
+            assembly.columns[candidate.id] = replace(
+                column,
+                requests_per_second=rates,
+                time_share=_of_tiers(rates, column.time_share),
+                kv_share=_of_tiers(rates, column.kv_share),
+            )
         else:
             del assembly.columns[candidate.id], assembly.candidates[candidate.id]
+
+
+def _of_tiers(names: Iterable[str], shares: Mapping[str, float]) -> dict[str, float]:
+    """The share of a class for each of its tiers."""
+    bases = {name: name.rpartition(SEPARATOR)[0] for name in names}
+    return {name: shares[base] for name, base in bases.items() if base in shares}
 
 
 def add_class_floors(assembly: Assembly, service: ServingDemand) -> None:
@@ -230,8 +241,16 @@ def _add_extra(assembly: Assembly, service: ServingDemand, weight: float) -> Non
         for column in assembly.columns.values():
             capacity = column.requests_per_second.get(base)
             if column.model == model and capacity:
-                both = {**column.requests_per_second, extra: capacity}
-                assembly.columns[column.id] = replace(column, requests_per_second=both)
+                shares = [
+                    {**share, extra: share[base]} if base in share else share
+                    for share in (column.time_share, column.kv_share)
+                ]
+                assembly.columns[column.id] = replace(
+                    column,
+                    requests_per_second={**column.requests_per_second, extra: capacity},
+                    time_share=shares[0],
+                    kv_share=shares[1],
+                )
 
 
 def add_job_demand(assembly: Assembly, job: RlDemand) -> None:
