@@ -33,7 +33,8 @@ def compare(table: FleetTable) -> str:
     if best is None:
         assert solution.status == "infeasible"
         return "infeasible"
-    found = [-lv.value if lv.name == "price" else lv.value for lv in solution.levels]
+    values = [(lv.name, lv.value or 0.0) for lv in solution.levels]
+    found = [-value if name == "price" else value for name, value in values]
     assert found == pytest.approx(best, rel=1e-6, abs=1e-6)
     assert solution.status == "optimal"
     return table.objective
