@@ -2,7 +2,7 @@
 
 The points of `operating` fit a full batch of whichever class they admit, so the longest one sets
 the batch for all. Here the batch is larger, and the plan has a row for the memory beside the row
-for the time (decision 0010). With p the share of the time that goes to prompts, Little's law gives
+for the time (docs/decisions: kv-row). With p the share of the time that goes to prompts, Little's law gives
 the mean bytes in use
 
     sum_k rate_k kv_k (prefill_k + output_k step / (1 - p)) <= free,   p = sum_k rate_k prefill_k,
