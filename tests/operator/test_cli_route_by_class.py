@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-
 from e2e.cluster.nodes import make_mix
+
 from motley_operator.cli import plan_file
 from motley_operator.cli.main import main
 from motley_operator.cli.plan_file import read_plan
