@@ -2,7 +2,8 @@
 
 Rules. A class is admitted only where its targets hold beside the worst mix of the admitted classes:
 the longest context and the most prefill work per output token of any of them. Then every mix of
-them is no worse, and capacities (requests/s alone) may be added up.
+them is no worse, and capacities (requests/s alone) may be added up. A full batch of any of them fits
+into memory; `shared_memory` has points where it need not.
 
 Percentiles are predicted: TPOT by the multipliers of catalog/efficiency.toml at a full batch. TTFT
 and E2E waits are kept in bounds by a utilisation cap: the share of a replica's rate up to which a
