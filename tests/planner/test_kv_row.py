@@ -48,11 +48,11 @@ def test_the_milp_with_rows_of_memory_finds_what_enumeration_finds(block: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", range(10))
+@pytest.mark.parametrize("block", range(5))
 def test_the_milp_with_rows_of_memory_finds_what_enumeration_finds_on_many_more(
     block: int,
 ) -> None:
-    for seed in range(50_000 + block * 200, 50_000 + (block + 1) * 200):
+    for seed in range(51_000 + block * 200, 51_000 + (block + 1) * 200):
         compare(memory_table(seed))
 
 
