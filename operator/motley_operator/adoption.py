@@ -101,7 +101,13 @@ def _rates(key: str, name: str, document: Mapping[str, Any]) -> Rates:
 def _policies(part: Slice, document: Mapping[str, Any]) -> tuple[PolicyChoice, ...]:
     visits = {policy.id: policy.visits for policy in part.policies}
     return tuple(
-        PolicyChoice(p["id"], float(p["share"]), dict(p["thresholds"]), visits.get(p["id"], {}))
+        PolicyChoice(
+            p["id"],
+            float(p["share"]),
+            dict(p["thresholds"]),
+            visits.get(p["id"], {}),
+            tuple(p.get("classes", ())),
+        )
         for p in document["policies"]
     )
 

@@ -183,7 +183,15 @@ def _routing() -> Schema:
                 closed({"name": NAME, "model": NAME, "replicas": listed(replica)}), minItems=1
             ),
             "policies": listed(
-                closed({"id": NAME, "share": UNIT, "thresholds": by_name({"type": "number"})})
+                closed(
+                    {
+                        "id": NAME,
+                        "share": UNIT,
+                        "thresholds": by_name({"type": "number"}),
+                        "classes": listed(NAME),
+                    },
+                    "classes",
+                )
             ),
             "estimator": closed({"type": NAME}),
             "routing": closed({"policy": NAME, "alpha": UNIT}, "alpha"),

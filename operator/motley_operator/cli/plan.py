@@ -45,6 +45,7 @@ class How:
     strategy: str = "exact"
     kv_scales: tuple[float, ...] = ()
     certify_s: float = 0.0
+    route_by_class: bool = False
     catalog: Catalog | None = None  # None: the one that ships with Motley
 
 
@@ -110,6 +111,11 @@ def add_parser(subparsers: Subparsers) -> None:
         help="add prices of limits that prove each level's bound without a solver",
     )
     parser.add_argument(
+        "--route-by-class",
+        action="store_true",
+        help="a cascade may send each class its own way (clients must then declare their class)",
+    )
+    parser.add_argument(
         "--context", metavar="CTX", help="plan a live cluster: a kubeconfig's context"
     )
     parser.add_argument("--kubeconfig", metavar="FILE", help="default: $KUBECONFIG, ~/.kube/config")
@@ -137,8 +143,14 @@ def run(args: argparse.Namespace) -> int:
     scales = KV_SCALES if args.allow_kv_compression else KV_SCALES[:1]
     kv_scales = scales if args.allow_disaggregation else ()
     limit_s = args.time_limit or DEFAULT_TIME_LIMIT_S
-    certify_s = CERTIFY_S if args.certificate else 0.0
-    how = How(limit_s, args.strategy, kv_scales, certify_s, _catalog(args.profile))
+    how = How(
+        limit_s,
+        args.strategy,
+        kv_scales,
+        certify_s=CERTIFY_S if args.certificate else 0.0,
+        route_by_class=args.route_by_class,
+        catalog=_catalog(args.profile),
+    )
     content = plan_facts(facts, running, how)
     if args.time_limit is None and _wants_time(content):
         say(args, f"motley: short after {limit_s:g} s; trying for {PATIENT_TIME_LIMIT_S:g} s more")
@@ -246,6 +258,7 @@ def plan_facts(
         snapshot = replace(snapshot, time_limit_s=how.time_limit_s)
     if how.kv_scales:
         snapshot = replace(snapshot, gateway_can_disaggregate=True, kv_scales=how.kv_scales)
+    snapshot = replace(snapshot, route_by_class=how.route_by_class)
     # Another process for the solver costs a quarter of a second; nobody waits for this one but a person.
     made = plan(
         snapshot,

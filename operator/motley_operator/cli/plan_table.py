@@ -215,7 +215,8 @@ def _details(part: Slice) -> Iterable[tuple[str, str]]:
     for choice in part.policies:
         steps = ", ".join(f"{stage} >= {value:.3g}" for stage, value in choice.thresholds.items())
         keep = f"keep an answer when {steps}" if steps else "every request takes the same path"
-        yield "policy", f"{percent(choice.share)} of requests: {keep}"
+        only = f", all {'/'.join(choice.classes)}" if choice.classes else ""
+        yield "policy", f"{percent(choice.share)} of requests{only}: {keep}"
     for promise in part.promises:
         yield "promise", promise_text(promise)
     for flow in part.flows:

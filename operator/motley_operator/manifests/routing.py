@@ -49,7 +49,7 @@ def routing_config_map(
             )
             for stage in stages
         ),
-        policies=tuple(Policy(p.id, p.share, p.thresholds) for p in part.policies),
+        policies=tuple(Policy(p.id, p.share, p.thresholds, p.classes) for p in part.policies),
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)
     metadata["annotations"] = {PLAN_HASH: part.hash}

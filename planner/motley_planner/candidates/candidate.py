@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from motley_planner.domain.fragments import ReplicaFragment
@@ -44,6 +44,9 @@ class Candidate:
     nic_bytes_per_s: float | None = None  # what KV caches may take of the network, if they do
     provenance: str = "modeled"  # modeled | profiled | learned
     pool_steps: tuple[tuple[int, float], ...] = ()  # from as many equal ones on, capacity x factor
+    # By class, of a replica that serves it alone at its capacity: see domain.table.Column.
+    time_share: Mapping[str, float] = field(default_factory=dict)
+    kv_share: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gpu(self) -> str:

@@ -20,6 +20,7 @@ class ClassLoad:
     output_tokens: float
     prefill_s: float
     most_sequences: float
+    share: float = 1.0  # of all requests
 
     @property
     def prefill_s_per_output_token(self) -> float:
@@ -29,9 +30,10 @@ class ClassLoad:
 
 def class_loads(replica: Replica, classes: Sequence[WorkloadClass]) -> tuple[ClassLoad, ...]:
     """The classes as loads on this replica, least prefill work per output token first."""
-    loads = []
+    loads, total = [], sum(c.weight for c in classes) or 1.0
     for c in classes:
         prompt, output = float(max(1, c.prompt_tokens)), float(max(1, c.output_tokens))
         most = most_sequences(replica, prompt, output)
-        loads.append(ClassLoad(c.name, prompt, output, prefill_s(replica, prompt), most))
+        prefill, share = prefill_s(replica, prompt), c.weight / total
+        loads.append(ClassLoad(c.name, prompt, output, prefill, most, share))
     return tuple(sorted(loads, key=lambda load: (load.prefill_s_per_output_token, load.name)))

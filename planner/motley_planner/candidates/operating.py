@@ -2,7 +2,8 @@
 
 Rules. A class is admitted only where its targets hold beside the worst mix of the admitted classes:
 the longest context and the most prefill work per output token of any of them. Then every mix of
-them is no worse, and capacities (requests/s alone) may be added up.
+them is no worse, and capacities (requests/s alone) may be added up. A full batch of any of them fits
+into memory; `shared_memory` has points where it need not.
 
 Percentiles are predicted: TPOT by the multipliers of catalog/efficiency.toml at a full batch. TTFT
 and E2E waits are kept in bounds by a utilisation cap: the share of a replica's rate up to which a
@@ -18,6 +19,7 @@ from math import ceil
 
 from motley_planner.candidates.loads import ClassLoad, class_loads
 from motley_planner.candidates.measured import UNCORRECTED, Correction
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.candidates.targets import Miss, Target, quantile_of, targets_of, tpot_ratio
 from motley_planner.costs.capacity import (
     Service,
@@ -47,22 +49,6 @@ LEAST_UTILIZATION = 0.05  # a replica that may do less than this share of its ra
 LEAST_STEP = 0.1  # of the modeled step: a measured TPOT never leaves less for it
 POOL_SIZES = (4,)  # each one more costs the solver time; 2 and 10 beside it saved 2 % more
 MEAN_AS_QUANTILE = 0.632  # of an exponential wait: a target for the mean
-
-
-@dataclass(frozen=True, slots=True)
-class OperatingPoint:
-    """A batch size and the classes admitted at it, with mean latencies and capacity alone.
-
-    Capacity is that of a lone replica. From each (replicas, factor) of `pool_steps` on, every
-    replica of such a pool may serve that many times as much.
-    """
-
-    batch: int
-    capacity: dict[str, float]
-    ttft_s: dict[str, float]
-    tpot_s: dict[str, float]
-    pool_steps: tuple[tuple[int, float], ...] = ()
-    provenance: str = "modeled"  # modeled | profiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +195,19 @@ class Evaluator:
 
         Where TPOT was measured, the step is what prompts leave of it.
         """
-        prompts = (batch - 1.0) * max(load.prefill_s_per_output_token for load in admitted)
-        step = decode_step_s(self.replica, batch, _longest(admitted))
+        context, prompts = self._worst(admitted, batch)
+        step = decode_step_s(self.replica, batch, context)
         tpot = step + prompts
         if self.correction.tpot:
             ratio = max(self.correction.tpot_at(*_at(load, batch)) for load in admitted)
             tpot *= ratio
             step = max(LEAST_STEP * step, tpot - prompts)
         return step, tpot
+
+    def _worst(self, admitted: Sequence[ClassLoad], batch: int) -> tuple[float, float]:
+        """Mean context, and seconds of prefill that come with a step, of the worst full batch."""
+        longest = max(load.prompt_tokens + load.output_tokens / 2.0 for load in admitted)
+        return longest, (batch - 1.0) * max(c.prefill_s_per_output_token for c in admitted)
 
     def _slow_s(self, load: ClassLoad, target: Target, point: tuple[float, float, int]) -> float:
         """The value that a target limits, at a full batch, without any wait for a slot.
@@ -256,10 +247,6 @@ def _most(load: ClassLoad, step_s: float, batch: int) -> float:
 
 def _at(load: ClassLoad, batch: int) -> tuple[float, float, float]:
     return float(batch), load.prompt_tokens, load.output_tokens
-
-
-def _longest(admitted: Sequence[ClassLoad]) -> float:
-    return max(load.prompt_tokens + load.output_tokens / 2.0 for load in admitted)
 
 
 def operating_points(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> list[OperatingPoint]:

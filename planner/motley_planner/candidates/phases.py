@@ -201,7 +201,7 @@ def _points(
         found += [
             (ranks, point)
             for point in phase_points(one, phase, loads)
-            if not is_beaten_by_two(point.capacity, halves)
+            if not is_beaten_by_two(point, halves)
         ]
     return found
 

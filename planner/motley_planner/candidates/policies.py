@@ -26,7 +26,7 @@ from motley_planner.candidates.certify import (
     folds,
     lower_bounds,
 )
-from motley_planner.domain.demand import RoutingPolicy
+from motley_planner.domain.demand import JointQuality, RoutingPolicy
 from motley_planner.domain.plan import Refusal
 
 MOST_POLICIES = 40  # tried, before dominated ones go
@@ -146,6 +146,7 @@ def _certified(
         name: lower_bounds(answers[:, members], confidence)
         for name, members in class_rows(table, rows).items()
     }
+    joint = _joint(table, replayed, rows, confidence)
     found = []
     for i, (thresholds, (quality, visited)) in enumerate(zip(chosen, replayed, strict=True)):
         mean = float(quality.mean())
@@ -157,9 +158,35 @@ def _certified(
                 mean_quality=mean,
                 visits=dict(zip(table.stages, visited.mean(axis=1).tolist(), strict=True)),
                 class_quality={name: float(each[i]) for name, each in by_class.items()},
+                joint=joint[i] if joint else None,
             )
         )
     return tuple(found)
+
+
+def _joint(
+    table: CalibrationTable,
+    replayed: Sequence[tuple[Floats, Floats]],
+    rows: Indices,
+    confidence: float,
+) -> list[JointQuality]:
+    """For each policy, bounds of the whole and of every class that hold at once: a union bound."""
+    members = class_rows(table, rows)
+    if not members:
+        return []
+    each = 1.0 - (1.0 - confidence) / (len(members) + 1)
+    answers = np.stack([quality for quality, _ in replayed])
+    whole = lower_bounds(answers[:, rows], each)
+    bounds = {name: lower_bounds(answers[:, own], each) for name, own in members.items()}
+    classes = np.asarray(table.classes)
+    found = []
+    for i, (quality, visited) in enumerate(replayed):
+        by_class = {}
+        for name, bound in bounds.items():
+            visits = visited[:, classes == name].mean(axis=1).tolist()
+            by_class[name] = float(bound[i]), dict(zip(table.stages, visits, strict=True))
+        found.append(JointQuality(min(float(quality.mean()), float(whole[i])), by_class))
+    return found
 
 
 def _dominates(one: _Trial, other: _Trial) -> bool:

@@ -12,7 +12,7 @@ from motley_planner.candidates.jobs import (
     trainer_shape,
     trainer_stage,
 )
-from motley_planner.candidates.operating import OperatingPoint, operating_points, targets_of
+from motley_planner.candidates.operating import OperatingPoint, targets_of
 from motley_planner.candidates.phases import candidate_for_phase
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
@@ -23,6 +23,7 @@ from motley_planner.candidates.serving import (
     scaled,
     shape_of,
 )
+from motley_planner.candidates.shared_memory import offered_points, shared_point
 from motley_planner.candidates.spanning import candidate_for_pipeline
 from motley_planner.domain.demand import RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, NodeClass
@@ -109,9 +110,12 @@ def _point(unit: RunningUnit, request: Request, catalog: Catalog) -> OperatingPo
     loads = fitting_classes(request, evaluator.replica)
     if not loads:
         return None
-    for point in operating_points(evaluator, loads):
+    for point in offered_points(evaluator, loads):
         if point.batch == unit.operating_batch:
             return point
+    shared = shared_point(evaluator, loads, unit.operating_batch)
+    if shared is not None:
+        return shared
     # Another workload or target than it was started for: as many classes as still hold at its batch.
     for size in range(len(loads), 0, -1):
         admitted = loads[:size]

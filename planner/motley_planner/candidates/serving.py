@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from motley_planner.candidates.candidate import Candidate, Shape
@@ -11,12 +11,12 @@ from motley_planner.candidates.operating import (
     Evaluator,
     OperatingPoint,
     class_loads,
-    operating_points,
     targets_of,
 )
 from motley_planner.candidates.profiled import corrected
 from motley_planner.candidates.refusals import Survey, placement_refusal
 from motley_planner.candidates.request import Request, is_allowed
+from motley_planner.candidates.shared_memory import offered_points
 from motley_planner.candidates.spanning import pipeline_candidates
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
@@ -95,7 +95,13 @@ def candidate_at(shape: Shape, node_class: NodeClass, point: OperatingPoint) -> 
     """The candidate of a shape at an operating point, with what larger pools of it may do."""
     times = point.ttft_s, point.tpot_s
     made = shape.at(node_class, point.batch, point.capacity, *times)
-    return replace(made, provenance=point.provenance, pool_steps=point.pool_steps)
+    return replace(
+        made,
+        provenance=point.provenance,
+        pool_steps=point.pool_steps,
+        time_share=point.time_share,
+        kv_share=point.kv_share,
+    )
 
 
 def can_split(stage: StageDemand, ranks: int) -> bool:
@@ -152,19 +158,24 @@ def _gpu_points(
         survey.note(evaluator, loads)
         if not loads:
             continue
-        points = operating_points(evaluator, loads)
+        points = offered_points(evaluator, loads)
         halves = [point for half, point in found if 2 * half == ranks]
         found += [
             (ranks, scaled(point, request.per_unit))
             for point in points
-            if not is_beaten_by_two(scaled(point, request.per_unit).capacity, halves)
+            if not is_beaten_by_two(scaled(point, request.per_unit), halves)
         ]
     return found
 
 
-def is_beaten_by_two(capacity: Mapping[str, float], halves: Sequence[OperatingPoint]) -> bool:
+def is_beaten_by_two(point: OperatingPoint, halves: Sequence[OperatingPoint]) -> bool:
     """Whether two replicas of half the size serve at least as much of every class."""
+    wanted = {name: point.limits(name) for name in point.capacity}
     return any(
-        all(2.0 * half.capacity.get(name, 0.0) >= rate for name, rate in capacity.items())
+        all(
+            2.0 * have >= most
+            for name, limits in wanted.items()
+            for have, most in zip(half.limits(name), limits, strict=True)
+        )
         for half in halves
     )

@@ -4,7 +4,7 @@ Every plan is a point of it: replicas in whole numbers and packing on single nod
 so are links, scenarios, minimum counts and tiers. What is kept holds for every plan:
 
     gpus[gpu,zone,q]  sum y tp (fragments of tp >= q) <= sum of nodes u q floor(gpus / q)
-    time[c]           sum_k r_ck / h_ck <= f_c y_c            f: best pool step
+    time[c], kv[c]    sum_k share_ck r_ck / h_ck <= f_c y_c   f: best pool step
     force[c,k]        r_ck <= T_k y_c                         T: most that is asked of k (scale 1)
     nic[c]            sum_k r_ck bytes_k kv_scale_c <= nic_c y_c
     demand[k,phase]   sum_c r_ck = own_k s_k + sum_p w_p rate load_pk
@@ -12,8 +12,7 @@ so are links, scenarios, minimum counts and tiers. What is kept holds for every 
     budget, side[..]  as they stand;  moves[c]  start_c - stop_c = y_c - running_c
 
 y: replicas, r: rates as shares of T, u: nodes in use, w: policy shares, s: served share (max_min:
-the scale, min_cost: 1). In a re-plan nodes are those that are left, and a cordoned one counts for
-what runs there. No solver is used here and nothing is taken from the formulation that plans.
+the scale, min_cost: 1). In a re-plan nodes are those left; a cordoned one counts for what runs there.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import product
 
 from motley_planner.checker.room import most_replicas, nodes_by_kind, slot_sizes
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass, SideRow
@@ -68,6 +68,7 @@ def relax(table: FleetTable) -> Relaxation:
 class _Builder:
     def __init__(self, table: FleetTable) -> None:
         self.table, self.out = table, Relaxation()
+        self.phase = {c.id: c.phase for c in table.columns}
         self.demands: Demands = (*table.classes, *table.cascades)
         self.own = {c.name: c.requests_per_second for c in table.classes}
         self.asked = self._most_asked()
@@ -103,10 +104,9 @@ class _Builder:
     def _most_asked(self) -> dict[str, float]:
         """T: class -> most requests/s at scale 1; classes that nobody asks for are absent."""
         most = dict(self.own)
-        for cascade in self.table.cascades:
-            for name in most:
-                load = max((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
-                most[name] += cascade.requests_per_second * load
+        for cascade, name in product(self.table.cascades, most):
+            load = max((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
+            most[name] += cascade.requests_per_second * load
         return {name: rate for name, rate in most.items() if rate > 0}
 
     def _add_replicas(self) -> None:
@@ -146,24 +146,26 @@ class _Builder:
         at_one = self.table.objective != "max_min"
         for column in self.table.columns:
             y, factor = self.y[column.id], max([1.0, *(s.factor for s in column.pool_steps)])
-            time, nic = {y: -factor}, {}
+            time, kv, nic = {y: -factor}, {y: -factor}, {}
             for name, capacity in column.requests_per_second.items():
                 if capacity <= 0 or name not in self.asked:
                     continue
                 asked = self.asked[name]
                 most = 1.0 if at_one else factor * self.out.upper[y] * capacity / asked
                 self.z[column.id, name] = rate = self.out.variable(most)
-                time[rate] = asked / capacity
+                time[rate] = asked / capacity * column.time_share.get(name, 1.0)
+                if column.kv_share.get(name):
+                    kv[rate] = asked / capacity * column.kv_share[name]
                 if column.phase != "both" and column.nic_bytes_per_second is not None:
                     nic[rate] = asked * kv_bytes[name] * column.kv_scale
                 if at_one and asked < capacity:
                     self.out.row(f"force[{column.id},{name}]", {rate: 1.0, y: -1.0}, upper=0.0)
-            if len(time) > 1:
-                self.out.row(f"time[{column.id}]", time, upper=0.0)
+            for what, entries in (("time", time), ("kv", kv)):
+                if len(entries) > 1:
+                    self.out.row(f"{what}[{column.id}]", entries, upper=0.0)
             if any(nic.values()):
-                assert column.nic_bytes_per_second is not None
-                entries = {y: -column.nic_bytes_per_second, **nic}
-                self.out.row(f"nic[{column.id}]", entries, upper=0.0)
+                nic[y] = -(column.nic_bytes_per_second or 0.0)
+                self.out.row(f"nic[{column.id}]", nic, upper=0.0)
 
     def _add_served(self) -> None:
         """s of every demand, and w of every policy."""
@@ -180,13 +182,12 @@ class _Builder:
         """By each class alone: all replicas there could be, over what is surely asked."""
         given: dict[str, float] = defaultdict(float)
         for (column_id, name), rate in self.z.items():
-            if next(c for c in self.table.columns if c.id == column_id).phase != "decode":
+            if self.phase[column_id] != "decode":
                 given[name] += self.out.upper[rate] * self.asked[name]
         least = dict(self.own)
-        for cascade in self.table.cascades:
-            for name in least:
-                load = min((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
-                least[name] += cascade.requests_per_second * load
+        for cascade, name in product(self.table.cascades, least):
+            load = min((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
+            least[name] += cascade.requests_per_second * load
         return min((given[n] / rate for n, rate in least.items() if rate > 0), default=INF)
 
     def _share(self, name: str) -> tuple[dict[int, float], float]:
@@ -208,7 +209,6 @@ class _Builder:
         self.out.row(f"quality[{cascade.name}]", better, lower=0.0)
 
     def _add_demand(self) -> None:
-        phases = {c.id: c.phase for c in self.table.columns}
         for name, asked in self.asked.items():
             share, constant = self._share(name) if self.own[name] > 0 else ({}, 0.0)
             need = {v: -c * self.own[name] / asked for v, c in share.items()}
@@ -223,7 +223,7 @@ class _Builder:
                 entries = {
                     v: 1.0
                     for (column_id, k), v in self.z.items()
-                    if k == name and phases[column_id] in ("both", phase)
+                    if k == name and self.phase[column_id] in ("both", phase)
                 }
                 self.out.row(f"demand[{name},{phase}]", {**entries, **need}, right, right)
 

@@ -1,4 +1,4 @@
-"""Does it serve: time, NIC, demand, policies, P/D balance, flows and links."""
+"""Does it serve: time, KV memory, NIC, demand, policies, P/D balance, flows and links."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from motley_planner.domain.table import CascadeDemand
 
 
 def check_time(ledger: Ledger) -> None:
-    """sum rate / capacity <= replicas, and bytes <= NIC x replicas."""
+    """sum of rate / capacity x share <= replicas in time and in memory; bytes <= NIC x replicas."""
     busy: dict[str, float] = defaultdict(float)
+    held: dict[str, float] = defaultdict(float)
     moved: dict[str, float] = defaultdict(float)
     for (column_id, name), rate in ledger.rates.items():
         column = ledger.columns[column_id]
-        busy[column_id] += rate / column.requests_per_second[name]
+        alone = rate / column.requests_per_second[name]
+        busy[column_id] += alone * column.time_share.get(name, 1.0)
+        held[column_id] += alone * column.kv_share.get(name, 0.0)
         if column.phase != "both" and column.nic_bytes_per_second is not None:
             moved[column_id] += rate * ledger.classes[name].kv_bytes * column.kv_scale
-    for column_id, replicas in busy.items():
-        have = ledger.columns[column_id].worth_of(ledger.counts[column_id])
-        if replicas > have * (1 + TOLERANCE):
-            ledger.complain(f"time: {column_id} needs {replicas} replicas and has {have}")
+    for what, needed in (("time", busy), ("kv", held)):
+        for column_id, replicas in needed.items():
+            have = ledger.columns[column_id].worth_of(ledger.counts[column_id])
+            if replicas > have * (1 + TOLERANCE):
+                ledger.complain(f"{what}: {column_id} needs {replicas} replicas and has {have}")
     for column_id, byte_rate in moved.items():
         nic = ledger.columns[column_id].nic_bytes_per_second or 0.0
         if byte_rate > nic * ledger.counts[column_id] * (1 + TOLERANCE):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from motley_planner.dispatch.affinity import Affinity
 from motley_planner.dispatch.lanes import Health, Lane, ReplicaLoad, Ticket
 from motley_planner.dispatch.pickers import HexGen, LeastLoaded, Picker
-from motley_planner.dispatch.policies import PolicyMixer
+from motley_planner.dispatch.policies import PolicyMixer, policies_of
 from motley_planner.dispatch.routing import Policy, RoutingTable, Stage
 from motley_planner.dispatch.tokens import EarliestFinish
 
@@ -82,7 +82,9 @@ class Dispatcher:
             for each in table.classes
         }
         self._mixers = {
-            each.name: PolicyMixer(table.policies, int(random() * _PHASES) if random else 0)
+            each.name: PolicyMixer(
+                policies_of(table.policies, each.name), int(random() * _PHASES) if random else 0
+            )
             for each in table.classes
         }
 

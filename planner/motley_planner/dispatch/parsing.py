@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,7 +68,7 @@ def parse_routing(document: object) -> RoutingTable:
         served_model_names=names,
         classes=classes,
         stages=stages,
-        policies=_policies(root.get("policies", []), stages),
+        policies=_policies(root.get("policies", []), stages, [c.name for c in classes]),
         estimator=_estimator(root.get("estimator")),
         dispatch=_dispatch(root.get("routing")),
     )
@@ -119,14 +120,22 @@ def _by_class(value: object, at: str, classes: frozenset[str]) -> dict[str, floa
     return amounts
 
 
-def _policies(value: object, stages: tuple[Stage, ...]) -> tuple[Policy, ...]:
+def _policies(
+    value: object, stages: tuple[Stage, ...], classes: Sequence[str]
+) -> tuple[Policy, ...]:
     raw = _items(value, "policies", 1 if len(stages) > 1 else 0)
     found = [_policy(item, f"policies[{i}]", stages) for i, item in enumerate(raw)]
     _unique([policy.id for policy in found], "policies")
     total = math.fsum(policy.share for policy in found)
     if found and abs(total - 1.0) > SHARE_TOLERANCE:
         raise RoutingError("policies", f"shares must sum to 1, sum to {total:g}")
-    return tuple(Policy(each.id, each.share / total, each.thresholds) for each in found)
+    common = any(policy.share > 0 and not policy.classes for policy in found)
+    for name in {name for policy in found for name in policy.classes}.difference(classes):
+        raise RoutingError("policies", f"name the class {name!r} that is not in classes")
+    for name in classes if found and not common else ():
+        if not any(policy.share > 0 and name in policy.classes for policy in found):
+            raise RoutingError("policies", f"none is for the class {name!r}")
+    return tuple(replace(each, share=each.share / total) for each in found)
 
 
 def _policy(value: object, at: str, stages: tuple[Stage, ...]) -> Policy:
@@ -141,7 +150,13 @@ def _policy(value: object, at: str, stages: tuple[Stage, ...]) -> Policy:
         if stage.name not in thresholds:
             raise RoutingError(f"{at}.thresholds", f"lacks the threshold of stage {stage.name!r}")
     return Policy(
-        _text(item.get("id"), f"{at}.id"), _number(item.get("share"), f"{at}.share"), thresholds
+        _text(item.get("id"), f"{at}.id"),
+        _number(item.get("share"), f"{at}.share"),
+        thresholds,
+        tuple(
+            _text(name, f"{at}.classes")
+            for name in _items(item.get("classes", []), f"{at}.classes")
+        ),
     )
 
 

@@ -12,6 +12,7 @@ Source: R. Tijdeman, "The chairman assignment problem", Discrete Mathematics 32 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from motley_planner.dispatch.routing import Policy
 
@@ -44,6 +45,21 @@ class PolicyMixer:
                     best, best_deadline = index, deadline
         owed[best] -= 1.0
         return self._policies[best]
+
+
+def policies_of(policies: Sequence[Policy], class_name: str) -> tuple[Policy, ...]:
+    """The policies that a class's requests follow, with their shares of that class.
+
+    What all classes share keeps its share; the rest of the class goes to its own policies, in
+    their proportions. A class without any of its own follows those that all share.
+    """
+    alike = [policy for policy in policies if not policy.classes]
+    own = [policy for policy in policies if class_name in policy.classes]
+    common, mine = sum(p.share for p in alike), sum(p.share for p in own)
+    rest = 1.0 - common if mine > 0 else 0.0
+    scale = 1.0 if mine > 0 or common <= 0 else 1.0 / common
+    shared = [replace(p, share=p.share * scale) for p in alike]
+    return (*shared, *(replace(p, share=rest * p.share / mine) for p in own if mine > 0))
 
 
 def accepts(score: float | None, threshold: float) -> bool:

@@ -44,11 +44,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One threshold vector and the share of requests that follow it."""
+    """One threshold vector and the share of all requests that follow it.
+
+    Where `classes` are named, all of them are of those classes.
+    """
 
     id: str
     share: float
     thresholds: Mapping[str, float]
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +111,19 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
             for each in table.classes
         ],
         "stages": [_stage_document(stage) for stage in table.stages],
-        "policies": [
-            {"id": policy.id, "share": policy.share, "thresholds": dict(policy.thresholds)}
-            for policy in table.policies
-        ],
+        "policies": [_policy_document(policy) for policy in table.policies],
         "estimator": {"type": table.estimator},
     }
     if table.dispatch != DispatchRule():
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
+    return document
+
+
+def _policy_document(policy: Policy) -> dict[str, Any]:
+    document: dict[str, Any] = {"id": policy.id, "share": policy.share}
+    document["thresholds"] = dict(policy.thresholds)
+    if policy.classes:
+        document["classes"] = list(policy.classes)
     return document
 
 

@@ -67,6 +67,14 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class JointQuality:
+    """Bounds of a policy that hold at once for all policies, for the whole and for every class."""
+
+    whole: float
+    by_class: Mapping[str, tuple[float, Mapping[str, float]]]  # quality, mean visits by stage
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingPolicy:
     """Thresholds of a cascade and what they give on its calibration table."""
 
@@ -76,6 +84,8 @@ class RoutingPolicy:
     mean_quality: float
     visits: Mapping[str, float]  # mean visits of each stage per request
     class_quality: Mapping[str, float] = field(default_factory=dict)  # as quality, by class
+    request_class: str = ""  # the only class that may follow it; quality and visits are its own
+    joint: JointQuality | None = None  # where the table names classes
 
 
 @dataclass(frozen=True, slots=True)

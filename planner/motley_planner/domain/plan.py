@@ -83,12 +83,13 @@ class PlannedFlow:
 
 @dataclass(frozen=True, slots=True)
 class PolicyChoice:
-    """A routing policy in use: thresholds by stage and its share of requests."""
+    """A routing policy in use: thresholds by stage and its share of all requests."""
 
     id: str
     share: float
     thresholds: Mapping[str, float]
     visits: Mapping[str, float] = field(default_factory=dict)  # mean visits of each stage, in order
+    classes: tuple[str, ...] = ()  # the only ones that follow it; empty: all alike
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class Snapshot:
     time_limit_s: float = 5.0
     relative_gap: float = 1e-3
     gateway_can_disaggregate: bool = False  # pair a prefill with a decode replica
+    route_by_class: bool = False  # a cascade may send each class its own way
     links: tuple[Link, ...] = ()  # between zones, real names; absent: the catalog's default
     kv_scales: tuple[float, ...] = (1.0,)  # 0.25: KV caches may travel in 4 bits
 

@@ -63,9 +63,12 @@ class PoolStep:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One replica configuration; `requests_per_second` is its capacity by class name.
+    """One replica configuration; `requests_per_second` is its capacity by class name, alone.
 
-    `min_count` and `pool_steps` are not part of the bare table's JSON.
+    A replica that serves a class alone at its capacity takes `time_share` of its time (where not
+    given, all of it) and `kv_share` of its KV memory (where not given, none); the larger of both
+    is 1. Rates of several classes add up in each of the two. `min_count`, `pool_steps` and the
+    shares are not part of the bare table's JSON.
     """
 
     id: str
@@ -80,6 +83,8 @@ class Column:
     nic_bytes_per_second: float | None = None
     min_count: int = 0  # kept and new together are 0 or at least this
     pool_steps: tuple[PoolStep, ...] = ()
+    time_share: Mapping[str, float] = field(default_factory=dict)
+    kv_share: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gpus(self) -> int:

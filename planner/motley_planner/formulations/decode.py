@@ -1,7 +1,7 @@
 """A point of the MILP back into a plan, with clean numbers.
 
 The solver's tolerances are absolute; here counts are rounded, rates made non-negative and shrunk
-until every time row holds, and every level is recomputed from the cleaned point.
+until every time and KV row holds, and every level is recomputed from the cleaned point.
 """
 
 from __future__ import annotations
@@ -110,12 +110,14 @@ def _clean(index: Index, x: Floats) -> Floats:
 
 
 def _shrink_to_replicas(index: Index, x: Floats) -> None:
-    """Takes solver noise off the rates of columns that are over their time."""
+    """Takes solver noise off the rates of columns that are over their time or memory."""
     rates, counts, columns = index.demand.rates, _counts(index, x), index.table.columns
     have = counts.astype(np.float64)
     for i, n in _used(counts):
         have[i] = columns[i].worth_of(n)
-    busy = np.bincount(rates.column, weights=x[rates.variable] * rates.time, minlength=len(have))
+    used = x[rates.variable]
+    time = np.bincount(rates.column, weights=used * rates.time, minlength=len(have))
+    busy = np.maximum(time, np.bincount(rates.column, used * rates.kv, len(have)))
     over = busy > have
     factor = np.where(over, have / np.where(over, busy, 1.0), 1.0)
     x[rates.variable] *= factor[rates.column]

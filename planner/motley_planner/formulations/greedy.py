@@ -30,6 +30,7 @@ MOST_REPLICAS = 20_000  # more is no plan that anybody could place in time
 _SOFT = (
     "time[",
     "nic[",
+    "kv[",
     "force",
     "demand[",
     "cascade[",

@@ -1,6 +1,7 @@
 """Rate variables: how many requests/s of a class the replicas of a column serve, as arrays.
 
-    sum_k rate_ck / capacity_ck <= replicas_c                        (time)
+    sum_k time_share_ck rate_ck / capacity_ck <= replicas_c          (time)
+    sum_k kv_share_ck rate_ck / capacity_ck <= replicas_c            (kv, memory of KV caches)
     sum_k rate_ck kv_bytes_k kv_scale_c <= nic_c replicas_c          (NIC, prefill and decode)
     rate_ck <= (most that is ever asked of class k) x replicas_c     (force)
 
@@ -28,9 +29,9 @@ from motley_planner.solver.milp import INF, AnyInts, Floats, MilpBuilder
 class RateVariables:
     """One rate variable a (column, class): requests/s = x[variable] * unit; arrays, one an entry.
 
-    `time`, `most` and `nic` are what one unit takes of a replica's time, the most units that one
-    replica is ever asked for (INF where its time says less), and what one unit takes of its NIC.
-    `column` rises.
+    `time`, `most`, `nic` and `kv` are what one unit takes of a replica's time, the most units that
+    one replica is ever asked for (INF where its time says less), and what one unit takes of its NIC
+    and of its memory for KV caches. `column` rises.
     """
 
     names: tuple[str, ...]  # classes
@@ -42,6 +43,7 @@ class RateVariables:
     time: Floats
     most: Floats
     nic: Floats
+    kv: Floats
     private: list[tuple[AnyInts, AnyInts]] = field(default_factory=list)  # (rows, their columns)
 
     @cached_property
@@ -95,11 +97,12 @@ def add_rates(
     """
     rows = _RateRows(builder, table, packing)
     found = rows.variables(totals, worth.limit if worth.whole else INF)
-    owners, time = rows.limit("time", found, found.time)
-    row_of = dict(zip(owners.tolist(), time.tolist(), strict=True))
-    for column, variables in worth.extra.items():
-        for variable in variables if column in row_of else ():
-            builder.entry(row_of[column], variable, -1.0)
+    for kind, share in (("time", found.time), ("kv", found.kv)):
+        owners, made = rows.limit(kind, found, share)
+        row_of = dict(zip(owners.tolist(), made.tolist(), strict=True))
+        for column, variables in worth.extra.items():
+            for variable in variables if column in row_of else ():
+                builder.entry(row_of[column], variable, -1.0)
     rows.limit("nic", found, found.nic)
     rows.force(found)
     return found
@@ -119,10 +122,13 @@ class _RateRows:
         names = tuple(totals)
         number = {name: k for k, name in enumerate(names)}
         entries: list[tuple[int, int, float]] = []
+        shares: list[tuple[float, float]] = []
         for i, column in enumerate(self.table.columns):
+            time_of, kv_of = column.time_share, column.kv_share
             for name, capacity in column.requests_per_second.items():
                 if capacity > 0 and name in number:
                     entries.append((i, number[name], capacity))
+                    shares.append((time_of.get(name, 1.0), kv_of.get(name, 0.0)))
         column_of = np.array([e[0] for e in entries], dtype=np.int64)
         class_of = np.array([e[1] for e in entries], dtype=np.int64)
         capacity_of = np.array([e[2] for e in entries], dtype=np.float64)
@@ -131,6 +137,7 @@ class _RateRows:
         usable = within > 0
         column_of, class_of, total = column_of[usable], class_of[usable], total[usable]
         within, capacity_of, moved = within[usable], capacity_of[usable], moved[usable]
+        share = np.array(shares or np.zeros((0, 2)))[usable]
         unit = np.minimum(within, total)
         ratio = within / total
         forced = ratio > scale_limit if math.isfinite(scale_limit) else np.zeros(len(ratio), bool)
@@ -141,9 +148,10 @@ class _RateRows:
             variable=self.builder.variables([INF] * len(unit)),
             unit=unit,
             capacity=capacity_of,
-            time=unit / capacity_of,
+            time=unit / capacity_of * share[:, 0],
             most=np.where(forced, max(scale_limit, 1e-9) / np.clip(ratio, 1e-200, 1.0), INF),
             nic=unit * moved,
+            kv=unit / capacity_of * share[:, 1],
         )
 
     def _nic(

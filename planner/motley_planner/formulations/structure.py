@@ -1,8 +1,8 @@
 """Which variables and rows of a fleet program belong to one replica configuration alone.
 
 A column on which nothing runs now is a block of the program (solver/blocks.py): its count, its
-rates, and its time, NIC, force and max_count rows. Columns with survivors, and everything else,
-are the core.
+rates, and its time, NIC or KV, force and max_count rows. Columns with survivors, and everything
+else, are the core.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ def find_blocks(
     max_counts = counts.max_rows
     outside = np.ones(len(table.columns), dtype=np.bool_)
     outside[[g.column for g in packing.kept] + [*counts.used, *counts.extra]] = False
+    both = np.zeros((2, len(table.columns)), dtype=np.bool_)
+    both[0, rates.column[rates.nic > 0]] = True
+    both[1, rates.column[rates.kv > 0]] = True
+    outside[both.all(axis=0)] = False  # a block has one resource beside time
     serves = np.zeros(len(table.columns), dtype=np.bool_)
     serves[rates.column] = True
     (columns,) = np.nonzero(outside & serves)
@@ -50,7 +54,7 @@ def find_blocks(
         first=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
         time=rates.time[mine],
         most=rates.most[mine],
-        nic=rates.nic[mine],
+        beside=(rates.nic + rates.kv)[mine],
         limit=limit,
         group=np.array([models[table.columns[i].model] for i in columns], dtype=np.int32),
         private_rows=rows[owners >= 0].astype(np.int32),

@@ -28,6 +28,7 @@ from motley_planner.planning.demands import (
     add_job_demand,
     add_service_demand,
     block_unservable,
+    policies_of,
 )
 from motley_planner.planning.latency import split_shares, stage_slos
 from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
@@ -38,6 +39,7 @@ from motley_planner.planning.phases import (
     stage_phases,
     table_links,
 )
+from motley_planner.planning.prerouting import class_rows
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
@@ -56,6 +58,7 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
         if isinstance(demand, ServingDemand):
             add_service_demand(assembly, demand, tenant_weight(snapshot, demand))
             add_class_floors(assembly, demand)
+            assembly.side_rows += class_rows(demand, policies_of(assembly, demand))
         else:
             add_job_demand(assembly, demand)
         add_limits(assembly, demand)

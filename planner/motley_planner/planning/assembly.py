@@ -87,6 +87,7 @@ def table_gpu(node_class: NodeClass) -> str:
 
 def _column(candidate: Candidate) -> Column:
     key, stage = candidate.key, candidate.stage
+    time, kv = candidate.time_share, candidate.kv_share
     return Column(
         id=candidate.id,
         model=f"{key}/{stage}",
@@ -98,4 +99,6 @@ def _column(candidate: Candidate) -> Column:
         kv_scale=candidate.kv_scale,
         nic_bytes_per_second=candidate.nic_bytes_per_s,
         pool_steps=tuple(PoolStep(count, factor) for count, factor in candidate.pool_steps),
+        time_share={class_id(key, stage, n): share for n, share in time.items()},
+        kv_share={class_id(key, stage, n): share for n, share in kv.items()},
     )

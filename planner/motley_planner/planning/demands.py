@@ -10,15 +10,16 @@ asked demand comes after everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from motley_planner.candidates import Candidate
 from motley_planner.candidates.policies import quality_refusal
 from motley_planner.candidates.targets import quantile_of
-from motley_planner.domain.demand import Demand, RlDemand, ServingDemand
+from motley_planner.domain.demand import Demand, RlDemand, RoutingPolicy, ServingDemand
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, RequestClass, SideRow
 from motley_planner.planning.assembly import Assembly, class_id
+from motley_planner.planning.prerouting import late_rows, share_of
 from motley_planner.planning.tierchoice import worthwhile
 from motley_planner.planning.tiers import SEPARATOR, tiered_policies
 
@@ -42,7 +43,8 @@ def block_unservable(assembly: Assembly, demand: Demand) -> None:
         stages: tuple[str, ...] = ("rollout", "trainer")
     else:
         stages = tuple(stage.name for stage in demand.stages)
-        refusal = quality_refusal(demand.policies, demand.quality_floor)
+        alike = [p for p in demand.policies if not p.request_class]
+        refusal = quality_refusal(alike, demand.quality_floor)
         if refusal is not None:
             assembly.refuse(demand.key, (refusal,))
             assembly.blocked.add(demand.key)
@@ -61,7 +63,8 @@ def _can_pay(demand: Demand, offered: Mapping[str, Sequence[Candidate]]) -> bool
     if isinstance(demand, RlDemand):
         needed = [{"trainer": 1, "rollout": max(1, demand.rollout.min_replicas)}]
     elif demand.policies:
-        kept = [p for p in demand.policies if p.quality >= demand.quality_floor]
+        alike = [p for p in demand.policies if not p.request_class]
+        kept = [p for p in alike if p.quality >= demand.quality_floor]
         needed = [{stage: 1 for stage, visits in p.visits.items() if visits > 0} for p in kept]
     else:
         needed = [dict.fromkeys(offered, 1)]
@@ -111,10 +114,11 @@ def _cascade(service: ServingDemand, weight: float) -> CascadeDemand:
     policies = []
     for policy in service.policies:
         load = {
-            class_id(service.key, stage.name, c.name): visits * c.weight / total
+            class_id(service.key, stage.name, c.name): visits * share
             for stage in service.stages
             if (visits := policy.visits.get(stage.name, 0.0)) > 0
             for c in service.classes
+            if (share := share_of(policy, c, total)) > 0
         }
         policies.append(CascadePolicy(policy.id, policy.quality, load))
     return CascadeDemand(
@@ -147,10 +151,11 @@ def _add_tiered_demand(assembly: Assembly, service: ServingDemand, tenant_weight
             tiered.id,
             tiered.policy.quality,
             {
-                tier_class(class_id(key, stage, c.name), tier): visits * c.weight / total
+                tier_class(class_id(key, stage, c.name), tier): visits * share
                 for stage, tier in zip(stages, tiered.combination, strict=True)
                 if (visits := tiered.policy.visits.get(stage, 0.0)) > 0
                 for c in service.classes
+                if (share := share_of(tiered.policy, c, total)) > 0
             },
             tiered.tier,
         )
@@ -172,6 +177,8 @@ def _add_tiered_demand(assembly: Assembly, service: ServingDemand, tenant_weight
             late = {(key, t.id): t.miss[percentile] - allowed for t in found}
             row = SideRow(f"{key}|e2e {percentile}", at_most=0.0, per_policy=late)
             assembly.side_rows.append(row)
+            own = late_rows(service, {t.id: t.policy for t in found}, row)
+            assembly.side_rows += own
 
 
 def _limit_to_tiers(assembly: Assembly, key: str, stage: str, offered: set[int]) -> None:
@@ -190,9 +197,20 @@ def _limit_to_tiers(assembly: Assembly, key: str, stage: str, offered: set[int])
         }
         if rates or runs:
             column = assembly.columns[candidate.id]
-            assembly.columns[candidate.id] = replace(column, requests_per_second=rates)
+            assembly.columns[candidate.id] = replace(
+                column,
+                requests_per_second=rates,
+                time_share=_of_tiers(rates, column.time_share),
+                kv_share=_of_tiers(rates, column.kv_share),
+            )
         else:
             del assembly.columns[candidate.id], assembly.candidates[candidate.id]
+
+
+def _of_tiers(names: Iterable[str], shares: Mapping[str, float]) -> dict[str, float]:
+    """The share of a class for each of its tiers."""
+    bases = {name: name.rpartition(SEPARATOR)[0] for name in names}
+    return {name: shares[base] for name, base in bases.items() if base in shares}
 
 
 def add_class_floors(assembly: Assembly, service: ServingDemand) -> None:
@@ -201,15 +219,25 @@ def add_class_floors(assembly: Assembly, service: ServingDemand) -> None:
     A class that the calibration table does not name has no certified quality: its floor then asks
     for the quality of the whole.
     """
-    ids = {t.id: t.policy for t in assembly.tiered.get(service.key, ())}
-    policies = ids or {p.id: p for p in service.policies}
+    policies = policies_of(assembly, service)
+    total = sum(c.weight for c in service.classes) or 1
+    shares = {c.name: c.weight / total for c in service.classes}
+    apart = any(p.request_class for p in policies.values())
     for name, floor in sorted(service.class_floors.items()):
         gain = {
-            (service.key, i): p.class_quality.get(name, p.quality) - floor
+            (service.key, i): (p.class_quality.get(name, p.quality) - floor)
+            * (shares.get(name, 1.0) if apart and not p.request_class else 1.0)
             for i, p in policies.items()
+            if p.request_class in ("", name)
         }
         row = SideRow(f"{service.key}|quality {name}", at_least=0.0, per_policy=gain)
         assembly.side_rows.append(row)
+
+
+def policies_of(assembly: Assembly, service: ServingDemand) -> dict[str, RoutingPolicy]:
+    """The policies by the table's names of them."""
+    tiered = {t.id: t.policy for t in assembly.tiered.get(service.key, ())}
+    return tiered or {p.id: p for p in service.policies}
 
 
 def tier_class(name: str, tier: int) -> str:
@@ -230,8 +258,16 @@ def _add_extra(assembly: Assembly, service: ServingDemand, weight: float) -> Non
         for column in assembly.columns.values():
             capacity = column.requests_per_second.get(base)
             if column.model == model and capacity:
-                both = {**column.requests_per_second, extra: capacity}
-                assembly.columns[column.id] = replace(column, requests_per_second=both)
+                shares = [
+                    {**share, extra: share[base]} if base in share else share
+                    for share in (column.time_share, column.kv_share)
+                ]
+                assembly.columns[column.id] = replace(
+                    column,
+                    requests_per_second={**column.requests_per_second, extra: capacity},
+                    time_share=shares[0],
+                    kv_share=shares[1],
+                )
 
 
 def add_job_demand(assembly: Assembly, job: RlDemand) -> None:

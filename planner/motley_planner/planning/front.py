@@ -14,6 +14,7 @@ from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.losses import solve_for_losses
 from motley_planner.planning.naming import name_replicas
+from motley_planner.planning.prerouting import with_class_policies
 from motley_planner.planning.shapes import nodes_to_add
 from motley_planner.planning.slices import slice_of
 from motley_planner.planning.tenants import guarantee_rows
@@ -38,6 +39,8 @@ def plan(
     not apply to it.
     """
     catalog = catalog or load_catalog()
+    if strategy == "exact":  # the others know one mix for all classes
+        snapshot = with_class_policies(snapshot)
     table, assembly = assemble(snapshot, catalog)
     if strategy == "exact":
         guarantees = guarantee_rows(table, assembly, snapshot, use_worker=use_worker)

@@ -209,5 +209,5 @@ def _visits(service: ServingDemand, solution: Solution) -> Iterator[dict[str, fl
                 mixed[stage] = mixed.get(stage, 0.0) + p.share / total * visits
         yield mixed
     for policy in service.policies:
-        if policy.quality >= service.quality_floor:
+        if policy.quality >= service.quality_floor and not policy.request_class:
             yield dict(policy.visits)

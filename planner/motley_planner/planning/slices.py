@@ -19,6 +19,7 @@ from motley_planner.domain.solution import Solution
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
 from motley_planner.planning.phases import caveats_of, flows_of
+from motley_planner.planning.prerouting import classes_of
 from motley_planner.planning.refusals import refusals_of
 from motley_planner.planning.tiers import policy_id
 from motley_planner.planning.wording import binding_words
@@ -98,8 +99,9 @@ def _policies(demand: Demand, solution: Solution) -> tuple[PolicyChoice, ...]:
             chosen[policy_id(p.id)] = chosen.get(policy_id(p.id), 0.0) + p.share
     total = sum(chosen.values()) or 1.0
     return tuple(
-        PolicyChoice(i, share / total, known[i].thresholds, known[i].visits)
+        PolicyChoice(i, share / total, p.thresholds, p.visits, classes_of(p))
         for i, share in chosen.items()
+        for p in (known[i],)
     )
 
 

@@ -94,7 +94,7 @@ def _mixture_cost(
 ) -> float:
     stages = [stage.name for stage in service.stages]
     each, usable = [], []
-    for tiered in policies:
+    for tiered in (t for t in policies if not t.policy.request_class):
         visits = [tiered.policy.visits.get(name, 0.0) for name in stages]
         cost = sum(
             visited * costs[name][tier]

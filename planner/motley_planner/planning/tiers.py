@@ -105,13 +105,17 @@ def is_tiered(service: ServingDemand) -> bool:
 
 
 def shape_of(candidate: Candidate) -> Shape:
-    """What a candidate is but for its batch and place; replicas of one shape slow down alike."""
+    """What a candidate is but for its batch and place; replicas of one shape slow down alike.
+
+    One that shares its memory under a row of its own is another shape.
+    """
     return (
         candidate.gpu,
         candidate.tensor_parallel,
         candidate.fragments,
         getattr(candidate, "pipeline", ()),
         getattr(candidate, "phase", "both"),
+        bool(candidate.kv_share),
         frozenset(candidate.capacity),
     )
 

@@ -47,7 +47,7 @@ def deployment_of(part: Slice, catalog: Catalog, rule: DispatchRule | None = Non
         served_model_names=(part.key,),
         classes=tuple(RequestClass(c.name, c.prompt_tokens, c.output_tokens) for c in part.classes),
         stages=tuple(_stage(name, members) for name, members in hops.items()),
-        policies=tuple(Policy(p.id, p.share, p.thresholds) for p in part.policies),
+        policies=tuple(Policy(p.id, p.share, p.thresholds, p.classes) for p in part.policies),
         dispatch=rule or DispatchRule(),
     )
     known: dict[str, StepTimes] = {}

@@ -43,7 +43,8 @@ class VisitOutcomes:
     """Escalates as often as a policy's mean visits say, questions independent of their length.
 
     `visits`: by policy id, mean visits of each stage. A request whose luck is below
-    visits[s + 1] / visits[0] goes on after stage s, so that whoever visits a stage visited all before.
+    (most visits of a stage after s) / (most of any) goes on after stage s, so that whoever visits a
+    stage visited all before that its policy does not skip.
     """
 
     def __init__(self, visits: Mapping[str, Sequence[float]]) -> None:
@@ -52,9 +53,10 @@ class VisitOutcomes:
     def is_returned(self, stage: int, policy: Policy | None, luck: float) -> bool:
         """Whether luck is at or above the share of requests that go on."""
         row = self._visits.get(policy.id, ()) if policy is not None else ()
-        if stage + 1 >= len(row) or row[0] <= 0.0:
+        most = max(row, default=0.0)
+        if stage + 1 >= len(row) or most <= 0.0:
             return True
-        return luck >= row[stage + 1] / row[0]
+        return luck >= max(row[stage + 1 :]) / most
 
     def quality(self, stage: int, luck: float) -> float | None:
         """Not known."""

@@ -122,7 +122,19 @@ class _World:
         if job.policy is not None:
             seen = self._run.policies
             seen[job.policy.id] = seen.get(job.policy.id, 0) + 1
+            job.stage = self._next_stage(job.policy, 0)
         self._visit(job, now)
+
+    def _next_stage(self, policy: Policy | None, stage: int) -> int:
+        """The stage, or the first after it that the policy does not skip, as the gateway does."""
+        routes = self._deployment.routes
+        thresholds = policy.thresholds if policy is not None else {}
+        while stage < len(routes) - 1:
+            name = routes[stage][0].hops[0].partition("/")[0]
+            if thresholds.get(name, 0.0) <= 1.0:
+                break
+            stage += 1
+        return stage
 
     def _visit(self, job: Job, now: float) -> None:
         job.begin_visit(now)
@@ -165,7 +177,7 @@ class _World:
         outcomes, last = self._scenario.outcomes, len(self._deployment.routes) - 1
         if outcomes is not None:
             if job.stage < last and not outcomes.is_returned(job.stage, job.policy, job.luck):
-                job.stage += 1
+                job.stage = self._next_stage(job.policy, job.stage + 1)
                 self._at(end, lambda when: self._visit(job, when))
                 return
             worth = outcomes.quality(job.stage, job.luck)

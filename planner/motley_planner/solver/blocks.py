@@ -2,9 +2,10 @@
 
 A block is an integer count y and rates r that touch each other only in rows of their own:
 
-    sum_k time_k r_k <= y        r_k <= most_k y        sum_k nic_k r_k <= y        y <= limit
+    sum_k time_k r_k <= y        r_k <= most_k y        sum_k beside_k r_k <= y     y <= limit
 
-Everything else (packing, demand, money, flows) is a shared row. So given the duals of the shared
+`beside` is what a rate takes of a second resource of the replica: its network, or the memory of
+KV caches. Everything else (packing, demand, money, flows) is a shared row. So given the duals of the shared
 rows, what one replica is worth at best is a small knapsack, and the relaxation of a program with
 50,000 blocks is solved on the few that its duals ask for (sifting.py). Variables outside of blocks
 are the core; rows that touch the core are shared.
@@ -35,7 +36,7 @@ class Blocks:
     first: Ints  # rates of block b are rate[first[b] : first[b + 1]]
     time: Floats
     most: Floats
-    nic: Floats
+    beside: Floats
     limit: Floats
     group: Ints
     private_rows: Ints
@@ -97,41 +98,41 @@ class Structured:
         worth = reduced[blocks.rate]
         units = _knapsack(worth, blocks, self.rate_block)
         profit = self._profit(worth, units)
-        if blocks.nic.any():
-            units, profit = self._within_nic(worth, units, profit)
+        if blocks.beside.any():
+            units, profit = self._within_both(worth, units, profit)
         return profit + reduced[blocks.count], units
 
     def _profit(self, worth: Floats, units: Floats) -> Floats:
         return self._per_block(worth * units)
 
-    def _nic_used(self, units: Floats) -> Floats:
-        return self._per_block(self.blocks.nic * units)
+    def _beside_used(self, units: Floats) -> Floats:
+        return self._per_block(self.blocks.beside * units)
 
     def _per_block(self, weights: Floats) -> Floats:
         found = np.bincount(self.rate_block, weights=weights, minlength=self.blocks.number)
         return found.astype(np.float64)
 
-    def _within_nic(self, worth: Floats, units: Floats, profit: Floats) -> tuple[Floats, Floats]:
-        """Bisects the price of the NIC; the fill is the mixture of both sides that just fits."""
+    def _within_both(self, worth: Floats, units: Floats, profit: Floats) -> tuple[Floats, Floats]:
+        """Bisects the price of the second resource; the fill is the mixture of both sides that just fits."""
         blocks, of = self.blocks, self.rate_block
-        over = self._nic_used(units) > 1.0 + 1e-12
+        over = self._beside_used(units) > 1.0 + 1e-12
         if not over.any():
             return units, profit
         low, high = np.zeros(blocks.number), np.zeros(blocks.number)
         with np.errstate(divide="ignore", invalid="ignore"):
-            per_nic = np.where(blocks.nic > 0, worth / blocks.nic, 0.0)
-        np.maximum.at(high, of, np.maximum(per_nic, 0.0))
+            per_unit = np.where(blocks.beside > 0, worth / blocks.beside, 0.0)
+        np.maximum.at(high, of, np.maximum(per_unit, 0.0))
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            tried = _knapsack(worth - middle[of] * blocks.nic, blocks, of)
-            too_much = self._nic_used(tried) > 1.0
+            tried = _knapsack(worth - middle[of] * blocks.beside, blocks, of)
+            too_much = self._beside_used(tried) > 1.0
             low, high = np.where(too_much, middle, low), np.where(too_much, high, middle)
-        cheap = _knapsack(worth - low[of] * blocks.nic, blocks, of)
-        dear = _knapsack(worth - high[of] * blocks.nic, blocks, of)
-        a, b = self._nic_used(cheap), self._nic_used(dear)
+        cheap = _knapsack(worth - low[of] * blocks.beside, blocks, of)
+        dear = _knapsack(worth - high[of] * blocks.beside, blocks, of)
+        a, b = self._beside_used(cheap), self._beside_used(dear)
         share = np.clip((1.0 - b) / np.maximum(a - b, 1e-30), 0.0, 1.0)[of]
         mixed = np.where(over[of], share * cheap + (1 - share) * dear, units)
-        bound = high + self._profit(worth - high[of] * blocks.nic, dear)
+        bound = high + self._profit(worth - high[of] * blocks.beside, dear)
         return mixed, np.where(over, bound, profit)
 
     def restrict(self, chosen: Bools) -> Part:

@@ -52,7 +52,7 @@ def first_fills(s: Structured, shared: Bools) -> Fills:
     units = np.zeros(len(blocks.rate))
     cap = np.minimum(blocks.most, 1.0 / blocks.time)
     with np.errstate(divide="ignore"):
-        cap = np.minimum(cap, np.where(blocks.nic > 0, 1.0 / blocks.nic, np.inf))
+        cap = np.minimum(cap, np.where(blocks.beside > 0, 1.0 / blocks.beside, np.inf))
     units[picked] = cap[picked]
     # one fill each, so that two classes of one block do not share its time here
     starts = np.arange(len(picked) + 1, dtype=np.int32)

@@ -37,6 +37,20 @@ def limited_table(seed: int) -> FleetTable:
     return table
 
 
+def memory_table(seed: int) -> FleetTable:
+    """A limited table whose columns have a row of KV memory beside the row of time."""
+    random = Random(f"memory {seed}")
+    table = limited_table(seed)
+    columns = []
+    for column in table.columns:
+        time, kv = dict[str, float](), dict[str, float]()
+        for name in column.requests_per_second:
+            less = random.choice((0.1, 0.3, 0.6, 1.0))
+            time[name], kv[name] = random.choice(((1.0, less), (less, 1.0)))
+        columns.append(replace(column, time_share=time, kv_share=kv))
+    return replace(table, columns=tuple(columns))
+
+
 def _with_rate_rows(random: Random, table: FleetTable) -> FleetTable:
     """KV memory a column, or a share of the rate; sometimes a mix of policies."""
     rows = list(table.side_rows)

@@ -144,14 +144,17 @@ class Rates:
             c.worth_of(n) for c, n in zip(self.table.columns, counts, strict=True)
         )
         for column, count, able in zip(self.table.columns, counts, worth, strict=True):
-            time, nic = {}, {}
+            time, nic, kv = {}, {}, {}
             for name, capacity in column.requests_per_second.items():
                 if capacity <= 0:
                     continue
                 rate = lp.add(("rate", column.id, name))
-                time[rate] = 1.0 / capacity
+                time[rate] = column.time_share.get(name, 1.0) / capacity
+                kv[rate] = column.kv_share.get(name, 0.0) / capacity
                 nic[rate] = classes[name].kv_bytes * column.kv_scale
             lp.at_most(time, float(able))
+            if column.kv_share:
+                lp.at_most(kv, float(able))
             if column.nic_bytes_per_second is not None and column.phase != "both":
                 lp.at_most(nic, column.nic_bytes_per_second * count)
 

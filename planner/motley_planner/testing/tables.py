@@ -235,6 +235,7 @@ INTERNAL = frozenset(
     {
         "side_rows", "scenarios", "purchasable", "spread_models", "penalty_in_price",
         "held_replicas", "cordoned_nodes", "most_stopped", "start", "min_count", "pool_steps", "tier",
+        "time_share", "kv_share",
     }
 )  # fmt: skip
 
