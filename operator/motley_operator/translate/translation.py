@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from motley_operator import lifecycle
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool, read
@@ -24,9 +24,11 @@ from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.measured import with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
+from motley_operator.translate.restoring import Places, counted
 from motley_operator.translate.room import is_engine, plus, room_left
 from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
+from motley_operator.translate.standing import Limits, Stand, stand
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
@@ -58,8 +60,11 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
     held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
-    frozen = held.frozen(running)
     room = _room(facts, running, need := PodNeed())
+    stood = _stood(facts, asked, held, (running, surveyed.sites, room))
+    frozen = held.frozen(running, stood.standing)
+    actual, reserved = running, running.reserved | stood.going
+    running = replace(running, units=stood.units, reserved=reserved)
     sites = [s for s in surveyed.sites if not _unused(s, running)]
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
@@ -89,11 +94,27 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         frozen=frozen,
         phases=asked.phases,
         unknown_gpus=surveyed.unknown,
-        inventory=_inventory(facts, surveyed.sites, running),
+        standing=stood.standing,
+        marks=stood.marks,
+        inventory=_inventory(facts, surveyed.sites, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
         inputs_hash=_inputs_hash(facts, sites, asked, catalog),
     )
+
+
+def _stood(
+    facts: ClusterFacts,
+    asked: _Asked,
+    held: Held,
+    there: tuple[Running, Sequence[Site], dict[str, Room]],
+) -> Stand:
+    """What stands of the resources in Preview and Disabled."""
+    running, sites, room = there
+    asking = {key: (asked.parsed[key], asked.demands[key], held.mode(key)) for key in asked.demands}
+    places = Places.of(sites, room, running.units, PodNeed(), running.reserved)
+    limits = Limits(_fleet_budget(held.fleet), fleet_gpus(held.fleet))
+    return stand(facts, asking, running, places, limits)
 
 
 def _read_resources(
@@ -173,12 +194,8 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
         for rank, node in enumerate(unit.nodes):
-            left[node] = plus(left[node], _counted(unit.gpus_on(rank), need))
+            left[node] = plus(left[node], counted(unit.gpus_on(rank), need))
     return left
-
-
-def _counted(gpus: int, need: PodNeed) -> Room:
-    return Room(gpus, need.cpu_milli_per_gpu * gpus, need.memory_bytes_per_gpu * gpus, pods=1)
 
 
 def _not_below_zero(room: Room) -> Room:
