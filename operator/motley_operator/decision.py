@@ -46,7 +46,10 @@ def decide(
     translation = translate.translate(facts, catalog, settings)
     plan = planner.keep(translation, facts, _with_time(translation.snapshot, settings))
     held = planner.held
-    desired = manifests.build(plan, translation, facts, translation.catalog, settings, held)
+    desired = (
+        *manifests.plan_config_maps(held, facts),
+        *manifests.build(plan, translation, facts, translation.catalog, settings),
+    )
     actions = changes.changes(desired, facts, plan)
     statuses = status.statuses(plan, translation, facts, held.proposals)
     return Decision(translation, plan, desired, actions, statuses)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from motley_operator.decision import Decision, RememberingPlanner, decide
-from motley_operator.domain.actions import ApplyObject, CreatePod, DeletePod, PatchStatus
+from motley_operator.domain.actions import ApplyObject
 from motley_operator.domain.facts import PodFacts, Room
 from motley_operator.settings import Settings
-from motley_operator.testing import World, cascade, gpu_node, job, pool
+from motley_operator.testing import World, gpu_node, job, pool
 from motley_planner import planning
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.hardware import Catalog

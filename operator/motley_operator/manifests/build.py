@@ -9,7 +9,6 @@ from typing import Any
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROLLOUT, TRAINER
-from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.manifests.access import gateway_access
 from motley_operator.manifests.budgets import disruption_budget
@@ -18,7 +17,6 @@ from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.gateways import gateway_deployment
 from motley_operator.manifests.launch import engine_process
 from motley_operator.manifests.pipelines import in_pipeline
-from motley_operator.manifests.plans import plan_config_map
 from motley_operator.manifests.pods import Seat, host_address
 from motley_operator.manifests.routing import routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
@@ -30,8 +28,6 @@ from motley_planner.domain.hardware import Catalog, Gpu
 from motley_planner.domain.models import ModelSpec
 from motley_planner.domain.plan import Plan, PlannedReplica, Slice
 from motley_planner.domain.snapshot import PodNeed
-
-NOTHING_HELD = Held()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,6 @@ def build(
     facts: ClusterFacts,
     catalog: Catalog,
     settings: Settings,
-    held: Held = NOTHING_HELD,
 ) -> tuple[Manifest, ...]:
     """Desired objects of every planned resource; none for rejected, finished or leaving ones.
 
@@ -72,7 +67,6 @@ def build(
             continue
         owner, standing = Owner.of(resource), translation.standing.get(part.key)
         if standing is not None:
-            manifests += _remembered(owner, part.key, held)
             model = standing.source or model
             if not part.replicas and standing.record is None and standing.mode == "Preview":
                 continue  # nothing of it was approved yet
@@ -90,14 +84,6 @@ def build(
         elif isinstance(model, ServingPool | ModelCascade):
             manifests += _serving(site, model)
     return tuple(manifests)
-
-
-def _remembered(owner: Owner, key: str, held: Held) -> list[Manifest]:
-    """The resource's ConfigMap of plans."""
-    proposal = held.proposals.get(key)
-    proposed = proposal.record if proposal is not None else None
-    made = plan_config_map(owner, held.records.get(key), proposed)
-    return [made] if made is not None else []
 
 
 def _with_running_names(part: Slice) -> Slice:

@@ -125,46 +125,45 @@ class _One:
         self, places: Places, spent: tuple[float, int], limits: Limits
     ) -> tuple[Standing, list[RunningUnit]]:
         """What stands, and the units that it no longer has."""
-        _, demand, mode = self.asking
         standing, proposed = self._records()
         outdated = ""
         if proposed is not None:
             outdated = self._why_not(proposed, standing, places.copy(), spent, limits)
-        verdict, refusal, request = self._judged(standing, proposed, outdated)
-        if verdict == "Approved" and proposed is not None and proposed.hash == request:
-            standing, proposed, outdated = proposed, None, ""
+        found = self._judged(standing, proposed, outdated)
+        if found.verdict == "Approved" and proposed is not None and proposed.hash == found.request:
+            standing, found = proposed, replace(found, proposed=None, outdated="")
         if standing is None:
-            found = Standing(mode, proposed=None if outdated else proposed, outdated=outdated)
-            return replace(found, request=request, verdict=verdict, refusal=refusal), []
+            return found, []
+        return self._with(found, standing, places)
+
+    def _with(
+        self, found: Standing, standing: Record, places: Places
+    ) -> tuple[Standing, list[RunningUnit]]:
+        """The record as far as it runs or can be restored, and the units that it does not have."""
         names = {unit_id(self._key, r.name) for r in standing.part.replicas}
         surplus = [u for u in self._mine() if u.id not in names]
         places.give_back(surplus)
         alive = {u.id for u in self._mine()} & names
-        replicas, lost = restored(self._key, standing.part, alive, places, demand)
+        replicas, lost = restored(self._key, standing.part, alive, places, self.asking[1])
         changed = tuple((r.name, r.nodes) for r in replicas) != _placed(standing.part)
         if changed:
             standing = sealed(replace(standing, part=replace(standing.part, replicas=replicas)))
-        kept = tuple(
+        there = tuple(
             replace(r, kept=name if (name := unit_id(self._key, r.name)) in alive else None)
             for r in replicas
             if r.name not in lost
         )
-        found = Standing(
-            mode=mode,
+        stands = replace(
+            found,
             record=standing,
-            part=replace(standing.part, replicas=kept),
+            part=replace(standing.part, replicas=there),
             source=self._source(standing),
             edited=standing.spec != recorded_spec(self.resource.document),
             lost=lost,
             repaired=changed,
             stops=tuple((unit.id.rpartition("/")[2], unit.nodes) for unit in surplus),
-            proposed=None if outdated else proposed,
-            outdated=outdated,
-            request=request,
-            verdict=verdict,
-            refusal=refusal,
         )
-        return found, surplus
+        return stands, surplus
 
     def _mine(self) -> Iterator[RunningUnit]:
         return (unit for unit in self.running.units if unit.key == self._key)
@@ -193,22 +192,22 @@ class _One:
         assert isinstance(model, ServingPool | ModelCascade | RLJob)
         return model.status
 
-    def _judged(
-        self, standing: Record | None, proposed: Record | None, outdated: str
-    ) -> tuple[str, str, str]:
-        """(verdict, why it is refused, the hash that was named)."""
+    def _judged(self, standing: Record | None, proposed: Record | None, outdated: str) -> Standing:
+        """What waits, and what becomes of the hash that was named, if it was not looked at before."""
         status, mode = self._status(), self.asking[2]
-        request = self.resource.annotations.get(APPROVE, "")[:64]
-        if mode != PREVIEW or not request or request == status.last_handled_approval:
-            return "", "", request
+        request = self.resource.annotations.get(APPROVE, "")[:64] if mode == PREVIEW else ""
+        waits = None if outdated else proposed
+        found = Standing(mode, proposed=waits, outdated=outdated, request=request)
+        if not request or request == status.last_handled_approval:
+            return found
         if standing is not None and request == standing.hash:
-            return "Approved", "", request
+            return replace(found, verdict="Approved")
         told = status.proposed_plan.hash if status.proposed_plan is not None else ""
         if proposed is None or request != proposed.hash or told != request:
-            return "Stale", "no proposal has this hash now", request
+            return replace(found, verdict="Stale", refusal="no proposal has this hash now")
         if outdated:
-            return "Stale", outdated, request
-        return "Approved", "", request
+            return replace(found, verdict="Stale", refusal=outdated)
+        return replace(found, verdict="Approved")
 
     def _why_not(
         self,
