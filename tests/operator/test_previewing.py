@@ -6,88 +6,13 @@ from typing import Any
 
 import pytest
 
-from motley_operator.decision import Decision, RememberingPlanner, decide
+from motley_operator.decision import decide
 from motley_operator.domain.actions import ApplyObject
 from motley_operator.domain.facts import PodFacts, Room
-from motley_operator.settings import Settings
-from motley_operator.testing import World, gpu_node, job, pool
-from motley_planner import planning
-from motley_planner.catalog import load_catalog
-from motley_planner.domain.hardware import Catalog
-from motley_planner.domain.plan import Plan
-from motley_planner.domain.snapshot import Snapshot
+from motley_operator.testing import CALIBRATION, cascade, gpu_node, job, pool
+from motley_operator.testing.operated import CATALOG, SETTINGS, Operated
 
-CATALOG = load_catalog()
-SETTINGS = Settings(time_limit_s=1.0, first_time_limit_s=1.0)
 PREVIEW, DISABLED = {"mode": "Preview"}, {"mode": "Disabled"}
-
-
-def solve(snapshot: Snapshot, catalog: Catalog) -> Plan:
-    return planning.plan(snapshot, catalog, use_worker=False)
-
-
-class Operated:
-    """A world with an operator in it."""
-
-    def __init__(self, nodes: int = 3) -> None:
-        self.world = World()
-        for i in range(nodes):
-            self.world.add_node(gpu_node(f"h{i}", gpus=2))
-        self.planner = RememberingPlanner(solve)
-
-    def restart(self) -> None:
-        """Another process with no memory."""
-        self.planner = RememberingPlanner(solve)
-
-    def cycle(self) -> Decision:
-        decision = decide(self.world.facts(), CATALOG, SETTINGS, self.planner)
-        self.world.apply(decision.statuses)
-        self.world.apply(decision.actions)
-        return decision
-
-    def run(self) -> None:
-        """Cycles until two in a row do nothing."""
-        calm = 0
-        for _ in range(20):
-            decision = self.cycle()
-            self.world.settle()
-            self.world.now += 5.0
-            calm = 0 if decision.statuses or decision.actions else calm + 1
-            if calm == 2:
-                return
-        raise AssertionError(f"never calm: {decision.statuses} {decision.actions}")
-
-    def status(self, key: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.world.documents[key].get("status") or {}
-        return found
-
-    def condition(self, key: str, kind: str) -> tuple[str, str]:
-        row = next(c for c in self.status(key)["conditions"] if c["type"] == kind)
-        return row["status"], row["reason"]
-
-    def message(self, key: str, kind: str) -> str:
-        rows = self.status(key)["conditions"]
-        return str(next(c for c in rows if c["type"] == kind)["message"])
-
-    def approve(self, key: str, digest: str) -> None:
-        metadata = self.world.documents[key]["metadata"]
-        metadata["annotations"] = {**metadata.get("annotations", {}), "motley.dev/approve": digest}
-
-    def proposed(self, key: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.status(key).get("proposedPlan") or {}
-        return found
-
-    def uids(self, key: str) -> set[str]:
-        return {pod.uid for pod in self.world.engine_pods(key)}
-
-    def nodes(self, key: str) -> list[str]:
-        return sorted(pod.node or "" for pod in self.world.engine_pods(key))
-
-    def edit(self, key: str, **spec: Any) -> None:
-        """An edit of the spec; annotations stay."""
-        old = self.world.documents[key]
-        document = {**old, "metadata": dict(old["metadata"]), "spec": {**old["spec"], **spec}}
-        self.world.add(document)
 
 
 def load(rate: float) -> dict[str, Any]:
@@ -112,10 +37,11 @@ def approved_pool(operated: Operated, **spec: Any) -> str:
     return key
 
 
-@pytest.mark.parametrize("make", [pool, job], ids=["pool", "job"])
+@pytest.mark.parametrize("make", [pool, cascade, job], ids=["pool", "cascade", "job"])
 def test_nothing_of_a_new_resource_runs_before_its_first_plan_is_approved(
     operated: Operated, make: Any
 ) -> None:
+    operated.world.config_maps["team-a", "table"] = {"table.csv": CALIBRATION}
     key = operated.world.add(make(replan=PREVIEW))
     operated.run()
     assert operated.world.pods == {}
@@ -133,6 +59,13 @@ def test_nothing_of_a_new_resource_runs_before_its_first_plan_is_approved(
     )
     assert command in operated.message(key, "Planned")
     assert command in operated.message(key, "Approved")
+    operated.approve(key, waiting["hash"])
+    operated.run()
+    assert operated.status(key)["plan"]["hash"] == waiting["hash"]
+    assert operated.condition(key, "Approved") == ("True", "Approved")
+    assert {p.node for p in operated.world.engine_pods(key)} <= set(operated.world.nodes)
+    replicas = {p.labels["motley.dev/replica"] for p in operated.world.engine_pods(key)}
+    assert len(replicas) == waiting["starts"]
 
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["one process", "restarted in between"])

@@ -15,7 +15,7 @@ from motley_operator.status.conditions import Statement, shortened
 from motley_planner.domain.plan import PlannedReplica, Slice
 from motley_planner.units import dollars, figure
 
-MOST_CHANGES = 16
+MOST_CHANGES, MOST_GROUPS, MOST_PROMISES = 16, 16, 8  # beside the plan in one status
 LONGEST_CHANGE = 300
 APPROVED = "Approved"
 STALE = "StaleApproval"
@@ -61,10 +61,12 @@ def proposed_status(preview: Preview, plan: PlanStatus) -> ProposedPlan:
     document = plan.model_dump(by_alias=True, mode="json", exclude_none=True)
     document = {k: v for k, v in document.items() if k not in left_out}
     groups = [{k: v for k, v in g.items() if k != "ready"} for g in document.get("groups", ())]
+    promises = document.get("promises", ())
     price = sum(r.price_usd_per_hour for r in old)
     told: dict[str, Any] = {
         "status": "proposed",
-        "groups": groups,
+        "groups": groups[:MOST_GROUPS],
+        "promises": promises[:MOST_PROMISES],
         "reason": shortened(_reason(preview, price), 1024),
         "proposedAt": preview.record.made_at,
         "dollarsPerHourBefore": Quantity.of(price, 2),
