@@ -357,9 +357,9 @@ def test_a_proposal_that_somebody_wrote_into_cannot_be_approved(operated: Operat
     operated.run()
     digest = operated.proposed(key)["hash"]
     live = operated.world.owned[("ConfigMap", "team-a", "chat-plan")]
-    live["data"]["proposed.json"] = live["data"]["proposed.json"].replace(
-        '"ordinal": 0', '"ordinal": 1'
-    )
+    text = live["data"]["proposed.json"]
+    live["data"]["proposed.json"] = text.replace('"h0"', '"h1"')
+    assert live["data"]["proposed.json"] != text
     operated.restart()
     operated.approve(key, digest)
     operated.run()

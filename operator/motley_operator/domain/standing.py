@@ -20,6 +20,7 @@ from motley_planner.domain.plan import PlannedReplica, Refusal, Slice
 
 HASH_DIGITS = 20  # 80 bits: nobody finds another record with the hash of an approved one
 _SLICES = TypeAdapter(Slice)
+_OWN = ("name", "ordinal", "nodes", "kept")  # what equal replicas differ in
 _NOT_PLANNED = ("mode", "minImprovement", "cooldown")  # fields of spec.replan that shape no plan
 
 
@@ -110,9 +111,9 @@ def read_record(text: str | None) -> Record | None:
     """The record that a ConfigMap holds; None if there is none or somebody wrote into it."""
     try:
         document = json.loads(text or "")
-        part = _SLICES.validate_python(document["part"])
+        part = _SLICES.validate_python({**document["part"], "replicas": _replicas(document)})
         spec, made_at = document["spec"], document["madeAt"]
-    except (ValueError, KeyError, TypeError, ValidationError):
+    except (ValueError, LookupError, TypeError, ValidationError):
         return None
     if not isinstance(spec, dict) or not isinstance(made_at, str):
         return None
@@ -120,6 +121,26 @@ def read_record(text: str | None) -> Record | None:
 
 
 def _text(record: Record) -> str:
+    """JSON in which what equal replicas share is written once: thousands fit into a ConfigMap."""
     part = _SLICES.dump_python(record.part, mode="json")
-    document = {"madeAt": record.made_at, "part": part, "spec": record.spec}
+    kinds: dict[str, int] = {}
+    rows = []
+    for replica in part.pop("replicas"):
+        own = [replica.pop(name) for name in _OWN]
+        kind = kinds.setdefault(json.dumps(replica, sort_keys=True), len(kinds))
+        rows.append([kind, *own])
+    document = {
+        "kinds": [json.loads(kind) for kind in kinds],
+        "madeAt": record.made_at,
+        "part": part,
+        "replicas": rows,
+        "spec": record.spec,
+    }
     return json.dumps(document, sort_keys=True)
+
+
+def _replicas(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    kinds = document["kinds"]
+    return [
+        {**kinds[kind], **dict(zip(_OWN, own, strict=True))} for kind, *own in document["replicas"]
+    ]
