@@ -72,13 +72,18 @@ def _kept(part: Slice, standing: Standing, translation: Translation) -> Slice:
     planned = {r.kept for r in part.replicas}
     whole = planned == {unit_id(part.key, r.name) for r in replicas}
     counted = part if whole else standing.part
+    refusals = (*_lost(standing), *part.refusals)
+    if standing.broken:
+        words = "the spec that what runs was planned for makes no sense any more"
+        refusals = (Refusal("Held", "spec", words, "approve a plan of the present spec"), *refusals)
     return replace(
         standing.part,
+        blocked=standing.broken,
         groups=groups_of(replicas, translation.snapshot),
         price_usd_per_hour=sum(r.price_usd_per_hour for r in replicas),
         requests_per_second=part.requests_per_second,
         served_requests_per_second=counted.served_requests_per_second,
-        refusals=(*_lost(standing), *part.refusals),
+        refusals=refusals,
         binding=part.binding,
         caveats=part.caveats,
     )

@@ -427,3 +427,71 @@ def test_an_impossible_edit_in_preview_leaves_everything_running(operated: Opera
     assert operated.uids(key) == before
     assert operated.condition(key, "Planned") == ("False", "LatencyUnreachable")
     assert operated.condition(key, "Ready") == ("True", "Serving")
+
+
+def test_a_recorded_spec_that_makes_no_sense_any_more_leaves_what_runs_alone(
+    operated: Operated,
+) -> None:
+    operated.world.priority_classes = {"gold": 10}
+    key = approved_pool(operated, priorityClassName="gold")
+    other = operated.world.add(pool("other"))
+    operated.run()
+    before = operated.uids(key)
+    spec = operated.world.documents[key]["spec"]
+    del spec["priorityClassName"]
+    operated.edit(key)
+    operated.world.priority_classes = {}
+    operated.run()
+    assert operated.uids(key) == before
+    assert "makes no sense any more" in operated.message(key, "Planned")
+    operated.edit(other, workload=load(30))
+    operated.run()
+    assert operated.condition(other, "Planned") == ("True", "Planned")
+    operated.approve(key, operated.proposed(key)["hash"])
+    operated.run()
+    assert operated.condition(key, "Planned")[0] == "True"
+    assert operated.uids(key).isdisjoint(before)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "why"),
+    [
+        ({}, "no room"),
+        ({"budget": {"dollarsPerHour": 8}}, "budget is spent"),
+        ({"budget": {"gpus": 1}}, "GPUs are used"),
+    ],
+    ids=["room", "money", "GPUs"],
+)
+def test_of_two_approvals_that_want_the_same_the_second_is_refused(
+    fleet: dict[str, Any], why: str
+) -> None:
+    operated = Operated(nodes=0)
+    operated.world.add_node(gpu_node("h0", gpus=2 if fleet else 1))
+    operated.world.fleet = {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "Fleet",
+        "metadata": {"name": "default", "uid": "fleet", "generation": 1},
+        "spec": fleet,
+    }
+    keys = [operated.world.add(pool(name, replan=PREVIEW)) for name in ("first", "second")]
+    operated.run()
+    for key in keys:
+        operated.approve(key, operated.proposed(key)["hash"])
+    operated.run()
+    first, second = keys
+    assert operated.condition(first, "Approved") == ("True", "Approved")
+    assert operated.condition(second, "Approved") == ("False", "StaleApproval")
+    assert why in operated.message(second, "Approved")
+    assert (len(operated.uids(first)), len(operated.uids(second))) == (1, 0)
+    assert operated.condition(second, "Planned")[0] == "False"
+
+
+def test_a_deleted_record_is_written_anew_and_can_still_be_approved(operated: Operated) -> None:
+    key = operated.world.add(pool(replan=PREVIEW))
+    operated.run()
+    waiting = operated.proposed(key)["hash"]
+    del operated.world.owned[("ConfigMap", "team-a", "chat-plan")]
+    operated.approve(key, waiting)
+    operated.run()
+    assert operated.status(key)["plan"]["hash"] == waiting
+    assert operated.condition(key, "Approved") == ("True", "Approved")

@@ -46,6 +46,7 @@ class Standing:
     record: Record | None = None  # what it keeps; None: nothing is recorded yet
     part: Slice | None = None  # of the record, what is there or can be started now
     source: object | None = None  # the resource with the record's spec: pods are built from it
+    broken: bool = False  # the record's spec makes no sense any more: nothing is built from it
     edited: bool = False  # the spec is another one than the record's
     lost: tuple[str, ...] = ()  # replicas of the record for which there is no room now
     stops: tuple[tuple[str, tuple[str, ...]], ...] = ()  # what runs beside it: name, nodes

@@ -68,6 +68,8 @@ def build(
         owner, standing = Owner.of(resource), translation.standing.get(part.key)
         if standing is not None:
             model = standing.source or model
+            if standing.broken:
+                continue
             if not part.replicas and standing.record is None and standing.mode == "Preview":
                 continue  # nothing of it was approved yet
         site = Site(

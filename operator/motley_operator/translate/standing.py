@@ -60,7 +60,15 @@ class Stand:
     def marks(self) -> str:
         """Changes with what stands and with what a proposal would start from."""
         told = [
-            (key, s.mode, s.edited, bool(s.outdated), s.record and s.record.hash, _placed(s.part))
+            (
+                key,
+                s.mode,
+                s.edited,
+                s.broken,
+                bool(s.outdated),
+                s.record and s.record.hash,
+                _placed(s.part),
+            )
             for key, s in sorted(self.standing.items())
         ]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
@@ -203,6 +211,8 @@ class _One:
         if standing is not None and request == standing.hash:
             return replace(found, verdict="Approved")
         told = status.proposed_plan.hash if status.proposed_plan is not None else ""
+        if proposed is None and told == request:
+            return found  # its record is being written, or a new proposal made
         if proposed is None or request != proposed.hash or told != request:
             return replace(found, verdict="Stale", refusal="no proposal has this hash now")
         if outdated:

@@ -41,6 +41,7 @@ HORIZON_S = 3600.0
 class _Asked:
     """What the resources ask for, as they are read one by one."""
 
+    around: Surroundings
     demands: dict[str, ServingDemand | RlDemand] = field(default_factory=dict)
     parsed: dict[str, Resource] = field(default_factory=dict)
     rejected: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
@@ -114,13 +115,20 @@ def _stood(
     asking = {key: (asked.parsed[key], asked.demands[key], held.mode(key)) for key in asked.demands}
     places = Places.of(sites, room, running.units, PodNeed(), running.reserved)
     limits = Limits(_fleet_budget(held.fleet), fleet_gpus(held.fleet))
-    return stand(facts, asking, running, places, limits)
+    made = stand(facts, asking, running, places, limits)
+    for key, standing in made.standing.items():
+        source = standing.source
+        sound = isinstance(source, Resource) and not semantic_findings(source, asked.around)
+        if standing.record is not None and not sound:
+            made.standing[key] = replace(standing, broken=True)
+    return made
 
 
 def _read_resources(
     facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
 ) -> _Asked:
-    asked = _Asked()
+    around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
+    asked = _Asked(around)
     pods = _pods_by_key(facts)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         if resource.deleting:
@@ -131,7 +139,6 @@ def _read_resources(
             continue
         asked.parsed[resource.key] = model
     taken = name_findings(asked.parsed)
-    around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         model = asked.parsed.get(resource.key)
         if model is None:
