@@ -184,6 +184,19 @@ def test_an_approval_that_the_facts_have_overtaken_is_refused_and_a_new_plan_pro
     assert operated.status(key)["plan"]["hash"] == fresh["hash"]
 
 
+def test_an_approval_that_comes_with_an_edit_is_refused(operated: Operated) -> None:
+    key = operated.world.add(pool(replan=PREVIEW))
+    operated.run()
+    old = operated.proposed(key)["hash"]
+    operated.approve(key, old)
+    operated.edit(key, workload=load(60))
+    operated.run()
+    assert operated.condition(key, "Approved") == ("False", "StaleApproval")
+    assert "edited after it was proposed" in operated.message(key, "Approved")
+    assert operated.world.engine_pods() == []
+    assert operated.proposed(key)["hash"] != old
+
+
 def test_an_approval_is_used_once_and_is_no_licence_for_later_plans(operated: Operated) -> None:
     key = approved_pool(operated, workload=load(2))
     small = operated.status(key)["lastHandledApproval"]

@@ -47,9 +47,9 @@ def test_every_change_of_a_record_breaks_its_seal(data: st.DataObject) -> None:
     char = data.draw(st.sampled_from("0123456789abcdefxyz"))
     changed = text[:at] + char + text[at + 1 :]
     found = read_record(changed)
-    assert found is None or found == record() or seal(found) != record().hash
-    if found is not None and found != record() and found.hash == record().hash:
-        assert seal(found) != found.hash
+    if found is not None and found != record():
+        # What counts is that it passes for the record whose hash the status tells.
+        assert not (found.hash == record().hash == seal(found))
 
 
 def test_the_same_plan_proposed_later_has_another_hash() -> None:
