@@ -508,3 +508,17 @@ def test_a_deleted_record_is_written_anew_and_can_still_be_approved(operated: Op
     operated.run()
     assert operated.status(key)["plan"]["hash"] == waiting
     assert operated.condition(key, "Approved") == ("True", "Approved")
+
+
+@pytest.mark.parametrize("written", [1, 2, 3, 9])
+def test_a_disabled_pool_whose_first_plan_was_cut_short_is_finished(
+    operated: Operated, written: int
+) -> None:
+    key = operated.world.add(pool(replan=DISABLED, workload=load(60)))
+    decision = decide(operated.world.facts(), CATALOG, SETTINGS, operated.planner)
+    operated.world.apply((*decision.statuses, *decision.actions)[:written])
+    operated.restart()
+    operated.run()
+    planned = sum(group["count"] for group in operated.status(key)["plan"]["groups"])
+    assert len(operated.uids(key)) == planned > 1
+    assert operated.condition(key, "Planned") == ("True", "ReplanDisabled")
