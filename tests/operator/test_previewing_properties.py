@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from motley_operator.domain.facts import PodFacts, Room
 from motley_operator.testing import gpu_node, pool
-from motley_operator.testing.operated import Operated
+from motley_operator.testing.operated import Operated, load
 
 Event = Callable[["Story"], None]
 
@@ -22,9 +22,9 @@ class Story:
     def __init__(self) -> None:
         self.operated = Operated(nodes=4)
         self.key = self.operated.world.add(
-            pool(replan={"mode": "Preview"}, workload=_load(30), parallelism={"maxTensor": 1})
+            pool(replan={"mode": "Preview"}, workload=load(30), parallelism={"maxTensor": 1})
         )
-        self.operated.world.add(pool("other", workload=_load(10)))
+        self.operated.world.add(pool("other", workload=load(10)))
         self.operated.run()
         self.operated.approve(self.key, self.operated.proposed(self.key)["hash"])
         self.operated.run()
@@ -37,18 +37,13 @@ class Story:
         return next(iter(self.operated.world.engine_pods(self.key)), None)
 
 
-def _load(rate: float) -> dict[str, object]:
-    classes = [{"name": "all", "promptTokens": 800, "outputTokens": 200}]
-    return {"requestsPerSecond": rate, "classes": classes}
-
-
 def edit(rate: float, story: Story) -> None:
-    story.operated.edit(story.key, workload=_load(rate))
+    story.operated.edit(story.key, workload=load(rate))
 
 
 def edit_other(rate: float, story: Story) -> None:
     other = story.key.replace("chat", "other")
-    story.operated.edit(other, workload=_load(rate))
+    story.operated.edit(other, workload=load(rate))
 
 
 def edit_arguments(story: Story) -> None:

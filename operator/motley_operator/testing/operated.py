@@ -6,6 +6,7 @@ from typing import Any
 
 from motley_operator.decision import Decision, RememberingPlanner, decide
 from motley_operator.settings import Settings
+from motley_operator.testing.samples import pool
 from motley_operator.testing.world import World, gpu_node
 from motley_planner import planning
 from motley_planner.catalog import load_catalog
@@ -15,6 +16,7 @@ from motley_planner.domain.snapshot import Snapshot
 
 CATALOG = load_catalog()
 SETTINGS = Settings(time_limit_s=1.0, first_time_limit_s=1.0)
+PREVIEW, DISABLED = {"mode": "Preview"}, {"mode": "Disabled"}
 
 
 def solve(snapshot: Snapshot, catalog: Catalog) -> Plan:
@@ -92,3 +94,21 @@ class Operated:
         old = self.world.documents[key]
         document = {**old, "metadata": dict(old["metadata"]), "spec": {**old["spec"], **spec}}
         self.world.add(document)
+
+
+def load(rate: float) -> dict[str, Any]:
+    """A workload of one class at a rate in requests/s."""
+    return {
+        "requestsPerSecond": rate,
+        "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
+    }
+
+
+def approved_pool(operated: Operated, **spec: Any) -> str:
+    """Key of a pool in Preview whose first plan was approved and carried out."""
+    key = operated.world.add(pool(replan=PREVIEW, **spec))
+    operated.run()
+    operated.approve(key, str(operated.proposed(key)["hash"]))
+    operated.run()
+    assert operated.uids(key)
+    return key
