@@ -140,6 +140,10 @@ def test_a_plan_is_proposed_and_applied_once_somebody_who_may_approves_it(
     with pytest.raises(Refused, match="verb approve") as refused:
         annotate(people[EDITOR], first)
     assert refused.value.status == 403
+    sneaky = pool(6)
+    sneaky["metadata"] |= {"name": "sneaky", "annotations": {"motley.dev/approve": first}}
+    with pytest.raises(Refused, match="verb approve"):
+        people[EDITOR].apply(sneaky)
     with pytest.raises(Refused, match="verb approve"):
         spec = {"spec": {"replan": {"mode": "Auto"}}}
         people[EDITOR].patch(*PLACE, spec)
