@@ -18,6 +18,7 @@ FIELD_MANAGER = "motley-demo"
 # kind -> (path before the namespace, plural, namespaced)
 _CORE, _RBAC = "/api/v1", "/apis/rbac.authorization.k8s.io/v1"
 _MOTLEY = "/apis/motley.dev/v1alpha1"
+_ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 KINDS: Mapping[str, tuple[str, str, bool]] = {
     "Namespace": (_CORE, "namespaces", False),
     "Node": (_CORE, "nodes", False),
@@ -32,6 +33,12 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
     "Lease": ("/apis/coordination.k8s.io/v1", "leases", True),
     "ClusterRole": (_RBAC, "clusterroles", False),
     "ClusterRoleBinding": (_RBAC, "clusterrolebindings", False),
+    "ValidatingAdmissionPolicy": (_ADMISSION, "validatingadmissionpolicies", False),
+    "ValidatingAdmissionPolicyBinding": (
+        _ADMISSION,
+        "validatingadmissionpolicybindings",
+        False,
+    ),
     "PriorityClass": ("/apis/scheduling.k8s.io/v1", "priorityclasses", False),
     "CustomResourceDefinition": (
         "/apis/apiextensions.k8s.io/v1",
@@ -54,9 +61,9 @@ class Refused(Exception):
 
 
 class Api:
-    """One connection to an API server."""
+    """One connection to an API server; with `user` as somebody else, if one may impersonate."""
 
-    def __init__(self, kubeconfig: str) -> None:
+    def __init__(self, kubeconfig: str, user: str = "") -> None:
         credentials = load_credentials(kubeconfig=kubeconfig)
         address = urlsplit(credentials.server)
         port = address.port or 443
@@ -64,7 +71,7 @@ class Api:
         self.server = credentials.server
         self.created: list[str] = []  # paths of the objects that this connection has made
         self.ca_data = credentials.ca_data
-        self._headers = credentials.headers()
+        self._headers = credentials.headers() | ({"Impersonate-User": user} if user else {})
         self._connection: http.client.HTTPConnection
         if context is None:
             self._connection = http.client.HTTPConnection(address.hostname or "", port, timeout=20)

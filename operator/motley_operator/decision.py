@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from motley_operator import changes, manifests, policies, status, translate
+from motley_operator import changes, manifests, policies, previewing, status, translate
 from motley_operator.adoption import adopted
 from motley_operator.domain.actions import Action, Manifest
 from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
@@ -45,9 +46,13 @@ def decide(
     """
     translation = translate.translate(facts, catalog, settings)
     plan = planner.keep(translation, facts, _with_time(translation.snapshot, settings))
-    desired = manifests.build(plan, translation, facts, translation.catalog, settings)
+    held = planner.held
+    desired = (
+        *manifests.plan_config_maps(held, facts),
+        *manifests.build(plan, translation, facts, translation.catalog, settings),
+    )
     actions = changes.changes(desired, facts, plan)
-    statuses = status.statuses(plan, translation, facts)
+    statuses = status.statuses(plan, translation, facts, held.proposals)
     return Decision(translation, plan, desired, actions, statuses)
 
 
@@ -65,6 +70,7 @@ class RememberingPlanner:
         self._planner = planner
         self._last: tuple[Snapshot, Plan] | None = None
         self._force: policies.InForce | None = None
+        self.held = Held()  # what is remembered and proposed beside the plan in force
         self.solves = 0
 
     def keep(self, translation: Translation, facts: ClusterFacts, snapshot: Snapshot) -> Plan:
@@ -82,16 +88,25 @@ class RememberingPlanner:
             plan = self(asked, translation.catalog)
             before = force.plan if force is not None else None
             plan = adopted(plan, before, edited, translation, facts)
+            plan = previewing.stood(plan, translation)
+            self.held = Held(
+                previewing.records(plan, translation, facts),
+                previewing.proposals(plan, translation, facts, self._solve),
+            )
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
 
     def forget(self) -> None:
         """As after a restart: the next plan is made from what runs."""
         self._last = self._force = None
+        self.held = Held()
 
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
         """The plan of the snapshot; equal snapshots have equal plans."""
         if self._last is None or self._last[0] != snapshot:
-            self.solves += 1
-            self._last = (snapshot, self._planner(snapshot, catalog))
+            self._last = (snapshot, self._solve(snapshot, catalog))
         return self._last[1]
+
+    def _solve(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
+        self.solves += 1
+        return self._planner(snapshot, catalog)

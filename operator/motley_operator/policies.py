@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NO_SOLUTION_YET = "NoSolutionYet"
     INPUTS_CHANGED = "InputsChanged"
     FROZEN_CHANGED = "FrozenChanged"
+    STANDING_CHANGED = "StandingChanged"
     REPLICA_LOST = "ReplicaLost"
     ROOM_FREED = "RoomFreed"
     UNCHANGED = "Unchanged"
@@ -43,6 +44,7 @@ class InForce:
     nodes: frozenset[str]  # on which something may start
     prices: frozenset[float]
     demands: Mapping[str, Demand]
+    marks: str = ""  # of what stands in Preview and Disabled
 
     @staticmethod
     def of(plan: Plan, translation: Translation) -> InForce:
@@ -56,6 +58,7 @@ class InForce:
             nodes=frozenset(node.name for node in snapshot.nodes if not node.cordoned),
             prices=frozenset(node.node_class.price_usd_per_gpu_hour for node in snapshot.nodes),
             demands={demand.key: demand for demand in snapshot.demands},
+            marks=translation.marks,
         )
 
 
@@ -165,9 +168,15 @@ def inputs_changed(case: Case) -> Reason | None:
 
 
 def frozen_changed(case: Case) -> Reason | None:
-    """A resource was paused or let go, or lost a replica that must be repaired."""
+    """A resource was paused or let go."""
     changed = case.force.frozen != case.translation.snapshot.frozen
     return Reason.FROZEN_CHANGED if changed else None
+
+
+def standing_changed(case: Case) -> Reason | None:
+    """What holds still was approved, edited or repaired, or its proposal cannot be had any more."""
+    changed = case.force.marks != case.translation.marks
+    return Reason.STANDING_CHANGED if changed else None
 
 
 def replica_lost(case: Case) -> Reason | None:
@@ -196,6 +205,7 @@ RULES: tuple[Rule, ...] = (
     no_solution_yet,
     inputs_changed,
     frozen_changed,
+    standing_changed,
     replica_lost,
     room_freed,
 )

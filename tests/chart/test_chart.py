@@ -105,6 +105,9 @@ def test_the_operator_may_do_what_it_does(verb: str, group: str, resource: str) 
         ("delete", "motley.dev", "servingpools"),
         ("patch", "motley.dev", "rljobs"),
         ("create", "apiextensions.k8s.io", "customresourcedefinitions"),
+        *[("approve", "motley.dev", kind) for kind in ("modelcascades", "servingpools", "rljobs")],
+        ("update", "motley.dev", "servingpools"),
+        ("patch", "admissionregistration.k8s.io", "validatingadmissionpolicies"),
     ],
 )
 def test_the_operator_may_not_do_what_it_never_does(verb: str, group: str, resource: str) -> None:
@@ -178,6 +181,35 @@ def test_the_plain_manifest_has_the_present_crds_and_rules() -> None:
     )
     inside = [rule for role in roles for rule in found[role]["rules"]]
     assert inside == rules(), "write it anew with `make chart`"
+
+
+def test_approving_is_a_right_of_its_own_that_no_shipped_role_but_the_approvers_has() -> None:
+    text = (CHART / "install.yaml").read_text()
+    found = [d for d in yaml.safe_load_all(text) if d]
+    roles = {d["metadata"]["name"]: d for d in found if d["kind"] in ("Role", "ClusterRole")}
+    may = {n for n, d in roles.items() for r in d["rules"] if "approve" in r["verbs"]}
+    assert may == {"motley-approver"}
+    (rule,) = roles["motley-approver"]["rules"]
+    assert rule["verbs"] == ["approve"]
+    assert not any(
+        name.startswith("rbac") for name in roles["motley-approver"]["metadata"]["labels"]
+    )
+    bound = {d["roleRef"]["name"] for d in found if d["kind"].endswith("RoleBinding")}
+    assert "motley-approver" not in bound
+
+
+def test_the_admission_policy_covers_every_planned_kind_and_fails_closed() -> None:
+    text = (CHART / "install.yaml").read_text()
+    found = {d["kind"]: d for d in yaml.safe_load_all(text) if d}
+    policy, binding = (
+        found["ValidatingAdmissionPolicy"],
+        found["ValidatingAdmissionPolicyBinding"],
+    )
+    (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
+    assert set(rule["resources"]) == {"modelcascades", "servingpools", "rljobs"}
+    assert policy["spec"]["failurePolicy"] == "Fail"
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    assert binding["spec"]["validationActions"] == ["Deny"]
 
 
 def plain(documents: Documents) -> Documents:
@@ -258,6 +290,10 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
         ("metrics.service=false", "Service", 0),
         ("crds.install=false", "CustomResourceDefinition", 0),
         ("rbac.create=false", "ClusterRoleBinding", 0),
+        ("approval.enforce=true", "ValidatingAdmissionPolicy", 1),
+        ("approval.enforce=true", "ValidatingAdmissionPolicyBinding", 1),
+        ("approval.enforce=false", "ValidatingAdmissionPolicy", 0),
+        ("approval.enforce=false", "ValidatingAdmissionPolicyBinding", 0),
     ],
 )
 def test_a_switch_turns_its_objects_on_and_off(setting: str, kind: str, count: int) -> None:

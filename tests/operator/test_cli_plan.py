@@ -125,6 +125,20 @@ def test_on_fewer_nodes_only_what_was_lost_moves(
     assert all(lost not in r["nodes"] for r in document["slices"][0]["replicas"])
 
 
+def test_a_pool_in_preview_is_planned_as_it_would_be_proposed(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    nodes = write_nodes(tmp_path / "nodes.yaml", ("l40s", 1))
+    found = []
+    for mode in ("Auto", "Preview"):
+        file = pool(tmp_path / f"{mode}.yaml", replan={"mode": mode})
+        status, document = run_json(capsys, "plan", "-f", file, "--nodes", nodes)
+        assert status == 0
+        (part,) = document["slices"]
+        found.append([(r["name"], r["nodes"]) for r in part["replicas"]])
+    assert found[0] == found[1] != []
+
+
 def test_pods_of_others_take_room(tmp_path: Path, capsys: Capture) -> None:
     nodes = write_nodes(tmp_path / "nodes.yaml", ("l40s", 1))
     limits = {"resources": {"limits": {"nvidia.com/gpu": "8"}}}

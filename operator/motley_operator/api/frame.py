@@ -51,6 +51,7 @@ def plan_columns(model_path: str) -> tuple[Column, ...]:
         Column("Reason", f"{READY}.reason"),
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Plan", ".status.plan.hash", wide=True),
+        Column("Proposed", ".status.proposedPlan.hash", wide=True),
         Column("Gap", ".status.plan.gap", "number", wide=True),
         Column("Message", f"{READY}.message", wide=True),
     )

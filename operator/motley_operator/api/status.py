@@ -32,7 +32,7 @@ class Condition(StatusModel):
     """One statement about the resource (metav1.Condition)."""
 
     type: Annotated[str, Field(min_length=1, max_length=63)] = Field(
-        description="Accepted, Planned, Ready, DemandMeasured, Reconciling, Stalled; for jobs Suspended, Complete, Failed."
+        description="Accepted, Planned, Ready, DemandMeasured, Reconciling, Stalled; in Preview Approved; for jobs Suspended, Complete, Failed."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the statement holds.")
     reason: Annotated[str, Field(max_length=63)] = Field(description="Enumerated CamelCase reason.")
@@ -150,6 +150,13 @@ class ProposedPlan(PlanStatus):
     """A plan that waits for approval (Preview)."""
 
     reason: Sentence = Field(default="", description="Why it was made.")
+    proposed_at: Timestamp | None = Field(default=None, description="When it was made.")
+    dollars_per_hour_before: Quantity | None = Field(
+        default=None, description="US dollars an hour of what runs now."
+    )
+    starts: int = Field(default=0, ge=0, description="Replicas that would start.")
+    stops: int = Field(default=0, ge=0, description="Replicas that would stop.")
+    keeps: int = Field(default=0, ge=0, description="Replicas that would be left alone.")
     changes: tuple[Sentence, ...] = Field(
         default=(),
         max_length=32,
@@ -199,6 +206,10 @@ class ResourceStatus(StatusModel):
     last_replan: LastReplan | None = Field(default=None, description="The last change of plan.")
     last_handled_replan_at: Annotated[str, Field(max_length=64)] | None = Field(
         default=None, description="Echo of the annotation motley.dev/replan-requested-at."
+    )
+    last_handled_approval: Hash | None = Field(
+        default=None,
+        description="The last motley.dev/approve that was applied or refused; it counts no more.",
     )
     inputs: tuple[FrozenInputs, ...] = Field(
         default=(),

@@ -12,7 +12,7 @@ from motley_operator.changes.pods import pod_changes
 from motley_operator.changes.routing import with_standing_by
 from motley_operator.domain.actions import Action, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
-from motley_operator.domain.names import MANAGED_BY, OURS, key_of
+from motley_operator.domain.names import COMPONENT, MANAGED_BY, OURS, PLAN, key_of
 from motley_operator.translate.room import is_engine
 from motley_planner.domain.plan import Plan
 
@@ -29,7 +29,7 @@ def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tup
         return ()
     ours = _engine_pods(facts)
     kept = kept_keys(facts, plan, ours)
-    wanted = {_place(m): m for m in desired if _key(m) not in kept}
+    wanted = {_place(m): m for m in desired if _key(m) not in kept or _is_record(m)}
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
     moving = {key: found for key, found in ours.items() if key not in kept}
     moved = pod_changes(pods, moving, facts)
@@ -89,6 +89,11 @@ def _expired(facts: ClusterFacts) -> list[Action]:
 
 def _is_there(manifest: Manifest, live: Document | None) -> bool:
     return live is not None and is_contained(manifest, live)
+
+
+def _is_record(manifest: Manifest) -> bool:
+    """What is remembered of a plan touches nothing that runs."""
+    return bool(manifest["metadata"]["labels"].get(COMPONENT) == PLAN)
 
 
 def _place(manifest: Manifest) -> Place:

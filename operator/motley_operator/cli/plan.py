@@ -248,7 +248,9 @@ def plan_facts(
 
     catalog = how.catalog or load_catalog()
     translation = translate(facts, catalog, Settings(pairs_phases=bool(how.kv_scales)))
-    snapshot = translation.snapshot
+    # What waits for approval on a cluster is what a person wants to see here.
+    waits = {key for key, standing in translation.standing.items() if standing.mode == "Preview"}
+    snapshot = replace(translation.snapshot, frozen=translation.snapshot.frozen - waits)
     if running is not None:
         there = {node.name for node in snapshot.nodes}
         asked = {one.key for one in snapshot.services} | {one.key for one in snapshot.jobs}

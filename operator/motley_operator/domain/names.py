@@ -33,6 +33,7 @@ UNIT: Final = "motley.dev/unit"
 IMAGE: Final = "motley.dev/image"
 ATTEMPT: Final = "motley.dev/attempt"
 
+APPROVE: Final = "motley.dev/approve"
 PAUSED: Final = "motley.dev/paused"
 EXCLUDE: Final = "motley.dev/exclude"
 TRUST_ZONE: Final = "motley.dev/trust-zone"
@@ -43,11 +44,14 @@ ZONE: Final = "topology.kubernetes.io/zone"
 INSTANCE_TYPE: Final = "node.kubernetes.io/instance-type"
 
 GATEWAY: Final = "gateway"
+PLAN: Final = "plan"
 MAIN_STAGE: Final = "main"
 SERVE: Final = "serve"
 ROLLOUT: Final = "rollout"
 TRAINER: Final = "trainer"
 ROUTING_KEY: Final = "routing.json"
+STANDING_KEY: Final = "standing.json"
+PROPOSED_KEY: Final = "proposed.json"
 
 
 def pod_name(resource: str, replica: str, rank: int, fragments: int) -> str:
@@ -73,6 +77,11 @@ def gateway_name(resource: str) -> str:
 def routing_name(resource: str) -> str:
     """ConfigMap that a gateway watches."""
     return f"{resource}-routing"
+
+
+def plan_name(resource: str) -> str:
+    """ConfigMap with the plan that a held resource keeps, and the one proposed for it."""
+    return f"{resource}-plan"
 
 
 def budget_name(resource: str, stage: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from motley_operator.domain.standing import Standing
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import Snapshot
@@ -42,6 +43,8 @@ class Translation:
     parsed: Mapping[str, object]  # ServingPool | ModelCascade | RLJob
     rejected: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
     frozen: Mapping[str, str] = field(default_factory=dict)  # key -> why it keeps what it has
+    standing: Mapping[str, Standing] = field(default_factory=dict)  # Preview and Disabled, by key
+    marks: str = ""  # hash over what stands: it changes with an approval, a repair, an edit
     phases: Mapping[str, str] = field(default_factory=dict)  # RLJobs, by key
     unknown_gpus: tuple[UnknownGpu, ...] = ()
     inventory: tuple[NodeFigures, ...] = ()

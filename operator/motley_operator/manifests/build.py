@@ -54,7 +54,10 @@ def build(
     catalog: Catalog,
     settings: Settings,
 ) -> tuple[Manifest, ...]:
-    """Desired objects of every planned resource; none for rejected, finished or leaving ones."""
+    """Desired objects of every planned resource; none for rejected, finished or leaving ones.
+
+    What holds still is built from the spec that its plan was made from.
+    """
     resources = {resource.key: resource for resource in facts.resources}
     tolerations = _fleet_tolerations(facts)
     manifests: list[Manifest] = []
@@ -62,8 +65,15 @@ def build(
         model, resource = translation.parsed.get(part.key), resources.get(part.key)
         if resource is None or model is None:
             continue
+        owner, standing = Owner.of(resource), translation.standing.get(part.key)
+        if standing is not None:
+            model = standing.source or model
+            if standing.broken:
+                continue
+            if not part.replicas and standing.record is None and standing.mode == "Preview":
+                continue  # nothing of it was approved yet
         site = Site(
-            owner=Owner.of(resource),
+            owner=owner,
             part=_with_running_names(part),
             stages=stages_of(model),
             catalog=catalog,

@@ -7,6 +7,8 @@ change with every solve are no reason to write.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from motley_operator import lifecycle
@@ -17,21 +19,30 @@ from motley_operator.demand import Settled
 from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
+from motley_operator.domain.standing import Proposal
 from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
 from motley_operator.status.fleet import fleet_statuses
 from motley_operator.status.inputs import frozen_inputs
 from motley_operator.status.observed import Observed, observe
 from motley_operator.status.planned import plan_status
+from motley_operator.status.proposed import Preview, approval, proposed_status
 from motley_operator.status.statements import Case, statements
 from motley_planner.domain.plan import Plan, Slice
 
-TOLD = ("Accepted", "Planned", "Ready", "DemandMeasured", "Complete", "Failed", "Suspended")
+TOLD = (
+    "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "Complete", "Failed", "Suspended",
+)  # fmt: skip
 _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 _VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
 
 
-def statuses(plan: Plan, translation: Translation, facts: ClusterFacts) -> tuple[Action, ...]:
+def statuses(
+    plan: Plan,
+    translation: Translation,
+    facts: ClusterFacts,
+    proposals: Mapping[str, Proposal] = MappingProxyType({}),
+) -> tuple[Action, ...]:
     """PatchStatus and EmitEvent of every resource, and of the Fleet, that has news."""
     observed = observe(facts)
     slices = {part.key: part for part in plan.slices}
@@ -40,7 +51,9 @@ def statuses(plan: Plan, translation: Translation, facts: ClusterFacts) -> tuple
         if resource.deleting:
             continue
         part = slices.get(resource.key)
-        actions += _resource(resource, part, plan, (translation, observed[resource.key], facts.now))
+        preview = _preview(resource, translation, proposals)
+        view = (translation, observed[resource.key], facts.now)
+        actions += _resource(resource, part, plan, (*view, preview))
     return (*actions, *fleet_statuses(plan, translation, facts))
 
 
@@ -48,9 +61,9 @@ def _resource(
     resource: ResourceFacts,
     part: Slice | None,
     plan: Plan,
-    view: tuple[Translation, Observed, float],
+    view: tuple[Translation, Observed, float, Preview | None],
 ) -> list[Action]:
-    translation, observed, now = view
+    translation, observed, now, preview = view
     model, old = translation.parsed.get(resource.key), _old(resource)
     case = Case(
         kind=resource.kind,
@@ -62,13 +75,17 @@ def _resource(
         phase=_phase(model, observed, now),
         solved=plan.status != "no_solution",
         measured=_settled(translation.demands.get(resource.key)),
+        preview=preview,
     )
-    made = conditions(statements(case), old.conditions, resource.generation, now)
+    said = statements(case)
+    if preview is not None and preview.is_preview and case.solved:
+        said = (*said, approval(preview, old))
+    made = conditions(said, old.conditions, resource.generation, now)
     status: dict[str, Any] = {
         "observedGeneration": resource.generation,
         "conditions": [_document(condition) for condition in made],
     }
-    if part is not None and case.solved and not _runs_on(part, observed, old):
+    if part is not None and case.solved and not (_runs_on(part, observed, old) or case.waits):
         status["plan"] = _document(plan_status(plan, part, observed, translation, old.plan))
     elif old.plan is not None and case.phase not in lifecycle.GONE:
         status["plan"] = _document(old.plan)
@@ -76,7 +93,7 @@ def _resource(
     replan = _last_replan(changed, plan, old, now)
     if replan is not None:
         status["lastReplan"] = replan
-    status |= _extras(resource, model, case, (old, now))
+    status |= _extras(resource, model, case, (old, now)) | _proposed(plan, translation, case, old)
     if _same(status, dict(resource.document.get("status") or {})):
         return []
     place = (resource.kind, resource.namespace, resource.name, resource.uid)
@@ -85,6 +102,32 @@ def _resource(
 
 def _settled(found: object) -> Settled | None:
     return found if isinstance(found, Settled) else None
+
+
+def _preview(
+    resource: ResourceFacts, translation: Translation, proposals: Mapping[str, Proposal]
+) -> Preview | None:
+    standing = translation.standing.get(resource.key)
+    if standing is None:
+        return None
+    place = (resource.kind, resource.namespace, resource.name)
+    return Preview(standing, proposals.get(resource.key, Proposal()), place)
+
+
+def _proposed(
+    plan: Plan, translation: Translation, case: Case, old: ResourceStatus
+) -> dict[str, Any]:
+    """The plan that waits for approval, and the last approval that was looked at."""
+    told: dict[str, Any] = {}
+    preview = case.preview
+    if preview is not None and preview.record is not None:
+        part = preview.record.part
+        shown = plan_status(plan, part, case.observed, translation, None)
+        told["proposedPlan"] = _document(proposed_status(preview, shown))
+    handled = old.last_handled_approval
+    if preview is not None and preview.standing.verdict:
+        handled = preview.standing.request
+    return told | ({"lastHandledApproval": handled} if handled else {})
 
 
 def _hash(part: Slice | None) -> str | None:

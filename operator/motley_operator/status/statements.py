@@ -9,12 +9,12 @@ from motley_operator.demand import Settled
 from motley_operator.lifecycle import Phase
 from motley_operator.status.conditions import Statement
 from motley_operator.status.observed import Observed, missing, planned_by_stage
+from motley_operator.status.proposed import AWAITING, Preview, planned
 from motley_planner.domain.plan import Refusal, Slice
 
 HELD: Mapping[str, str] = {
     "Paused": "motley.dev/paused is true: what runs goes on, nothing is changed; take it off to go on",
-    "PreviewHolds": "replan.mode is Preview: what runs goes on; this version makes no proposals yet,"
-    " so set replan.mode to Auto to let plans be applied",
+    "PreviewHolds": "replan.mode is Preview: what runs goes on, new plans wait for approval",
     "ReplanDisabled": "replan.mode is Disabled: the plan is kept, lost replicas are replaced",
 }
 
@@ -32,6 +32,13 @@ class Case:
     phase: str = ""  # jobs
     solved: bool = True  # False: the solver had no solution in time
     measured: Settled | None = None  # where demand is asked to be measured
+    preview: Preview | None = None  # in Preview or Disabled
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing runs before somebody approves a plan."""
+        waiting = self.preview is not None and self.preview.record is not None
+        return waiting and not (self.part is not None and self.part.replicas)
 
 
 def statements(case: Case) -> tuple[Statement, ...]:
@@ -72,6 +79,8 @@ def _planned(case: Case) -> Statement:
         return Statement("Planned", "False", case.phase, "the job needs no GPUs")
     if not case.solved or case.part is None:
         return Statement("Planned", "Unknown", "SolverTimeLimit", "no plan was found in time")
+    if case.preview is not None:
+        return planned(case.preview, case.part)
     refusals = case.part.refusals
     if refusals:
         return Statement("Planned", "False", refusals[0].reason, explained(refusals))
@@ -107,6 +116,8 @@ def _ready(case: Case) -> Statement:
         reason = case.rejected[0].reason if case.rejected else "NoReplicas"
         if case.part is not None and case.part.refusals:
             reason = case.part.refusals[0].reason
+        if case.waits:
+            return Statement("Ready", "False", AWAITING, "nothing runs before a plan is approved")
         return Statement("Ready", "False", reason, "no replica is planned or running")
     dead = [stage for stage in needed if ready.get(stage, (0, 0))[0] == 0]
     if dead:
@@ -137,6 +148,8 @@ def _job_ready(case: Case) -> Statement:
         return Statement("Ready", "False", case.phase, "")
     if case.rejected:
         return Statement("Ready", "False", case.rejected[0].reason, "nothing is planned")
+    if case.waits:
+        return Statement("Ready", "False", AWAITING, "nothing runs before a plan is approved")
     if case.part is not None and case.part.refusals and not case.part.replicas:
         return Statement("Ready", "False", case.part.refusals[0].reason, "nothing is planned")
     return Statement("Ready", "False", "ReplicasNotReady", f"ready: {counts or 'none'}")
@@ -149,6 +162,8 @@ def _stalled(case: Case, ready: Statement) -> Statement | None:
     if case.phase == Phase.FAILED:
         return Statement("Stalled", "True", "Failed", "the job has failed")
     refusals = case.part.refusals if case.part is not None and not case.part.replicas else ()
+    if case.waits:
+        return None
     if refusals and ready.status != "True":
         return Statement("Stalled", "True", refusals[0].reason, explained(refusals))
     return None

@@ -9,6 +9,7 @@ from datetime import datetime
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import PAUSED
+from motley_operator.domain.standing import Standing
 from motley_operator.translate.running import Running
 
 
@@ -20,18 +21,23 @@ class Held:
     asking: Mapping[str, Resource]  # by key
     fleet: FleetSpec
 
-    def frozen(self, running: Running) -> dict[str, str]:
-        """Resources that keep exactly what they run, and why.
+    def mode(self, key: str) -> str:
+        """When a new plan of the resource may be applied: Auto, Preview or Disabled."""
+        model = self.asking[key]
+        assert isinstance(model, ServingPool | ModelCascade | RLJob)
+        return model.spec.replan.mode or self.fleet.replan.mode
 
-        Disabled lets the first plan and repairs through: it freezes only while everything that its
-        status promises runs. Preview freezes always: proposals are not made yet, and a plan that
-        nobody approved must not be applied.
+    def frozen(self, running: Running, standing: Mapping[str, Standing]) -> dict[str, str]:
+        """Resources that keep exactly what they have, and why.
+
+        Disabled lets the first plan through: it freezes once its plan is recorded, or where all that
+        its status promises runs. Preview freezes always.
         """
         annotations = {resource.key: resource.annotations for resource in self.facts.resources}
         frozen = {}
         for key, model in self.asking.items():
             assert isinstance(model, ServingPool | ModelCascade | RLJob)
-            mode = model.spec.replan.mode or self.fleet.replan.mode
+            mode, recorded = self.mode(key), key in standing and standing[key].record is not None
             plan = model.status.plan
             planned = sum(group.count for group in plan.groups) if plan is not None else 0
             runs = sum(unit.key == key for unit in running.units)
@@ -39,7 +45,7 @@ class Held:
                 frozen[key] = "Paused"
             elif mode == "Preview":
                 frozen[key] = "PreviewHolds"
-            elif mode == "Disabled" and 0 < planned <= runs:
+            elif mode == "Disabled" and (recorded or 0 < planned <= runs):
                 frozen[key] = "ReplanDisabled"
         return frozen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from motley_operator import lifecycle
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool, read
@@ -26,9 +26,11 @@ from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.measured import with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
+from motley_operator.translate.restoring import Places, counted
 from motley_operator.translate.room import is_engine, plus, room_left
 from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
+from motley_operator.translate.standing import Limits, Stand, stand
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
@@ -41,6 +43,7 @@ HORIZON_S = 3600.0
 class _Asked:
     """What the resources ask for, as they are read one by one."""
 
+    around: Surroundings
     demands: dict[str, ServingDemand | RlDemand] = field(default_factory=dict)
     parsed: dict[str, Resource] = field(default_factory=dict)
     rejected: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
@@ -61,8 +64,11 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
     held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
-    frozen = held.frozen(running)
     room = _room(facts, running, need := PodNeed())
+    stood = _stood(facts, asked, held, (running, surveyed.sites, room))
+    frozen = held.frozen(running, stood.standing)
+    actual, reserved = running, running.reserved | stood.going
+    running = replace(running, units=stood.units, reserved=reserved)
     sites = [s for s in surveyed.sites if not _unused(s, running)]
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
@@ -94,17 +100,40 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         phases=asked.phases,
         demands={key: found for key, found in asked.measured.items() if found is not None},
         unknown_gpus=surveyed.unknown,
-        inventory=_inventory(facts, surveyed.sites, running),
+        standing=stood.standing,
+        marks=stood.marks,
+        inventory=_inventory(facts, surveyed.sites, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
         inputs_hash=_inputs_hash(facts, sites, asked, catalog),
     )
 
 
+def _stood(
+    facts: ClusterFacts,
+    asked: _Asked,
+    held: Held,
+    there: tuple[Running, Sequence[Site], dict[str, Room]],
+) -> Stand:
+    """What stands of the resources in Preview and Disabled."""
+    running, sites, room = there
+    asking = {key: (asked.parsed[key], asked.demands[key], held.mode(key)) for key in asked.demands}
+    places = Places.of(sites, room, running.units, PodNeed(), running.reserved)
+    limits = Limits(_fleet_budget(held.fleet), fleet_gpus(held.fleet))
+    made = stand(facts, asking, running, places, limits)
+    for key, standing in made.standing.items():
+        source = standing.source
+        sound = isinstance(source, Resource) and not semantic_findings(source, asked.around)
+        if standing.record is not None and not sound:
+            made.standing[key] = replace(standing, broken=True)
+    return made
+
+
 def _read_resources(
     facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
 ) -> _Asked:
-    asked = _Asked()
+    around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
+    asked = _Asked(around)
     pods = _pods_by_key(facts)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         if resource.deleting:
@@ -116,7 +145,6 @@ def _read_resources(
         asked.parsed[resource.key] = model
     taken = name_findings(asked.parsed)
     measuring = Measuring(facts, fleet)
-    around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         model = asked.parsed.get(resource.key)
         if model is None:
@@ -182,12 +210,8 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
         for rank, node in enumerate(unit.nodes):
-            left[node] = plus(left[node], _counted(unit.gpus_on(rank), need))
+            left[node] = plus(left[node], counted(unit.gpus_on(rank), need))
     return left
-
-
-def _counted(gpus: int, need: PodNeed) -> Room:
-    return Room(gpus, need.cpu_milli_per_gpu * gpus, need.memory_bytes_per_gpu * gpus, pods=1)
 
 
 def _not_below_zero(room: Room) -> Room:

@@ -18,7 +18,7 @@ from motley_planner.candidates import (
     stage_candidates,
     trainer_candidates,
 )
-from motley_planner.domain.demand import ServingDemand
+from motley_planner.domain.demand import RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, Node, NodeClass
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import Column, FleetTable, Previous, RunningReplica, TableNode
@@ -61,7 +61,10 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
             assembly.side_rows += class_rows(demand, policies_of(assembly, demand))
         else:
             add_job_demand(assembly, demand)
-        add_limits(assembly, demand)
+        if (
+            demand.key not in snapshot.frozen
+        ):  # its own limits bind the next plan of it, not this one
+            add_limits(assembly, demand)
     add_shared_limits(assembly, snapshot)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
@@ -170,8 +173,7 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
     demands = {demand.key: demand for demand in snapshot.demands}
     for unit in snapshot.running:
         if unit.key in assembly.blocked:
-            for rank, name in enumerate(unit.nodes):
-                assembly.immovable[name] += unit.gpus_on(rank)
+            _leave(assembly, unit)
             continue
         demand = demands.get(unit.key)
         classes = [nodes[name] for name in unit.nodes if name in nodes]
@@ -182,11 +184,20 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
         paired = unit.phase == "both" or snapshot.gateway_can_disaggregate
         if demand is not None and len(classes) == len(unit.nodes) and paired:
             candidate = candidate_for_pieces(unit, demand, classes, catalog)
+        if candidate is None and unit.key in snapshot.frozen:
+            _leave(assembly, unit)
+            continue
         if candidate is None:
             assembly.not_allowed.add(unit.id)
             continue
         assembly.add((candidate,))
         assembly.replicas.append(RunningReplica(unit.id, candidate.id, unit.nodes))
+
+
+def _leave(assembly: Assembly, unit: RunningUnit) -> None:
+    """Note what a unit holds that goes on whatever is planned."""
+    for rank, name in enumerate(unit.nodes):
+        assembly.immovable[name] += unit.gpus_on(rank)
 
 
 def tenant_weight(snapshot: Snapshot, demand: ServingDemand) -> float:

@@ -104,7 +104,7 @@ def _moves(
     ran = {unit.key for unit in snapshot.running}
     moves = []
     for unit in snapshot.running:
-        if unit.id in kept or unit.key in assembly.blocked:
+        if unit.id in kept or unit.key in assembly.blocked | snapshot.frozen:
             continue
         reason = "NotNeeded"
         if unit.key not in keys:

@@ -48,7 +48,7 @@ def slice_of(
         key=demand.key,
         hash=_hash(replicas, policies),
         replicas=tuple(replicas),
-        groups=_groups(replicas, snapshot),
+        groups=groups_of(replicas, snapshot),
         price_usd_per_hour=sum(r.price_usd_per_hour for r in replicas),
         requests_per_second=target if job else asked,
         served_requests_per_second=steps if job else served,
@@ -112,7 +112,8 @@ def _quality(demand: Demand, policies: Sequence[PolicyChoice]) -> float | None:
     return sum(p.share * quality[p.id] for p in policies)
 
 
-def _groups(replicas: Sequence[PlannedReplica], snapshot: Snapshot) -> tuple[Group, ...]:
+def groups_of(replicas: Sequence[PlannedReplica], snapshot: Snapshot) -> tuple[Group, ...]:
+    """Equal replicas on equal nodes, counted."""
     classes = {node.name: node.node_class for node in snapshot.nodes}
     groups: dict[tuple[str, ...], list[PlannedReplica]] = {}
     for replica in replicas:
