@@ -176,6 +176,7 @@ def test_an_edit_that_cannot_be_met_leaves_the_pool_ready_and_its_plan_shown(wor
         "Accepted": ("True", "Accepted"),
         "Planned": ("False", "LatencyUnreachable"),
         "Ready": ("True", "Serving"),
+        "Stalled": ("True", "LatencyUnreachable"),
     }
     assert world.documents[key]["status"]["plan"] == before
     assert "1ms -> 8ms" in condition(world, key, "Planned")["message"]
