@@ -26,6 +26,8 @@ from motley_operator.status.statements import Case, statements
 from motley_planner.domain.plan import Plan, Slice
 
 TOLD = ("Accepted", "Planned", "Ready", "Complete", "Failed", "Suspended")
+# A spec that cannot be read takes none of these from what runs on.
+_STAYS = ("address", "failures", "progress", "startTime", "completionTime")
 _VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
 
 
@@ -145,6 +147,10 @@ def _extras(
         extras["address"] = {"url": f"http://{host}:{model.spec.gateway.port}"}
     if isinstance(model, RLJob):
         extras |= _job_extras(model, case, now)
+    if model is None:
+        written = resource.document.get("status")
+        before = written if isinstance(written, dict) else {}
+        extras |= {name: before[name] for name in _STAYS if name in before}
     return extras
 
 
