@@ -164,9 +164,9 @@ def held() -> Iterator[State]:
     preview, disabled = pool(replan={"mode": "Preview"}), pool(replan={"mode": "Disabled"})
     yield Story(preview).plan().end("preview", "Suspended", "InProgress")
     yield serving().edit(disabled).plan(replica()).end("disabled", "Healthy", "Current")
-    story = serving()
-    story.world.apply(holding.hold(story.world.facts(), PlannerError("no plan")))
-    yield story.end("planning failed", "Degraded", "Failed")
+    for name, story in (("", serving()), (" while coming up", Story(pool()).plan(replica()))):
+        story.world.apply(holding.hold(story.world.facts(), PlannerError("no plan")))
+        yield story.end(f"planning failed{name}", "Degraded", "Failed")
     leaving = serving()
     metadata = leaving.world.documents[leaving.key]["metadata"]
     metadata["deletionTimestamp"] = "2026-11-21T12:00:00Z"
