@@ -26,7 +26,8 @@ def hold(facts: ClusterFacts, error: PlannerError) -> tuple[Action, ...]:
         if resource.deleting or _says(resource, reason):
             continue
         status = dict(resource.document.get("status") or {})
-        others = [c for c in status.get("conditions") or () if c.get("type") != STALLED]
+        abnormal = (STALLED, "Reconciling")  # kstatus takes the first that it finds
+        others = [c for c in status.get("conditions") or () if c.get("type") not in abnormal]
         condition = {
             "type": STALLED,
             "status": "True",

@@ -8,7 +8,7 @@ spec, what an admin wants of the fleet is in the Fleet.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class Settings:
     field_manager: str = "motley"
     status_field_manager: str = "motley-status"
     gateway_image: str = GATEWAY_IMAGE
+    network_policies: bool = False  # one for the engines and one for the gateway of each resource
+    metrics_namespaces: tuple[str, ...] = ()  # whose pods may reach engines besides the gateway
     idle_window_s: float = 0.15  # the cycle waits until nothing has happened for this long ...
     max_wait_s: float = 1.0  # ... but never longer than this after the first wake-up
     resync_s: float = 60.0  # a cycle at least this often, to catch what no event told
@@ -58,6 +60,8 @@ _HELP = {
     "kubeconfig": "path of a kubeconfig (default: $KUBECONFIG, ~/.kube/config, then in-cluster)",
     "context": "context of the kubeconfig (default: its current one)",
     "gateway-image": "image of the gateway pods",
+    "network-policies": "make NetworkPolicies: engines are reached by their gateway and each other only",
+    "metrics-namespaces": "namespaces, by commas, whose pods may reach engines then, to scrape them",
     "idle-window": "seconds without events before a cycle starts",
     "max-wait": "the longest a cycle waits for quiet, in seconds",
     "resync": "seconds between cycles when nothing happens",
@@ -72,12 +76,20 @@ _HELP = {
     "log-level": "debug, info, warning or error",
     "once": "run one cycle, wait until it is applied, and end",
 }
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names divided by commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 # flag -> (field, type)
-_FLAGS: tuple[tuple[str, str, type], ...] = (
+_FLAGS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("resource-class", "resource_class", str),
     ("kubeconfig", "kubeconfig", str),
     ("context", "context", str),
     ("gateway-image", "gateway_image", str),
+    ("metrics-namespaces", "metrics_namespaces", names),
     ("idle-window", "idle_window_s", float),
     ("max-wait", "max_wait_s", float),
     ("resync", "resync_s", float),
@@ -91,6 +103,7 @@ _FLAGS: tuple[tuple[str, str, type], ...] = (
     ("log-level", "log_level", str),
 )
 _CHOICES = {"log-format": ("json", "text"), "log-level": ("debug", "info", "warning", "error")}
+_SWITCHES = {"leader-elect": "leader_election", "network-policies": "network_policies"}
 _ALIASES = {"resource-class": ("--class",)}
 
 
@@ -115,13 +128,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             help=_HELP[flag],
         )
-    parser.add_argument(
-        "--leader-elect",
-        dest="leader_election",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help=_HELP["leader-elect"],
-    )
+    for flag, name in _SWITCHES.items():
+        parser.add_argument(
+            f"--{flag}",
+            dest=name,
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help=_HELP[flag],
+        )
     parser.add_argument(
         "--once", action="store_true", default=argparse.SUPPRESS, help=_HELP["once"]
     )
@@ -142,22 +156,26 @@ def from_args(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     if "namespaces" in args:
         values["namespaces"] = tuple(dict.fromkeys(args.namespaces))
     elif environ.get("MOTLEY_NAMESPACE"):
-        names = environ["MOTLEY_NAMESPACE"].split(",")
-        values["namespaces"] = tuple(dict.fromkeys(n.strip() for n in names if n.strip()))
+        values["namespaces"] = names(environ["MOTLEY_NAMESPACE"])
     values["once"] = bool(getattr(args, "once", False))
-    asked = environ.get("MOTLEY_LEADER_ELECT", "").casefold() in ("1", "true")
-    values["leader_election"] = bool(getattr(args, "leader_election", asked))
+    for flag, name in _SWITCHES.items():
+        said = environ.get("MOTLEY_" + flag.upper().replace("-", "_"), "")
+        values[name] = bool(getattr(args, name, said.casefold() in ("1", "true")))
     for name, value in values.items():
         if isinstance(value, int | float) and value < 0:
             raise ValueError(f"{name}: {value} is negative; give zero or more")
     return Settings(**values)
 
 
-def _read(variable: str, text: str, kind: type, choices: tuple[str, ...] | None) -> Any:
+def _read(
+    variable: str, text: str, kind: Callable[[str], Any], choices: tuple[str, ...] | None
+) -> Any:
     try:
         value = kind(text)
     except ValueError as error:
-        raise ValueError(f"{variable}: {text!r} is not a {kind.__name__}") from error
+        raise ValueError(
+            f"{variable}: {text!r} is not a {getattr(kind, '__name__', kind)}"
+        ) from error
     if choices and value not in choices:
         raise ValueError(f"{variable}: {text!r} is not one of {', '.join(choices)}")
     return value

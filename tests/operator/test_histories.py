@@ -166,7 +166,9 @@ def test_a_higher_rate_is_served_and_a_lower_one_gives_back(fleet: Fleet) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
-def test_a_loss_that_leaves_enough_moves_little_whatever_went_before(fleet: Fleet, seed: int) -> None:
+def test_a_loss_that_leaves_enough_moves_little_whatever_went_before(
+    fleet: Fleet, seed: int
+) -> None:
     random, nodes = Random(seed), dict(fleet.world.nodes)
     events: list[Callable[[], object]] = [
         lambda: fleet.edit_rate(str(random.choice((20, 30, 40, 46, 48, 60)))),

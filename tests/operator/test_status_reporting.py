@@ -162,6 +162,20 @@ def test_a_rejected_resource_says_reason_field_and_way_out(world: World) -> None
     assert cycle(world, plan_of()) == ()
 
 
+def test_a_spec_that_cannot_be_read_leaves_the_address_of_what_serves_on(world: World) -> None:
+    key = world.add(pool())
+    plan = plan_of(slice_of(key, [replica()]))
+    cycle(world, plan)
+    world.settle()
+    cycle(world, plan)
+    before = world.documents[key]["status"]["address"]
+    world.add(pool(objective="Nonsense"))
+    cycle(world, plan_of())
+    assert conditions(world, key)["Accepted"][0] == "False"
+    assert conditions(world, key)["Ready"] == ("True", "Serving")
+    assert world.documents[key]["status"]["address"] == before
+
+
 def test_an_edit_that_cannot_be_met_leaves_the_pool_ready_and_its_plan_shown(world: World) -> None:
     key = world.add(pool())
     plan = plan_of(slice_of(key, [replica()]))
@@ -176,6 +190,7 @@ def test_an_edit_that_cannot_be_met_leaves_the_pool_ready_and_its_plan_shown(wor
         "Accepted": ("True", "Accepted"),
         "Planned": ("False", "LatencyUnreachable"),
         "Ready": ("True", "Serving"),
+        "Stalled": ("True", "LatencyUnreachable"),
     }
     assert world.documents[key]["status"]["plan"] == before
     assert "1ms -> 8ms" in condition(world, key, "Planned")["message"]

@@ -17,6 +17,7 @@ from motley_operator.api.common import GROUP, VERSION, ApiModel
 from motley_operator.api.frame import Column, Resource
 from motley_operator.api.reading import RESOURCES, children
 from motley_operator.api.rules import Rule
+from motley_operator.api.status import UNSEEN
 
 Schema = dict[str, Any]
 
@@ -89,7 +90,7 @@ def resource_schema(resource: type[Resource]) -> Schema:
     definitions = raw.get("$defs", {})
     spec = structural(properties["spec"], definitions)
     status = structural(properties["status"], definitions)
-    status.pop("default", None)
+    status["default"] = {"observedGeneration": UNSEEN}
     schema = {
         "type": "object",
         "description": (resource.__doc__ or "").strip(),

@@ -22,7 +22,7 @@ from motley_operator.api.common import (
     keyed_by,
 )
 from motley_operator.api.fleetstatus import FleetStatus
-from motley_operator.api.frame import Column, Names, Resource
+from motley_operator.api.frame import READY, Column, Names, Resource
 from motley_operator.api.measuring import PrometheusSpec
 from motley_operator.api.quantities import Duration, Percentage, Quantity
 from motley_operator.api.rules import Rule, positive, shares_fit
@@ -275,6 +275,7 @@ class Fleet(Resource):
             Column("GPUs", ".status.gpus"),
             Column("Cost/h", ".status.dollarsPerHour"),
             Column("Gap", ".status.gap", "number"),
+            Column("Ready", f"{READY}.status"),
             Column("Age", ".metadata.creationTimestamp", "date"),
             Column("Solve", ".status.solveSeconds", "number", wide=True),
         ),

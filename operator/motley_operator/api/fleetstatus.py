@@ -8,7 +8,7 @@ from pydantic import Field
 
 from motley_operator.api.common import ATOMIC, SET, keyed_by
 from motley_operator.api.quantities import Quantity
-from motley_operator.api.status import Condition, StatusModel, Text
+from motley_operator.api.status import UNSEEN, Condition, StatusModel, Text
 
 
 class InventoryRow(StatusModel):
@@ -49,7 +49,9 @@ class FleetStatus(StatusModel):
     """What is fleet-wide."""
 
     observed_generation: int | None = Field(
-        default=None, ge=0, description="Generation that the conditions speak of."
+        default=None,
+        ge=UNSEEN,
+        description="Generation that the conditions speak of; -1 before the first report.",
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),

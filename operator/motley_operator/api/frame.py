@@ -39,16 +39,22 @@ class Names:
 
 
 READY = '.status.conditions[?(@.type=="Ready")]'
+PLANNED = '.status.conditions[?(@.type=="Planned")]'
+ADDRESS = Column("Address", ".status.address.url", wide=True)
 
 
-def plan_columns(model_path: str) -> tuple[Column, ...]:
-    """The columns of a planned resource; `model_path` leads to what it serves or trains."""
+def plan_columns(*models: Column) -> tuple[Column, ...]:
+    """The columns of a planned resource; `models` say what it serves or trains.
+
+    The server prints the first value of a path only, so a path must lead to one.
+    """
     return (
-        Column("Model", model_path),
+        *models,
         Column("GPUs", ".status.plan.gpus"),
         Column("Cost/h", ".status.plan.dollarsPerHour"),
         Column("Ready", f"{READY}.status"),
         Column("Reason", f"{READY}.reason"),
+        Column("Planned", f"{PLANNED}.reason"),
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Plan", ".status.plan.hash", wide=True),
         Column("Proposed", ".status.proposedPlan.hash", wide=True),

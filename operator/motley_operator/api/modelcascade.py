@@ -19,7 +19,7 @@ from motley_operator.api.common import (
     Table,
     keyed_by,
 )
-from motley_operator.api.frame import Column, Names, Resource, plan_columns
+from motley_operator.api.frame import ADDRESS, Column, Names, Resource, plan_columns
 from motley_operator.api.quantities import Percentage
 from motley_operator.api.rules import NAME_PATTERN, short_dns_name
 from motley_operator.api.status import ServingStatus
@@ -106,7 +106,11 @@ class ModelCascade(Resource):
         "mc",
         "Namespaced",
         (
-            *plan_columns(".spec.stages[*].model.id"),
+            *plan_columns(
+                Column("First", ".spec.stages[0].model.id"),
+                Column("Last", ".spec.stages[-1:].model.id"),
+            ),
+            ADDRESS,
             Column("Floor", ".spec.quality.floor", wide=True),
         ),
     )

@@ -21,7 +21,7 @@ from motley_operator.api.common import (
     PriorityClassName,
     Replan,
 )
-from motley_operator.api.frame import Names, Resource, plan_columns
+from motley_operator.api.frame import Column, Names, Resource, plan_columns
 from motley_operator.api.quantities import Duration
 from motley_operator.api.rules import Rule, not_above, positive, short_dns_name, unchanged
 from motley_operator.api.status import ResourceStatus, StatusModel, Timestamp
@@ -245,7 +245,12 @@ class RLJob(Resource):
     """A reinforcement-learning job."""
 
     names: ClassVar[Names] = Names(
-        "RLJob", "rljobs", "rljob", "rlj", "Namespaced", plan_columns(".spec.model.id")
+        "RLJob",
+        "rljobs",
+        "rljob",
+        "rlj",
+        "Namespaced",
+        plan_columns(Column("Model", ".spec.model.id")),
     )
     rules = (short_dns_name(40),)
     kind: Literal["RLJob"] = "RLJob"

@@ -18,7 +18,7 @@ from motley_operator.api.common import (
     Replan,
     Table,
 )
-from motley_operator.api.frame import Names, Resource, plan_columns
+from motley_operator.api.frame import ADDRESS, Column, Names, Resource, plan_columns
 from motley_operator.api.rules import Rule, short_dns_name
 from motley_operator.api.status import ServingStatus
 from motley_operator.api.traffic import Disaggregation, Gateway, Objective, Slo, Workload
@@ -75,7 +75,7 @@ class ServingPool(Resource):
         "servingpool",
         "sp",
         "Namespaced",
-        plan_columns(".spec.model.id"),
+        (*plan_columns(Column("Model", ".spec.model.id")), ADDRESS),
     )
     rules = (short_dns_name(40),)
     kind: Literal["ServingPool"] = "ServingPool"

@@ -19,6 +19,10 @@ Sentence = Annotated[str, Field(max_length=2048)]
 Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
 Hash = Annotated[str, Field(max_length=64)]
 
+# The server's default of status.observedGeneration. Without it kstatus (Flux, helm --wait) would
+# read a resource that nobody has looked at yet as done.
+UNSEEN = -1
+
 
 class StatusModel(ApiModel):
     """A part of a status: unknown fields are ignored."""
@@ -191,7 +195,9 @@ class ResourceStatus(StatusModel):
     """What every planned resource reports."""
 
     observed_generation: int | None = Field(
-        default=None, ge=0, description="Generation that the conditions speak of."
+        default=None,
+        ge=UNSEEN,
+        description="Generation that the conditions speak of; -1 before the first report.",
     )
     conditions: tuple[Condition, ...] = Field(
         default=(),

@@ -2,7 +2,7 @@
 
 from motley_operator.connection.client import ApiError, Client, Sent
 from motley_operator.connection.credentials import Credentials, load_credentials, own_namespace
-from motley_operator.connection.kinds import CUSTOM, KINDS, OWNED, Kind
+from motley_operator.connection.kinds import CUSTOM, KINDS, OWNED, Kind, owned_kinds
 
 __all__ = [
     "CUSTOM",
@@ -15,4 +15,5 @@ __all__ = [
     "Sent",
     "load_credentials",
     "own_namespace",
+    "owned_kinds",
 ]

@@ -42,6 +42,7 @@ _ALL = (
     Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets"),
     Kind("Role", "rbac.authorization.k8s.io", "v1", "roles"),
     Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings"),
+    Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies"),
     Kind("PriorityClass", "scheduling.k8s.io", "v1", "priorityclasses", namespaced=False),
     Kind("Event", "", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
@@ -60,3 +61,10 @@ OWNED = (
     "Role",
     "RoleBinding",
 )
+# Made, read and granted only where an admin asks for it (`--network-policies`).
+ISOLATION = "NetworkPolicy"
+
+
+def owned_kinds(network_policies: bool) -> tuple[str, ...]:
+    """What is followed besides pods."""
+    return (*OWNED, ISOLATION) if network_policies else OWNED

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from motley_operator.connection import CUSTOM, OWNED
+from motley_operator.connection import CUSTOM, owned_kinds
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts, ResourceFacts
 from motley_operator.domain.measurement import Reading
 from motley_operator.errors import FactsIncomplete
@@ -35,7 +35,8 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
     scope = _Scope(frozenset(store.settings.namespaces), frozenset(others))
 
     fleets = {d["metadata"]["name"]: d for d in store.documents("Fleet")}
-    owned = [(kind, d) for kind in OWNED for d in store.documents(kind) if scope.has(d["metadata"])]
+    kinds = owned_kinds(store.settings.network_policies)
+    owned = [(kind, d) for kind in kinds for d in store.documents(kind) if scope.has(d["metadata"])]
     return ClusterFacts(
         now=time.time() if now is None else now,
         nodes=tuple(sorted(store.nodes.values(), key=lambda node: node.name)),

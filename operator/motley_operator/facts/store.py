@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from motley_operator.connection import CUSTOM, KINDS, OWNED, Client
+from motley_operator.connection import CUSTOM, KINDS, Client, owned_kinds
 from motley_operator.domain.facts import NodeFacts, PodFacts
 from motley_operator.facts.collection import Collection
 from motley_operator.facts.nodes import parse_node
@@ -119,7 +119,7 @@ class Store:
         for namespace in self.settings.namespaces or ("",):
             for kind in CUSTOM:
                 yield self._whole(Scope(KINDS[kind], namespace))
-            for kind in OWNED:
+            for kind in owned_kinds(self.settings.network_policies):
                 yield self._whole(Scope(KINDS[kind], namespace, _OURS))
 
     def _reflector(self, collection: Collection[Any], scope: Scope) -> Reflector:

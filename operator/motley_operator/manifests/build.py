@@ -14,7 +14,8 @@ from motley_operator.manifests.access import gateway_access
 from motley_operator.manifests.budgets import disruption_budget
 from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
-from motley_operator.manifests.gateways import gateway_deployment
+from motley_operator.manifests.gateways import PORT, gateway_deployment
+from motley_operator.manifests.isolation import engine_isolation, gateway_isolation
 from motley_operator.manifests.launch import engine_process
 from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.pods import Seat, host_address
@@ -107,9 +108,20 @@ def _serving(site: Site, model: ServingPool | ModelCascade) -> list[Manifest]:
             owner, gateway, site.settings.gateway_image, model.spec.priority_class_name
         ),
     ]
+    manifests += _isolation(site, list(ports.values()))
+    if site.settings.network_policies:
+        manifests.append(gateway_isolation(owner, PORT))
     for stage in site.stages:
         manifests += _stage_pods(site, stage, "serve")
     return manifests
+
+
+def _isolation(site: Site, ports: Sequence[int]) -> list[Manifest]:
+    """The policy of a resource's engines, where an admin asks for policies."""
+    settings = site.settings
+    if not settings.network_policies:
+        return []
+    return [engine_isolation(site.owner, ports, settings.metrics_namespaces)]
 
 
 def _job(site: Site, job: RLJob) -> list[Manifest]:
@@ -122,6 +134,7 @@ def _job(site: Site, job: RLJob) -> list[Manifest]:
         config_map(owner, job, trainer, rollouts, gang),
         headless_service(owner, ROLLOUT, ROLLOUT, port),
         headless_service(owner, TRAINER, TRAINER, MASTER_PORT),
+        *_isolation(site, [port]),
         *_stage_pods(site, rollout, ROLLOUT),
     ]
     framework = site.catalog.frameworks[job.spec.framework.name]

@@ -68,16 +68,20 @@ def _status(
 
 def _statements(plan: Plan, translation: Translation) -> list[Statement]:
     if translation.unmet:
-        reason = translation.unmet[0].reason
-        accepted = Statement("Accepted", "False", reason, explained(translation.unmet))
+        reason, words = translation.unmet[0].reason, explained(translation.unmet)
+        accepted = Statement("Accepted", "False", reason, words)
+        abnormal = [Statement("Stalled", "True", reason, words)]
     else:
         words = accepted_words(translation.fleet_ignored)
-        accepted = Statement("Accepted", "True", "Accepted", words)
+        accepted, abnormal = Statement("Accepted", "True", "Accepted", words), []
     if plan.status == "no_solution":
-        return [accepted, Statement("Ready", "False", "SolverTimeLimit", "no plan in time")]
+        words = "no plan in time"
+        waiting = [Statement("Reconciling", "True", "Planning", words)]
+        ready = Statement("Ready", "False", "SolverTimeLimit", words)
+        return [accepted, ready, *(abnormal or waiting)]
     unknown = ", ".join(f"{u.product} ({u.reason})" for u in translation.unknown_gpus)
     message = f"GPU products left out: {unknown}" if unknown else "every GPU product is known"
-    return [accepted, Statement("Ready", "True", "Planned", message)]
+    return [accepted, Statement("Ready", "True", "Planned", message), *abnormal]
 
 
 def _inventory(figures: tuple[NodeFigures, ...]) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ TOLD = (
     "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "Complete", "Failed", "Suspended",
 )  # fmt: skip
 _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
+# A spec that cannot be read takes none of these from what runs on.
+_STAYS = ("address", "failures", "progress", "startTime", "completionTime")
 _VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
 
 
@@ -198,6 +200,10 @@ def _extras(
             extras["demand"] = _document(demand)
     if isinstance(model, RLJob):
         extras |= _job_extras(model, case, now)
+    if model is None:
+        written = resource.document.get("status")
+        before = written if isinstance(written, dict) else {}
+        extras |= {name: before[name] for name in _STAYS if name in before}
     return extras
 
 

@@ -45,7 +45,7 @@ def statements(case: Case) -> tuple[Statement, ...]:
     """All conditions that hold now; abnormal ones are there only while they are true."""
     ready = _ready(case)
     found = [_accepted(case), _planned(case), ready, *_measured(case)]
-    stalled = _stalled(case, ready)
+    stalled = _stalled(case)
     if stalled is not None:
         found.append(stalled)
     elif (waiting := _reconciling(case, ready)) is not None:
@@ -155,8 +155,12 @@ def _job_ready(case: Case) -> Statement:
     return Statement("Ready", "False", "ReplicasNotReady", f"ready: {counts or 'none'}")
 
 
-def _stalled(case: Case, ready: Statement) -> Statement | None:
-    """Nothing more will happen until somebody changes spec or cluster."""
+def _stalled(case: Case) -> Statement | None:
+    """Nothing more will happen until somebody changes spec or cluster.
+
+    Also where an older spec is still served: Ready stays true, but whoever waits for this spec
+    (kstatus) must not read it as in force.
+    """
     if case.rejected:
         return Statement("Stalled", "True", case.rejected[0].reason, explained(case.rejected))
     if case.phase == Phase.FAILED:
@@ -164,7 +168,7 @@ def _stalled(case: Case, ready: Statement) -> Statement | None:
     refusals = case.part.refusals if case.part is not None and not case.part.replicas else ()
     if case.waits:
         return None
-    if refusals and ready.status != "True":
+    if refusals:
         return Statement("Stalled", "True", refusals[0].reason, explained(refusals))
     return None
 
