@@ -62,9 +62,12 @@ def solve_lp(milp: Milp, cost: Floats, deadline: float) -> Run:
     if status != "optimal":
         return Run(status)
     solution, value = highs.getSolution(), highs.getInfo().objective_function_value
+    x = _point(solution.col_value)
+    if x is None:
+        return Run("error")
     return Run(
         status,
-        np.asarray(solution.col_value),
+        x,
         value,
         value,
         np.asarray(solution.row_dual),
@@ -98,10 +101,11 @@ def solve_mip(
     status = status_of(highs)
     bound = float(info.mip_dual_bound)
     has_point = info.primal_solution_status == _HAS_POINT
+    x = _point(highs.getSolution().col_value) if has_point else None
     return Run(
         status,
-        np.asarray(highs.getSolution().col_value) if has_point else None,
-        float(info.objective_function_value) if has_point else None,
+        x,
+        float(info.objective_function_value) if x is not None else None,
         bound if np.isfinite(bound) and status in ("optimal", "limit") else None,
     )
 
@@ -112,10 +116,17 @@ def _without_variables(milp: Milp) -> Run:
     return Run("optimal", np.zeros(0), 0.0, 0.0, np.zeros(milp.num_rows), np.zeros(0))
 
 
+def _point(values: Any) -> Floats | None:
+    """A copy of the values; None where HiGHS gives numbers that are none."""
+    x = np.array(values, dtype=np.float64)
+    return x if np.isfinite(x).all() else None
+
+
 def _subscribe(highs: Any, on_point: Callable[[Floats, float], None]) -> None:
     def improved(event: Any) -> None:
-        point = np.array(event.data_out.mip_solution, dtype=np.float64)
-        on_point(point, float(event.data_out.objective_function_value))
+        point = _point(event.data_out.mip_solution)
+        if point is not None:
+            on_point(point, float(event.data_out.objective_function_value))
 
     highs.cbMipImprovingSolution += improved
 
