@@ -124,12 +124,15 @@ REPLANS = tuple(
 
 
 def replan_row(family: str, gpus: int, share: float, seeds: int) -> str:
-    """A running fleet that loses one node (share 0) or a share of its nodes, re-planned in 1 s."""
+    """A running fleet that loses one node (share 0) or a share of its nodes, re-planned in 1 s.
+
+    Re-plan and reference may stop max(2, 5 %) of the survivors, as the operator's re-plans may.
+    """
     ratios, gains, stops, times = [], [], [], []
     for seed in range(seeds):
         base = fleet(family, gpus, seed)
         before = running(loaded(base, "max_min", lp_capacity(base)), limit_s=3.0)
-        after = lose(before, share, seed)
+        after = few_stops(lose(before, share, seed))
         found, taken = solved(replace(after, time_limit_s=1.0))
         best, _ = solved(replace(after, time_limit_s=20.0))
         repaired, _ = solved(repair_only(after))
@@ -147,6 +150,13 @@ def replan_row(family: str, gpus: int, share: float, seeds: int) -> str:
     )
 
 
+def few_stops(table: FleetTable) -> FleetTable:
+    """The table in which at most max(2, 5 %) of the survivors are stopped."""
+    assert table.previous is not None
+    left = sum(not set(r.nodes) & table.lost_nodes for r in table.previous.replicas)
+    return replace(table, most_stopped=max(2, int(0.05 * left)))
+
+
 def repair_only(table: FleetTable) -> FleetTable:
     """The table in which survivors stay and only what was lost may start: the repair plan."""
     assert table.previous is not None
@@ -157,7 +167,12 @@ def repair_only(table: FleetTable) -> FleetTable:
     columns = tuple(replace(c, max_count=again.get(c.id, 0)) for c in table.columns)
     assert lost or not table.lost_nodes
     return replace(
-        table, columns=columns, time_limit_s=2.0, penalty_per_stopped_gpu=1.0, relative_gap=1e-3
+        table,
+        columns=columns,
+        most_stopped=0,
+        time_limit_s=2.0,
+        penalty_per_stopped_gpu=1.0,
+        relative_gap=1e-3,
     )
 
 
