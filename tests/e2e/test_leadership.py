@@ -21,6 +21,7 @@ from e2e.motley import Installation
 
 pytestmark = pytest.mark.e2e
 
+CALM_S = 6.0  # longer than a pod of kwok takes to be ready, and its routing to follow
 FAILOVER_S = 10.0
 KEY = "ServingPool/elected/chat"
 
@@ -68,6 +69,20 @@ class Pair:
                     place = f"{kind}/{item['metadata']['name']}"
                     found[place] = str(item["metadata"]["resourceVersion"])
         return found
+
+    def calm(self) -> dict[str, str]:
+        """What is written, once nobody has written anything for CALM_S: pods come up one by one."""
+        last, since = self.written(), time.monotonic()
+
+        def is_calm() -> bool:
+            nonlocal last, since
+            now = self.written()
+            if now != last:
+                last, since = now, time.monotonic()
+            return time.monotonic() - since >= CALM_S
+
+        self.motley.wait(is_calm, 60.0, "nobody writes")
+        return last
 
     def planned_for(self, rate: int) -> float:
         """Seconds from an edit until the status has seen it."""
@@ -127,7 +142,7 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(
         pair.planned_for(2)
         second = pair.leader()
         time.sleep(stopped_s)
-        before = pair.written()
+        before = pair.calm()
     finally:
         os.kill(stopped, signal.SIGCONT)
     assert second == 1 - first
