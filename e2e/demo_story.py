@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from e2e.cluster.nodes import demo_nodes, make_nodes
 from e2e.cluster.processes import Process
 from e2e.cluster.state import ClusterError
 from e2e.demo_api import Api, Refused, path_of
-from e2e.demo_picture import RESOURCE_KINDS, Picture, take
+from e2e.demo_picture import RESOURCE_KINDS, Picture, ResourceView, take
 from e2e.demo_view import View
 
 ROOT = Path(__file__).parent.parent
@@ -209,11 +210,21 @@ def _add_nodes(demo: Demo) -> None:
             saves = now < was * (1.0 - MIN_IMPROVEMENT)
             view.expect(saves, f"{key} moves because it saves: ${was:.2f}/h -> ${now:.2f}/h")
         else:
-            whole = other.is_true("Planned")
-            view.expect(whole, f"{key} moves because it was short: now it serves all")
+            was, now = _unserved(one), _unserved(other)
+            text = f"{now:g} requests/s less than asked" if now else "all that was asked"
+            view.expect(
+                now < was, f"{key} moves because it was short by {was:g}: now it serves {text}"
+            )
     others = {u for u, p in before.live().items() if p.key not in {q.key for q in gone.values()}}
     view.expect(others <= after.live().keys(), "nothing else that runs is disturbed")
     view.fact("pods that moved when nodes joined", str(len(gone)))
+
+
+def _unserved(one: ResourceView) -> float:
+    """Requests/s that the condition Planned says cannot be served."""
+    planned = one.conditions["Planned"]
+    found = re.search(r"([\d.]+) of [\d.]+ requests/s cannot be served", planned.message)
+    return 0.0 if planned.status == "True" or found is None else float(found[1])
 
 
 def _tighten_a_budget(demo: Demo) -> None:
