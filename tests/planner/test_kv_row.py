@@ -10,34 +10,11 @@ import pytest
 from motley_planner.checker import check
 from motley_planner.domain.table import Column, FleetTable, Fragment, NodeGroup, PoolStep
 from motley_planner.domain.table import RequestClass as Class
-from motley_planner.errors import SnapshotError
 from motley_planner.formulations.fleet import solve_table
+from motley_planner.testing.agreement import compare
 from motley_planner.testing.limited import memory_table
-from motley_planner.testing.oracle import Unbounded, best_value
 
 TINY = 72  # instances in the default run
-
-
-def compare(table: FleetTable) -> str:
-    """What enumeration and MILP agreed on; fails where they do not."""
-    try:
-        solution = solve_table(table, use_worker=False)
-    except SnapshotError as error:
-        if "unbounded" not in str(error):
-            return "no demand"
-        with pytest.raises(Unbounded):
-            best_value(table)
-        return "unbounded"
-    assert check(table, solution) == ()
-    best = best_value(table)
-    if best is None:
-        assert solution.status == "infeasible"
-        return "infeasible"
-    values = [(lv.name, lv.value or 0.0) for lv in solution.levels]
-    found = [-value if name == "price" else value for name, value in values]
-    assert found == pytest.approx(best, rel=1e-6, abs=1e-6)
-    assert solution.status == "optimal"
-    return table.objective
 
 
 @pytest.mark.parametrize("block", range(6))
