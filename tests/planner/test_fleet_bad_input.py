@@ -113,6 +113,7 @@ def test_many_more_changed_tables_are_refused_by_name_or_planned(
     [
         (2, [(4, 1, 1e-09)]),
         (122, [(227, 1, 1e17)]),
+        (122, [(198, 5, 1e9), (5, 7, 1e9)]),
         (2787, [(18, 1, 1e9), (57, 1, 1e-300)]),
     ],
 )
@@ -141,6 +142,13 @@ def test_a_refusal_names_the_entry(change: dict[str, Any], named: str) -> None:
     value = good(1) | change
     with pytest.raises(SnapshotError, match=named.replace("[", r"\[").replace("]", r"\]")):
         read_table(json.dumps(value))
+
+
+def test_a_plan_too_long_to_be_listed_is_refused() -> None:
+    with pytest.raises(SnapshotError, match=r"nodes: the plan starts \d+ parts of replicas"):
+        solve_table(
+            read_table(json.dumps(changed(122, [(198, 5, 1e9), (5, 7, 1e9)]))), use_worker=False
+        )
 
 
 def test_empty_fleets_and_tables_are_answered() -> None:

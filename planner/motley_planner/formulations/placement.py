@@ -11,9 +11,13 @@ from heapq import heapify, heappop, heappush
 
 from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import FleetTable, RunningReplica
+from motley_planner.errors import SnapshotError
 from motley_planner.formulations.inventory import Inventory, NodeClass, OpenGroup
 from motley_planner.formulations.packing import Packing
 from motley_planner.solver.milp import Floats
+
+
+MOST_PLACED = 250_000  # new fragments that are given nodes one by one; a second or two
 
 
 class Rooms:
@@ -68,7 +72,11 @@ def place(
     kept: list[RunningReplica],
     x: Floats,
 ) -> tuple[PlacedReplica, ...]:
-    """Every replica with its nodes, kept ones first."""
+    """Every replica with its nodes, kept ones first.
+
+    Raises: SnapshotError where the plan starts more replicas than any list of them could hold.
+    """
+    _check_size(table, packing, x)
     placed = [PlacedReplica(r.column, r.nodes, r.id) for r in kept]
     rooms = _rooms(table, inventory, packing, kept, x)
     wanted: list[tuple[int, int, int, int]] = []  # (-tp, column, number, fragment)
@@ -88,6 +96,19 @@ def place(
         names = tuple(nodes[j] for j in range(len(nodes)))
         placed.append(PlacedReplica(table.columns[i].id, names, None))
     return tuple(placed)
+
+
+def _check_size(table: FleetTable, packing: Packing, x: Floats) -> None:
+    """Refuses to list replicas without end; only nodes far beyond real ones have room for them."""
+    fragments = sum(
+        round(x[v]) * len(c.fragments) for c, v in zip(table.columns, packing.new, strict=True)
+    )
+    if fragments > MOST_PLACED:
+        raise SnapshotError(
+            "nodes",
+            f"the plan starts {fragments} parts of replicas, over {MOST_PLACED} that are given "
+            "nodes by name; lower gpus or count, or leave previous and prices out",
+        )
 
 
 def _spread_so_far(table: FleetTable, kept: list[RunningReplica]) -> dict[str, Counter[str]]:
