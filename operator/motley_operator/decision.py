@@ -66,8 +66,9 @@ def _with_time(snapshot: Snapshot, settings: Settings) -> Snapshot:
 class RememberingPlanner:
     """Plans where a policy says so; most wake-ups change pods' readiness and nothing planned."""
 
-    def __init__(self, planner: Planner) -> None:
-        self._planner = planner
+    def __init__(self, planner: Planner, planned_before: Callable[[], str] = lambda: "") -> None:
+        """`planned_before` gives the `planned_inputs` of whoever planned before this process."""
+        self._planner, self._planned_before = planner, planned_before
         self._last: tuple[Snapshot, Plan] | None = None
         self._force: policies.InForce | None = None
         self.held = Held()  # what is remembered and proposed beside the plan in force
@@ -81,7 +82,10 @@ class RememberingPlanner:
             steady = policies.is_steady(force, translation)
             edited = policies.edited(force, translation)
             # After a restart, what runs as its status says gets nothing new until something happens.
-            still = policies.carried_out(translation) if force is None else frozenset[str]()
+            still = frozenset[str]()
+            if force is None:
+                same = self._planned_before() == translation.inputs_hash
+                still = policies.carried_out(translation, same)
             asked = replace(snapshot, steady=steady, edited=edited, still=still)
             if not steady and snapshot.running:  # nobody is left without service meanwhile
                 asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
@@ -95,6 +99,11 @@ class RememberingPlanner:
             )
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
+
+    def planned_inputs(self) -> str:
+        """Hash of the inputs of the plan in force; empty where there is none."""
+        force = self._force
+        return force.inputs_hash if force and force.plan.status != "no_solution" else ""
 
     def forget(self) -> None:
         """As after a restart: the next plan is made from what runs."""

@@ -8,6 +8,8 @@ never compared. Every write of the Lease carries its resourceVersion, so of two 
 one succeeds. A leader that ends gives the Lease back, and the next one need not wait.
 
 The follower keeps its store warm; only deciding and writing is the leader's.
+
+The Lease also carries a note from leader to leader: the hash of the inputs that were planned last.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from motley_operator.connection import KINDS, ApiError, Client, Sent
+from motley_operator.domain.names import PLANNED_INPUTS
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +60,13 @@ class Leadership:
         identity: str,
         terms: LeaseTerms | None = None,
         clock: Callable[[], float] = time.monotonic,
+        note: Callable[[], str] = lambda: "",
     ) -> None:
-        """`place` is namespace and name of the Lease; `identity` is unlike that of all others."""
+        """`place` is namespace and name of the Lease; `identity` is unlike that of all others.
+
+        `note` gives what the next leader may read; where it is empty, the note before stays.
+        """
+        self._note_now = note
         self._client, self._identity, self._clock = client, identity, clock
         self._namespace, self._name = place
         self._terms = terms or LeaseTerms()
@@ -68,6 +76,12 @@ class Leadership:
     def may_write(self) -> bool:
         """Whether this process is the leader at this very moment."""
         return self._clock() < self._held_until
+
+    def note(self) -> str:
+        """What this or an earlier leader left on the Lease; empty where nobody did."""
+        document = self._seen.document if self._seen else None
+        annotations = (document or {}).get("metadata", {}).get("annotations") or {}
+        return str(annotations.get(PLANNED_INPUTS, ""))
 
     async def run(self, on_elected: Callable[[], None]) -> None:
         """Take part until cancelled; `on_elected` is called each time this process becomes leader."""
@@ -160,9 +174,13 @@ class Leadership:
         if seen.holder != self._identity:
             spec["acquireTime"] = now
             spec["leaseTransitions"] = int(old.get("leaseTransitions") or 0) + 1
-        metadata = {"name": self._name, "namespace": self._namespace}
+        metadata: dict[str, Any] = {"name": self._name, "namespace": self._namespace}
         if seen.document:
-            metadata["resourceVersion"] = seen.version
+            old_metadata = seen.document["metadata"]
+            kept = {k: old_metadata[k] for k in ("labels", "annotations") if k in old_metadata}
+            metadata |= {**kept, "resourceVersion": seen.version}
+        if note := self._note_now():
+            metadata["annotations"] = {**metadata.get("annotations", {}), PLANNED_INPUTS: note}
         return {
             "apiVersion": _LEASE.api_version,
             "kind": "Lease",

@@ -47,7 +47,8 @@ class Operator:
     def __init__(self, settings: Settings, client: Client, metrics: Metrics) -> None:
         self.settings = settings
         self.store = Store(client, settings, self._wake)
-        self.leadership = _leadership(settings, client)
+        self.planner = RememberingPlanner(plan_with, self._planned_before)
+        self.leadership = _leadership(settings, client, self.planner.planned_inputs)
         may_act = self.leadership.may_write if self.leadership else lambda: True
         self.applier = Applier(client, self.store, settings, may_act)
         catalog = load_catalog()
@@ -55,7 +56,7 @@ class Operator:
         self.cycle = Cycle(
             gather=self._gather,
             writer=self.applier,
-            planner=RememberingPlanner(plan_with),
+            planner=self.planner,
             catalog=catalog,
             context=(settings, metrics),
             may_act=may_act,
@@ -63,6 +64,9 @@ class Operator:
 
     def _gather(self) -> ClusterFacts:
         return gather(self.store, reading=self.measurer.reading)
+
+    def _planned_before(self) -> str:
+        return self.leadership.note() if self.leadership else ""
 
     def _wake(self, cause: str) -> None:
         self.cycle.wake(cause)
@@ -142,14 +146,17 @@ class Operator:
         return report
 
 
-def _leadership(settings: Settings, client: Client) -> Leadership | None:
+def _leadership(
+    settings: Settings, client: Client, note: Callable[[], str]
+) -> Leadership | None:
     """This process' part in the election, if there is one."""
     if not settings.leader_election or settings.once:
         return None
     namespace, _, name = settings.lease.rpartition("/")
     place = (namespace or own_namespace(), name)
     # A pod's name is its host name; the rest tells two processes on one machine apart.
-    return Leadership(client, place, f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}")
+    identity = f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+    return Leadership(client, place, identity, note=note)
 
 
 def _settle(

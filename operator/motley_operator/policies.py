@@ -132,19 +132,22 @@ def _only_rose(key: str, force: InForce, translation: Translation) -> bool:
     return replace(old, requests_per_second=new.requests_per_second) == new
 
 
-def carried_out(translation: Translation) -> frozenset[str]:
-    """Resources that lack nothing, of which that runs which their status promises for their spec."""
-    keys = (demand.key for demand in translation.snapshot.demands)
-    return frozenset(k for k in keys if _lacks_nothing(k, translation))
+def carried_out(translation: Translation, same: bool) -> frozenset[str]:
+    """Resources of which that runs which their status promises for their spec.
+
+    Those that lack something only where the inputs are the `same` as when that was planned: what
+    was short then is short now. Otherwise room may have come while nobody looked.
+    """
+    keys = [demand.key for demand in translation.snapshot.demands]
+    carried = frozenset(k for k in keys if _is_carried_out(k, translation))
+    return carried if same else frozenset(k for k in carried if _lacks_nothing(k, translation))
 
 
 def _lacks_nothing(key: str, translation: Translation) -> bool:
     model = translation.parsed[key]
     assert isinstance(model, ServingPool | ModelCascade | RLJob)
     planned = model.status.condition("Planned")
-    if planned is None or planned.status != "True":
-        return False
-    return _is_carried_out(key, translation)
+    return planned is not None and planned.status == "True"
 
 
 def _is_carried_out(key: str, translation: Translation) -> bool:

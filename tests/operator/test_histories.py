@@ -128,12 +128,31 @@ def test_a_calm_day_changes_nothing(fleet: Fleet) -> None:
     assert fleet.pods == before
 
 
-def test_a_restart_changes_no_pod(fleet: Fleet) -> None:
+def test_a_restart_changes_nothing(fleet: Fleet) -> None:
     before = fleet.pods
     for _ in range(3):
-        fleet.planner = RememberingPlanner(plan)
-        fleet.settle()
-        assert before.items() <= fleet.pods.items()
+        fleet.planner = RememberingPlanner(plan, fleet.planner.planned_inputs)
+        assert fleet.settle() == 0
+        assert fleet.pods == before
+
+
+def test_a_restart_changes_nothing_where_something_is_short(fleet: Fleet) -> None:
+    for name in busy_nodes(fleet)[:3]:
+        fleet.lose(name)
+    fleet.settle()
+    assert not fleet.serves_all
+    before = fleet.pods
+    for _ in range(2):
+        fleet.planner = RememberingPlanner(plan, fleet.planner.planned_inputs)
+        assert fleet.settle() == 0
+        assert fleet.pods == before
+
+
+def test_a_restart_whose_inputs_nobody_noted_keeps_every_pod(fleet: Fleet) -> None:
+    before = fleet.pods
+    fleet.planner = RememberingPlanner(plan)
+    fleet.settle()
+    assert before.items() <= fleet.pods.items()
 
 
 def test_every_node_may_be_lost_and_no_other_pod_moves(fleet: Fleet) -> None:

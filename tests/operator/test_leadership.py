@@ -109,6 +109,28 @@ async def test_a_stopped_leader_that_goes_on_may_not_write() -> None:
     assert (first.part.may_write(), second.part.may_write()) == (False, True)
 
 
+async def test_a_note_is_read_by_the_next_leader_and_stays_until_it_writes_its_own() -> None:
+    now, notes = [100.0], ["", ""]
+    server = LeaseServer()
+    place = ("motley-system", "motley")
+    first, second = (
+        Leadership(server.client(), place, f"m{i}", TERMS, lambda: now[0], lambda i=i: notes[i])
+        for i in range(2)
+    )
+    assert first.note() == ""
+    await first.attempt()
+    assert "annotations" not in server.lease["metadata"]
+    notes[0] = "planned"
+    await first.attempt()
+    await first.release()
+    await second.attempt()
+    await second.attempt()
+    assert (second.may_write(), second.note()) == (True, "planned")
+    notes[1] = "again"
+    await second.attempt()
+    assert second.note() == "again"
+
+
 async def test_a_lease_given_back_is_taken_at_once() -> None:
     now = [100.0]
     _, (first, second, _) = trio(now)

@@ -38,6 +38,7 @@ PAUSED: Final = "motley.dev/paused"
 EXCLUDE: Final = "motley.dev/exclude"
 TRUST_ZONE: Final = "motley.dev/trust-zone"
 PRICE: Final = "motley.dev/price-usd-per-hour"
+PLANNED_INPUTS: Final = "motley.dev/planned-inputs"  # on the Lease
 REPLAN_REQUESTED: Final = "motley.dev/replan-requested-at"
 
 ZONE: Final = "topology.kubernetes.io/zone"
