@@ -154,6 +154,7 @@ class Api:
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
         """Deletes one object; it may be gone already."""
+        assert name, "without a name every object of the kind would go"
         try:
             self.request("DELETE", path_of(kind, namespace, name))
         except Refused as error:

@@ -184,3 +184,14 @@ def test_neighbors_go_together_and_one_target_never_twice_at_once() -> None:
         ["ApplyObject"], ["CreatePod", "CreatePod"], ["LabelPod"], ["LabelPod"], ["CreatePod"]
     ]  # fmt: skip
     assert [a for batch in batches(actions) for a in batch] == actions
+
+
+def test_a_binding_waits_for_the_role_that_it_names() -> None:
+    def of(kind: str, name: str) -> ApplyObject:
+        metadata = {"name": name, "namespace": "team-a"}
+        return ApplyObject({"apiVersion": "v1", "kind": kind, "metadata": metadata})
+
+    mixed = [of("Role", "a"), of("RoleBinding", "a"), of("Role", "b"), of("RoleBinding", "b")]
+    first, second = batches(mixed)
+    assert [one.manifest["kind"] for one in first] == ["Role", "Role"]  # type: ignore[union-attr]
+    assert [one.manifest["kind"] for one in second] == ["RoleBinding"] * 2  # type: ignore[union-attr]

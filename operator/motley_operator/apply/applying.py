@@ -27,6 +27,7 @@ from motley_operator.domain.actions import (
 )
 from motley_operator.settings import Settings
 
+_WAIT_FOR_OTHERS = frozenset({"RoleBinding"})  # refused until the Role that it names is there
 DONE, EXISTS, CONFLICT, FAILED = "done", "exists", "conflict", "failed"
 
 
@@ -59,7 +60,7 @@ class Applier:
         self._slots = asyncio.Semaphore(settings.create_concurrency)
 
     async def apply(self, actions: Iterable[Action]) -> tuple[Outcome, ...]:
-        """What became of each action, in the order given."""
+        """What became of each action, in the order in which they were carried out."""
         outcomes: list[Outcome] = []
         for batch in batches(actions):
             outcomes += await asyncio.gather(*map(self._carry_out, batch))
@@ -117,7 +118,7 @@ class Applier:
 
 def batches(actions: Iterable[Action]) -> Iterator[Sequence[Action]]:
     """Runs of neighbors of one sort, cut where a target comes a second time."""
-    for _, run in groupby(actions, key=type):
+    for run in _runs(actions):
         batch: list[Action] = []
         seen: set[tuple[str, str, str]] = set()
         for action in run:
@@ -127,4 +128,12 @@ def batches(actions: Iterable[Action]) -> Iterator[Sequence[Action]]:
                 batch, seen = [], set()
             batch.append(action)
             seen.add(target)
-        yield batch
+        if batch:
+            yield batch
+
+
+def _runs(actions: Iterable[Action]) -> Iterator[Sequence[Action]]:
+    for _, neighbors in groupby(actions, key=type):
+        run = list(neighbors)
+        yield [one for one in run if target_of(one)[0] not in _WAIT_FOR_OTHERS]
+        yield [one for one in run if target_of(one)[0] in _WAIT_FOR_OTHERS]
