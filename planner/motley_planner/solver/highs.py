@@ -44,6 +44,7 @@ class MipLimits:
     deadline: float
     relative_gap: float
     target: float = np.inf  # a value that is good enough
+    unwanted: Callable[[], bool] | None = None  # says, when asked now and then, that it may end
 
 
 def solve_lp(milp: Milp, cost: Floats, deadline: float) -> Run:
@@ -96,6 +97,8 @@ def solve_mip(
         highs.setOptionValue("objective_target", limits.target)
     if on_point is not None:
         _subscribe(highs, on_point)
+    if limits.unwanted is not None:
+        _ask(highs, limits.unwanted)
     highs.run()
     info = highs.getInfo()
     status = status_of(highs)
@@ -129,6 +132,14 @@ def _subscribe(highs: Any, on_point: Callable[[Floats, float], None]) -> None:
             on_point(point, float(event.data_out.objective_function_value))
 
     highs.cbMipImprovingSolution += improved
+
+
+def _ask(highs: Any, unwanted: Callable[[], bool]) -> None:
+    def asked(event: Any) -> None:
+        if unwanted():
+            event.interrupt()
+
+    highs.cbMipInterrupt += asked
 
 
 def load(milp: Milp, cost: Floats, *, relax: bool) -> Any:
