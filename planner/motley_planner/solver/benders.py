@@ -38,28 +38,34 @@ MOST_ROUNDS = 60
 _DUAL = 1  # simplex_strategy
 
 
-def decompose(search: Search, chosen: Bools, deadline: float) -> None:
-    """Improves the incumbent with counts of the chosen blocks and the core; its points are offered."""
+def decompose(search: Search, chosen: Bools, deadline: float, known: list[Floats]) -> None:
+    """Improves the incumbent with counts of the chosen blocks and the core; its points are offered.
+
+    `known` are points that were judged before; what is judged here is added to them.
+    """
     if search.x is None:
         return
     counts = _Counts(search, chosen)
-    if len(counts.whole) > MOST_COUNTS or not counts.judge(counts.start):
+    if len(counts.whole) > MOST_COUNTS:
         return
+    for point in [search.x, *known]:
+        if counts.judge(counts.of(point)) is None:
+            return
     for _ in range(MOST_ROUNDS):
         if CLOCK.now() >= deadline or search.done() or not counts.propose(deadline):
-            return
+            break
+    known[:] = counts.judged
 
 
 class _Counts:
     """The integers of a part, their master, and the linear program that judges them."""
 
     def __init__(self, search: Search, chosen: Bools) -> None:
-        assert search.x is not None
         self.search = search
+        self.judged: list[Floats] = []
         self.part = search.program.restrict(chosen)
         milp = self.part.milp
         self.whole = np.flatnonzero(milp.integer).astype(np.int32)
-        self.start: Floats = np.round(self.part.take(search.x)[self.whole])
         self.lp: Any = highs.load(milp, self.part.take(search.level.cost), relax=True)
         self.lp.setOptionValue("presolve", "off")
         self.lp.setOptionValue("simplex_strategy", _DUAL)
@@ -73,6 +79,10 @@ class _Counts:
         mixed[milp.index[~milp.integer[owner]]] = True
         counts = Part(milp, self.whole, np.flatnonzero(~mixed).astype(np.int32)).milp
         return counts.with_column(-np.inf, self.search.bound - self.search.level.constant)
+
+    def of(self, point: Floats) -> Floats:
+        """The integers of a point of the whole program."""
+        return np.asarray(np.round(self.part.take(point)[self.whole]))
 
     def judge(self, counts: Floats) -> float | None:
         """The level at the best rates for these counts; adds a bound. None where there is none."""
@@ -89,7 +99,9 @@ class _Counts:
         duals = np.asarray(solution.col_dual)[self.whole]
         row = np.append(-duals, 1.0)
         self.master = self.master.with_row(row, -np.inf, value - float(duals @ counts))
-        search.offer(self.part.expand(np.asarray(solution.col_value)))
+        point = self.part.expand(np.asarray(solution.col_value))
+        self.judged.append(point)
+        search.offer(point)
         return value
 
     def propose(self, deadline: float) -> bool:

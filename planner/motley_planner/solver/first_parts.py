@@ -17,6 +17,7 @@ import numpy as np
 
 from motley_planner.solver.benders import decompose
 from motley_planner.solver.clock import CLOCK
+from motley_planner.solver.milp import Floats
 
 if TYPE_CHECKING:
     from motley_planner.solver.search import Search
@@ -49,10 +50,10 @@ def first_parts(search: Search, *, hurry: bool) -> None:
 
 def _decompose(search: Search) -> None:
     """Benders decomposition on the best blocks, then on more of them."""
-    until = search.share(DECOMPOSED_SHARE)
+    until, known = search.share(DECOMPOSED_SHARE), list[Floats]()
     for number in DECOMPOSED:
         if not search.done():
-            decompose(search, search.best(number, by_group=False), until)
+            decompose(search, search.best(number, by_group=False), until, known)
 
 
 def _past_the_root(search: Search, share: float) -> float:
