@@ -45,7 +45,8 @@ def _certificate(
     cost = np.zeros(milp.num_cols)
     for variable, value in entries.items():
         cost[variable] = value
-    job = Job(milp, (Level(level, cost, constant),), time_limit_s=time_limit_s)
+    levels = (Level(level, cost, constant),)
+    job = Job(milp, levels, time_limit_s=time_limit_s, relaxation_only=True)
     duals = solve(job, use_worker=use_worker).duals
     if duals is None:
         return None

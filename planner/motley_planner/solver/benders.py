@@ -35,7 +35,6 @@ MASTER_GAP = 5e-4
 KEPT = 0.5  # of what a point promises to be better; where it keeps less, the master begins anew
 AGREES = 1e-6  # relative; a point judged so close to its bound adds nothing
 MOST_ROUNDS = 60
-_DUAL = 1  # simplex_strategy
 
 
 def decompose(search: Search, chosen: Bools, deadline: float, known: list[Floats]) -> None:
@@ -68,7 +67,7 @@ class _Counts:
         self.whole = np.flatnonzero(milp.integer).astype(np.int32)
         self.lp: Any = highs.load(milp, self.part.take(search.level.cost), relax=True)
         self.lp.setOptionValue("presolve", "off")
-        self.lp.setOptionValue("simplex_strategy", _DUAL)
+        self.lp.setOptionValue("simplex_strategy", highs.DUAL)
         self.master = self._rows_of_counts(milp)
         self.solvable, self.news, self.misled = True, False, False
 

@@ -22,6 +22,7 @@ from motley_planner.solver.milp import Floats, Milp
 _HAS_POINT = 2
 _COLWISE = 1
 _MAXIMIZE = -1
+CHOOSE, DUAL = 0, 1  # simplex_strategy
 FEASIBILITY_TOLERANCE = 1e-9
 
 
@@ -47,11 +48,12 @@ class MipLimits:
     unwanted: Callable[[], bool] | None = None  # says, when asked now and then, that it may end
 
 
-def solve_lp(milp: Milp, cost: Floats, deadline: float) -> Run:
-    """The linear relaxation's optimum with duals, by dual simplex."""
+def solve_lp(milp: Milp, cost: Floats, deadline: float, strategy: int = DUAL) -> Run:
+    """The linear relaxation's optimum with duals, by dual simplex or as HiGHS chooses."""
     if not milp.num_cols:
         return _without_variables(milp)
     highs = load(milp, cost, relax=True)
+    highs.setOptionValue("simplex_strategy", strategy)
     if not set_time(highs, deadline):
         return Run("limit")
     highs.run()
