@@ -90,3 +90,10 @@ def test_a_fleet_with_too_many_counts_is_left_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(benders, "MOST_COUNTS", 3)
     search, _, _ = search_from(lost_nodes("max_min", 0))
     assert decomposed(search) == []
+
+
+def test_only_a_level_of_one_scale_is_decomposed() -> None:
+    for objective, fits in (("max_min", True), ("goodput", False), ("min_cost", False)):
+        base = fleet("A", 32, 0)
+        milp, index = formulate(loaded(base, objective, lp_capacity(base)))
+        assert benders.is_least_of_many(milp, index.levels[0]) == fits, objective

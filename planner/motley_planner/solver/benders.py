@@ -25,7 +25,7 @@ import numpy as np
 from motley_planner.solver import highs
 from motley_planner.solver.blocks import Part
 from motley_planner.solver.clock import CLOCK
-from motley_planner.solver.milp import Bools, Floats, Milp
+from motley_planner.solver.milp import Bools, Floats, Level, Milp
 
 if TYPE_CHECKING:
     from motley_planner.solver.search import Search
@@ -35,6 +35,15 @@ MASTER_GAP = 5e-4
 KEPT = 0.5  # of what a point promises to be better; where it keeps less, the master begins anew
 AGREES = 1e-6  # relative; a point judged so close to its bound adds nothing
 MOST_ROUNDS = 60
+
+
+def is_least_of_many(milp: Milp, level: Level) -> bool:
+    """Whether a level is one scale that everything must reach, beside what counts cost.
+
+    Sums over many demands need a bound for each way of sharing the fleet, which is too many: of
+    goodput and prices the decomposition found nothing that the whole program did not.
+    """
+    return int(np.count_nonzero(level.cost[~milp.integer])) == 1
 
 
 def decompose(search: Search, chosen: Bools, deadline: float, known: list[Floats]) -> None:

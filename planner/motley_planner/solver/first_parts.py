@@ -1,7 +1,7 @@
 """The first integer programs of a search, on the blocks that the relaxation likes best.
 
-    decomposed    any counts            (something runs and waits: a good plan soon, benders.py)
-    best blocks   any counts            (the same, where that has come to its end)
+    decomposed    any counts            (something runs and waits, max_min: benders.py)
+    best blocks   any counts            (something runs and waits: a good plan soon)
     box           counts near the relaxation's          (many replicas)
     ladder        the 30, 90, 270 best of each group    (few replicas)
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from motley_planner.solver.benders import decompose
+from motley_planner.solver.benders import decompose, is_least_of_many
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.milp import Floats
 
@@ -50,6 +50,8 @@ def first_parts(search: Search, *, hurry: bool) -> None:
 
 def _decompose(search: Search) -> None:
     """Benders decomposition on the best blocks, then on more of them."""
+    if not is_least_of_many(search.program.milp, search.level):
+        return
     until, known = search.share(DECOMPOSED_SHARE), list[Floats]()
     for number in DECOMPOSED:
         if not search.done():
