@@ -117,11 +117,15 @@ class _Counts:
         cost = np.zeros(self.master.num_cols)
         cost[-1] = 1.0
         self.news = self.misled = False
-        limits = highs.MipLimits(deadline, MASTER_GAP, unwanted=lambda: self.misled)
+        limits = highs.MipLimits(deadline, MASTER_GAP, unwanted=self._ends)
         run = highs.solve_mip(self.master, cost, limits, self._see)
         if run.x is not None:
             self._see(run.x, float(run.x[-1]))
         return self.solvable and (self.news or run.status == "limit")
+
+    def _ends(self) -> bool:
+        """Whether the master needs a new bound, or nothing more is expected of the search."""
+        return self.misled or self.search.done()
 
     def _see(self, x: Floats, promised: float) -> None:
         """Judges a point of the master that promises to be better than the incumbent."""
