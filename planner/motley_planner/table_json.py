@@ -243,9 +243,13 @@ def _check_previous(table: FleetTable) -> None:
 
 
 def solution_to_dict(solution: Solution) -> dict[str, Any]:
-    """The answer of `motley solve` as plain values; `certificates` only where there are some."""
-    proofs = {"certificates": [asdict(one) for one in solution.certificates]}
-    return (proofs if solution.certificates else {}) | {
+    """The answer of `motley solve` as plain values, with `certificates` or why there are none."""
+    proofs: dict[str, Any] = {}
+    if solution.certificates:
+        proofs["certificates"] = [asdict(one) for one in solution.certificates]
+    elif solution.no_certificates:
+        proofs["no_certificates"] = solution.no_certificates
+    return proofs | {
         "status": solution.status,
         "objective": _finite(solution.objective),
         "bound": _finite(solution.bound),

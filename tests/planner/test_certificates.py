@@ -12,7 +12,8 @@ from motley_planner.domain.certificate import Certificate
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
-from motley_planner.formulations.certificate import certify
+from motley_planner.formulations import certificate
+from motley_planner.formulations.certificate import certify, with_cheap_proofs
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.testing.corpus import structured_cases
 from motley_planner.testing.oracle import Unbounded, best_value
@@ -118,3 +119,24 @@ def test_prices_of_unknown_limits_and_senseless_prices_prove_nothing() -> None:
         value = solution.levels[0].value
         assert value is not None
         assert proved is None or beyond(level, value, proved) <= 1e-6 * max(1.0, abs(value))
+
+
+def test_a_small_table_has_its_proofs_unasked_and_a_check_finds_them_good() -> None:
+    table = tiny_table(0)
+    solution = with_cheap_proofs(table, solve_table(table, use_worker=False), 1.0, use_worker=False)
+    assert len(solution.certificates) == len(solution.levels) > 0
+    assert solution.no_certificates == "" and check(table, solution) == ()
+
+
+def test_proofs_that_would_take_long_are_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = tiny_table(0)
+    solution = solve_table(table, use_worker=False)
+    late = with_cheap_proofs(table, solution, 0.0, use_worker=False)
+    assert late.certificates == () and "0 s were left" in late.no_certificates
+    monkeypatch.setattr(certificate, "RATE_S", 1.0)
+    large = with_cheap_proofs(table, solution, 10.0, use_worker=False)
+    assert large.certificates == () and "takes about" in large.no_certificates
+    none = with_cheap_proofs(table, Solution(status="no_solution"), 1.0, use_worker=False)
+    assert none.certificates == () and "no level" in none.no_certificates

@@ -61,7 +61,8 @@ def test_a_plan_that_serves_all_exits_0(tmp_path: Path) -> None:
     done = solve(tmp_path, table())
     assert done.returncode == 0
     answer = json.loads(done.stdout)
-    assert set(answer) == FIELDS
+    assert set(answer) == FIELDS | {"certificates"}
+    assert [c["level"] for c in answer["certificates"]] == ["goodput[0]", "price"]
     assert (answer["status"], answer["objective"]) == ("optimal", 1.0)
     assert answer["replicas"] == [{"column": "c", "count": 3}]
     assert answer["price_usd_per_hour"] == 9.0

@@ -99,3 +99,4 @@ class Solution:
     stopped_gpus: int = 0
     shortfalls: tuple[Shortfall, ...] = ()
     certificates: tuple[Certificate, ...] = ()
+    no_certificates: str = ""  # why there are none

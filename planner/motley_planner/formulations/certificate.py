@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from motley_planner.checker.certificates import held, weak_dual
@@ -13,6 +15,28 @@ from motley_planner.solver import Job, Level, Milp, MilpBuilder, solve
 from motley_planner.solver.clock import CLOCK
 
 NEGLIGIBLE = 1e-12  # of the largest price
+CHEAP_S, CHEAP_SHARE = 0.05, 0.1  # what proofs may take unasked: this, or this share of the solve
+RATE_S = 4e-5  # measured: seconds a level and rate (2e-5 to 4e-5 with 300 to 6,000 rates)
+
+
+def with_cheap_proofs(
+    table: FleetTable, solution: Solution, left_s: float, *, use_worker: bool = True
+) -> Solution:
+    """The solution with certificates, or with the reason why there are none.
+
+    They are sought where they cost little beside the solve and `left_s` of the limit is enough.
+    """
+    if solution.status not in ("optimal", "feasible"):
+        return replace(solution, no_certificates="there is no level to prove a bound of")
+    rates = sum(len(c.requests_per_second) for c in table.columns)
+    likely = RATE_S * rates * len(solution.levels)
+    most = min(left_s, max(CHEAP_S, CHEAP_SHARE * solution.solve_seconds))
+    if likely > most:
+        why = f"the proof takes about {likely:.2g} s and {max(0.0, most):.2g} s were left for it"
+        return replace(solution, no_certificates=why)
+    found = certify(table, solution, most, use_worker=use_worker)
+    why = "" if found else f"none was found in {most:.2g} s"
+    return replace(solution, certificates=found, no_certificates=why)
 
 
 def certify(
@@ -45,7 +69,8 @@ def _certificate(
     cost = np.zeros(milp.num_cols)
     for variable, value in entries.items():
         cost[variable] = value
-    job = Job(milp, (Level(level, cost, constant),), time_limit_s=time_limit_s)
+    levels = (Level(level, cost, constant),)
+    job = Job(milp, levels, time_limit_s=time_limit_s, relaxation_only=True)
     duals = solve(job, use_worker=use_worker).duals
     if duals is None:
         return None

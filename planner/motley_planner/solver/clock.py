@@ -22,6 +22,10 @@ class Clock:
         self._cpu = True
         self._begin = (time.monotonic(), time.process_time())
 
+    def count_wall_seconds(self) -> None:
+        """From now on `now` is wall time again."""
+        self._cpu = False
+
     def now(self) -> float:
         """The current time, s."""
         return time.process_time() if self._cpu else time.monotonic()

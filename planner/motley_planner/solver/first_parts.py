@@ -1,5 +1,6 @@
 """The first integer programs of a search, on the blocks that the relaxation likes best.
 
+    decomposed    any counts            (something runs and waits, max_min: benders.py)
     best blocks   any counts            (something runs and waits: a good plan soon)
     box           counts near the relaxation's          (many replicas)
     ladder        the 30, 90, 270 best of each group    (few replicas)
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from motley_planner.solver.benders import decompose, is_least_of_many
 from motley_planner.solver.clock import CLOCK
+from motley_planner.solver.milp import Floats
 
 if TYPE_CHECKING:
     from motley_planner.solver.search import Search
@@ -23,6 +26,7 @@ FEW_REPLICAS = 60
 BOX_BLOCKS, BOX_SHARE = 60, 0.35  # share of the time left
 ROOT_SECONDS, ROOT_SHARE = 0.5, 0.6  # what the first one gets at least, of the time left at most
 HURRY_BLOCKS, HURRY_SHARE = 80, 0.5
+DECOMPOSED, DECOMPOSED_SHARE = (80, 240), 0.9
 LADDER, LADDER_SHARE = (30, 90, 270), 0.25
 NEARLY_ALL, WHOLE_SHARE, LONG_SECONDS = 0.75, 0.5, 5.0
 EPSILON = 1e-7
@@ -33,12 +37,25 @@ def first_parts(search: Search, *, hurry: bool) -> None:
     found = search.relaxation
     assert found is not None and found.x is not None
     if hurry:
+        _decompose(search)
+        if search.done():
+            return
         part = search.program.restrict(search.best(HURRY_BLOCKS, by_group=False))
         search.mip(part, part.milp, search.share(HURRY_SHARE))
     elif found.x[search.program.blocks.count].sum() >= FEW_REPLICAS:
         _box(search)
     else:
         ladder(search)
+
+
+def _decompose(search: Search) -> None:
+    """Benders decomposition on the best blocks, then on more of them."""
+    if not is_least_of_many(search.program.milp, search.level):
+        return
+    until, known = search.share(DECOMPOSED_SHARE), list[Floats]()
+    for number in DECOMPOSED:
+        if not search.done():
+            decompose(search, search.best(number, by_group=False), until, known)
 
 
 def _past_the_root(search: Search, share: float) -> float:

@@ -22,6 +22,7 @@ from motley_planner.solver.milp import Floats, Milp
 _HAS_POINT = 2
 _COLWISE = 1
 _MAXIMIZE = -1
+CHOOSE, DUAL = 0, 1  # simplex_strategy
 FEASIBILITY_TOLERANCE = 1e-9
 
 
@@ -44,13 +45,15 @@ class MipLimits:
     deadline: float
     relative_gap: float
     target: float = np.inf  # a value that is good enough
+    unwanted: Callable[[], bool] | None = None  # says, when asked now and then, that it may end
 
 
-def solve_lp(milp: Milp, cost: Floats, deadline: float) -> Run:
-    """The linear relaxation's optimum with duals, by dual simplex."""
+def solve_lp(milp: Milp, cost: Floats, deadline: float, strategy: int = DUAL) -> Run:
+    """The linear relaxation's optimum with duals, by dual simplex or as HiGHS chooses."""
     if not milp.num_cols:
         return _without_variables(milp)
     highs = load(milp, cost, relax=True)
+    highs.setOptionValue("simplex_strategy", strategy)
     if not set_time(highs, deadline):
         return Run("limit")
     highs.run()
@@ -96,6 +99,8 @@ def solve_mip(
         highs.setOptionValue("objective_target", limits.target)
     if on_point is not None:
         _subscribe(highs, on_point)
+    if limits.unwanted is not None:
+        _ask(highs, limits.unwanted)
     highs.run()
     info = highs.getInfo()
     status = status_of(highs)
@@ -129,6 +134,14 @@ def _subscribe(highs: Any, on_point: Callable[[Floats, float], None]) -> None:
             on_point(point, float(event.data_out.objective_function_value))
 
     highs.cbMipImprovingSolution += improved
+
+
+def _ask(highs: Any, unwanted: Callable[[], bool]) -> None:
+    def asked(event: Any) -> None:
+        if unwanted():
+            event.interrupt()
+
+    highs.cbMipInterrupt += asked
 
 
 def load(milp: Milp, cost: Floats, *, relax: bool) -> Any:

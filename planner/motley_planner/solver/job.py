@@ -31,6 +31,7 @@ class Job:
     relative_gap: float = 1e-4
     patience_s: float = float("inf")  # a level may stop when it has gained nothing for this long
     rates_only: bool = False  # the integers of the first start stay; only its rates are improved
+    relaxation_only: bool = False  # the first level without integrality, for its duals
 
     def values_of(self, x: Floats) -> tuple[float, ...]:
         """What a point reaches at each level, rounded to what counts as a difference."""

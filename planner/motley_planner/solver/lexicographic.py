@@ -12,7 +12,7 @@ from motley_planner.solver import highs
 from motley_planner.solver.blocks import Structured, without_blocks
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.fills import Fills
-from motley_planner.solver.job import Emit, Job, Report
+from motley_planner.solver.job import Emit, Job, JobStatus, Report
 from motley_planner.solver.milp import Floats, Level, Milp
 from motley_planner.solver.relaxing import Limits, rounded
 from motley_planner.solver.search import BETTER, Search
@@ -27,6 +27,9 @@ LEVEL_SLACK = 1e-8  # well above the feasibility tolerance, or HiGHS prunes poin
 def solve_job(job: Job, emit: Emit) -> None:
     """Runs the levels and reports points, bounds and the end."""
     deadline = CLOCK.now() + job.time_limit_s
+    if job.relaxation_only:
+        _relax_first(job, emit, deadline)
+        return
     state = _State(job, emit, deadline)
     if job.rates_only:
         state.take_start()
@@ -36,6 +39,15 @@ def solve_job(job: Job, emit: Emit) -> None:
                 return
     state.polish()
     emit(Report(len(job.levels) - 1, status="solved" if state.x is not None else "none"))
+
+
+def _relax_first(job: Job, emit: Emit, deadline: float) -> None:
+    """The first level without integrality."""
+    run = highs.solve_lp(job.milp, job.levels[0].cost, deadline, strategy=highs.CHOOSE)
+    if run.x is not None:
+        emit(Report(0, x=run.x, bound=run.bound, duals=run.row_duals))
+    ended: JobStatus = "solved" if run.x is not None else "none"
+    emit(Report(0, status=ended))
 
 
 class _State:

@@ -112,6 +112,16 @@ class Milp:
             value=np.insert(value, inserts, [a for _, _, a in fresh]),
         )
 
+    def with_column(self, lower: float, upper: float) -> Milp:
+        """One more continuous variable, in no row yet."""
+        return replace(
+            self,
+            col_lower=np.append(self.col_lower, lower),
+            col_upper=np.append(self.col_upper, upper),
+            integer=np.append(self.integer, False),
+            start=np.append(self.start, self.start[-1]).astype(np.int32),
+        )
+
     def with_row(self, coefficients: Floats, lower: float, upper: float) -> Milp:
         """One more row; `coefficients` is dense."""
         (columns,) = np.nonzero(coefficients)

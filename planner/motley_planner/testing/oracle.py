@@ -4,6 +4,7 @@ replicas, placed by search, rates by an LP of scipy. Shares no code with the for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,6 +13,8 @@ from itertools import combinations, product
 from motley_planner.domain.table import Column, FleetTable, RunningReplica, TableNode
 from motley_planner.testing.rates import Counts, Rates, Unbounded
 from motley_planner.testing.recourse import served_in
+
+WITHOUT_END = 1e9  # a scale that a scenario is asked for to see how far it goes
 
 __all__ = ["Unbounded", "best_value", "fits"]
 
@@ -35,7 +38,7 @@ def best_value(table: FleetTable) -> tuple[float, ...] | None:
     rates = Rates(table)
     best: tuple[float, ...] | None = None
     for choice in _choices(table):
-        service = rates.best(choice.counts)
+        service = rates.best(choice.counts, _most_scale(table, choice.counts))
         if service is None:
             continue
         values = _values(table, choice, service)
@@ -52,9 +55,7 @@ def _values(table: FleetTable, choice: Choice, service: tuple[float, ...]) -> tu
     in_service = 0.0 if table.penalty_in_price else choice.penalty
     counts = {c.id: n for c, n in zip(table.columns, choice.counts, strict=True)}
     if table.objective == "max_min":
-        open_end = [(s, replace(s, share=1e9)) for s in table.scenarios]
-        scales = [served_in(table, most, counts) / s.share for s, most in open_end]
-        scale = min([service[-1], *scales])
+        scale = service[-1]
         return (*head, scale - in_service, *((-in_price,) if table.penalty_in_price else ()))
     missing: dict[str, float] = {}
     held = [(s, served_in(table, s, counts)) for s in table.scenarios]
@@ -65,6 +66,18 @@ def _values(table: FleetTable, choice: Choice, service: tuple[float, ...]) -> tu
     if table.objective == "min_cost":
         return (*head, *kept, -choice.price - choice.penalty)
     return (*head, *service[:-1], service[-1] - in_service, *kept, -in_price)
+
+
+def _most_scale(table: FleetTable, given: Counts) -> float:
+    """The scale of max_min that all scenarios hold with these counts; infinite for other levels."""
+    if table.objective != "max_min":
+        return math.inf
+    counts = {c.id: n for c, n in zip(table.columns, given, strict=True)}
+    scales = [
+        served_in(table, replace(s, share=WITHOUT_END), counts) / s.share for s in table.scenarios
+    ]
+    most = min(scales, default=math.inf)
+    return most if most < WITHOUT_END else math.inf
 
 
 def _better(a: tuple[float, ...], b: tuple[float, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Any
 
@@ -26,26 +27,33 @@ class Rates:
     def __init__(self, table: FleetTable, worth: Counts | tuple[float, ...] | None = None) -> None:
         self.table = table
         self.worth = worth  # capacity in replicas by column; None: what the counts are worth
-        self.cache: dict[Counts, tuple[float, ...] | None] = {}
+        self.cache: dict[tuple[Counts, float], tuple[float, ...] | None] = {}
         self.one_hot = [_choices(c) for c in table.cascades]
 
-    def best(self, counts: Counts) -> tuple[float, ...] | None:
-        """Level values (goodput: by priority; max_min: a; min_cost: ()), None if infeasible."""
-        if counts not in self.cache:
-            found = [self._solve(counts, chosen) for chosen in product(*self.one_hot)]
-            feasible = [f for f in found if f is not None]
-            self.cache[counts] = max(feasible) if feasible else None
-        return self.cache[counts]
+    def best(self, counts: Counts, most: float = math.inf) -> tuple[float, ...] | None:
+        """Level values (goodput: by priority; max_min: a; min_cost: ()), None if infeasible.
 
-    def _solve(self, counts: Counts, chosen: tuple[Any, ...]) -> tuple[float, ...] | None:
+        `most` is a bound on the scale of max_min, which counts for the minimums as well.
+        """
+        key = counts, most
+        if key not in self.cache:
+            found = [self._solve(counts, chosen, most) for chosen in product(*self.one_hot)]
+            feasible = [f for f in found if f is not None]
+            self.cache[key] = max(feasible) if feasible else None
+        return self.cache[key]
+
+    def _solve(
+        self, counts: Counts, chosen: tuple[Any, ...], most: float
+    ) -> tuple[float, ...] | None:
         lp = Lp()
         table = self.table
-        scale = lp.add("a") if table.objective == "max_min" else None
+        upper = most if math.isfinite(most) else None
+        scale = lp.add("a", 0.0, upper) if table.objective == "max_min" else None
         served = {}
         for d in self._demands():
             fixed = 1.0 if table.objective == "min_cost" else 0.0
-            upper = None if scale is not None else 1.0
-            served[d.name] = lp.add(("served", d.name), fixed, upper)
+            whole = None if scale is not None else 1.0
+            served[d.name] = lp.add(("served", d.name), fixed, whole)
             if scale is not None:
                 lp.equal({served[d.name]: 1.0, scale: -1.0}, 0.0)
         load = self._cascades(lp, served, chosen)
