@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with two bounds it lacks: the size of a request's head and its time.
+"""uvicorn's HTTP protocol with three bounds it lacks: a head's size, its time, and a reader's.
 
 httptools collects a head of any length for as long as its sender likes; a client that trickles
-header bytes would hold memory and a connection for ever.
+header bytes would hold memory and a connection for ever. One that stops reading its answer would
+hold a replica's place as well.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         _in_head = False
         _head_bytes = 0
         _head_timer: asyncio.TimerHandle | None = None
+        _reader_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(transport)  # type: ignore[arg-type]
@@ -28,7 +30,22 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            self._stop_waiting()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stop_waiting()
+            self._reader_timer = self.loop.call_later(limits.client_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._stop_waiting()
+            super().resume_writing()
+
+        def _stop_waiting(self) -> None:
+            if self._reader_timer is not None:
+                self._reader_timer.cancel()
+                self._reader_timer = None
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)

@@ -8,6 +8,7 @@ learns that nobody waits for the rest.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -100,15 +101,20 @@ class AiohttpUpstream:
         """An answer whose first bytes have arrived. Raises: UpstreamError."""
         limits = self._limits
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s)
+        latest_s = asyncio.get_running_loop().time() + min(limits.first_byte_s, limits.answer_s)
+        response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(limits.answer_s):
-                response = await self._post(call, timeout)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _translated(error) from error
-        async with response:
-            chunks = self._chunks(response)
-            first = await anext(chunks, b"")
-            yield OpenStream(response.status, _content_type(response), first, chunks)
+            try:
+                async with asyncio.timeout_at(latest_s):
+                    response = await self._post(call, timeout)
+                    first = await response.content.readany()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _translated(error) from error
+            rest = self._chunks(response)
+            yield OpenStream(response.status, _content_type(response), first, rest)
+        finally:
+            if response is not None:
+                response.close() if not response.content.at_eof() else response.release()
 
     def _post(
         self, call: Call, timeout: aiohttp.ClientTimeout
@@ -119,17 +125,47 @@ class AiohttpUpstream:
         )
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        patience = self._limits.answer_s
-        while True:
-            try:
-                async with asyncio.timeout(patience):
-                    chunk = await response.content.readany()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise _translated(error) from error
-            if not chunk:
-                return
-            patience = self._limits.idle_s
-            yield chunk
+        content = response.content
+        patience = _Patience(content, self._limits.idle_s)
+        try:
+            while chunk := await content.readany():
+                patience.heard()
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _translated(error) from error
+        finally:
+            patience.end()
+
+
+class _Patience:
+    """Ends a stream that is silent for too long, with one timer for many chunks.
+
+    A timer a chunk would cost more than relaying it, so the chunk only notes the time and the
+    timer, when it goes off, waits for what is left.
+    """
+
+    __slots__ = ("_content", "_heard_s", "_idle_s", "_loop", "_timer")
+
+    def __init__(self, content: aiohttp.StreamReader, idle_s: float) -> None:
+        self._content, self._idle_s = content, idle_s
+        self._loop = asyncio.get_running_loop()
+        self._heard_s = time.monotonic()
+        self._timer = self._loop.call_later(idle_s, self._look)
+
+    def heard(self) -> None:
+        """Notes that the engine is alive."""
+        self._heard_s = time.monotonic()
+
+    def end(self) -> None:
+        """Stops watching."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left_s = self._heard_s + self._idle_s - time.monotonic()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._look)
+        else:
+            self._content.set_exception(TimeoutError("the stream is silent"))
 
 
 def _content_type(response: aiohttp.ClientResponse) -> str:
