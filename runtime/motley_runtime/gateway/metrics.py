@@ -35,6 +35,19 @@ class Metrics:
         self.upstream_failures = self._counter(
             "upstream_failures", "Failed calls to replicas by kind.", "stage", "kind"
         )
+        self.refused = self._counter(
+            "refused_requests",
+            "Requests sent away: rate, concurrency, shed or timeout.",
+            "reason",
+        )
+        self.early_returns = self._counter(
+            "early_returns",
+            "Answers below the threshold returned because the deadline left no time.",
+            "stage",
+        )
+        self.waiting = Gauge(
+            "motley_gateway_waiting", "Requests waiting for their turn.", registry=self.registry
+        )
         self.routing_refused = self._counter("routing_refused", "Routing documents refused.")
         self.policies = self._counter("policy_requests", "Requests by cascade policy.", "policy")
         self.in_flight = Gauge(

@@ -223,7 +223,12 @@ _BOUNDS: tuple[_Row, ...] = (
     ("max-waiting", _count, _SHARING.waiting, "requests that may wait for their turn"),
     ("wait-seconds", _seconds, _SHARING.wait_s, "longest wait for a turn"),
     ("connect-seconds", _seconds, _LIMITS.connect_s, "longest wait for an engine's connection"),
-    ("first-byte-seconds", _seconds, _LIMITS.first_byte_s, "longest wait for a stream's first bytes"),
+    (
+        "first-byte-seconds",
+        _seconds,
+        _LIMITS.first_byte_s,
+        "longest wait for a stream's first bytes",
+    ),
     ("answer-seconds", _seconds, _LIMITS.answer_s, "longest wait for a whole answer"),
     ("idle-seconds", _seconds, _LIMITS.idle_s, "longest silence in a stream"),
     ("client-seconds", _seconds, _LIMITS.client_s, "longest wait for a client that reads nothing"),
