@@ -66,6 +66,9 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().on_message_begin()
             self._in_head, self._head_bytes = True, 0
 
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400, "Bad Request", msg)
+
         def _start_timer(self) -> None:
             self._head_timer = self.loop.call_later(limits.head_s, self._too_slow)
 
@@ -78,11 +81,11 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             if not self.transport.is_closing():
                 self._refuse(408, "Request Timeout")
 
-        def _refuse(self, status: int, reason: str) -> None:
+        def _refuse(self, status: int, reason: str, message: str | None = None) -> None:
             if self.cycle is not None and not self.cycle.response_complete:
                 self.transport.close()  # an answer is under way: nothing can be written into it
                 return
-            body = error_body(status, reason.capitalize(), "bad_head")
+            body = error_body(status, message or reason.capitalize(), "bad_head")
             head = (
                 f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"

@@ -22,6 +22,7 @@ from motley_runtime.gateway.options import Limits
 # Engines on uvicorn close idle connections after 5 s; ours go first, so that none is reused
 # at the moment its server drops it.
 _KEEPALIVE_S = 3.0
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class AiohttpUpstream:
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         content = response.content
-        patience = _Patience(content, self._limits.idle_s)
+        patience = _Patience(response, self._limits.idle_s)
         try:
             while chunk := await content.readany():
                 patience.heard()
@@ -138,19 +139,20 @@ class AiohttpUpstream:
 
 
 class _Patience:
-    """Ends a stream that is silent for too long, with one timer for many chunks.
+    """Ends a stream that is silent for too long, or whose connection is gone.
 
-    A timer a chunk would cost more than relaying it, so the chunk only notes the time and the
-    timer, when it goes off, waits for what is left.
+    One timer for many chunks: a timer a chunk would cost more than relaying it, so the chunk only
+    notes the time and the timer, when it goes off, looks at it. A connection that aiohttp 3.14
+    closes because of garbage between chunks tells nobody; it is found here, within two looks.
     """
 
-    __slots__ = ("_content", "_heard_s", "_idle_s", "_loop", "_timer")
+    __slots__ = ("_heard_s", "_idle_s", "_is_lost", "_loop", "_response", "_timer")
 
-    def __init__(self, content: aiohttp.StreamReader, idle_s: float) -> None:
-        self._content, self._idle_s = content, idle_s
+    def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
+        self._response, self._idle_s, self._is_lost = response, idle_s, False
         self._loop = asyncio.get_running_loop()
         self._heard_s = time.monotonic()
-        self._timer = self._loop.call_later(idle_s, self._look)
+        self._timer = self._loop.call_later(min(idle_s, _LOOK_S), self._look)
 
     def heard(self) -> None:
         """Notes that the engine is alive."""
@@ -161,11 +163,18 @@ class _Patience:
         self._timer.cancel()
 
     def _look(self) -> None:
-        left_s = self._heard_s + self._idle_s - time.monotonic()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
+        silent_s = time.monotonic() - self._heard_s
+        connection = self._response.connection
+        is_lost = silent_s >= _LOOK_S and connection is not None and connection.transport is None
+        if silent_s >= self._idle_s:
+            self._response.content.set_exception(TimeoutError("the stream is silent"))
+        elif is_lost and self._is_lost:
+            gone = aiohttp.ClientPayloadError("the connection is gone")
+            self._response.content.set_exception(gone)
         else:
-            self._content.set_exception(TimeoutError("the stream is silent"))
+            self._is_lost = is_lost
+            left_s = self._idle_s - silent_s
+            self._timer = self._loop.call_later(min(left_s, _LOOK_S), self._look)
 
 
 def _content_type(response: aiohttp.ClientResponse) -> str:
