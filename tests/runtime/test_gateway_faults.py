@@ -225,7 +225,7 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_frees_the_engine(
     gateway, bad, _ = await beside(flood, client_s=0.3)
     port = int(gateway.url.rsplit(":", 1)[1])
     body = json.dumps({"messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    _reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)
     await eventually(lambda: bad.asked == 1)
