@@ -207,9 +207,7 @@ class Connection:
             length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
             await self._reader.readexactly(length)
             return b" 200 " in head
-        return (await self._reader.readuntil(b"\r\n0\r\n\r\n")).endswith(
-            b"[DONE]\n\n\r\n0\r\n\r\n"
-        )
+        return (await self._reader.readuntil(b"\r\n0\r\n\r\n")).endswith(b"[DONE]\n\n\r\n0\r\n\r\n")
 
     def close(self) -> None:
         """Closes it."""
@@ -313,7 +311,11 @@ async def rows(scale: float) -> list[str]:
         found.append(("scored requests per CPU second, 64 clients", f"{rate:,.0f}", ">= 2,000"))
     decision = dispatch_us(1000, max(2000, int(100_000 * scale)))
     found.append(("CPU us a dispatch decision, 1,000 replicas", f"{decision:.1f}", "<= 20"))
-    return ["| what | measured | wanted |", "|---|---|---|", *(f"| {' | '.join(f)} |" for f in found)]
+    return [
+        "| what | measured | wanted |",
+        "|---|---|---|",
+        *(f"| {' | '.join(f)} |" for f in found),
+    ]
 
 
 def main(arguments: list[str]) -> int:

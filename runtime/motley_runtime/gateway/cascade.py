@@ -75,26 +75,32 @@ class Cascade:
         if not self._is_time_for(job, last):
             await self._return_best(job, reply)
             return
+        if job.deadline_s is None or job.best is None:
+            await self._last(job, last, reply)
+            return
         try:
-            async with asyncio.timeout_at(
-                job.deadline_s if job.best is not None else None
-            ) as limit:
+            async with asyncio.timeout_at(job.deadline_s) as limit:
                 await self._last(job, last, reply, limit)
         except TimeoutError:
             job.visits[-1] = f"{last.name}:late"
             await self._return_best(job, reply)
 
-    async def _last(self, job: Job, last: Stage, reply: Reply, limit: asyncio.Timeout) -> None:
+    async def _last(
+        self, job: Job, last: Stage, reply: Reply, limit: asyncio.Timeout | None = None
+    ) -> None:
+        """Asks the last stage; `limit` ends where its answer begins."""
         job.stage = last.name
         job.visits.append(last.name)
         body = orjson.dumps({**job.request.body, "model": last.model})
         if job.request.is_stream:
             async with self._caller.stream(job, last, body) as opened:
-                limit.reschedule(None)  # it has begun, so it may end
+                if limit is not None:
+                    limit.reschedule(None)
                 await relay_stream(job, opened, reply)
         else:
             answer = await self._caller.fetch(job, last, body)
-            limit.reschedule(None)
+            if limit is not None:
+                limit.reschedule(None)
             await send_raw(job, answer, reply)
 
     def _is_time_for(self, job: Job, stage: Stage) -> bool:
@@ -138,8 +144,11 @@ class Cascade:
     async def _asked(self, job: Job, stage: Stage) -> dict[str, Any] | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
         body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
-        async with asyncio.timeout_at(job.deadline_s if job.best is not None else None):
-            return decoded(await self._caller.fetch(job, stage, orjson.dumps(body)))
+        raw = orjson.dumps(body)
+        if job.deadline_s is None or job.best is None:
+            return decoded(await self._caller.fetch(job, stage, raw))
+        async with asyncio.timeout_at(job.deadline_s):
+            return decoded(await self._caller.fetch(job, stage, raw))
 
     async def _judged(
         self, job: Job, stage: Stage, threshold: float, answer: dict[str, Any], reply: Reply

@@ -11,6 +11,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from motley_runtime.gateway.corked import CorkedTransport
 from motley_runtime.gateway.errors import error_body
 from motley_runtime.gateway.options import Limits
 
@@ -25,7 +26,8 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         _reader_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)  # type: ignore[arg-type]
+            corked = CorkedTransport(transport, self.loop)  # type: ignore[arg-type]
+            super().connection_made(corked)  # type: ignore[arg-type]
             self._start_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:

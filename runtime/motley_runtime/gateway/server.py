@@ -111,6 +111,7 @@ def uvicorn_config(gateway: Gateway) -> Config:
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,  # nothing here asks for the client's address
         log_config=None,
         server_header=False,
         backlog=_BACKLOG,

@@ -12,9 +12,11 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import aiohttp
+from yarl import URL
 
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.options import Limits
@@ -70,6 +72,9 @@ class AiohttpUpstream:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        connect_s = limits.connect_s
+        self._whole = aiohttp.ClientTimeout(total=limits.answer_s, sock_connect=connect_s)
+        self._begun = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
             auto_decompress=False,
@@ -84,9 +89,8 @@ class AiohttpUpstream:
     async def fetch(self, call: Call) -> Answer:
         """The whole answer of a replica. Raises: UpstreamError."""
         limits = self._limits
-        timeout = aiohttp.ClientTimeout(total=limits.answer_s, sock_connect=limits.connect_s)
         try:
-            async with self._post(call, timeout) as response:
+            async with self._post(call, self._whole) as response:
                 parts, size = [], 0
                 async for chunk in response.content.iter_any():
                     size += len(chunk)
@@ -101,13 +105,12 @@ class AiohttpUpstream:
     async def stream(self, call: Call) -> AsyncIterator[OpenStream]:
         """An answer whose first bytes have arrived. Raises: UpstreamError."""
         limits = self._limits
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s)
         latest_s = asyncio.get_running_loop().time() + min(limits.first_byte_s, limits.answer_s)
         response: aiohttp.ClientResponse | None = None
         try:
             try:
                 async with asyncio.timeout_at(latest_s):
-                    response = await self._post(call, timeout)
+                    response = await self._post(call, self._begun)
                     first = await response.content.readany()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise _translated(error) from error
@@ -122,7 +125,11 @@ class AiohttpUpstream:
     ) -> aiohttp.client._RequestContextManager:
         headers = {"content-type": "application/json", "x-request-id": call.request_id}
         return self._session.post(
-            call.url, data=call.body, headers=headers, timeout=timeout, allow_redirects=False
+            _parsed(call.url),
+            data=call.body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
         )
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
@@ -175,6 +182,11 @@ class _Patience:
             self._is_lost = is_lost
             left_s = self._idle_s - silent_s
             self._timer = self._loop.call_later(min(left_s, _LOOK_S), self._look)
+
+
+@lru_cache(maxsize=65_536)
+def _parsed(url: str) -> URL:
+    return URL(url, encoded=True)
 
 
 def _content_type(response: aiohttp.ClientResponse) -> str:
