@@ -155,7 +155,7 @@ async def running(thresholds: tuple[float, ...] = ()) -> AsyncIterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "routing.json"
         path.write_text(json.dumps(routing(f"http://127.0.0.1:{engine_port}", thresholds)))
-        with open(Path(folder) / "log", "w+") as log:
+        with (Path(folder) / "log").open("w") as log:
             flags = ["--routing-file", str(path), "--host", "127.0.0.1", "--port", "0"]
             gateway = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "motley_runtime.gateway", *flags, stderr=log

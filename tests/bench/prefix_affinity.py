@@ -135,8 +135,7 @@ def rows_of_table(rows: list[tuple[float, tuple[int, ...]]]) -> list[str]:
     one = Cache(10**9)
     best = sum(one.hits(ids) for _, ids in rows) / sum(len(ids) for _, ids in rows)
     lines = [
-        "| replicas | blocks kept by each | affinity | blocks hit | wait P50, s | wait P99, s | "
-        "largest share |",
+        "| replicas | kept blocks each | affinity | hits | wait P50, s | wait P99, s | top share |",
         "|---|---|---|---|---|---|---|",
         f"| any | all, in one cache | | {100 * best:.1f} % | | | |",
     ]

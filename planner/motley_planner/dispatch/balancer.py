@@ -87,9 +87,9 @@ class Dispatcher:
     def _mixer(self, class_name: str, previous: Dispatcher | None) -> PolicyMixer:
         """The mixer of a class: the one at work where its policies and shares have not changed."""
         policies = policies_of(self.table.policies, class_name)
-        if previous is not None and class_name in previous._mixers:
-            if policies == policies_of(previous.table.policies, class_name):
-                return previous._mixers[class_name]
+        known = previous._mixers.get(class_name) if previous is not None else None
+        if known is not None and known.policies == tuple(p for p in policies if p.share > 0):
+            return known
         return PolicyMixer(policies, int(self._random() * _PHASES) if self._random else 0)
 
     def _load(self, stage: str, replica: str, previous: Dispatcher | None) -> ReplicaLoad:

@@ -35,8 +35,7 @@ def configure(log_format: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     # Nothing reads these of a record, and finding them out is half the cost of a line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.logAsyncioTasks = False
-    logging._srcfile = None  # type: ignore[attr-defined]  # the documented way to skip the caller
+    logging._srcfile = None  # the documented way to skip the search for the caller
     if log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
