@@ -233,6 +233,15 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_frees_the_engine(
     writer.close()
 
 
+async def test_a_slow_reader_is_not_taken_for_a_silent_engine(beside: Any) -> None:
+    pieces = [b"data: " + b"x" * 60_000 + b"\n\n"] * 300 + [b"data: [DONE]\n\n"]
+    gateway, *_ = await beside(says(HEAD, *pieces), idle_s=0.2)
+    response = await gateway.chat(stream=True)
+    await asyncio.sleep(1.0)
+    raw = await response.read()
+    assert len(raw) == sum(map(len, pieces)) and raw.endswith(b"data: [DONE]\n\n")
+
+
 async def test_a_failed_replica_gets_one_probe_and_then_its_traffic_back(
     start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any
 ) -> None:

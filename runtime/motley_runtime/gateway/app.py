@@ -203,8 +203,7 @@ class Gateway:
 
     def _record(self, job: Job, status: int, began_s: float) -> None:
         duration_s = time.monotonic() - began_s
-        self.metrics.requests.labels(job.stage, str(status), job.class_name).inc()
-        self.metrics.duration_s.labels(job.class_name).observe(duration_s)
+        self.metrics.answered(job.stage, status, job.class_name, duration_s)
         fields = {
             "request_id": job.request_id,
             "status": status,

@@ -32,7 +32,7 @@ class CorkedTransport:
 
     def _flush(self) -> None:
         parts = self._parts
-        if parts:
+        if parts and not self._transport.is_closing():
             self._parts = []
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 

@@ -136,8 +136,12 @@ class AiohttpUpstream:
         content = response.content
         patience = _Patience(response, self._limits.idle_s)
         try:
-            while chunk := await content.readany():
-                patience.heard()
+            while True:
+                patience.waits_since_s = time.monotonic()
+                chunk = await content.readany()
+                patience.waits_since_s = None
+                if not chunk:
+                    return
                 yield chunk
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _translated(error) from error
@@ -148,29 +152,27 @@ class AiohttpUpstream:
 class _Patience:
     """Ends a stream that is silent for too long, or whose connection is gone.
 
-    One timer for many chunks: a timer a chunk would cost more than relaying it, so the chunk only
-    notes the time and the timer, when it goes off, looks at it. A connection that aiohttp 3.14
+    One timer for many chunks: a timer a chunk would cost more than relaying it, so the reader only
+    notes since when it waits and the timer, when it goes off, looks at it. While a slow client is
+    waited for, `waits_since_s` is None. A connection that aiohttp 3.14
     closes because of garbage between chunks tells nobody; it is found here, within two looks.
     """
 
-    __slots__ = ("_heard_s", "_idle_s", "_is_lost", "_loop", "_response", "_timer")
+    __slots__ = ("_idle_s", "_is_lost", "_loop", "_response", "_timer", "waits_since_s")
 
     def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
         self._response, self._idle_s, self._is_lost = response, idle_s, False
         self._loop = asyncio.get_running_loop()
-        self._heard_s = time.monotonic()
+        self.waits_since_s: float | None = None
         self._timer = self._loop.call_later(min(idle_s, _LOOK_S), self._look)
-
-    def heard(self) -> None:
-        """Notes that the engine is alive."""
-        self._heard_s = time.monotonic()
 
     def end(self) -> None:
         """Stops watching."""
         self._timer.cancel()
 
     def _look(self) -> None:
-        silent_s = time.monotonic() - self._heard_s
+        since_s = self.waits_since_s
+        silent_s = 0.0 if since_s is None else time.monotonic() - since_s
         connection = self._response.connection
         is_lost = silent_s >= _LOOK_S and connection is not None and connection.transport is None
         if silent_s >= self._idle_s:
