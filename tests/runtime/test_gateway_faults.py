@@ -192,7 +192,7 @@ async def test_a_line_of_ten_megabytes_is_relayed_and_not_collected(beside: Any)
 
 
 def test_a_line_of_ten_megabytes_costs_a_rewriter_no_more_than_its_limit() -> None:
-    splitter, out, most = LineSplitter(limit=1000), b"", 0
+    splitter, out, most = LineSplitter(limit=1000), bytearray(), 0
     line = b"data: " + b"y" * 10**7 + b"\n"
     for start in range(0, len(line), 600):
         for piece, is_whole in splitter.feed(line[start : start + 600]):

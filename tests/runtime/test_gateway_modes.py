@@ -201,6 +201,14 @@ async def test_an_optimistic_stream_shorter_than_what_is_held_back_is_scored_who
     assert response.headers["x-motley-stage"] == "small" and len(seen) == 4
 
 
+async def test_what_must_be_judged_whole_is_buffered_all_the_same(cascade: Any) -> None:
+    gateway, small, _ = await cascade(policy("p", 1.0, small=0.5), small={"text": "{}"})
+    for fields in ({"response_format": {"type": "json_object"}}, {"n": 2}):
+        response = await gateway.chat(stream=True, headers=OPTIMISTIC, **fields)
+        assert response.headers["x-motley-stage"] == "small"
+    assert not any(seen.get("stream") for seen in small.seen)
+
+
 @pytest.mark.parametrize("after", [0, 2])
 async def test_an_optimistic_stream_that_dies_while_held_back_is_escalated(
     cascade: Any, after: int

@@ -57,7 +57,7 @@ def job_of(
         trust_zones=_zones(headers.get(b"x-motley-trust-zones"), client),
         prompt_key=prompt_key(request, headers.get(b"x-session-id")) if wants_key else None,
         deadline_s=_deadline(headers.get(b"x-motley-deadline-ms"), settings.deadline_s),
-        is_optimistic=mode == "optimistic",
+        is_optimistic=mode == "optimistic" and _is_told_by_its_beginning(request),
     )
 
 
@@ -120,6 +120,12 @@ def _streaming(given: bytes | None, default: str) -> str:
         text = "x-motley-streaming must be buffer or optimistic"
         raise GatewayError(400, text, "invalid_header", "x-motley-streaming")
     return mode
+
+
+def _is_told_by_its_beginning(request: ParsedRequest) -> bool:
+    """Whether an answer's first tokens can be judged: not of a form, nor of several choices."""
+    body = request.body
+    return not body.get("response_format") and body.get("n") in (None, 1)
 
 
 def _number(given: bytes, name: str, most: float) -> float:
