@@ -166,3 +166,37 @@ async def test_plans_overlap_until_the_older_ones_requests_have_ended(
         assert (await response.json())["in_flight_by_plan"] == {"old": 1, "new": 1}
     plans = [(await each).headers["x-motley-plan"] for each in (old, new)]
     assert plans == ["old", "new"] and gateway.gateway.live.at_work == {}
+
+
+async def test_plans_that_change_under_load_drop_no_request(
+    start_gateway: Any, start_engine: Any, routing_of: Any, replica_of: Any
+) -> None:
+    import asyncio
+
+    engines = [await start_engine(f"r{i}", chunks=6, chunk_delay_s=0.01) for i in range(3)]
+    pairs = [routing_of(("main", [replica_of(e) for e in engines if e is not out]), plan_hash=out.name)
+             for out in engines]  # fmt: skip
+    gateway = await start_gateway(pairs[0])
+    finished: Counter[str] = Counter()
+    stop = False
+
+    async def ask() -> None:
+        while not stop:
+            response = await gateway.chat(stream=True)
+            raw = await response.read()
+            assert response.status == 200 and raw.endswith(b"data: [DONE]\n\n"), raw
+            plan = response.headers["x-motley-plan"]
+            assert plan.encode() not in raw, "never on the replica that its plan has taken away"
+            finished[plan] += 1
+
+    tasks = [asyncio.create_task(ask()) for _ in range(20)]
+    for number in range(24):
+        await asyncio.sleep(0.04)
+        assert gateway.offer(pairs[number % 3] | {"turn": number})
+        if number % 5 == 0:
+            assert not gateway.offer({"version": 2})
+    stop = True
+    await asyncio.gather(*tasks)
+    assert len(finished) == 3 and sum(finished.values()) > 40
+    assert gateway.gateway.live.at_work == {}
+    assert gateway.gateway.live.current.in_flight() == 0
