@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from motley_runtime.gateway.app import Gateway
-from motley_runtime.gateway.options import GatewaySettings, Limits
+from motley_runtime.gateway.options import GatewaySettings, Limits, Sharing
 from motley_runtime.gateway.server import GatewayServer, serving, uvicorn_config
 
 
@@ -35,6 +35,8 @@ class StubEngine:
     dies_after_chunks: int | None = None
     drops_connections: int = 0
     garbage: bool = False
+    choice: dict[str, Any] = field(default_factory=dict)
+    message: dict[str, Any] = field(default_factory=dict)
     url: str = ""
     seen: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -65,7 +67,14 @@ class StubEngine:
             return web.Response(body=b"\x00not json", content_type="application/json")
         if body.get("stream"):
             return await self._stream(request, body)
-        return web.json_response(self.answer(request.path, body))
+        return web.json_response(self.changed(self.answer(request.path, body)))
+
+    def changed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The answer as a test wants it: `choice` and `message` overwrite the first choice's."""
+        if self.choice or self.message:
+            answer["choices"][0] |= self.choice
+            answer["choices"][0].get("message", {}).update(self.message)
+        return answer
 
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         lp = math.log(self.token_probability)
@@ -76,6 +85,14 @@ class StubEngine:
             "total_tokens": 10 + len(words),
             "prompt_tokens_details": {"cached_tokens": 1},
         }
+        if path.endswith("embeddings"):
+            item = {"object": "embedding", "index": 0, "embedding": [0.25, -1.0]}
+            return {"object": "list", "model": body["model"], "data": [item], "usage": usage}
+        if path.endswith("responses"):
+            part = {"type": "output_text", "text": self.text, "annotations": []}
+            said = {"type": "message", "id": "m", "role": "assistant", "content": [part]}
+            head = {"id": "resp-1", "object": "response", "created_at": 1, "model": body["model"]}
+            return head | {"status": "completed", "output": [said | {"status": "completed"}]}
         head = {"id": f"{self.name}-1", "created": 1, "model": body["model"], "usage": usage}
         if path.endswith("chat/completions"):
             scores = {"content": [{"token": w, "logprob": lp} for w in words]}
@@ -102,7 +119,11 @@ class StubEngine:
                     assert request.transport is not None
                     request.transport.abort()
                     return response
-                delta = {"choices": [{"index": 0, "delta": {"content": f"{self.name}{index} "}}]}
+                part = {"content": f"{self.name}{index} "}
+                delta: dict[str, Any] = {"choices": [{"index": 0, "delta": part}]}
+                if body.get("logprobs"):
+                    scored = [{"token": "t", "logprob": math.log(self.token_probability)}]
+                    delta["choices"][0]["logprobs"] = {"content": scored}
                 await response.write(b"data: " + json.dumps(delta).encode() + b"\n\n")
                 await asyncio.sleep(self.chunk_delay_s)
             if (body.get("stream_options") or {}).get("include_usage"):
@@ -128,6 +149,8 @@ async def start_engine() -> AsyncIterator[StartEngine]:
             app = web.Application(client_max_size=2**26)
             app.router.add_post("/v1/chat/completions", engine.handle)
             app.router.add_post("/v1/completions", engine.handle)
+            app.router.add_post("/v1/embeddings", engine.handle)
+            app.router.add_post("/v1/responses", engine.handle)
             engine.url = await stack.enter_async_context(running_app(app))
             return engine
 
@@ -167,6 +190,12 @@ class RunningGateway:
     def offer(self, document: dict[str, Any]) -> bool:
         return self.gateway.live.offer(json.dumps(document).encode())
 
+    async def post(self, path: str, **body: Any) -> aiohttp.ClientResponse:
+        headers = body.pop("headers", {})
+        response = await self.http.post(f"{self.url}{path}", json=body, headers=headers)
+        self.responses.append(response)
+        return response
+
     async def chat(self, text: str = "hello", **fields: Any) -> aiohttp.ClientResponse:
         headers = fields.pop("headers", {})
         body = {"messages": [{"role": "user", "content": text}], **fields}
@@ -194,6 +223,8 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
             document: dict[str, Any] | None = None, follow: Any = None, **settings: Any
         ) -> RunningGateway:
             limits = Limits(**settings.pop("limits", {}))
+            if "sharing" in settings:
+                settings["sharing"] = Sharing(**settings["sharing"])
             settings = {"settle_s": 0.0, "drain_s": 5.0, "limits": limits} | settings
             gateway = Gateway(GatewaySettings(host="127.0.0.1", port=0, **settings))
             server = GatewayServer(gateway, uvicorn_config(gateway))

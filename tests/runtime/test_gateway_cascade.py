@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from motley_runtime.gateway.openai_api import UsageRewriter, add_usage
+from motley_runtime.gateway.openai_api import add_usage
 from motley_runtime.gateway.scoring import score
+from motley_runtime.gateway.streams import UsageRewriter
 
 
 def events(raw: bytes) -> list[Any]:

@@ -4,9 +4,10 @@ How a replica is picked is the table's routing policy: `tokens.EarliestFinish` b
 `pickers`. This module keeps what all of them need: who is admissible, what is in flight, which
 replicas are left out after failures, and the mixture of cascade policies.
 
-A replica that fails is left out for a while (doubling with each failure in a row). When the
-set of replicas in use changes, shares are taken over those that are left and debts are forgiven.
-If all of them have failed, all are tried.
+A replica that fails is left out for a while (doubling with each failure in a row); then one request
+is let through as a probe, and the others follow when it was answered. When the set of replicas in
+use changes, shares are taken over those that are left and debts are forgiven. If all of them have
+failed, all are tried.
 """
 
 from __future__ import annotations
@@ -81,12 +82,15 @@ class Dispatcher:
             for stage in table.stages
             for each in table.classes
         }
-        self._mixers = {
-            each.name: PolicyMixer(
-                policies_of(table.policies, each.name), int(random() * _PHASES) if random else 0
-            )
-            for each in table.classes
-        }
+        self._mixers = {each.name: self._mixer(each.name, previous) for each in table.classes}
+
+    def _mixer(self, class_name: str, previous: Dispatcher | None) -> PolicyMixer:
+        """The mixer of a class: the one at work where its policies and shares have not changed."""
+        policies = policies_of(self.table.policies, class_name)
+        known = previous._mixers.get(class_name) if previous is not None else None
+        if known is not None and known.policies == tuple(p for p in policies if p.share > 0):
+            return known
+        return PolicyMixer(policies, int(self._random() * _PHASES) if self._random else 0)
 
     def _load(self, stage: str, replica: str, previous: Dispatcher | None) -> ReplicaLoad:
         known = previous._loads.get((stage, replica)) if previous is not None else None
@@ -146,16 +150,38 @@ class Dispatcher:
             self._affinity.placed(stage_name, prefix, lane.replica.name)
         ticket = Ticket(lane)
         picker.pay(lane)
+        if ticket.is_probe and lane.load.failing_until_s <= now_s:
+            lane.load.failing_until_s = now_s + self._options.failure_pause_max_s
+            lane.load.health.failures += 1
         return ticket
 
+    def answered(self, ticket: Ticket) -> None:
+        """The replica has begun to answer: if it was on probation, it is in use again.
+
+        Failures in a row are forgotten only by `finish`, so that one that dies in each answer is
+        left out for longer each time.
+        """
+        load = ticket.load
+        if ticket.is_probe and load.is_open:
+            load.is_open, load.failing_until_s = False, float("-inf")
+            load.health.failures += 1
+
     def finish(self, ticket: Ticket) -> None:
-        """The replica answered: its failures are forgotten."""
+        """The replica answered: its failures are forgotten, unless they came after the request."""
         if ticket.release():
-            ticket.load.failures = 0
+            self.answered(ticket)
+            if not ticket.load.is_open:
+                ticket.load.failures = 0
 
     def cancel(self, ticket: Ticket) -> None:
-        """The request ended without telling anything about the replica."""
-        ticket.release()
+        """The request ended without telling anything about the replica: another one may probe."""
+        if ticket.release() and ticket.is_probe and ticket.load.is_open:
+            ticket.load.failing_until_s = float("-inf")
+            ticket.load.health.failures += 1
+
+    def in_flight(self) -> int:
+        """Requests out on all replicas of this table."""
+        return sum(load.in_flight for load in self._loads.values())
 
     def fail(self, ticket: Ticket, now_s: float) -> None:
         """The replica did not answer: it is left out for a while."""
@@ -164,6 +190,7 @@ class Dispatcher:
         load, options = ticket.load, self._options
         pause = options.failure_pause_s * 2.0 ** min(load.failures, 30)
         load.failures += 1
+        load.is_open = True
         load.failing_until_s = now_s + min(pause, options.failure_pause_max_s)
         load.health.failures += 1
 

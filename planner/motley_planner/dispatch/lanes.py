@@ -26,13 +26,22 @@ class ReplicaLoad:
     began, is not told when work ends and then overrates it.
     """
 
-    __slots__ = ("failing_until_s", "failures", "health", "in_flight", "lanes", "work_s")
+    __slots__ = (
+        "failing_until_s",
+        "failures",
+        "health",
+        "in_flight",
+        "is_open",
+        "lanes",
+        "work_s",
+    )
 
     def __init__(self, health: Health) -> None:
         self.in_flight = 0
         self.work_s = 0.0
         self.failures = 0
         self.failing_until_s = float("-inf")
+        self.is_open = False  # the circuit, from a failure until a request has been answered
         self.health = health
         self.lanes: list[Lane] = []
 
@@ -89,12 +98,13 @@ class Lane:
 class Ticket:
     """One request on one replica, from `choose` until `finish` or `fail`."""
 
-    __slots__ = ("_open", "_service_s", "load", "replica")
+    __slots__ = ("_open", "_service_s", "is_probe", "load", "replica")
 
     def __init__(self, lane: Lane) -> None:
         self.replica = lane.replica
         self.load, self._service_s = lane.load, lane.service_s
         self._open = True
+        self.is_probe = lane.load.is_open
         self.load.in_flight += 1
         self.load.work_s += lane.service_s
 

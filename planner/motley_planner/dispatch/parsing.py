@@ -109,7 +109,10 @@ def _replica(value: object, at: str, classes: frozenset[str]) -> Replica:
         if rate > 0 and capacity.get(name, 0.0) <= 0:
             raise RoutingError(f"{at}.rates.{name}", "a planned rate needs a capacity above 0")
     admissible = {name: amount for name, amount in capacity.items() if amount > 0}
-    return Replica(_text(item.get("name"), f"{at}.name"), url, rates, admissible)
+    zone = item.get("trust_zone", "")
+    if not isinstance(zone, str):
+        raise RoutingError(f"{at}.trust_zone", "must be a string")
+    return Replica(_text(item.get("name"), f"{at}.name"), url, rates, admissible, zone)
 
 
 def _by_class(value: object, at: str, classes: frozenset[str]) -> dict[str, float]:

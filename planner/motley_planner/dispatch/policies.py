@@ -22,29 +22,29 @@ _ROUNDING = 1e-9  # keeps an owed share that is exactly at the bound eligible in
 class PolicyMixer:
     """Draws policies in exactly the plan's proportions."""
 
-    __slots__ = ("_bound", "_owed", "_policies")
+    __slots__ = ("_bound", "_owed", "policies")
 
     def __init__(self, policies: Sequence[Policy], phase: int = 0) -> None:
         """A mixer that starts `phase` draws into its sequence, so that gateways differ."""
-        self._policies = tuple(policy for policy in policies if policy.share > 0)
-        self._owed = [0.0] * len(self._policies)
-        self._bound = 1.0 / (2 * len(self._policies) - 2) if len(self._policies) > 1 else 0.0
-        for _ in range(phase if len(self._policies) > 1 else 0):
+        self.policies = tuple(policy for policy in policies if policy.share > 0)
+        self._owed = [0.0] * len(self.policies)
+        self._bound = 1.0 / (2 * len(self.policies) - 2) if len(self.policies) > 1 else 0.0
+        for _ in range(phase if len(self.policies) > 1 else 0):
             self.draw()
 
     def draw(self) -> Policy | None:
         """The next request's policy; None where the table has none."""
-        if len(self._policies) < 2:
-            return self._policies[0] if self._policies else None
+        if len(self.policies) < 2:
+            return self.policies[0] if self.policies else None
         owed, best, best_deadline = self._owed, -1, float("inf")
-        for index, policy in enumerate(self._policies):
+        for index, policy in enumerate(self.policies):
             owed[index] += policy.share
             if owed[index] >= self._bound - _ROUNDING:
                 deadline = (1.0 - self._bound - owed[index]) / policy.share
                 if deadline < best_deadline:
                     best, best_deadline = index, deadline
         owed[best] -= 1.0
-        return self._policies[best]
+        return self.policies[best]
 
 
 def policies_of(policies: Sequence[Policy], class_name: str) -> tuple[Policy, ...]:

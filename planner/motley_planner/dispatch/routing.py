@@ -24,13 +24,15 @@ class Replica:
     """One running copy of a stage's model.
 
     `rates` are planned requests/s by class; `capacity` is the requests/s the replica could serve
-    if it did only that class. A class absent from `capacity` is not admissible here.
+    if it did only that class. A class absent from `capacity` is not admissible here. `trust_zone` is
+    that of the replica's nodes, empty where they have none.
     """
 
     name: str
     url: str
     rates: Mapping[str, float]
     capacity: Mapping[str, float]
+    trust_zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +133,17 @@ def _stage_document(stage: Stage) -> dict[str, Any]:
     return {
         "name": stage.name,
         "model": stage.model,
-        "replicas": [
-            {
-                "name": replica.name,
-                "url": replica.url,
-                "rates": dict(replica.rates),
-                "capacity": dict(replica.capacity),
-            }
-            for replica in stage.replicas
-        ],
+        "replicas": [_replica_document(replica) for replica in stage.replicas],
     }
+
+
+def _replica_document(replica: Replica) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": replica.name,
+        "url": replica.url,
+        "rates": dict(replica.rates),
+        "capacity": dict(replica.capacity),
+    }
+    if replica.trust_zone:
+        document["trust_zone"] = replica.trust_zone
+    return document

@@ -1,19 +1,29 @@
-"""Who asks, for which model and in which class: all that is decided before dispatch."""
+"""Who asks, for which model, in which class and how urgently: all that is decided before dispatch."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from motley_planner.dispatch import Dispatcher, RoutingTable, classify
 from motley_runtime.gateway.auth import ApiKeys
+from motley_runtime.gateway.clients import ANYBODY, Client
 from motley_runtime.gateway.errors import GatewayError
+from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.live_routing import LiveRouting
 from motley_runtime.gateway.openai_api import ParsedRequest, max_output_tokens, prompt_tokens
+from motley_runtime.gateway.options import GatewaySettings
+from motley_runtime.gateway.prefixes import prompt_key
+
+RawHeaders = Mapping[bytes, bytes]
+
+_PRIORITIES = 1000  # -1000 to 1000
+_DEADLINE_MS = 86_400_000  # a day
 
 
-def client_of(keys: ApiKeys | None, headers: Mapping[bytes, bytes]) -> str | None:
-    """The client's name; None where the gateway has no keys. Raises: GatewayError 401."""
-    return None if keys is None else keys.client(headers.get(b"authorization"))
+def client_of(keys: ApiKeys | None, headers: RawHeaders) -> Client:
+    """The client that asks; anybody where the gateway has no keys. Raises: GatewayError 401."""
+    return ANYBODY if keys is None else keys.client(headers.get(b"authorization"))
 
 
 def dispatcher_of(live: LiveRouting) -> Dispatcher:
@@ -21,6 +31,34 @@ def dispatcher_of(live: LiveRouting) -> Dispatcher:
     if live.current is None:
         raise GatewayError(503, "the gateway has no plan yet", "no_plan", retry_after_s=2)
     return live.current
+
+
+def job_of(
+    settings: GatewaySettings,
+    request: ParsedRequest,
+    client: Client,
+    headers: RawHeaders,
+    dispatcher: Dispatcher,
+) -> Job:
+    """The job a request makes: model, class, deadline and the rest. Raises: GatewayError 400, 404."""
+    table = dispatcher.table
+    model_known(table, request.model)
+    class_name = class_of(table, request, headers.get(b"x-motley-class"))
+    mode = _streaming(headers.get(b"x-motley-streaming"), settings.streaming)
+    wants_key = settings.affinity == "prefix" and any(len(s.replicas) > 1 for s in table.stages)
+    return Job(
+        request=request,
+        request_id="",
+        dispatcher=dispatcher,
+        class_name=class_name,
+        policy=None,
+        client=client,
+        priority=_priority(headers.get(b"x-motley-priority"), client),
+        trust_zones=_zones(headers.get(b"x-motley-trust-zones"), client),
+        prompt_key=prompt_key(request, headers.get(b"x-session-id")) if wants_key else None,
+        deadline_s=_deadline(headers.get(b"x-motley-deadline-ms"), settings.deadline_s),
+        is_optimistic=mode == "optimistic" and _is_told_by_its_beginning(request),
+    )
 
 
 def model_known(table: RoutingTable, model: str | None) -> None:
@@ -49,3 +87,53 @@ def class_of(table: RoutingTable, request: ParsedRequest, declared: bytes | None
     if len(table.classes) == 1:
         return table.classes[0].name
     return classify(table.classes, prompt_tokens(request), max_output_tokens(request)).name
+
+
+def _priority(given: bytes | None, client: Client) -> int:
+    """The client's priority; a request may lower it, and raise it where nobody has one."""
+    if given is None:
+        return client.priority
+    value = int(_number(given, "x-motley-priority", _PRIORITIES))
+    return value if client is ANYBODY else min(value, client.priority)
+
+
+def _zones(given: bytes | None, client: Client) -> frozenset[str] | None:
+    """The trust zones of a request: its own within its client's."""
+    if given is None:
+        return client.trust_zones
+    named = frozenset(zone.strip() for zone in given.decode("latin-1").split(","))
+    return named if client.trust_zones is None else named & client.trust_zones
+
+
+def _deadline(given: bytes | None, default_s: float | None) -> float | None:
+    if given is not None:
+        left_ms = _number(given, "x-motley-deadline-ms", _DEADLINE_MS)
+        return asyncio.get_running_loop().time() + max(0.0, left_ms) / 1000.0
+    return None if default_s is None else asyncio.get_running_loop().time() + default_s
+
+
+def _streaming(given: bytes | None, default: str) -> str:
+    if given is None:
+        return default
+    mode = given.decode("latin-1")
+    if mode not in ("buffer", "optimistic"):
+        text = "x-motley-streaming must be buffer or optimistic"
+        raise GatewayError(400, text, "invalid_header", "x-motley-streaming")
+    return mode
+
+
+def _is_told_by_its_beginning(request: ParsedRequest) -> bool:
+    """Whether an answer's first tokens can be judged: not of a form, nor of several choices."""
+    body = request.body
+    return not body.get("response_format") and body.get("n") in (None, 1)
+
+
+def _number(given: bytes, name: str, most: float) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = float("nan")
+    if not -most <= value <= most:
+        text = f"{name} must be a number from {-most} to {most}"
+        raise GatewayError(400, text, "invalid_header", name)
+    return value

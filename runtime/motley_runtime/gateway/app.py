@@ -1,8 +1,8 @@
 """The gateway as a raw ASGI application.
 
-One request: read and bound it, tell its class, draw its policy, run the cascade, count it. The
-work runs beside a watch on the client's connection, and is cancelled when that closes, which
-closes the connection to the engine too.
+One request: read and bound it, tell its class, wait for its turn, draw its policy, run the cascade,
+count it. A watch on the client's connection cancels the work when that closes, which closes the
+connection to the engine too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import orjson
 
 from motley_planner.dispatch import Dispatcher
-from motley_runtime.gateway.admission import class_of, client_of, dispatcher_of, model_known
+from motley_runtime.gateway.admission import client_of, dispatcher_of, job_of, model_known
 from motley_runtime.gateway.auth import ApiKeys
 from motley_runtime.gateway.calls import Caller
-from motley_runtime.gateway.cascade import Cascade, Job
+from motley_runtime.gateway.cascade import Cascade
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.exchange import (
     ClientGone,
@@ -32,11 +32,15 @@ from motley_runtime.gateway.exchange import (
     read_body,
     until_disconnect,
 )
+from motley_runtime.gateway.fair_share import FairShare
+from motley_runtime.gateway.job import Job
+from motley_runtime.gateway.last_good import LastGood
 from motley_runtime.gateway.live_routing import LiveRouting
 from motley_runtime.gateway.metrics import Metrics
-from motley_runtime.gateway.openai_api import CHAT, COMPLETIONS, parse_request
+from motley_runtime.gateway.openai_api import PATHS, parse_request
 from motley_runtime.gateway.options import GatewaySettings
-from motley_runtime.gateway.probes import models_body, readiness
+from motley_runtime.gateway.prefixes import PrefixIndex
+from motley_runtime.gateway.probes import model_body, models_body, readiness
 from motley_runtime.gateway.upstream import AiohttpUpstream
 
 log = logging.getLogger("motley.gateway")
@@ -44,7 +48,8 @@ log = logging.getLogger("motley.gateway")
 _JSON = b"application/json"
 _CLIENT_GONE = 499  # nginx's status for "client closed request"; only metrics and logs see it
 _ID_CHARACTERS = 128
-_METHODS = {CHAT: "POST", COMPLETIONS: "POST", "/v1/models": "GET"}
+_MODELS = "/v1/models"
+_METHODS = {**dict.fromkeys(PATHS, "POST"), _MODELS: "GET"}
 _PROBES = ("/health", "/ready", "/metrics")
 
 
@@ -54,9 +59,16 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.live = LiveRouting(self.metrics)
+        self.live = LiveRouting(
+            self.metrics,
+            affinity=PrefixIndex() if settings.affinity == "prefix" else None,
+            trust_zones=settings.trust_zones,
+            last_good=LastGood(settings.state_dir) if settings.state_dir else None,
+        )
+        self.live.restore()
         self.is_draining = False
         self.in_flight = 0
+        self.share = FairShare(settings.sharing, self.metrics)
         self._keys = ApiKeys(settings.api_keys_dir) if settings.api_keys_dir else None
         self._cascade: Cascade | None = None
 
@@ -65,7 +77,8 @@ class Gateway:
         """Holds the connections to engines while it is entered."""
         limits = self.settings.limits
         upstream = AiohttpUpstream(limits)
-        self._cascade = Cascade(Caller(upstream, self.metrics, limits.attempts), self.metrics)
+        caller = Caller(upstream, self.metrics, limits.attempts)
+        self._cascade = Cascade(caller, self.metrics, self.settings.optimistic_tokens)
         try:
             yield
         finally:
@@ -88,9 +101,11 @@ class Gateway:
             extra.append((b"connection", b"close"))
         reply = Reply(send, extra)
         try:
-            await self._route(scope, receive, reply, request_id)
+            await self._route(scope, receive, reply, headers, request_id)
         except ClientGone:
             pass
+        except UpstreamError:
+            pass  # told to the client in its stream, and counted
         except GatewayError as error:
             await _refuse(reply, error)
         except Exception:
@@ -98,32 +113,53 @@ class Gateway:
             if not reply.is_started:
                 await _refuse(reply, GatewayError(500, "the gateway failed", "internal_error"))
 
-    async def _route(self, scope: Scope, receive: Receive, reply: Reply, request_id: str) -> None:
+    async def _route(
+        self,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply,
+        headers: Mapping[bytes, bytes],
+        request_id: str,
+    ) -> None:
         path, method = scope["path"], scope["method"]
         _check_head(scope, self.settings.limits.head_bytes)
         if path in _PROBES:
             await self._probe(path, reply)
             return
-        expected = _METHODS.get(path)
+        expected = "GET" if path.startswith(_MODELS + "/") else _METHODS.get(path)
         if expected is None:
             raise GatewayError(404, f"no such path: {path[:200]}", "unknown_path")
         if method != expected:
-            raise GatewayError(405, f"{path} takes {expected} only", "method_not_allowed")
-        headers = dict(scope["headers"])
+            raise GatewayError(405, f"{path[:200]} takes {expected} only", "method_not_allowed")
         client = client_of(self._keys, headers)
-        dispatcher = dispatcher_of(self.live)
-        if path == "/v1/models":
-            await reply.whole(200, _JSON, orjson.dumps(models_body(dispatcher.table)))
+        if path.startswith(_MODELS):
+            await self._models(path, dispatcher_of(self.live), reply)
             return
+        self.share.charge(client)
         self.in_flight += 1
         self.metrics.in_flight.inc()
         try:
-            await self._complete(
-                path, receive, reply, _Context(dispatcher, headers, request_id, client)
+            raw = await read_body(
+                receive, self.settings.limits.body_bytes, self.settings.limits.body_s
             )
+            dispatcher = dispatcher_of(self.live)
+            job = job_of(self.settings, parse_request(path, raw), client, headers, dispatcher)
+            job.request_id = request_id
+            del raw
+            with self.live.working(dispatcher):
+                await self._answer(job, receive, reply)
         finally:
             self.in_flight -= 1
             self.metrics.in_flight.dec()
+
+    async def _models(self, path: str, dispatcher: Dispatcher, reply: Reply) -> None:
+        if path == _MODELS:
+            body = models_body(dispatcher.table)
+        else:
+            name = path.removeprefix(_MODELS + "/")
+            model_known(dispatcher.table, name)
+            body = model_body(name)
+        await reply.whole(200, _JSON, orjson.dumps(body))
 
     async def _probe(self, path: str, reply: Reply) -> None:
         if path == "/metrics":
@@ -134,25 +170,16 @@ class Gateway:
             is_ready, body = readiness(self.live, self.is_draining, self.in_flight)
             await reply.whole(200 if is_ready else 503, _JSON, orjson.dumps(body))
 
-    async def _complete(self, path: str, receive: Receive, reply: Reply, context: _Context) -> None:
-        limits, table = self.settings.limits, context.dispatcher.table
+    async def _answer(self, job: Job, receive: Receive, reply: Reply) -> None:
         began_s = time.monotonic()
-        raw = await read_body(receive, limits.body_bytes, limits.body_s)
-        request = parse_request(path, raw)
-        model_known(table, request.model)
-        class_name = class_of(table, request, context.headers.get(b"x-motley-class"))
-        policy = context.dispatcher.draw_policy(class_name)
-        reply.add_header(b"x-motley-plan", table.plan_hash.encode())
-        if policy is not None:
-            self.metrics.policies.labels(policy.id).inc()
-        job = Job(request, context.request_id, context.dispatcher, class_name, policy)
-        assert self._cascade is not None, "requests are served inside running() only"
+        reply.add_header(b"x-motley-plan", job.dispatcher.table.plan_hash.encode())
         status = _CLIENT_GONE
         try:
-            await _unless_gone(self._cascade.run(job, reply), receive)
+            await _unless_gone(self._run(job, reply), receive)
             status = reply.status
         except UpstreamError:
             status = 502
+            raise
         except GatewayError as error:
             status = error.status
             raise
@@ -162,12 +189,21 @@ class Gateway:
             status = 500
             raise
         finally:
-            self._record(job, status, began_s, context.client)
+            self._record(job, status, began_s)
 
-    def _record(self, job: Job, status: int, began_s: float, client: str | None) -> None:
+    async def _run(self, job: Job, reply: Reply) -> None:
+        """Waits for the job's turn, draws its policy and runs it through the stages."""
+        async with self.share.place(job.client, job.priority):
+            if job.request.is_scored:
+                job.policy = job.dispatcher.draw_policy(job.class_name)
+            if job.policy is not None:
+                self.metrics.policies.labels(job.policy.id).inc()
+            assert self._cascade is not None, "requests are served inside running() only"
+            await self._cascade.run(job, reply)
+
+    def _record(self, job: Job, status: int, began_s: float) -> None:
         duration_s = time.monotonic() - began_s
-        self.metrics.requests.labels(job.stage, str(status), job.class_name).inc()
-        self.metrics.duration_s.labels(job.class_name).observe(duration_s)
+        self.metrics.answered(job.stage, status, job.class_name, duration_s)
         fields = {
             "request_id": job.request_id,
             "status": status,
@@ -175,7 +211,7 @@ class Gateway:
             "policy": job.policy.id if job.policy else None,
             "path": ",".join(job.visits),
             "plan": job.dispatcher.table.plan_hash,
-            "client": client,
+            "client": job.client.name or None,
             "stream": job.request.is_stream,
             "duration_s": round(duration_s, 4),
         }
@@ -185,39 +221,34 @@ class Gateway:
         log.info("request", extra={"fields": fields})
 
 
-class _Context:
-    """What is known of a request before its body is read."""
-
-    __slots__ = ("client", "dispatcher", "headers", "request_id")
-
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        headers: Mapping[bytes, bytes],
-        request_id: str,
-        client: str | None,
-    ) -> None:
-        self.dispatcher, self.headers = dispatcher, headers
-        self.request_id, self.client = request_id, client
-
-
 async def _unless_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
     """Runs the work to its end, or cancels it when the client closes its connection.
 
     Raises: ClientGone; whatever the work raises.
     """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(until_disconnect(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    is_over, is_gone = False, False
+
+    async def watch() -> None:
+        nonlocal is_gone
+        await until_disconnect(receive)
+        if not is_over:
+            is_gone = True
+            task.cancel()
+
+    watching = asyncio.ensure_future(watch())
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        working.result()
+        await work
+    except asyncio.CancelledError:
+        if not is_gone or task.uncancel():
+            raise  # somebody else cancels, too
+        raise ClientGone from None
     finally:
-        for task in (working, watching):
-            if not task.done():
-                task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        is_over = True
+        watching.cancel()
+    if is_gone and not task.uncancel():
+        raise ClientGone
 
 
 async def _refuse(reply: Reply, error: GatewayError) -> None:

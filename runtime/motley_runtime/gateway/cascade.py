@@ -2,171 +2,199 @@
 
 Stages are tried in order. A stage before the last is asked for its whole answer with
 log-probabilities; the answer is returned if its score reaches the policy's threshold for that
-stage and discarded otherwise. A stage that cannot answer at all is passed over: quality only
-goes up. A threshold above 1 cannot be reached, so such a stage is not called. The last stage's
-answer is relayed as it comes, byte for byte, and is never scored.
+stage and nothing is plainly wrong with it, and discarded otherwise. A stage that cannot answer at
+all is passed over: quality only goes up. A threshold above 1 cannot be reached, so such a stage is
+not called. The last stage's answer is relayed as it comes, byte for byte, and is never scored.
+
+With a deadline a request goes on to the next stage only if that is expected to answer in time;
+else the best answer so far is returned. Without one it is not: the floor is a promise.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from typing import Any
 
 import orjson
 
-from motley_planner.dispatch import Dispatcher, Policy, Stage, accepts
+from motley_planner.dispatch import Stage, accepts
 from motley_runtime.gateway.calls import Caller
-from motley_runtime.gateway.errors import GatewayError, UpstreamError, error_body
+from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.exchange import Reply
+from motley_runtime.gateway.hard_failures import hard_failure
+from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.metrics import Metrics
-from motley_runtime.gateway.openai_api import (
-    ParsedRequest,
-    UsageRewriter,
-    add_usage,
-    as_events,
-    usage_of,
+from motley_runtime.gateway.openai_api import add_usage, usage_of
+from motley_runtime.gateway.optimistic import OptimisticStream, with_stream_logprobs
+from motley_runtime.gateway.relay import (
+    completion_tokens,
+    decoded,
+    finish_stream,
+    relay_stream,
+    send_answer,
+    send_raw,
 )
-from motley_runtime.gateway.scoring import score, strip_logprobs, wants_logprobs, with_logprobs
-from motley_runtime.gateway.upstream import Answer, OpenStream
+from motley_runtime.gateway.scoring import score, with_logprobs
 
 _MAX_SCORE = 1.0  # of the LogProb estimator
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
-@dataclass(slots=True)
-class Job:
-    """One request on its way through the stages, and what became of it."""
-
-    request: ParsedRequest
-    request_id: str
-    dispatcher: Dispatcher
-    class_name: str
-    policy: Policy | None
-    stage: str = ""
-    score: float | None = None
-    visits: list[str] = field(default_factory=list)
-    spent: Mapping[str, Any] = field(default_factory=dict)
-    first_bytes_s: float | None = None
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers that tell a client how its answer came about."""
-        found = [
-            (b"x-motley-stage", self.stage.encode()),
-            (b"x-motley-path", ",".join(self.visits).encode()),
-        ]
-        if self.score is not None:
-            found.append((b"x-motley-score", f"{self.score:.4f}".encode()))
-        return found
+class _Escalated(Exception):
+    """A stream that is given up before anything of it was sent."""
 
 
 class Cascade:
     """The executor shared by all requests."""
 
-    def __init__(self, caller: Caller, metrics: Metrics) -> None:
+    def __init__(self, caller: Caller, metrics: Metrics, optimistic_tokens: int = 32) -> None:
         self._caller, self._metrics = caller, metrics
+        self._optimistic_tokens = optimistic_tokens
 
     async def run(self, job: Job, reply: Reply) -> None:
         """Answers one request. Raises: GatewayError where nothing has been sent yet."""
+        try:
+            await self._through_stages(job, reply)
+        finally:
+            for stage, tokens in job.discarded:
+                self._metrics.discarded_tokens.labels(stage).inc(tokens)
+
+    async def _through_stages(self, job: Job, reply: Reply) -> None:
         *earlier, last = job.dispatcher.table.stages
-        for stage in earlier:
+        for stage in earlier if job.request.is_scored else ():
             threshold = job.policy.thresholds[stage.name] if job.policy else 0.0
-            if threshold <= _MAX_SCORE and await self._answered(job, stage, threshold, reply):
+            if threshold > _MAX_SCORE:
+                continue
+            if not self._is_time_for(job, stage):
+                await self._return_best(job, reply)
                 return
+            if await self._answered(job, stage, threshold, reply):
+                return
+        if not self._is_time_for(job, last):
+            await self._return_best(job, reply)
+            return
+        if job.deadline_s is None or job.best is None:
+            await self._last(job, last, reply)
+            return
+        try:
+            async with asyncio.timeout_at(job.deadline_s) as limit:
+                await self._last(job, last, reply, limit)
+        except TimeoutError:
+            job.visits[-1] = f"{last.name}:late"
+            await self._return_best(job, reply)
+
+    async def _last(
+        self, job: Job, last: Stage, reply: Reply, limit: asyncio.Timeout | None = None
+    ) -> None:
+        """Asks the last stage; `limit` ends where its answer begins."""
         job.stage = last.name
         job.visits.append(last.name)
         body = orjson.dumps({**job.request.body, "model": last.model})
         if job.request.is_stream:
-            await self._relay(job, last, body, reply)
+            async with self._caller.stream(job, last, body) as opened:
+                if limit is not None:
+                    limit.reschedule(None)
+                await relay_stream(job, opened, reply)
         else:
-            await self._return(job, await self._caller.fetch(job, last, body), reply)
+            answer = await self._caller.fetch(job, last, body)
+            if limit is not None:
+                limit.reschedule(None)
+            await send_raw(job, answer, reply)
+
+    def _is_time_for(self, job: Job, stage: Stage) -> bool:
+        """Whether a stage may be asked; always, where there is nothing to return instead."""
+        if job.deadline_s is None or job.best is None:
+            return True
+        left_s = job.deadline_s - asyncio.get_running_loop().time()
+        return self._caller.latencies.allows(stage.name, job.class_name, left_s)
+
+    async def _return_best(self, job: Job, reply: Reply) -> None:
+        assert job.best is not None
+        job.stage = job.best_stage
+        job.visits.append("deadline")
+        job.discarded = [each for each in job.discarded if each[0] != job.best_stage]
+        self._metrics.early_returns.labels(job.stage).inc()
+        await send_answer(job, job.best, reply)
 
     async def _answered(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
         """Whether a stage before the last has answered well enough, and if so its answer is sent."""
-        body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
         try:
-            raw = await self._caller.fetch(job, stage, orjson.dumps(body))
-            answer = _decoded(raw)
+            if job.request.is_stream and job.is_optimistic:
+                return await self._streamed(job, stage, threshold, reply)
+            answer = await self._asked(job, stage)
+        except _Escalated:
+            return False
         except GatewayError:
             answer = None
+        except UpstreamError:
+            if reply.is_started:
+                raise
+            answer = None
+        except TimeoutError:
+            job.visits.append(f"{stage.name}:late")
+            await self._return_best(job, reply)
+            return True
         if answer is None:
-            job.visits.append(f"{stage.name}:failed")
-            self._metrics.escalations.labels(stage.name, "failure").inc()
+            self._escalate(job, stage, "failed", "failure")
             return False
-        job.score = score(answer)
-        shown = "unscored" if job.score is None else f"{job.score:.4f}"
-        job.visits.append(f"{stage.name}:{shown}")
+        return await self._judged(job, stage, threshold, answer, reply)
+
+    async def _asked(self, job: Job, stage: Stage) -> dict[str, Any] | None:
+        """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
+        body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
+        raw = orjson.dumps(body)
+        if job.deadline_s is None or job.best is None:
+            return decoded(await self._caller.fetch(job, stage, raw))
+        async with asyncio.timeout_at(job.deadline_s):
+            return decoded(await self._caller.fetch(job, stage, raw))
+
+    async def _judged(
+        self, job: Job, stage: Stage, threshold: float, answer: dict[str, Any], reply: Reply
+    ) -> bool:
         usage = usage_of(answer)
-        if not accepts(job.score, threshold):
-            self._metrics.escalations.labels(stage.name, "score").inc()
-            wasted = usage.get("completion_tokens")
-            if isinstance(wasted, int) and wasted > 0:
-                self._metrics.discarded_tokens.labels(stage.name).inc(wasted)
-            job.spent = add_usage(job.spent, usage)
-            return False
-        job.stage = stage.name
-        answer["usage"] = add_usage(usage, job.spent)
-        if not wants_logprobs(job.request.body):
-            strip_logprobs(answer)
-        await self._send(job, answer, reply)
+        job.spent = add_usage(job.spent, usage)
+        wrong = hard_failure(job.request, answer)
+        if wrong is None:
+            job.score = score(answer)
+        if wrong is None and accepts(job.score, threshold):
+            job.stage = stage.name
+            job.visits.append(f"{stage.name}:{job.score:.4f}")
+            await send_answer(job, answer, reply)
+            return True
+        if wrong is None:
+            shown = "unscored" if job.score is None else f"{job.score:.4f}"
+            job.best, job.best_stage = answer, stage.name
+            self._escalate(job, stage, shown, "score")
+        else:
+            self._escalate(job, stage, wrong, wrong)
+        job.discarded.append((stage.name, completion_tokens(usage)))
+        return False
+
+    async def _streamed(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
+        body = with_stream_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
+        async with AsyncExitStack() as stack:
+            opening = self._caller.stream(job, stage, orjson.dumps(body))
+            opened = await stack.enter_async_context(opening)
+            stream = OptimisticStream(job.request, opened, job.spent)
+            if opened.status != 200:
+                self._escalate(job, stage, "failed", "failure")
+                raise _Escalated
+            job.score = await stream.hold(self._optimistic_tokens)
+            if not accepts(job.score, threshold):
+                shown = "unscored" if job.score is None else f"{job.score:.4f}"
+                self._escalate(job, stage, shown, "score")
+                job.spent = add_usage(job.spent, {"completion_tokens": stream.tokens})
+                job.discarded.append((stage.name, stream.tokens))
+                raise _Escalated
+            job.stage = stage.name
+            job.visits.append(f"{stage.name}:{job.score:.4f}")
+            await reply.start(200, _EVENT_STREAM, job.headers())
+            job.first_bytes_s = time.monotonic()
+            await finish_stream(stream.pieces(), reply)
         return True
 
-    async def _send(self, job: Job, answer: dict[str, Any], reply: Reply) -> None:
-        if not job.request.is_stream:
-            await reply.whole(200, b"application/json", orjson.dumps(answer), job.headers())
-            return
-        await reply.start(200, _EVENT_STREAM, job.headers())
-        job.first_bytes_s = time.monotonic()
-        await reply.send(b"".join(as_events(answer, job.request)))
-        await reply.end()
-
-    async def _return(self, job: Job, raw: Answer, reply: Reply) -> None:
-        content_type, body = raw.content_type.encode(), raw.body
-        if job.spent and raw.status == 200:
-            answer = _decoded(raw)
-            if answer is not None:
-                answer["usage"] = add_usage(usage_of(answer), job.spent)
-                body = orjson.dumps(answer)
-        await reply.whole(raw.status, content_type, body, job.headers())
-
-    async def _relay(self, job: Job, stage: Stage, body: bytes, reply: Reply) -> None:
-        async with self._caller.stream(job, stage, body) as opened:
-            await reply.start(opened.status, opened.content_type.encode(), job.headers())
-            job.first_bytes_s = time.monotonic()
-            try:
-                if job.spent and job.request.include_usage:
-                    await _relay_with_usage(job, opened, reply)
-                else:
-                    await reply.send(opened.first)
-                    async for chunk in opened.rest:
-                        await reply.send(chunk)
-            except UpstreamError as error:
-                # The status is long sent; OpenAI's clients raise on an error event, and the
-                # missing [DONE] tells everyone else.
-                message = f"the replica stopped in mid-answer ({error.kind})"
-                broken = error_body(502, message, "upstream_failed")
-                await reply.send(b"\n\ndata: " + broken + b"\n\n")
-                await reply.end()
-                raise
-            await reply.end()
-
-
-async def _relay_with_usage(job: Job, opened: OpenStream, reply: Reply) -> None:
-    rewriter = UsageRewriter(job.spent)
-    await reply.send(rewriter.feed(opened.first))
-    async for chunk in opened.rest:
-        await reply.send(rewriter.feed(chunk))
-    await reply.send(rewriter.rest())
-
-
-def _decoded(raw: Answer) -> dict[str, Any] | None:
-    if raw.status != 200:
-        return None
-    try:
-        answer = orjson.loads(raw.body)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
-        return None
-    return answer if all(isinstance(choice, dict) for choice in answer["choices"]) else None
+    def _escalate(self, job: Job, stage: Stage, shown: str, reason: str) -> None:
+        job.visits.append(f"{stage.name}:{shown}")
+        self._metrics.escalations.labels(stage.name, reason).inc()

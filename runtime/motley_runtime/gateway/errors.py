@@ -33,7 +33,12 @@ class UpstreamError(Exception):
         self.kind = kind
 
 
-_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
 
 
 def error_body(status: int, message: str, code: str, param: str | None = None) -> bytes:

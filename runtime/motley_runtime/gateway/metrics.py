@@ -35,6 +35,19 @@ class Metrics:
         self.upstream_failures = self._counter(
             "upstream_failures", "Failed calls to replicas by kind.", "stage", "kind"
         )
+        self.refused = self._counter(
+            "refused_requests",
+            "Requests sent away: rate, concurrency, shed or timeout.",
+            "reason",
+        )
+        self.early_returns = self._counter(
+            "early_returns",
+            "Answers below the threshold returned because the deadline left no time.",
+            "stage",
+        )
+        self.waiting = Gauge(
+            "motley_gateway_waiting", "Requests waiting for their turn.", registry=self.registry
+        )
         self.routing_refused = self._counter("routing_refused", "Routing documents refused.")
         self.policies = self._counter("policy_requests", "Requests by cascade policy.", "policy")
         self.in_flight = Gauge(
@@ -47,6 +60,7 @@ class Metrics:
         self.duration_s = self._histogram(
             "request_duration_seconds", "Seconds from request to the end of its answer."
         )
+        self._answered: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
         self._plan = Gauge(
             "motley_gateway_plan_info",
             "1 for the plan in force.",
@@ -58,6 +72,16 @@ class Metrics:
         """Names the plan new requests run on."""
         self._plan.clear()
         self._plan.labels(plan_hash).set(1)
+
+    def answered(self, stage: str, status: int, class_name: str, seconds: float) -> None:
+        """Counts a request that has ended."""
+        key = (stage, status, class_name)
+        known = self._answered.get(key)
+        if known is None:
+            labels = self.requests.labels(stage, str(status), class_name)
+            known = self._answered[key] = (labels, self.duration_s.labels(class_name))
+        known[0].inc()
+        known[1].observe(seconds)
 
     def render(self) -> bytes:
         """The Prometheus text form."""

@@ -1,8 +1,8 @@
-"""The parts of OpenAI's protocol the gateway has to understand: requests, usage and streams."""
+"""The parts of OpenAI's protocol the gateway has to understand: requests and usage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ from motley_runtime.gateway.errors import GatewayError
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-DONE = b"data: [DONE]\n\n"
+EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
+PATHS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 
 _BYTES_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English text; only orders of magnitude count
 _TOKENS_PER_MESSAGE = 4.0  # role and separators in OpenAI's chat format
@@ -33,6 +35,11 @@ class ParsedRequest:
         """Whether it is a chat request, not a plain completion."""
         return self.path == CHAT
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether its answers can be scored; others go to the last stage as they are."""
+        return self.path in (CHAT, COMPLETIONS)
+
 
 def parse_request(path: str, raw: bytes) -> ParsedRequest:
     """The request in a body. Raises: GatewayError 400 naming the field."""
@@ -46,6 +53,8 @@ def parse_request(path: str, raw: bytes) -> ParsedRequest:
         raise GatewayError(400, "messages must be a non-empty list", "invalid_value", "messages")
     if path == COMPLETIONS and not body.get("prompt"):
         raise GatewayError(400, "prompt must be given", "invalid_value", "prompt")
+    if path == EMBEDDINGS and not body.get("input"):
+        raise GatewayError(400, "input must be given", "invalid_value", "input")
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise GatewayError(400, "model must be a string", "invalid_value", "model")
@@ -64,12 +73,11 @@ def parse_request(path: str, raw: bytes) -> ParsedRequest:
 def prompt_tokens(request: ParsedRequest) -> float:
     """About how many tokens the prompt has: UTF-8 bytes / 4, and 4 for each message."""
     body = request.body
+    if not request.is_scored:
+        return _input_length(body.get("input")) + _content_length(body.get("instructions"))
     if not request.is_chat:
         return _prompt_length(body["prompt"])
-    total = 0.0
-    for message in body["messages"]:
-        if isinstance(message, dict):
-            total += _TOKENS_PER_MESSAGE + _content_length(message.get("content"))
+    total = _messages_length(body["messages"])
     if body.get("tools"):
         total += len(orjson.dumps(body["tools"])) / _BYTES_PER_TOKEN
     return total
@@ -77,11 +85,26 @@ def prompt_tokens(request: ParsedRequest) -> float:
 
 def max_output_tokens(request: ParsedRequest) -> float | None:
     """The client's limit on output tokens, if it set one."""
-    for key in ("max_completion_tokens", "max_tokens"):
+    for key in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = request.body.get(key)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return float(value)
     return None
+
+
+def _messages_length(messages: list[Any]) -> float:
+    return sum(
+        _TOKENS_PER_MESSAGE + _content_length(message.get("content"))
+        for message in messages
+        if isinstance(message, dict)
+    )
+
+
+def _input_length(given: Any) -> float:
+    """Of texts and tokens, or of the messages that `/v1/responses` takes in their place."""
+    if isinstance(given, list) and given and isinstance(given[0], dict):
+        return _messages_length(given)
+    return _prompt_length(given)
 
 
 def _prompt_length(prompt: Any) -> float:
@@ -124,75 +147,3 @@ def usage_of(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """The usage object of an answer; empty where it has none."""
     usage = answer.get("usage")
     return usage if isinstance(usage, Mapping) else {}
-
-
-def as_events(answer: dict[str, Any], request: ParsedRequest) -> Iterator[bytes]:
-    """A whole answer as the server-sent events of a stream."""
-    kind = "chat.completion.chunk" if request.is_chat else "text_completion"
-    head = {key: answer.get(key) for key in ("id", "created", "model")} | {"object": kind}
-    parts = _chat_parts if request.is_chat else _completion_parts
-    for choice in answer.get("choices", ()):
-        for part in parts(choice):
-            yield event(head | {"choices": [part]})
-    if request.include_usage:
-        yield event(head | {"choices": [], "usage": dict(usage_of(answer))})
-    yield DONE
-
-
-def event(value: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + orjson.dumps(value) + b"\n\n"
-
-
-def _chat_parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    index = choice.get("index", 0)
-    message = dict(choice.get("message") or {})
-    role = {"role": message.pop("role", "assistant"), "content": ""}
-    yield {"index": index, "delta": role, "logprobs": None, "finish_reason": None}
-    calls = message.pop("tool_calls", None)
-    if calls:
-        message["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
-    delta = {key: value for key, value in message.items() if value is not None}
-    if delta:
-        logprobs = choice.get("logprobs")
-        yield {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-    reason = choice.get("finish_reason") or "stop"
-    yield {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
-
-
-def _completion_parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield {
-        "index": choice.get("index", 0),
-        "text": choice.get("text", ""),
-        "logprobs": choice.get("logprobs"),
-        "finish_reason": choice.get("finish_reason") or "stop",
-    }
-
-
-class UsageRewriter:
-    """Adds earlier stages' usage to the usage event of a relayed stream."""
-
-    def __init__(self, earlier: Mapping[str, Any]) -> None:
-        self._earlier = earlier
-        self._pending = b""
-
-    def feed(self, chunk: bytes) -> bytes:
-        """The complete lines so far, usage rewritten; the rest is kept back."""
-        *complete, self._pending = (self._pending + chunk).split(b"\n")
-        return b"".join(self._rewrite(line) + b"\n" for line in complete)
-
-    def rest(self) -> bytes:
-        """What was kept back when the stream ended."""
-        return self._pending
-
-    def _rewrite(self, line: bytes) -> bytes:
-        if b'"usage"' not in line or not line.startswith(b"data:"):
-            return line
-        try:
-            value = orjson.loads(line[5:])
-        except orjson.JSONDecodeError:
-            return line
-        if not isinstance(value, dict) or not isinstance(value.get("usage"), dict):
-            return line
-        value["usage"] = add_usage(value["usage"], self._earlier)
-        return b"data: " + orjson.dumps(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,20 @@ class Limits:
     head_s: float = 10.0
     body_s: float = 30.0
     connect_s: float = 2.0
+    first_byte_s: float = 600.0
     answer_s: float = 600.0
     idle_s: float = 60.0
+    client_s: float = 60.0
     attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How many requests are at work, how many wait, and for how long."""
+
+    in_flight: int = 2048
+    waiting: int = 2048
+    wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,13 @@ class GatewaySettings:
     routing_file: Path | None = None
     routing_configmap: tuple[str, str] | None = None
     api_keys_dir: Path | None = None
+    state_dir: Path | None = None
+    trust_zones: frozenset[str] | None = None
+    affinity: str = "prefix"
+    streaming: str = "buffer"
+    optimistic_tokens: int = 32
+    deadline_s: float | None = None
+    sharing: Sharing = Sharing()
     drain_s: float = 60.0
     settle_s: float = 3.0
     log_format: str = "json"
@@ -66,8 +85,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="accept only the keys in this directory (a mounted Secret: one file a client, one "
-        "key a line, plain or sha256:<hex>); without it every client is served",
+        "key a line, plain or sha256:<hex>, and lines such as concurrency=8); without it every "
+        "client is served",
     )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep the last good routing here and start from it, should the source be broken",
+    )
+    parser.add_argument(
+        "--trust-zones",
+        type=_names,
+        metavar="ZONE,...",
+        help="use only replicas in these trust zones (default: all)",
+    )
+    _add_behaviour(parser)
+    _add_bounds(parser)
     parser.add_argument(
         "--drain-seconds",
         type=_seconds,
@@ -84,14 +118,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "can follow (default: 3)",
     )
     parser.add_argument(
-        "--answer-seconds",
-        type=_seconds,
-        default=600.0,
-        metavar="S",
-        help="longest wait for a whole answer, or for a stream's first token (default: 600)",
+        "--log-format", choices=("json", "text"), default="json", help="log lines (default: json)"
+    )
+
+
+def _add_behaviour(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--affinity",
+        choices=("prefix", "off"),
+        default="prefix",
+        help="prefer the replica that served a prompt's beginning or its session, where the "
+        "planned rates allow it (default: prefix)",
     )
     parser.add_argument(
-        "--log-format", choices=("json", "text"), default="json", help="log lines (default: json)"
+        "--streaming",
+        choices=("buffer", "optimistic"),
+        default="buffer",
+        help="streams of a stage before the last: whole answers are scored (buffer, the default) "
+        "or their first tokens, the rest being relayed as it comes",
+    )
+    parser.add_argument(
+        "--optimistic-tokens",
+        type=_count,
+        default=32,
+        metavar="N",
+        help="tokens held back and scored by --streaming optimistic (default: 32)",
+    )
+    parser.add_argument(
+        "--deadline-seconds",
+        type=_seconds,
+        metavar="S",
+        help="deadline of requests without x-motley-deadline-ms: escalate only if the next stage "
+        "is expected to answer in time (default: none)",
     )
 
 
@@ -103,10 +161,23 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
         routing_file=args.routing_file,
         routing_configmap=args.routing_configmap,
         api_keys_dir=args.api_keys_dir,
+        state_dir=args.state_dir,
+        trust_zones=args.trust_zones,
+        affinity=args.affinity,
+        streaming=args.streaming,
+        optimistic_tokens=args.optimistic_tokens,
+        deadline_s=args.deadline_seconds,
+        sharing=Sharing(args.max_in_flight, args.max_waiting, args.wait_seconds),
         drain_s=args.drain_seconds,
         settle_s=args.settle_seconds,
         log_format=args.log_format,
-        limits=Limits(answer_s=args.answer_seconds),
+        limits=Limits(
+            connect_s=args.connect_seconds,
+            first_byte_s=args.first_byte_seconds,
+            answer_s=args.answer_seconds,
+            idle_s=args.idle_seconds,
+            client_s=args.client_seconds,
+        ),
     )
 
 
@@ -129,3 +200,43 @@ def _namespaced(text: str) -> tuple[str, str]:
     if not (namespace and slash and name) or "/" in name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAMESPACE/NAME")
     return namespace, name
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return value
+
+
+def _names(text: str) -> frozenset[str]:
+    names = frozenset(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("names nothing")
+    return names
+
+
+_LIMITS, _SHARING = Limits(), Sharing()
+_Row = tuple[str, Callable[[str], float], float, str]
+_BOUNDS: tuple[_Row, ...] = (
+    ("max-in-flight", _count, _SHARING.in_flight, "requests at work at the same time"),
+    ("max-waiting", _count, _SHARING.waiting, "requests that may wait for their turn"),
+    ("wait-seconds", _seconds, _SHARING.wait_s, "longest wait for a turn"),
+    ("connect-seconds", _seconds, _LIMITS.connect_s, "longest wait for an engine's connection"),
+    (
+        "first-byte-seconds",
+        _seconds,
+        _LIMITS.first_byte_s,
+        "longest wait for a stream's first bytes",
+    ),
+    ("answer-seconds", _seconds, _LIMITS.answer_s, "longest wait for a whole answer"),
+    ("idle-seconds", _seconds, _LIMITS.idle_s, "longest silence in a stream"),
+    ("client-seconds", _seconds, _LIMITS.client_s, "longest wait for a client that reads nothing"),
+)
+
+
+def _add_bounds(parser: argparse.ArgumentParser) -> None:
+    for name, kind, default, text in _BOUNDS:
+        unit = "N" if kind is _count else "S"
+        said = f"{text} (default: {default:g})"
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar=unit, help=said)

@@ -16,7 +16,7 @@ def readiness(live: LiveRouting, is_draining: bool, in_flight: int) -> tuple[boo
     and the gateway is not draining. A refused newer table does not take readiness away.
     """
     reasons = ["draining: finishing the requests in flight"] if is_draining else []
-    body: dict[str, Any] = {"in_flight": in_flight}
+    body: dict[str, Any] = {"in_flight": in_flight, "in_flight_by_plan": dict(live.at_work)}
     if live.current is None:
         reasons.append(f"no routing in force: {live.problem}")
     else:
@@ -54,8 +54,10 @@ def models_body(table: RoutingTable) -> dict[str, Any]:
     """The answer of `GET /v1/models`."""
     return {
         "object": "list",
-        "data": [
-            {"id": name, "object": "model", "created": 0, "owned_by": "motley"}
-            for name in table.served_model_names
-        ],
+        "data": [model_body(name) for name in table.served_model_names],
     }
+
+
+def model_body(name: str) -> dict[str, Any]:
+    """The answer of `GET /v1/models/<name>`."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "motley"}

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with two bounds it lacks: the size of a request's head and its time.
+"""uvicorn's HTTP protocol with three bounds it lacks: a head's size, its time, and a reader's.
 
 httptools collects a head of any length for as long as its sender likes; a client that trickles
-header bytes would hold memory and a connection for ever.
+header bytes would hold memory and a connection for ever. One that stops reading its answer would
+hold a replica's place as well.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from motley_runtime.gateway.corked import CorkedTransport
 from motley_runtime.gateway.errors import error_body
 from motley_runtime.gateway.options import Limits
 
@@ -21,14 +23,31 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         _in_head = False
         _head_bytes = 0
         _head_timer: asyncio.TimerHandle | None = None
+        _reader_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)  # type: ignore[arg-type]
+            corked = CorkedTransport(transport, self.loop)  # type: ignore[arg-type]
+            super().connection_made(corked)  # type: ignore[arg-type]
             self._start_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
+            self._stop_waiting()
             super().connection_lost(exc)
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._stop_waiting()
+            self._reader_timer = self.loop.call_later(limits.client_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._stop_waiting()
+            super().resume_writing()
+
+        def _stop_waiting(self) -> None:
+            if self._reader_timer is not None:
+                self._reader_timer.cancel()
+                self._reader_timer = None
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -49,6 +68,9 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().on_message_begin()
             self._in_head, self._head_bytes = True, 0
 
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400, "Bad Request", msg)
+
         def _start_timer(self) -> None:
             self._head_timer = self.loop.call_later(limits.head_s, self._too_slow)
 
@@ -61,11 +83,11 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             if not self.transport.is_closing():
                 self._refuse(408, "Request Timeout")
 
-        def _refuse(self, status: int, reason: str) -> None:
+        def _refuse(self, status: int, reason: str, message: str | None = None) -> None:
             if self.cycle is not None and not self.cycle.response_complete:
                 self.transport.close()  # an answer is under way: nothing can be written into it
                 return
-            body = error_body(status, reason.capitalize(), "bad_head")
+            body = error_body(status, message or reason.capitalize(), "bad_head")
             head = (
                 f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -23,6 +24,7 @@ from motley_runtime.gateway.routing_file import follow_file
 log = logging.getLogger("motley.gateway")
 
 _BACKLOG = 2048
+_GC_OBJECTS = 50_000  # made and not freed before the youngest are looked at; Python's own is 700
 
 
 def serve(settings: GatewaySettings) -> int:
@@ -38,6 +40,7 @@ def serve(settings: GatewaySettings) -> int:
     address = listener.getsockname()
     log.info("listening", extra={"fields": {"host": address[0], "port": address[1]}})
     config = uvicorn_config(gateway)
+    _spare_the_collector()
     factory = config.get_loop_factory()
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(run(gateway, config, listener, following))
@@ -111,6 +114,7 @@ def uvicorn_config(gateway: Gateway) -> Config:
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,  # nothing here asks for the client's address
         log_config=None,
         server_header=False,
         backlog=_BACKLOG,
@@ -128,6 +132,17 @@ def routing_source(gateway: Gateway) -> Coroutine[Any, Any, None]:
     if settings.routing_file is None:
         raise RuntimeError("a routing file or ConfigMap must be given")
     return follow_file(settings.routing_file, gateway.live)
+
+
+def _spare_the_collector() -> None:
+    """Leaves what was made at the start out of garbage collections, and makes those rarer.
+
+    A request leaves no cycles behind, so that frequent collections find nothing and cost a sixth
+    of it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_OBJECTS, 20, 20)
 
 
 def _listen(settings: GatewaySettings) -> socket.socket:

@@ -8,12 +8,15 @@ learns that nobody waits for the rest.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import aiohttp
+from yarl import URL
 
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.options import Limits
@@ -21,6 +24,7 @@ from motley_runtime.gateway.options import Limits
 # Engines on uvicorn close idle connections after 5 s; ours go first, so that none is reused
 # at the moment its server drops it.
 _KEEPALIVE_S = 3.0
+_LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,9 @@ class AiohttpUpstream:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        connect_s = limits.connect_s
+        self._whole = aiohttp.ClientTimeout(total=limits.answer_s, sock_connect=connect_s)
+        self._begun = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
             auto_decompress=False,
@@ -82,9 +89,8 @@ class AiohttpUpstream:
     async def fetch(self, call: Call) -> Answer:
         """The whole answer of a replica. Raises: UpstreamError."""
         limits = self._limits
-        timeout = aiohttp.ClientTimeout(total=limits.answer_s, sock_connect=limits.connect_s)
         try:
-            async with self._post(call, timeout) as response:
+            async with self._post(call, self._whole) as response:
                 parts, size = [], 0
                 async for chunk in response.content.iter_any():
                     size += len(chunk)
@@ -99,37 +105,90 @@ class AiohttpUpstream:
     async def stream(self, call: Call) -> AsyncIterator[OpenStream]:
         """An answer whose first bytes have arrived. Raises: UpstreamError."""
         limits = self._limits
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s)
+        latest_s = asyncio.get_running_loop().time() + min(limits.first_byte_s, limits.answer_s)
+        response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(limits.answer_s):
-                response = await self._post(call, timeout)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _translated(error) from error
-        async with response:
-            chunks = self._chunks(response)
-            first = await anext(chunks, b"")
-            yield OpenStream(response.status, _content_type(response), first, chunks)
+            try:
+                async with asyncio.timeout_at(latest_s):
+                    response = await self._post(call, self._begun)
+                    first = await response.content.readany()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise _translated(error) from error
+            rest = self._chunks(response)
+            yield OpenStream(response.status, _content_type(response), first, rest)
+        finally:
+            if response is not None:
+                response.close() if not response.content.at_eof() else response.release()
 
     def _post(
         self, call: Call, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.client._RequestContextManager:
         headers = {"content-type": "application/json", "x-request-id": call.request_id}
         return self._session.post(
-            call.url, data=call.body, headers=headers, timeout=timeout, allow_redirects=False
+            _parsed(call.url),
+            data=call.body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
         )
 
     async def _chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        patience = self._limits.answer_s
-        while True:
-            try:
-                async with asyncio.timeout(patience):
-                    chunk = await response.content.readany()
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise _translated(error) from error
-            if not chunk:
-                return
-            patience = self._limits.idle_s
-            yield chunk
+        content = response.content
+        patience = _Patience(response, self._limits.idle_s)
+        try:
+            while True:
+                patience.waits_since_s = time.monotonic()
+                chunk = await content.readany()
+                patience.waits_since_s = None
+                if not chunk:
+                    return
+                yield chunk
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _translated(error) from error
+        finally:
+            patience.end()
+
+
+class _Patience:
+    """Ends a stream that is silent for too long, or whose connection is gone.
+
+    One timer for many chunks: a timer a chunk would cost more than relaying it, so the reader only
+    notes since when it waits and the timer, when it goes off, looks at it. While a slow client is
+    waited for, `waits_since_s` is None. A connection that aiohttp 3.14
+    closes because of garbage between chunks tells nobody; it is found here, within two looks.
+    """
+
+    __slots__ = ("_idle_s", "_is_lost", "_loop", "_response", "_timer", "waits_since_s")
+
+    def __init__(self, response: aiohttp.ClientResponse, idle_s: float) -> None:
+        self._response, self._idle_s, self._is_lost = response, idle_s, False
+        self._loop = asyncio.get_running_loop()
+        self.waits_since_s: float | None = None
+        self._timer = self._loop.call_later(min(idle_s, _LOOK_S), self._look)
+
+    def end(self) -> None:
+        """Stops watching."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        since_s = self.waits_since_s
+        silent_s = 0.0 if since_s is None else time.monotonic() - since_s
+        connection = self._response.connection
+        is_lost = silent_s >= _LOOK_S and connection is not None and connection.transport is None
+        if silent_s >= self._idle_s:
+            self._response.content.set_exception(TimeoutError("the stream is silent"))
+        elif is_lost and self._is_lost:
+            gone = aiohttp.ClientPayloadError("the connection is gone")
+            self._response.content.set_exception(gone)
+        else:
+            self._is_lost = is_lost
+            left_s = self._idle_s - silent_s
+            self._timer = self._loop.call_later(min(left_s, _LOOK_S), self._look)
+
+
+@lru_cache(maxsize=65_536)
+def _parsed(url: str) -> URL:
+    return URL(url, encoded=True)
 
 
 def _content_type(response: aiohttp.ClientResponse) -> str:

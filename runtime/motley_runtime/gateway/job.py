@@ -1,0 +1,51 @@
+"""One request on its way through the stages, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from motley_planner.dispatch import Dispatcher, Policy
+from motley_runtime.gateway.clients import ANYBODY, Client
+from motley_runtime.gateway.openai_api import ParsedRequest
+from motley_runtime.gateway.prefixes import PromptKey
+
+
+@dataclass(slots=True)
+class Job:
+    """A request, what was decided about it on arrival, and what the stages made of it.
+
+    `deadline_s` is on the event loop's clock. `best` is the answer of the latest stage that gave
+    one below its threshold, `spent` the usage of all answers so far, `discarded` their tokens.
+    """
+
+    request: ParsedRequest
+    request_id: str
+    dispatcher: Dispatcher
+    class_name: str
+    policy: Policy | None
+    client: Client = ANYBODY
+    priority: int = 0
+    trust_zones: frozenset[str] | None = None
+    prompt_key: PromptKey | None = None
+    deadline_s: float | None = None
+    is_optimistic: bool = False
+    stage: str = ""
+    score: float | None = None
+    visits: list[str] = field(default_factory=list)
+    spent: Mapping[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] | None = None
+    best_stage: str = ""
+    discarded: list[tuple[str, int]] = field(default_factory=list)
+    first_bytes_s: float | None = None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that tell a client how its answer came about."""
+        found = [
+            (b"x-motley-stage", self.stage.encode()),
+            (b"x-motley-path", ",".join(self.visits).encode()),
+        ]
+        if self.score is not None:
+            found.append((b"x-motley-score", f"{self.score:.4f}".encode()))
+        return found

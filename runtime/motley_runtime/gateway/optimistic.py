@@ -1,0 +1,117 @@
+"""Streams of a stage before the last that begin before the answer is whole.
+
+The first tokens are held back and scored like a whole answer; if they reach the threshold, they
+and all that follows are sent as it comes. An answer shorter than that is scored whole. What was
+begun cannot be escalated any more, so the floor holds for the beginnings, not for whole answers:
+the price of a first token that does not wait for the last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+
+from motley_runtime.gateway.errors import UpstreamError
+from motley_runtime.gateway.openai_api import ParsedRequest, add_usage
+from motley_runtime.gateway.scoring import wants_logprobs
+from motley_runtime.gateway.streams import LineSplitter
+from motley_runtime.gateway.upstream import OpenStream
+
+
+def with_stream_logprobs(body: dict[str, Any], is_chat: bool) -> dict[str, Any]:
+    """The request of a stage whose stream will be scored while it comes."""
+    asked = dict(body)
+    if is_chat:
+        asked["logprobs"] = True
+    elif not wants_logprobs(body):
+        asked["logprobs"] = 1
+    return asked
+
+
+class OptimisticStream:
+    """One stage's stream: first `hold`, then `pieces`.
+
+    Of each event what only the gateway asked for is taken out, and earlier stages' usage added.
+    """
+
+    def __init__(
+        self, request: ParsedRequest, opened: OpenStream, earlier: Mapping[str, Any]
+    ) -> None:
+        self._opened, self._earlier = opened, earlier
+        self._strips = not wants_logprobs(request.body)
+        self._splitter = LineSplitter()
+        self._held: list[bytes] = []
+        self._logprobs: list[float] = []
+        self.tokens = 0
+        self.is_done = False
+
+    async def hold(self, tokens: int) -> float | None:
+        """Reads on until so many tokens are held back; their score. Raises: UpstreamError."""
+        self._held.append(self._take(self._opened.first))
+        while self.tokens < tokens and not self.is_done:
+            chunk = await anext(self._opened.rest, b"")
+            if not chunk:
+                if not self.is_done:
+                    raise UpstreamError("disconnected", "the stream ended without [DONE]")
+                break
+            self._held.append(self._take(chunk))
+        if not self._logprobs or len(self._logprobs) < self.tokens:
+            return None
+        return min(1.0, math.exp(math.fsum(self._logprobs) / len(self._logprobs)))
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """What was held back, then the rest as it comes."""
+        yield b"".join(self._held)
+        async for chunk in self._opened.rest:
+            yield self._take(chunk)
+        yield self._splitter.rest()
+
+    def _take(self, chunk: bytes) -> bytes:
+        lines = self._splitter.feed(chunk)
+        return b"".join(self._rewrite(line) if is_whole else line for line, is_whole in lines)
+
+    def _rewrite(self, line: bytes) -> bytes:
+        if not line.startswith(b"data:"):
+            return line
+        if line[5:].strip() == b"[DONE]":
+            self.is_done = True
+            return line
+        try:
+            event = orjson.loads(line[5:])
+        except orjson.JSONDecodeError:
+            return line
+        if not isinstance(event, dict):
+            return line
+        if event.get("error"):
+            raise UpstreamError("status", "the stream holds an error")
+        for choice in event.get("choices") or ():
+            if isinstance(choice, dict):
+                self._read(choice)
+        if self._earlier and isinstance(event.get("usage"), dict):
+            event["usage"] = add_usage(event["usage"], self._earlier)
+        return b"data: " + orjson.dumps(event) + b"\n"
+
+    def _read(self, choice: dict[str, Any]) -> None:
+        found = token_logprobs(choice.get("logprobs"))
+        self._logprobs += found
+        delta = choice.get("delta")
+        said = delta.get("content") or delta.get("tool_calls") if isinstance(delta, dict) else ""
+        if said or choice.get("text"):
+            self.tokens += max(1, len(found))
+        if self._strips and "logprobs" in choice:
+            choice["logprobs"] = None
+
+
+def token_logprobs(logprobs: Any) -> list[float]:
+    """The log-probabilities in one event's choice, of a chat or of a completion."""
+    if not isinstance(logprobs, dict):
+        return []
+    content = logprobs.get("content")
+    if isinstance(content, list):
+        values = [item.get("logprob") for item in content if isinstance(item, dict)]
+    else:
+        values = logprobs.get("token_logprobs") or []
+    return [float(v) for v in values if isinstance(v, int | float)]

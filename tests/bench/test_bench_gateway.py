@@ -1,0 +1,65 @@
+"""The gateway's benches in their shortest form: they run, nothing fails, costs are near.
+
+Measured on two shared x86 cores: 2,300 to 2,900 requests per CPU second and 40 to 43 us a chunk;
+here a busy machine and short runs, in which start-up counts, leave a factor of ten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+from tests.bench import gateway, prefix_affinity
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to cores")
+async def test_the_gateway_answers_and_streams_at_a_bearable_cost() -> None:
+    async with gateway.running() as at:
+        assert await gateway.per_cpu_second(at, 16, 480) > 300
+        found = await gateway.streams(at, 40, 40)
+    assert found.failures == 0
+    assert found.us_per_chunk < 450
+
+
+def test_a_dispatch_decision_among_a_thousand_replicas_takes_microseconds() -> None:
+    """Wanted: 20 us; measured 4."""
+    assert gateway.dispatch_us(1000, 5000) < 60
+
+
+@pytest.mark.skipif(not prefix_affinity.TRACE.exists(), reason="needs Mooncake's trace")
+def test_affinity_doubles_the_hits_of_a_real_trace_and_keeps_the_shares() -> None:
+    rows = prefix_affinity.requests_of(prefix_affinity.TRACE, 4000)
+    off, on = (prefix_affinity.replay(rows, 8, 4000, each) for each in (False, True))
+    assert on.hit_rate > 1.8 * off.hit_rate
+    assert on.largest_share < 1 / 8 + 0.01
+    assert on.wait_p99_s < 1.5 * off.wait_p99_s
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="pins processes to cores")
+async def test_a_thousand_streams_at_once_do_not_fail_nor_leave_memory_behind() -> None:
+    async with gateway.running() as at:
+        first = await gateway.streams(at, 1000, 50)
+        second = await gateway.streams(at, 1000, 50)
+    assert first.failures == second.failures == 0
+    assert second.rss_mib - first.rss_mib < 5
+
+
+def test_the_page_has_a_place_for_both_tables() -> None:
+    text = gateway.PAGE.read_text(encoding="utf-8")
+    assert text.index(gateway.BEGIN) < text.index(gateway.END)
+    assert text.index(prefix_affinity.BEGIN) < text.index(prefix_affinity.END)
+
+
+def test_a_mock_stream_ends_as_the_load_expects() -> None:
+    async def ask() -> bool:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(gateway.MockEngine, "127.0.0.1", 0)
+        connection = await gateway.Connection.to(server.sockets[0].getsockname()[1])
+        found = [await connection.ask(gateway.request(n)) for n in (0, 3)]
+        connection.close()
+        server.close()
+        return all(found)
+
+    assert asyncio.run(ask())

@@ -1,0 +1,209 @@
+"""Requests of every wrong kind, many at once: the right status, and nothing left behind.
+
+10,000 in the slow form, 500 in the default one. Each is written as raw bytes, by a seeded
+generator that knows which statuses are right; a prompt holds a mark that no log line may show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MARK = "PROMPT-MARK-77"
+LIMITS = {"body_bytes": 20_000, "head_bytes": 4_000, "body_s": 0.3, "head_s": 0.3}
+CHAT = "/v1/chat/completions"
+Made = tuple[bytes, set[int]]  # what is written, and the statuses that are right; 0: none
+
+
+def post(body: bytes, path: str = CHAT, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def sound(chance: random.Random, **fields: Any) -> bytes:
+    words = f"{MARK} " * chance.randrange(1, 40)
+    body = {"messages": [{"role": "user", "content": words}], "model": "support", **fields}
+    return json.dumps(body).encode()
+
+
+def valid(chance: random.Random) -> Made:
+    return post(sound(chance, stream=chance.random() < 0.5)), {200}
+
+
+def other_paths(chance: random.Random) -> Made:
+    path = chance.choice(["/v1/completions", "/v1/embeddings", "/v1/responses"])
+    return post(json.dumps({"prompt": MARK, "input": MARK}).encode(), path), {200}
+
+
+def broken_json(chance: random.Random) -> Made:
+    raw = sound(chance)
+    return post(raw[: chance.randrange(len(raw))]), {400}
+
+
+def invalid_utf8(chance: random.Random) -> Made:
+    raw = bytearray(sound(chance))
+    raw[raw.index(MARK.encode()) + chance.randrange(5)] = chance.choice([0xFF, 0xC0, 0x80])
+    return post(bytes(raw)), {400}
+
+
+def deep(chance: random.Random) -> Made:
+    depth = chance.randrange(3000, 9000)
+    return post(b"[" * depth + b"]" * depth), {400}
+
+
+def odd_values(chance: random.Random) -> Made:
+    odd = [None, True, 0, -1, 1e300, "", "x", [], [[]], {}, {"a": []}, "\u0000", "é" * 9]
+    keys = ["messages", "model", "stream", "stream_options", "max_tokens", "tools", "logprobs", "n"]
+    body = json.loads(sound(chance))
+    for key in chance.sample(keys, chance.randrange(1, 4)):
+        body[key] = chance.choice(odd)
+    return post(json.dumps(body).encode()), {200, 400, 404}
+
+
+def huge(chance: random.Random) -> Made:
+    return post(sound(chance, fill="x" * chance.randrange(20_001, 60_000))), {413}
+
+
+def huge_in_chunks(chance: random.Random) -> Made:
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".encode()
+    return head + b"2000\r\n" + b"x" * 0x2000 + b"\r\n" + b"6000\r\n" + b"x" * 0x6000, {413}
+
+
+def headers_flood(chance: random.Random) -> Made:
+    many = [f"x-{i}: {'a' * chance.randrange(50)}" for i in range(chance.randrange(400, 900))]
+    return post(sound(chance), CHAT, *many), {431}
+
+
+def odd_headers(chance: random.Random) -> Made:
+    names = ["class", "deadline-ms", "priority", "streaming", "trust-zones"]
+    values = ["", "nan", "1e999", "-5", "\xff\xfe", "a,b", "x" * 300]
+    return post(sound(chance), CHAT, f"x-motley-{chance.choice(names)}: {chance.choice(values)}"), {
+        200,
+        400,
+        503,
+    }
+
+
+def wrong_path(chance: random.Random) -> Made:
+    path = chance.choice(["/", "/v1/%ff%fe", "/v1/chat", "/../etc", "/v1/models/x", "//"])
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), {404}
+
+
+def wrong_method(chance: random.Random) -> Made:
+    method = chance.choice(["GET", "PUT", "DELETE", "PATCH"])
+    return f"{method} {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n".encode(), {405}
+
+
+def not_http(chance: random.Random) -> Made:
+    return bytes(chance.choices(range(128, 256), k=40)) + b"\r\n\r\n", {400}
+
+
+def two_lengths(chance: random.Random) -> Made:
+    body = sound(chance)
+    return post(body, CHAT, "transfer-encoding: chunked"), {400}
+
+
+def endless_head(chance: random.Random) -> Made:
+    return b"GET /health HTTP/1.1\r\nx: " + b"a" * chance.randrange(5_000, 9_000), {431, 400}
+
+
+def half_a_body(chance: random.Random) -> Made:
+    return post(sound(chance))[:-5], {408}
+
+
+def leaves_early(chance: random.Random) -> Made:
+    return post(sound(chance, stream=True)), {0}
+
+
+def probes(chance: random.Random) -> Made:
+    path = chance.choice(["/health", "/ready", "/metrics", "/v1/models"])
+    return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), {200}
+
+
+COMMON: list[Callable[[random.Random], Made]] = [
+    valid, other_paths, broken_json, invalid_utf8, deep, odd_values, huge, huge_in_chunks,
+    headers_flood, odd_headers, wrong_path, wrong_method, not_http, two_lengths, endless_head,
+    leaves_early, probes,
+]  # fmt: skip
+RARE = [half_a_body]  # each waits for a time-out
+
+
+async def ask(port: int, made: Made) -> int:
+    """The status of the answer; 0 where the client left."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(made[0])
+        if made[1] == {0}:
+            await asyncio.sleep(0.005)
+            return 0
+        line = await asyncio.wait_for(reader.readline(), 10)
+        return int(line.split()[1])
+    finally:
+        writer.transport.abort()
+
+
+async def fuzzed(gateway: Any, count: int) -> Counter[str]:
+    port, chance = int(gateway.url.rsplit(":", 1)[1]), random.Random(20)
+    wrong: Counter[str] = Counter()
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for number in numbers:
+            kind = RARE[0] if number % 100 == 99 else chance.choice(COMMON)
+            made = kind(chance)
+            status = await ask(port, made)
+            if status not in made[1]:
+                wrong[f"{kind.__name__} -> {status}"] += 1
+
+    await asyncio.gather(*(worker() for _ in range(16)))
+    return wrong
+
+
+def standing() -> tuple[int, int]:
+    """Tasks of this loop and open files of this process."""
+    gc.collect()
+    return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by /proc")
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_fuzzed_requests_get_the_right_status_and_leave_nothing_behind(
+    count: int,
+    start_engine: Any,
+    start_gateway: Any,
+    routing_of: Any,
+    replica_of: Any,
+    eventually: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="motley.gateway")
+    engines = [await start_engine(name, chunk_delay_s=0.001) for name in ("r0", "r1")]
+    document = routing_of(("main", [replica_of(engine) for engine in engines]))
+    gateway = await start_gateway(document, limits=LIMITS)
+    app = gateway.gateway
+    assert not await fuzzed(gateway, 40)  # opens what stays open: pools, lazily made tasks
+    await eventually(lambda: app.in_flight == 0)
+    await asyncio.sleep(0.1)
+    before = standing()
+
+    assert not await fuzzed(gateway, count)
+
+    await eventually(lambda: app.in_flight == 0)
+    await eventually(lambda: sum(engine.open_streams for engine in engines) == 0)
+    assert (app.share.at_work, app.share.waiting, app.live.at_work) == (0, 0, {})
+    assert app.live.current is not None and app.live.current.in_flight() == 0, "credits are back"
+    # Connections to engines are pooled, a few more or less, and go when they are idle for 3 s.
+    await eventually(lambda: all(a <= b + 2 for a, b in zip(standing(), before, strict=True)), 8)
+    assert (await gateway.chat()).status == 200
+    records = "\n".join(str(vars(record)) for record in caplog.records)
+    assert MARK not in records and "unexpected error" not in records
+    assert sum(len(engine.seen) for engine in engines) > count / 20
