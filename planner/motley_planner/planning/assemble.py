@@ -65,7 +65,7 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
             demand.key not in snapshot.frozen
         ):  # its own limits bind the next plan of it, not this one
             add_limits(assembly, demand)
-    add_shared_limits(assembly, snapshot)
+    add_shared_limits(assembly, snapshot, catalog)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
     set_kv_bytes(assembly, snapshot, catalog)
