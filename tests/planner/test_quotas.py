@@ -211,3 +211,11 @@ def test_no_plan_takes_more_than_a_quota(
     for part in made.slices:
         full = part.served_requests_per_second >= part.requests_per_second * (1 - 1e-6)
         assert full or part.refusals
+
+
+def test_larger_pods_are_offered_where_smaller_ones_are_not_admitted() -> None:
+    asked = pool("chat", "a", 1e4)
+    forbidden = PodUse(asked.key, "main", "nvidia", (1, *(0,) * 15))
+    limit = Quota("LimitRange a/large", (forbidden,), 0, 0, reason="PodNotAdmitted")
+    made = solve(Snapshot(nodes("L40S", 1, 2), services=(asked,), quotas=(limit,)))
+    assert [replica.tensor_parallel for replica in made.slices[0].replicas] == [2]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from motley_operator.domain.measurement import Reading
+from motley_operator.domain.quotas import LimitRangeFacts, PodUse, QuotaFacts
 
 Document = Mapping[str, Any]
 
@@ -71,6 +72,7 @@ class PodFacts:
     created_at: float  # Unix seconds
     owner_uid: str | None
     ip: str | None = None
+    use: PodUse | None = None  # what quotas count of it
 
     @property
     def terminal(self) -> bool:
@@ -109,6 +111,9 @@ class ClusterFacts:
     # Objects of ours other than pods, whole, by (kind, namespace, name).
     owned: Mapping[tuple[str, str, str], Document] = field(default_factory=dict)
     priority_classes: Mapping[str, int] = field(default_factory=dict)
+    default_priority_class: str = ""  # of pods that name none
+    quotas: tuple[QuotaFacts, ...] = ()
+    limit_ranges: tuple[LimitRangeFacts, ...] = ()
     # Data of ConfigMaps that resources refer to, by (namespace, name); absent = not found.
     config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     reading: Reading | None = None  # the latest look at Prometheus; None: none yet

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from motley_operator.admission.quantities import milli, whole
 from motley_operator.domain.facts import NodeFacts, Room, Taint
-from motley_operator.facts.quantities import milli, whole
 
 # The device plugins' resources, in the order in which they are looked for.
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")

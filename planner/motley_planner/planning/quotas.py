@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from motley_planner.candidates import Candidate
-from motley_planner.domain.demand import RunningUnit
+from motley_planner.domain.demand import RunningUnit, StageDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.quotas import PodUse, Quota
 from motley_planner.domain.snapshot import Snapshot
@@ -22,6 +23,32 @@ from motley_planner.planning.assembly import Assembly, QuotaRow
 
 QUOTA = "quota"  # how the names of these rows start
 _Uses = dict[tuple[str, str, str], PodUse]
+
+
+def with_uneven_sizes(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with the sizes of pods for which two of half the size do not stand in.
+
+    Under a quota that counts pods, or that does not admit the smaller one, a larger pod may be the
+    better or the only one, though two of half its size serve as much.
+    """
+    uneven: dict[tuple[str, str], set[int]] = {}
+    for use in (use for quota in snapshot.quotas for use in quota.uses):
+        sizes = range(2, 2 * len(use.amounts) + 1, 2)
+        found = {gpus for gpus in sizes if use.of(gpus) < 2 * use.of(gpus // 2)}
+        uneven.setdefault((use.key, use.stage), set()).update(found)
+
+    def marked(key: str, stage: StageDemand) -> StageDemand:
+        sizes = uneven.get((key, stage.name), set())
+        return replace(stage, uneven_sizes=frozenset(sizes)) if sizes else stage
+
+    if not uneven:
+        return snapshot
+    services = (
+        replace(s, stages=tuple(marked(s.key, stage) for stage in s.stages))
+        for s in snapshot.services
+    )
+    jobs = (replace(job, rollout=marked(job.key, job.rollout)) for job in snapshot.jobs)
+    return replace(snapshot, services=tuple(services), jobs=tuple(jobs))
 
 
 def add_quota(assembly: Assembly, snapshot: Snapshot, quota: Quota, catalog: Catalog) -> None:
