@@ -8,6 +8,7 @@ late, after a creation our view of it may be.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,8 @@ from motley_operator.admission.counting import charged, not_set, use_of
 from motley_operator.admission.limitranges import filled_in, refused_by
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Manifest
-from motley_operator.domain.facts import ClusterFacts, PodFacts
-from motley_operator.domain.names import COMPONENT, GATEWAY, INSTANCE, STAGE, key_of
+from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
+from motley_operator.domain.names import COMPONENT, GATEWAY, INSTANCE, REPLICA, STAGE, key_of
 from motley_operator.domain.quotas import PodUse, QuotaFacts
 from motley_operator.translate.room import fits, minus, room_left
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from motley_operator.changes.rollout import Leaving
 
 PodName = tuple[str, str]
+Stage = tuple[str, str]  # resource key and stage
 _Amounts = dict[tuple[str, str], int]  # by quota and resource
 
 
@@ -163,49 +165,100 @@ def _gateways_to_come(
 def in_the_way(
     waiting: Sequence[Leaving], desired: Mapping[PodName, Manifest], facts: ClusterFacts
 ) -> list[Leaving]:
-    """Of those that stand by, the ones that take of a quota what an absent planned pod needs.
+    """Of those that stand by, the ones that take of a quota what an absent replica needs.
 
-    A pod whose node has no room for it would win nothing. Its own stage makes way first, and of
-    that the smallest. Pods that are ending count as gone: what they take comes back by itself.
+    A quarter of a stage makes way at a time, at least one: the next go when those that came are
+    ready. A replica whose nodes have no room for it would win nothing. Its own stage makes way
+    first, and of that the smallest. Pods that are ending count as gone: what they take comes back.
     """
-    there = {(pod.namespace, pod.name) for pod in facts.pods}
-    ending = frozenset(pod.uid for pod in facts.pods if pod.deleting)
-    absent = [manifest for place, manifest in desired.items() if place not in there]
+    absent = _absent_replicas(desired, facts)
     if not waiting or not absent or not facts.quotas:
         return []
+    ending = frozenset(pod.uid for pod in facts.pods if pod.deleting)
     quotas, rooms = QuotaRoom(facts, ending), dict(room_left(facts, ending))
+    turns = _turns(waiting, desired, facts)
     gone: list[Leaving] = []
-    for manifest in absent:
-        node, need = pinned_node(manifest), pod_requests(manifest)
-        room = rooms.get(node)
-        if room is None or not fits(need, room):
+    for stage, manifests in absent:
+        after = _placed(manifests, rooms)
+        if after is None:
             continue
-        chosen: list[Leaving] = []
-        for one in _nearest(waiting, manifest):
-            if quotas.take([manifest]):
-                break
-            if one not in gone:
-                chosen.append(one)
-                quotas.give(one.pods)
-        else:
-            if not quotas.take([manifest]):
-                for one in chosen:  # not ours to solve: others hold the quota
-                    quotas.take_back(one.pods)
-                continue
-        rooms[node] = minus(room, need)
-        gone += chosen
+        left = [one for one in _nearest(waiting, stage) if one not in gone]
+        chosen = _making_way(manifests, left if turns[stage] > 0 else [], quotas)
+        if chosen is not None:
+            rooms |= after
+            gone += chosen
+            turns[stage] -= 1  # one that comes: its place is free, or somebody's turn has come
     return gone
 
 
-def _nearest(waiting: Sequence[Leaving], manifest: Manifest) -> list[Leaving]:
-    """Replicas of the pod's namespace: of its own stage first, then the smallest."""
-    labels, namespace = manifest["metadata"]["labels"], manifest["metadata"]["namespace"]
-    mine = (key_of(labels, namespace), labels[STAGE])
-    here = [one for one in waiting if one.pods[0].namespace == namespace]
+def _making_way(
+    manifests: Sequence[Manifest], left: Sequence[Leaving], quotas: QuotaRoom
+) -> list[Leaving] | None:
+    """As few of the first as must go for these pods, which then have their place; None: in vain."""
+    chosen: list[Leaving] = []
+    for one in left:
+        if quotas.take(manifests):
+            return chosen
+        chosen.append(one)
+        quotas.give(one.pods)
+    if quotas.take(manifests):
+        return chosen
+    for one in chosen:  # not ours to solve: others hold the quota
+        quotas.take_back(one.pods)
+    return None
+
+
+def _absent_replicas(
+    desired: Mapping[PodName, Manifest], facts: ClusterFacts
+) -> list[tuple[Stage, list[Manifest]]]:
+    there = {(pod.namespace, pod.name) for pod in facts.pods}
+    found: dict[tuple[Stage, str], list[Manifest]] = {}
+    for place, manifest in desired.items():
+        if place not in there:
+            labels = manifest["metadata"]["labels"]
+            found.setdefault((_stage_of(manifest), labels[REPLICA]), []).append(manifest)
+    return [(stage, manifests) for (stage, _), manifests in found.items()]
+
+
+def _turns(
+    waiting: Sequence[Leaving], desired: Mapping[PodName, Manifest], facts: ClusterFacts
+) -> Counter[Stage]:
+    """How many replicas of each stage may be on their way: a quarter, less those not ready yet."""
+    size = Counter((one.key, one.stage) for one in waiting)
+    coming: dict[Stage, set[str]] = {}
+    for pod in facts.pods:
+        stage = (key_of(pod.labels, pod.namespace), pod.labels.get(STAGE, ""))
+        if stage in size and not pod.terminal and (pod.namespace, pod.name) in desired:
+            size[stage] += 1
+            if not pod.ready:
+                coming.setdefault(stage, set()).add(pod.labels.get(REPLICA, ""))
+    return Counter({s: max(1, n // 4) - len(coming.get(s, ())) for s, n in size.items()})
+
+
+def _placed(manifests: Sequence[Manifest], rooms: Mapping[str, Room]) -> dict[str, Room] | None:
+    """Room on the nodes concerned once these pods are there; None if they do not all fit."""
+    after: dict[str, Room] = {}
+    for manifest in manifests:
+        node, need = pinned_node(manifest), pod_requests(manifest)
+        room = after.get(node) or rooms.get(node)
+        if room is None or not fits(need, room):
+            return None
+        after[node] = minus(room, need)
+    return after
+
+
+def _stage_of(manifest: Manifest) -> Stage:
+    metadata = manifest["metadata"]
+    return (key_of(metadata["labels"], metadata["namespace"]), metadata["labels"][STAGE])
+
+
+def _nearest(waiting: Sequence[Leaving], stage: Stage) -> list[Leaving]:
+    """Replicas of the same namespace: of the stage itself first, then the smallest."""
+    namespace = stage[0].split("/")[1]
     return sorted(
-        here,
+        (one for one in waiting if one.pods[0].namespace == namespace),
         key=lambda one: (
-            (one.key, one.stage) != mine,
+            (one.key, one.stage) != stage,
             sum(pod.requests.gpus for pod in one.pods),
             one.pods[0].name,
         ),

@@ -63,6 +63,10 @@ class _Limit:
         """Whether the addition takes more than is left."""
         return self.needs(addition) > self.left + ROUNDING
 
+    def order(self, addition: Addition) -> float:
+        """Quotas come after budgets, those first that leave the least share of what is needed."""
+        return self.left / max(1.0, self.needs(addition)) if self.quota else float("-inf")
+
     def lift(self, addition: Addition) -> str:
         """The limit as it is and as it would have to be."""
         wanted = self.limit - self.left + self.needs(addition)
@@ -108,14 +112,14 @@ def refusals_of(
 def _blocking(
     gap: _Gap, found: Sequence[Addition], limits: Sequence[_Limit], room: FreeRoom
 ) -> Iterator[Refusal]:
-    """One refusal for each limit that the best addition breaks, budgets first."""
+    """One refusal for each limit that the best addition breaks, budgets first, then full quotas."""
     if not found:
         lift = "spread the classes over several resources"
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
         return
     broken = {id(a): sum(limit.breaks(a) for limit in limits) + (not room.fits(a)) for a in found}
     best = min(found, key=lambda a: (broken[id(a)], a.usd_per_hour, a.gpus))
-    for limit in limits:
+    for limit in sorted(limits, key=lambda each: each.order(best)):
         if limit.breaks(best):
             lift = limit.lift(best)
             yield Refusal(limit.reason, limit.field, gap.sentence, lift, gap.unserved)
