@@ -16,6 +16,7 @@ from e2e.motley import Installation
 
 pytestmark = pytest.mark.e2e
 
+SLICES = "/apis/resource.k8s.io/v1/resourceslices"
 NAMESPACE, GPUS = "limited", "requests.nvidia.com/gpu"
 PLACE = ("ServingPool", NAMESPACE, "chat")
 QUOTA = f"ResourceQuota {NAMESPACE}/gpus: {GPUS}"
@@ -49,7 +50,15 @@ def quota(gpus: int) -> dict[str, Any]:
     return limit("ResourceQuota", "gpus", {"hard": hard})
 
 
-@pytest.fixture
+def node_by_dra() -> dict[str, Any]:
+    """A node whose GPUs no device plugin offers."""
+    node = make_nodes("l40s", 1, prefix="by-dra")[0]
+    for amounts in (node["status"]["allocatable"], node["status"]["capacity"]):
+        amounts.pop("nvidia.com/gpu")
+    return node
+
+
+@pytest.fixture(scope="module")
 def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     hands = Scenario(cluster.kubeconfig, cluster.local)
     installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
@@ -57,11 +66,14 @@ def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         for rack, node in zip(("old", "new"), make_nodes("l40s", 2), strict=True):
             node["metadata"]["labels"]["e2e.motley.dev/rack"] = rack
             hands.add_node(node)
+        hands.add_node(node_by_dra())
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
         installed.api.apply(namespace)
         installed.start()
         yield installed
     finally:
+        with suppress(Refused):
+            installed.api.request("DELETE", f"{SLICES}/gpus-by-dra")
         with suppress(Refused):
             installed.api.delete("Namespace", "", NAMESPACE)
         installed.stop()
@@ -158,3 +170,29 @@ def test_a_quota_is_a_row_of_the_plan_and_no_pod_is_ever_refused(
     events = motley.api.request("GET", f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
     assert events
     assert [e["message"] for e in events if e.get("reason") == "PodRefused"] == []
+
+
+def test_gpus_by_dra_are_said_on_the_fleet_and_not_planned(motley: Installation) -> None:
+    slice_ = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {"name": "gpus-by-dra"},
+        "spec": {
+            "driver": "gpu.nvidia.com",
+            "nodeName": "by-dra-1",
+            "pool": {"name": "by-dra-1", "generation": 1, "resourceSliceCount": 1},
+            "devices": [
+                {"name": f"gpu-{i}", "attributes": {"type": {"string": "gpu"}}} for i in range(3)
+            ],
+        },
+    }
+    motley.api.request("POST", SLICES, slice_)
+    fleet = {"apiVersion": "motley.dev/v1alpha1", "kind": "Fleet", "metadata": {"name": "default"}}
+    motley.apply([fleet | {"spec": {}}])
+
+    def is_said() -> bool:
+        status = (motley.api.get("Fleet", "", "default") or {}).get("status") or {}
+        rows = {c["type"]: c["message"] for c in status.get("conditions") or ()}
+        return "3 devices of gpu.nvidia.com (devices by DRA are not" in rows.get("Ready", "")
+
+    motley.wait(is_said, 15.0, "the Fleet tells of the devices")

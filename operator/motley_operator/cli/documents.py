@@ -14,6 +14,7 @@ from motley_operator.domain.facts import ClusterFacts, NodeFacts, PodFacts, Reso
 from motley_operator.facts.nodes import parse_node
 from motley_operator.facts.pods import parse_pod
 from motley_operator.facts.quotas import default_priority_class, parse_limit_range, parse_quota
+from motley_operator.facts.slices import parse_slice
 
 Document = Mapping[str, Any]
 Sourced = tuple[str, Document]
@@ -67,6 +68,7 @@ def facts_of(sources: Sources, now: float | None = None) -> ClusterFacts:
         ),
         quotas=tuple(parse_quota(i) for _, i in found if i.get("kind") == "ResourceQuota"),
         limit_ranges=tuple(parse_limit_range(i) for _, i in found if i.get("kind") == "LimitRange"),
+        slices=tuple(parse_slice(i) for _, i in found if i.get("kind") == "ResourceSlice"),
         config_maps={
             (_namespace(item), _name(origin, item)): item.get("data") or {}
             for origin, item in found

@@ -46,6 +46,7 @@ _ALL = (
     Kind("PriorityClass", "scheduling.k8s.io", "v1", "priorityclasses", namespaced=False),
     Kind("ResourceQuota", "", "v1", "resourcequotas"),
     Kind("LimitRange", "", "v1", "limitranges"),
+    Kind("ResourceSlice", "resource.k8s.io", "v1", "resourceslices", namespaced=False),
     Kind("Event", "", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
 )

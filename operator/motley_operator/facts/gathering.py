@@ -58,6 +58,7 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
         default_priority_class=default_priority_class(store.documents("PriorityClass")),
         quotas=_sorted(store.values("ResourceQuota")),
         limit_ranges=_sorted(store.values("LimitRange")),
+        slices=tuple(sorted(store.values("ResourceSlice"), key=lambda one: str(one.name))),
         config_maps=store.config_maps(),
         reading=reading,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from motley_operator.connection import CUSTOM, KINDS, Client, owned_kinds
-from motley_operator.domain.facts import NodeFacts, PodFacts
+from motley_operator.domain.facts import NodeFacts, PodFacts, SliceFacts
 from motley_operator.domain.quotas import LimitRangeFacts, QuotaFacts
 from motley_operator.facts.collection import Collection
 from motley_operator.facts.nodes import parse_node
@@ -20,6 +20,7 @@ from motley_operator.facts.pods import MANAGED_BY, MANAGER, parse_pod
 from motley_operator.facts.quotas import parse_limit_range, parse_quota
 from motley_operator.facts.reflector import Reflector, Scope
 from motley_operator.facts.resources import config_map_references, planned_part, trimmed
+from motley_operator.facts.slices import parse_slice
 from motley_operator.settings import Settings
 
 _CLUSTER_KINDS = ("Fleet", "PriorityClass")
@@ -59,7 +60,7 @@ class Store:
                 yield from reflector.collection.values()
 
     def values(self, kind: str) -> Iterator[Any]:
-        """Every object of a kind that is kept as facts (ResourceQuota, LimitRange)."""
+        """Every object of a kind that is kept as facts (ResourceQuota, LimitRange, ResourceSlice)."""
         return self.documents(kind)
 
     def config_maps(self) -> dict[Reference, Mapping[str, str]]:
@@ -121,6 +122,8 @@ class Store:
         # Nodes and pods are read cluster-wide in every mode: other people's pods take room too.
         yield self._reflector(self.nodes, Scope(KINDS["Node"]))
         yield self._reflector(self.pods, Scope(KINDS["Pod"]))
+        slices: Collection[Any] = Collection(parse_slice, self._slice_changed)
+        yield self._reflector(slices, Scope(KINDS["ResourceSlice"], optional=True))
         for kind in _CLUSTER_KINDS:
             yield self._whole(Scope(KINDS[kind]))
         for namespace in self.settings.namespaces or ("",):
@@ -150,7 +153,8 @@ class Store:
             self._gpu_nodes.discard(old.name)
         if new and has:
             self._gpu_nodes.add(new.name)
-        if (had or has) and old != new:
+        told = new is not None and bool(new.refused or new.aside)
+        if (had or has or told) and old != new:
             self._wake("Node")
 
     def _pod_changed(self, old: PodFacts | None, new: PodFacts | None) -> None:
@@ -160,6 +164,12 @@ class Store:
             if pod and (pod.labels or pod.node in self._gpu_nodes or self._is_limited(pod)):
                 self._wake("Pod")
                 return
+
+    def _slice_changed(self, old: SliceFacts | None, new: SliceFacts | None) -> None:
+        """Only a count of GPUs is news; drivers publish their slices anew all the time."""
+        gpus = [one.gpus if one is not None else frozenset() for one in (old, new)]
+        if gpus[0] != gpus[1]:
+            self._wake("Devices")
 
     def _is_limited(self, pod: PodFacts) -> bool:
         """Whether the pod takes of a quota that some resource is planned under."""
