@@ -151,6 +151,8 @@ def test_two_pools_of_a_namespace_share_a_quota_and_others_do_not_feel_it() -> N
     made.world.limits.set_quota("gpus", {GPUS: "5"})
     made.run()
     assert count(made, one) + count(made, two) == 5
+    assert sum(len(part.replicas) for part in made.cycle().plan.slices if "team-a" in part.key) == 5
+    assert {made.condition(key, "Planned")[1] for key in (one, two)} >= {"QuotaTooLow"}
     assert made.condition(far, "Planned") == ("True", "Planned")
     assert "team-a" not in str(made.status(far))
 

@@ -45,6 +45,8 @@ class _Namespace:
     quotas: list[QuotaFacts]
     ranges: list[LimitRangeFacts]
     pods: dict[Place, list[tuple[Sized, PodUse]]] = field(default_factory=dict)
+    # The same by priority class and vendor, of stages without a template: they are all alike.
+    plain: dict[tuple[str, str], list[tuple[Sized, PodUse]]] = field(default_factory=dict)
     gateways: list[tuple[PodUse, int]] = field(default_factory=list)  # and how many there shall be
     others: list[PodFacts] = field(default_factory=list)
 
@@ -60,10 +62,11 @@ def namespace_quotas(
     if not namespaces:
         return ()
     largest = max((node.allocatable.gpus for node in facts.nodes), default=0)
+    sizes = (sorted(set(vendors)), max(8, largest), need)
     for key, model in asking.items():
         namespace = namespaces.get(key.split("/")[1])
         if namespace is not None:
-            _add_pods(namespace, key, model, facts, (sorted(set(vendors)), max(8, largest), need))
+            _add_pods(namespace, key, model, facts, sizes)
     for pod in facts.pods:
         if pod.namespace in namespaces and not _is_planned(pod, asking, facts):
             namespaces[pod.namespace].others.append(pod)
@@ -98,13 +101,17 @@ def _add_pods(
     priority = model.spec.priority_class_name or facts.default_priority_class
     for stage, template in _templates(model):
         for vendor in vendors:
-            namespace.pods[key, stage, vendor] = [
+            known = namespace.plain.get((priority, vendor)) if not template else None
+            pods = known or [
                 _admissible(
                     engine_spec(engine_resources(vendor, gpus, need), template, priority),
                     namespace.ranges,
                 )
                 for gpus in range(1, largest + 1)
             ]
+            namespace.pods[key, stage, vendor] = pods
+            if not template:
+                namespace.plain[priority, vendor] = pods
     if isinstance(model, ServingPool | ModelCascade):
         _, use = _admissible(gateway_spec(priority), namespace.ranges)
         namespace.gateways.append((use, model.spec.gateway.replicas))

@@ -73,6 +73,9 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     actual, reserved = running, running.reserved | stood.going
     running = replace(running, units=stood.units, reserved=reserved)
     sites = [s for s in surveyed.sites if not _unused(s, running)]
+    offered = shapes(fleet, catalog, wishes)
+    vendors = {s.gpu.vendor for s in sites}
+    vendors |= {catalog.gpus[shape.node_class.gpu].vendor for shape in offered}
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
         services=tuple(d for d in asked.demands.values() if isinstance(d, ServingDemand)),
@@ -84,8 +87,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         budget_usd_per_hour=_fleet_budget(fleet),
         budget_gpus=fleet_gpus(fleet),
         tenants=tenants(fleet),
-        quotas=namespace_quotas(facts, asking, (s.gpu.vendor for s in sites), need),
-        shapes=shapes(fleet, catalog, wishes),
+        quotas=namespace_quotas(facts, asking, vendors, need),
+        shapes=offered,
         frozen=frozenset(frozen),
         cooling=held.cooling(),
         latency_tiers=settings.latency_tiers,
