@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from motley_operator.admission.counting import pod_use
+from motley_operator.cli import explain
 from motley_operator.cli.documents import Sources, facts_of
+from motley_operator.cli.plan import plan_facts
 from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.facts import Room
 from motley_operator.domain.quotas import PodUse
@@ -332,3 +334,13 @@ def test_what_is_counted_of_a_planned_size_is_what_the_built_pod_takes() -> None
             resource = quota.name.rpartition(": ")[2]
             (use,) = quota.uses
             assert use.of(pod.requests.gpus) == amounts[resource]
+
+
+def test_explain_shows_the_quota_that_binds() -> None:
+    made, _ = operated(2)
+    made.world.limits.set_quota("gpus", {GPUS: "1"})
+    content = plan_facts(made.world.facts())
+    text = explain.render(content)
+    assert f"binds: ResourceQuota team-a/gpus: {GPUS}" in text
+    assert "QuotaTooLow" in text
+    assert "1 -> " in text
