@@ -16,6 +16,7 @@ from motley_planner.formulations.inventory import Inventory, NodeClass, OpenGrou
 from motley_planner.formulations.packing import Packing
 from motley_planner.solver.milp import Floats
 
+
 MOST_PLACED = 250_000  # new fragments that are given nodes one by one; a second or two
 
 
