@@ -213,6 +213,11 @@ def test_no_plan_takes_more_than_a_quota(
         assert full or part.refusals
 
 
+def test_what_a_pod_takes_goes_on_growing_beyond_the_table() -> None:
+    for amounts, expected in (((4, 8), 40), ((1, 1), 1), ((5, 9), 41), ((1, 0), 0), ((3,), 30)):
+        assert PodUse("k", "main", "nvidia", amounts).of(10) == expected
+
+
 def test_larger_pods_are_offered_where_smaller_ones_are_not_admitted() -> None:
     asked = pool("chat", "a", 1e4)
     forbidden = PodUse(asked.key, "main", "nvidia", (1, *(0,) * 15))

@@ -12,11 +12,15 @@ class PodUse:
     key: str
     stage: str
     vendor: str  # of its GPUs
-    amounts: tuple[int, ...]  # of a pod of 1, 2, ... GPUs; larger pods are taken to be as the last
+    amounts: tuple[int, ...]  # of a pod of 1, 2, ... GPUs
 
     def of(self, gpus: int) -> int:
-        """What a pod with so many GPUs takes."""
-        return self.amounts[min(gpus, len(self.amounts)) - 1]
+        """What a pod with so many GPUs takes; beyond the table it grows as it did at its end."""
+        if gpus <= len(self.amounts):
+            return self.amounts[gpus - 1]
+        last = self.amounts[-1]
+        each = max(0, last - self.amounts[-2]) if len(self.amounts) > 1 else last
+        return last + (gpus - len(self.amounts)) * each
 
 
 @dataclass(frozen=True, slots=True)
