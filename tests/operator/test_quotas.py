@@ -247,6 +247,20 @@ def test_a_quota_on_limits_wants_them_set_and_a_template_or_a_default_sets_them(
     assert count(by_default, key) == 2
 
 
+def test_a_replica_that_is_gone_under_a_lowered_quota_is_planned_no_more() -> None:
+    made, key = operated()
+    made.world.limits.set_quota("gpus", {GPUS: "5"})
+    made.run()
+    made.world.limits.set_quota("gpus", {GPUS: "2"})
+    made.run()
+    gone = made.world.engine_pods(key)[0]
+    del made.world.pods[gone.namespace, gone.name]
+    made.run()
+    assert count(made, key) == 4
+    assert sum(group["count"] for group in made.status(key)["plan"]["groups"]) == 4
+    assert "Reconciling" not in {c["type"] for c in made.status(key)["conditions"]}
+
+
 def moved_off(made: Operated, key: str) -> None:
     """The pool may not be where it is any more, but what runs there serves until it moved."""
     made.edit(key, placement={"nodeSelector": {"pool": "new"}})

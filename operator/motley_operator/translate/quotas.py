@@ -49,6 +49,7 @@ class _Namespace:
     plain: dict[tuple[str, str], list[tuple[Sized, PodUse]]] = field(default_factory=dict)
     gateways: list[tuple[PodUse, int]] = field(default_factory=list)  # and how many there shall be
     others: list[PodFacts] = field(default_factory=list)
+    engines: list[PodFacts] = field(default_factory=list)
 
 
 def namespace_quotas(
@@ -68,8 +69,11 @@ def namespace_quotas(
         if namespace is not None:
             _add_pods(namespace, key, model, facts, sizes)
     for pod in facts.pods:
-        if pod.namespace in namespaces and not _is_planned(pod, asking, facts):
-            namespaces[pod.namespace].others.append(pod)
+        namespace = namespaces.get(pod.namespace)
+        if namespace is not None and not _is_planned(pod, asking):
+            namespace.others.append(pod)
+        elif namespace is not None and is_engine(pod):
+            namespace.engines.append(pod)
     return tuple(
         quota
         for name in sorted(namespaces)
@@ -133,7 +137,7 @@ def _templates(
     return ((ROLLOUT, spec.rollout.pod_template), (TRAINER, spec.trainer.pod_template))
 
 
-def _is_planned(pod: PodFacts, asking: Mapping[str, Resource], facts: ClusterFacts) -> bool:
+def _is_planned(pod: PodFacts, asking: Mapping[str, Resource]) -> bool:
     """A replica's pod, or a gateway's, of a resource that asks for something."""
     if pod.labels.get(MANAGED_BY) != OURS or key_of(pod.labels, pod.namespace) not in asking:
         return False
@@ -147,23 +151,26 @@ def _limits(namespace: _Namespace) -> Iterator[planner.Quota]:
             place: [charged(quota, use) for _, use in pods]
             for place, pods in namespace.pods.items()
         }
-        taken: dict[str, int] = {}
-        for pod in namespace.others:
-            if pod.use is not None:
-                _count(taken, charged(quota, pod.use, pod.terminal), 1)
+        taken, ours = dict[str, int](), dict[str, int]()
+        for pods, total in ((namespace.others, taken), (namespace.engines, ours)):
+            for pod in pods:
+                if pod.use is not None:
+                    _count(total, charged(quota, pod.use, pod.terminal), 1)
         for use, replicas in namespace.gateways:
             _count(taken, charged(quota, use), replicas)
         for resource, hard in quota.hard.items():
             uses = _uses({p: [t.get(resource, 0) for t in table] for p, table in tables.items()})
             if uses:
                 unit, suffix = _unit(resource)
+                at_most = max(0, hard - taken.get(resource, 0))
                 yield planner.Quota(
                     name=f"ResourceQuota {quota.namespace}/{quota.name}: {resource}",
                     uses=uses,
-                    at_most=max(0, hard - taken.get(resource, 0)),
+                    at_most=at_most,
                     hard=hard,
                     unit=unit,
                     suffix=suffix,
+                    over=max(0, ours.get(resource, 0) - at_most),
                 )
 
 

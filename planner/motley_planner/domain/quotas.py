@@ -41,6 +41,7 @@ class Quota:
     suffix: str = ""
     reason: str = "QuotaTooLow"
     lift: str = ""  # what would lift it; empty: a larger limit
+    over: int = 0  # what runs takes beyond `at_most`: where that falls, another plan is due
 
     def written(self, amount: float) -> str:
         """The amount as people write it."""
