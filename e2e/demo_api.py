@@ -24,6 +24,8 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
     "Node": (_CORE, "nodes", False),
     "Pod": (_CORE, "pods", True),
     "ConfigMap": (_CORE, "configmaps", True),
+    "ResourceQuota": (_CORE, "resourcequotas", True),
+    "LimitRange": (_CORE, "limitranges", True),
     "Secret": (_CORE, "secrets", True),
     "ServiceAccount": (_CORE, "serviceaccounts", True),
     "PersistentVolume": (_CORE, "persistentvolumes", False),

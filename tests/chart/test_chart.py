@@ -83,6 +83,8 @@ USES = [
         )
     ],
     ("list", "scheduling.k8s.io", "priorityclasses"),
+    *[(verb, "resource.k8s.io", "resourceslices") for verb in ("list", "watch")],
+    *[(verb, "", what) for verb in ("list", "watch") for what in ("resourcequotas", "limitranges")],
     *[(verb, "", "events") for verb in ("create", "get", "patch")],
     *[(verb, "coordination.k8s.io", "leases") for verb in ("get", "create", "update")],
     ("delete", "motley.dev", "rljobs"),

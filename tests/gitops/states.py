@@ -23,6 +23,8 @@ SETTINGS = Settings()
 REASONS = (
     "InsufficientGPUs",
     "BudgetTooLow",
+    "QuotaTooLow",
+    "PodNotAdmitted",
     "LatencyUnreachable",
     "QualityUnreachable",
     "ModelDoesNotFit",

@@ -35,6 +35,7 @@ class StubApi:
         self.calls: Counter[str] = Counter()
         self.silent = False  # watches accept and say nothing
         self.refusing = False
+        self.absent: set[str] = set()  # plurals that it does not serve
         self.url = ""
 
     def put(self, kind: str, document: Mapping[str, Any], event: str = "") -> Document:
@@ -101,6 +102,9 @@ class StubApi:
         if rest[0] == "namespaces" and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
         plural, name = rest[0], rest[1] if len(rest) > 1 else ""
+        if plural in self.absent:
+            self.calls[f"absent {plural}"] += 1
+            return _status(404, "NotFound")
         if request.method == "GET" and "watch" in request.query:
             self.calls[f"watch {plural}"] += 1
             return await self._watch(request, plural, namespace)

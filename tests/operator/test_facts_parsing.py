@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from motley_operator.admission.quantities import milli, read_quantity, whole
 from motley_operator.domain.facts import Room
 from motley_operator.facts.nodes import parse_node
 from motley_operator.facts.pods import parse_pod, pinned_node, requests
-from motley_operator.facts.quantities import milli, read_quantity, whole
 from motley_operator.facts.resources import config_map_references, planned_part
 
 GIB = 2**30

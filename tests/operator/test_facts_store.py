@@ -250,3 +250,73 @@ async def test_a_view_that_cannot_be_refreshed_is_not_decided_on(api: Any, clien
         api.refusing = False
         await view.until(lambda: not view.store.problems(), 15.0)
         assert view.wakes["Contact"] > 0
+
+
+def quota(name: str, namespace: str, hard: str, used: str = "0") -> dict[str, Any]:
+    gpus = "requests.nvidia.com/gpu"
+    return {
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"hard": {gpus: hard, "services": "4"}},
+        "status": {"hard": {gpus: hard}, "used": {gpus: used, "services": "1"}},
+    }
+
+
+def resource(name: str, namespace: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": namespace}, "spec": {}}
+
+
+async def test_quotas_wake_where_something_is_planned_and_nowhere_else(
+    api: Any, client: Client, pod: Any
+) -> None:
+    api.put("ServingPool", resource("chat", "team-a"))
+    api.put("ResourceQuota", quota("q", "team-a", "4"))
+    async with watched(client) as view:
+        gathered = gather(view.store).quotas
+        assert [(q.name, dict(q.hard)) for q in gathered] == [("q", {"requests.nvidia.com/gpu": 4})]
+        api.put("ResourceQuota", quota("q", "team-b", "4"))
+        api.put("LimitRange", {"metadata": {"name": "l", "namespace": "team-b"}, "spec": {}})
+        other = quota("q", "team-a", "4")
+        other["status"]["used"]["services"] = "2"  # nothing that pods take
+        api.put("ResourceQuota", other)
+        await view.until(lambda: len(gather(view.store).quotas) == 2)
+        await asyncio.sleep(0.05)
+        assert view.wakes["Quota"] == 0
+        api.put("ResourceQuota", quota("q", "team-a", "4", used="1"))
+        api.put("ResourceQuota", quota("q", "team-a", "6", used="1"))
+        api.put("LimitRange", {"metadata": {"name": "l", "namespace": "team-a"}, "spec": {}})
+        await view.until(lambda: view.wakes["Quota"] == 3)
+        # A pod of others on a node without GPUs takes of the quota of the one namespace.
+        view.wakes.clear()
+        for namespace in ("team-b", "team-a"):
+            document = pod("x", "cpu-node")
+            document["metadata"] |= {"namespace": namespace, "labels": {}}
+            api.put("Pod", document)
+        await view.until(lambda: len(view.store.pods) == 2)
+        assert view.wakes["Pod"] == 1
+
+
+async def test_an_api_server_without_resource_slices_lacks_nothing_and_is_left_in_peace(
+    api: Any, client: Client
+) -> None:
+    api.absent.add("resourceslices")
+    async with watched(client) as view:
+        assert gather(view.store).slices == ()
+        await asyncio.sleep(0.3)
+        assert api.calls["absent resourceslices"] == 1
+
+
+async def test_resource_slices_wake_when_gpus_come_or_go(api: Any, client: Client) -> None:
+    def offered(*gpus: str, generation: int = 1) -> dict[str, Any]:
+        pool = {"name": "n0", "generation": generation, "resourceSliceCount": 1}
+        devices = [{"name": gpu, "attributes": {"type": {"string": "gpu"}}} for gpu in gpus]
+        spec = {"driver": "gpu.nvidia.com", "nodeName": "n0", "pool": pool, "devices": devices}
+        return {"metadata": {"name": "s"}, "spec": spec}
+
+    async with watched(client) as view:
+        api.put("ResourceSlice", offered("gpu-0", "gpu-1"))
+        await view.until(lambda: view.wakes["Devices"] == 1)
+        api.put("ResourceSlice", offered("gpu-0", "gpu-1", generation=2))
+        await view.until(lambda: gather(view.store).slices[0].generation == 2)
+        assert view.wakes["Devices"] == 1
+        api.put("ResourceSlice", offered("gpu-0"))
+        await view.until(lambda: view.wakes["Devices"] == 2)

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from motley_operator import manifests, translate
+from motley_operator.admission.merging import with_template
 from motley_operator.api.podtemplates import template_findings
-from motley_operator.manifests.merge import with_template
 from motley_operator.settings import Settings
 from motley_operator.testing import (
     CALIBRATION,

@@ -1,8 +1,7 @@
-"""Limits of resources, tenants and the fleet, through plan() on snapshots with catalog entries."""
+"""Limits of resources, tenants and the fleet (quotas: test_quotas.py), through plan() on snapshots with catalog entries."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from math import ceil
 
@@ -112,29 +111,6 @@ def test_the_heavier_tenant_is_served_where_room_is_short() -> None:
         made = solve(Snapshot(fleet, services=services, tenants=(Tenant(heavy, weight=3),)))
         assert part_of(made, light).served_requests_per_second == pytest.approx(0.0, abs=0.05)
         assert part_of(made, heavy).served_requests_per_second > 1.0
-
-
-def test_a_quota_limits_all_resources_of_a_namespace_together() -> None:
-    fleet = nodes_of("L4", 4)
-    services = (pool("one", "a", 500.0), pool("two", "a", 500.0), pool("chat", "b", 500.0))
-    made = solve(Snapshot(fleet, services=services, tenants=(Tenant("a", gpu_quota=5),)))
-    held = Counter[str]()
-    for part in made.slices:
-        held[part.key.split("/")[1]] += gpus_of(part)
-    assert held["a"] <= 5
-    assert sum(held.values()) == 16
-
-
-def test_a_limit_on_one_pod_keeps_replicas_that_narrow() -> None:
-    asked = pool("chat", "a", 1.0)
-    model = CATALOG.model("Qwen/Qwen3-32B")
-    assert model is not None
-    wide = replace(asked, stages=(replace(asked.stages[0], model=model),))
-    fleet = nodes_of("L40S", 2)
-    free = solve(Snapshot(fleet, services=(wide,)))
-    assert max(r.tensor_parallel for r in free.slices[0].replicas) > 1
-    made = solve(Snapshot(fleet, services=(wide,), tenants=(Tenant("a", gpus_per_pod=1),)))
-    assert made.slices[0].replicas == ()
 
 
 def test_the_fleets_gpu_budget_limits_everything_together() -> None:

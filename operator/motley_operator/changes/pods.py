@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.changes import rollout
+from motley_operator.changes.quotas import QuotaRoom
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
@@ -62,6 +63,7 @@ def pod_changes(
     """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
     going = _Going()
     nodes = {node.name for node in facts.nodes}
+    quotas = QuotaRoom(facts)
     for key, pods in ours.items():
         _finished(key, pods, facts, going)
         for pod in pods:
@@ -70,7 +72,7 @@ def pod_changes(
             elif not pod.terminal and (pod.namespace, pod.name) not in desired:
                 going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
         _broken_gangs(pods, going)
-        _outdated(pods, desired, going)
+        _outdated(pods, desired, going, quotas)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     waiting = rollout.standing_by(leaving_, desired, facts)
@@ -89,7 +91,7 @@ def pod_changes(
         DeletePod(p.namespace, p.name, p.uid, going.reasons[p.uid], _grace_s(p, nodes))
         for p in leaving
     ]
-    actions = (*labels, *deletions, *_creations(desired, facts))
+    actions = (*labels, *deletions, *_creations(desired, facts, quotas))
     return PodChanges(actions, tuple(pod for pod in everyone if pod.uid in waiting))
 
 
@@ -129,10 +131,16 @@ def _broken_gangs(pods: Sequence[PodFacts], going: _Going) -> None:
             going.add((p for p in members if not p.terminal), "PeerLost")
 
 
-def _outdated(pods: Sequence[PodFacts], desired: Mapping[PodName, Manifest], going: _Going) -> None:
+def _outdated(
+    pods: Sequence[PodFacts],
+    desired: Mapping[PodName, Manifest],
+    going: _Going,
+    quotas: QuotaRoom,
+) -> None:
     """Replicas built from an older spec are replaced one at a time in each stage.
 
     One that is not ready serves nobody and goes at once; a ready one only while all others are.
+    One whose successor would not be admitted stays.
     """
     ready = lifecycle.ready_replicas(pods)
     stages: dict[str, dict[str, list[PodFacts]]] = {}
@@ -144,7 +152,7 @@ def _outdated(pods: Sequence[PodFacts], desired: Mapping[PodName, Manifest], goi
             pod.annotations.get(INPUTS_HASH),
             wanted["metadata"]["annotations"][INPUTS_HASH],
         )
-        if built != want:
+        if built != want and quotas.replaces(pod, wanted):
             stage, replica = pod.labels.get(STAGE, ""), pod.labels.get(REPLICA, "")
             stages.setdefault(stage, {}).setdefault(replica, []).append(pod)
     here = {(pod.namespace, pod.name): pod for pod in pods}
@@ -171,8 +179,10 @@ def _stage_pods(
     ]
 
 
-def _creations(desired: Mapping[PodName, Manifest], facts: ClusterFacts) -> list[Action]:
-    """Absent pods for which there is room now, replica by replica."""
+def _creations(
+    desired: Mapping[PodName, Manifest], facts: ClusterFacts, quotas: QuotaRoom
+) -> list[Action]:
+    """Absent pods for which there is room now, on nodes and in quotas, replica by replica."""
     there = {(pod.namespace, pod.name) for pod in facts.pods}
     replicas: dict[str, list[Manifest]] = {}
     for name, manifest in desired.items():
@@ -184,7 +194,7 @@ def _creations(desired: Mapping[PodName, Manifest], facts: ClusterFacts) -> list
     creations: list[Action] = []
     for manifests in replicas.values():
         after = _after(manifests, left)
-        if after is not None:
+        if after is not None and quotas.take(manifests):
             left.update(after)
             creations += [CreatePod(manifest) for manifest in manifests]
     return creations

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from motley_operator.admission.resources import GPU_RESOURCES
 from motley_operator.domain.facts import Room
 
 _SUFFIXES: Mapping[str, Decimal] = {
@@ -22,7 +23,7 @@ _SUFFIXES: Mapping[str, Decimal] = {
     "Gi": Decimal(1024) ** 3,
     "Ti": Decimal(1024) ** 4,
 }
-_GPUS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
+_GPUS = tuple(GPU_RESOURCES.values())
 
 
 def pod_requests(pod: Mapping[str, Any]) -> Room:

@@ -2,7 +2,7 @@
 
 Theory of operation. A plan may put other replicas in the place of ready ones (a cheaper node, another
 GPU). A ready replica that the plan no longer has *stands by* while its stage has planned replicas
-that are not ready yet. It goes earlier only if its room is needed: then just as many go, smallest
+that are not ready yet. It goes earlier only if its room, or what it takes of a quota, is needed: then just as many go, smallest
 first, as make room for a planned replica that cannot be created without. Nothing is remembered: which
 replicas stand by follows from the pods, so a restart in the middle changes nothing. A replacement that never becomes
 ready leaves the old replicas serving.
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator import lifecycle
+from motley_operator.changes import quotas
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
@@ -53,6 +54,8 @@ def standing_by(
     unready = _unready_stages(desired, facts)
     waiting = [one for one in leaving if (one.key, one.stage) in unready]
     for one in _in_the_way(waiting, desired, facts):
+        waiting.remove(one)
+    for one in quotas.in_the_way(waiting, desired, facts):
         waiting.remove(one)
     return frozenset(pod.uid for one in waiting for pod in one.pods)
 

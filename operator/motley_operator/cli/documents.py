@@ -13,6 +13,8 @@ from motley_operator.cli.output import InputError
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, PodFacts, ResourceFacts
 from motley_operator.facts.nodes import parse_node
 from motley_operator.facts.pods import parse_pod
+from motley_operator.facts.quotas import default_priority_class, parse_limit_range, parse_quota
+from motley_operator.facts.slices import parse_slice
 
 Document = Mapping[str, Any]
 Sourced = tuple[str, Document]
@@ -31,7 +33,7 @@ class Sources:
 
     objects: Sequence[
         Sourced
-    ]  # resources, ConfigMaps, PriorityClasses, a Fleet; the rest is ignored
+    ]  # resources, ConfigMaps, PriorityClasses, quotas, a Fleet; the rest is ignored
     nodes: Sequence[Sourced]
     pods: Sequence[Sourced] = ()
 
@@ -61,6 +63,12 @@ def facts_of(sources: Sources, now: float | None = None) -> ClusterFacts:
             for origin, item in found
             if item.get("kind") == "PriorityClass"
         },
+        default_priority_class=default_priority_class(
+            item for _, item in found if item.get("kind") == "PriorityClass"
+        ),
+        quotas=tuple(parse_quota(i) for _, i in found if i.get("kind") == "ResourceQuota"),
+        limit_ranges=tuple(parse_limit_range(i) for _, i in found if i.get("kind") == "LimitRange"),
+        slices=tuple(parse_slice(i) for _, i in found if i.get("kind") == "ResourceSlice"),
         config_maps={
             (_namespace(item), _name(origin, item)): item.get("data") or {}
             for origin, item in found

@@ -38,7 +38,14 @@ async def _read(objects: Sequence[Sourced], login: Any, origin: str) -> Sources:
         nodes = await _list(client, "Node")
         pods = await _list(client, "Pod")
         there: list[Mapping[str, Any]] = []
-        for kind in (*CUSTOM, "Fleet", "PriorityClass"):
+        for kind in (
+            *CUSTOM,
+            "Fleet",
+            "PriorityClass",
+            "ResourceQuota",
+            "LimitRange",
+            "ResourceSlice",
+        ):
             there += await _list(client, kind)
         custom = [item for item in there if item["kind"] in CUSTOM]
         custom += [item for _, item in objects if item.get("kind") in CUSTOM]

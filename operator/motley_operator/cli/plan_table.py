@@ -60,7 +60,7 @@ def render(content: PlanFile) -> str:
         lines = [
             f"  {u.product} ({plural(u.nodes, 'node')}): {u.reason}" for u in content.unknown_gpus
         ]
-        blocks.append("\n".join(["GPUs that are not planned; their nodes are left out:", *lines]))
+        blocks.append("\n".join(["Devices that are not planned:", *lines]))
     return "\n\n".join(blocks)
 
 

@@ -44,6 +44,9 @@ _ALL = (
     Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings"),
     Kind("NetworkPolicy", "networking.k8s.io", "v1", "networkpolicies"),
     Kind("PriorityClass", "scheduling.k8s.io", "v1", "priorityclasses", namespaced=False),
+    Kind("ResourceQuota", "", "v1", "resourcequotas"),
+    Kind("LimitRange", "", "v1", "limitranges"),
+    Kind("ResourceSlice", "resource.k8s.io", "v1", "resourceslices", namespaced=False),
     Kind("Event", "", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from motley_operator.domain.measurement import Reading
+from motley_operator.domain.quotas import LimitRangeFacts, PodUse, QuotaFacts
 
 Document = Mapping[str, Any]
 
@@ -50,6 +51,21 @@ class NodeFacts:
     allocatable: Room
     gpu_resource: str | None  # "nvidia.com/gpu", "amd.com/gpu"; None: no GPUs
     gpu_label: str | None  # the product label's value, as written on the node
+    refused: str = ""  # why its GPUs are not planned
+    # Further devices (resource or driver) that are not planned, and why.
+    aside: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFacts:
+    """One ResourceSlice: GPUs that a driver offers on a node, by UUID (or name)."""
+
+    name: str
+    node: str  # empty: not those of one node
+    driver: str
+    pool: str
+    generation: int  # of the pool; older slices of it count no more
+    gpus: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,7 @@ class PodFacts:
     created_at: float  # Unix seconds
     owner_uid: str | None
     ip: str | None = None
+    use: PodUse | None = None  # what quotas count of it
 
     @property
     def terminal(self) -> bool:
@@ -109,6 +126,10 @@ class ClusterFacts:
     # Objects of ours other than pods, whole, by (kind, namespace, name).
     owned: Mapping[tuple[str, str, str], Document] = field(default_factory=dict)
     priority_classes: Mapping[str, int] = field(default_factory=dict)
+    default_priority_class: str = ""  # of pods that name none
+    quotas: tuple[QuotaFacts, ...] = ()
+    limit_ranges: tuple[LimitRangeFacts, ...] = ()
+    slices: tuple[SliceFacts, ...] = ()  # of dynamic resource allocation, where it is served
     # Data of ConfigMaps that resources refer to, by (namespace, name); absent = not found.
     config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     reading: Reading | None = None  # the latest look at Prometheus; None: none yet

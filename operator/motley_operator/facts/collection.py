@@ -43,6 +43,11 @@ class Collection(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def heard(self) -> int:
+        """The newest version heard of."""
+        return self._heard
+
     def values(self) -> Iterable[T]:
         """Everything there is."""
         return [value for _, value in self._entries.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from motley_operator.domain.facts import ClusterFacts, Document, PodFacts, Resou
 from motley_operator.domain.measurement import Reading
 from motley_operator.errors import FactsIncomplete
 from motley_operator.facts.pods import MANAGED_BY, MANAGER
+from motley_operator.facts.quotas import default_priority_class
 from motley_operator.facts.resources import parse_resource
 from motley_operator.facts.store import Store
 
@@ -54,9 +55,17 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
             d["metadata"]["name"]: int(d.get("value") or 0)
             for d in store.documents("PriorityClass")
         },
+        default_priority_class=default_priority_class(store.documents("PriorityClass")),
+        quotas=_sorted(store.values("ResourceQuota")),
+        limit_ranges=_sorted(store.values("LimitRange")),
+        slices=tuple(sorted(store.values("ResourceSlice"), key=lambda one: str(one.name))),
         config_maps=store.config_maps(),
         reading=reading,
     )
+
+
+def _sorted(limits: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(sorted(limits, key=lambda each: (each.namespace, each.name)))
 
 
 @dataclass(frozen=True, slots=True)

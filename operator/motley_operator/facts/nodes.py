@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from motley_operator.admission.quantities import milli, whole
 from motley_operator.domain.facts import NodeFacts, Room, Taint
-from motley_operator.facts.quantities import milli, whole
+from motley_operator.facts.devices import WHOLE, devices
 
-# The device plugins' resources, in the order in which they are looked for.
-GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe")
-# Labels that name the product: GPU feature discovery, GKE, AMD's node labeller (new and old form).
-GPU_LABELS = (
-    "nvidia.com/gpu.product",
-    "cloud.google.com/gke-accelerator",
-    "amd.com/gpu.product-name",
-    "beta.amd.com/gpu.product-name",
-    "amd.com/gpu.device-id",
-)
 # Annotations of agents (CNI, CSI, node problem detector) change all the time and plan nothing.
 _ANNOTATION_PREFIX = "motley.dev/"
 
@@ -29,7 +21,7 @@ def parse_node(document: Mapping[str, Any]) -> NodeFacts:
     status = document.get("status") or {}
     labels = metadata.get("labels") or {}
     allocatable = status.get("allocatable") or {}
-    gpu_resource = next((r for r in GPU_RESOURCES if whole(allocatable.get(r)) > 0), None)
+    gpus = devices(allocatable, labels)
     ready, since = _readiness(status, metadata)
     return NodeFacts(
         name=metadata["name"],
@@ -43,16 +35,18 @@ def parse_node(document: Mapping[str, Any]) -> NodeFacts:
         ready=ready,
         not_ready_since=since,
         deleting="deletionTimestamp" in metadata,
-        allocatable=room(allocatable),
-        gpu_resource=gpu_resource,
-        gpu_label=next((labels[name] for name in GPU_LABELS if labels.get(name)), None),
+        allocatable=replace(room(allocatable), gpus=gpus.count),
+        gpu_resource=gpus.resource,
+        gpu_label=gpus.label,
+        refused=gpus.refused,
+        aside=gpus.aside,
     )
 
 
 def room(amounts: Mapping[str, Any]) -> Room:
-    """A resource list (allocatable, requests) as numbers; GPUs of all vendors count alike."""
+    """A resource list (allocatable, requests) as numbers; whole GPUs of all vendors count alike."""
     return Room(
-        gpus=sum(whole(amounts[r]) for r in GPU_RESOURCES if r in amounts),
+        gpus=sum(whole(amounts[r]) for r in WHOLE if r in amounts),
         cpu_milli=milli(amounts.get("cpu")),
         memory_bytes=whole(amounts.get("memory")),
         ephemeral_bytes=whole(amounts.get("ephemeral-storage")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from motley_operator.admission.counting import pod_use
 from motley_operator.domain.facts import PodFacts, Room
 from motley_operator.facts.nodes import room, unix_seconds
 
@@ -45,6 +46,7 @@ def parse_pod(document: Mapping[str, Any]) -> PodFacts:
         created_at=unix_seconds(metadata.get("creationTimestamp")),
         owner_uid=_controller_uid(metadata),
         ip=status.get("podIP") if ours else None,
+        use=pod_use(spec),
     )
 
 

@@ -22,6 +22,7 @@ from motley_operator.facts.collection import Collection, version_of
 _PAGE = 500
 _WATCH_S = (330, 420)  # what the server is asked for: at most 11 reconnects an hour
 _INACTIVITY_S = 90.0  # bookmarks come about every 60 s
+_ABSENT_S = 1800.0  # until an optional kind is looked for again
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Scope:
     kind: Kind
     namespace: str = ""
     selector: Mapping[str, str] = field(default_factory=dict)
+    optional: bool = False  # not every API server has it, or shows it: then there is nothing
 
 
 class Reflector:
@@ -53,7 +55,7 @@ class Reflector:
         self.lists = 0
         self.failed = 0
         self._client = client
-        self._selector = dict(scope.selector)
+        self._selector, self._optional = dict(scope.selector), scope.optional
         self._version = ""
         self._failures = 0
         self._failing_since: float | None = None
@@ -79,6 +81,9 @@ class Reflector:
         self.failed += 1
         if self.failed == 1:
             self._on_contact()
+        if self._optional and error.status in (403, 404):
+            await self._do_without(error)
+            return
         expired = error.status == 410
         if expired:
             self._version = ""
@@ -91,6 +96,13 @@ class Reflector:
         pause_s = _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
         self._failures += 1
         await asyncio.sleep((error.retry_after_s or pause_s) * random.uniform(0.8, 1.2))
+
+    async def _do_without(self, error: ApiError) -> None:
+        logger.info("%s: %s; going on without", self.kind.plural, error)
+        self.collection.replace((), self.collection.heard)
+        self._version = ""
+        self._heard()
+        await asyncio.sleep(_ABSENT_S * random.uniform(0.8, 1.2))
 
     def _heard(self) -> None:
         again = self.error is not None

@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from motley_operator.connection import CUSTOM, KINDS, Client, owned_kinds
-from motley_operator.domain.facts import NodeFacts, PodFacts
+from motley_operator.domain.facts import NodeFacts, PodFacts, SliceFacts
+from motley_operator.domain.quotas import LimitRangeFacts, QuotaFacts
 from motley_operator.facts.collection import Collection
 from motley_operator.facts.nodes import parse_node
 from motley_operator.facts.pods import MANAGED_BY, MANAGER, parse_pod
+from motley_operator.facts.quotas import parse_limit_range, parse_quota
 from motley_operator.facts.reflector import Reflector, Scope
 from motley_operator.facts.resources import config_map_references, planned_part, trimmed
+from motley_operator.facts.slices import parse_slice
 from motley_operator.settings import Settings
 
 _CLUSTER_KINDS = ("Fleet", "PriorityClass")
@@ -38,6 +41,7 @@ class Store:
         self.pods: Collection[PodFacts] = Collection(parse_pod, self._pod_changed)
         self._reflectors = list(self._make_reflectors())
         self._uses: Counter[Reference] = Counter()
+        self._planned_in: Counter[str] = Counter()  # resources by namespace
         self._references: dict[Reference, Reflector] = {}
         self._following: dict[Reference, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -54,6 +58,10 @@ class Store:
         for reflector in self._reflectors:
             if reflector.kind.name == kind:
                 yield from reflector.collection.values()
+
+    def values(self, kind: str) -> Iterator[Any]:
+        """Every object of a kind that is kept as facts (ResourceQuota, LimitRange, ResourceSlice)."""
+        return self.documents(kind)
 
     def config_maps(self) -> dict[Reference, Mapping[str, str]]:
         """Data of the ConfigMaps that resources refer to; those not found are absent."""
@@ -114,6 +122,8 @@ class Store:
         # Nodes and pods are read cluster-wide in every mode: other people's pods take room too.
         yield self._reflector(self.nodes, Scope(KINDS["Node"]))
         yield self._reflector(self.pods, Scope(KINDS["Pod"]))
+        slices: Collection[Any] = Collection(parse_slice, self._slice_changed)
+        yield self._reflector(slices, Scope(KINDS["ResourceSlice"], optional=True))
         for kind in _CLUSTER_KINDS:
             yield self._whole(Scope(KINDS[kind]))
         for namespace in self.settings.namespaces or ("",):
@@ -121,6 +131,9 @@ class Store:
                 yield self._whole(Scope(KINDS[kind], namespace))
             for kind in owned_kinds(self.settings.network_policies):
                 yield self._whole(Scope(KINDS[kind], namespace, _OURS))
+            for kind, parse in (("ResourceQuota", parse_quota), ("LimitRange", parse_limit_range)):
+                limits: Collection[Any] = Collection(parse, self._limits_changed)
+                yield self._reflector(limits, Scope(KINDS[kind], namespace))
 
     def _reflector(self, collection: Collection[Any], scope: Scope) -> Reflector:
         return Reflector(self._client, collection, scope, lambda: self._wake("Contact"))
@@ -140,21 +153,45 @@ class Store:
             self._gpu_nodes.discard(old.name)
         if new and has:
             self._gpu_nodes.add(new.name)
-        if (had or has) and old != new:
+        told = new is not None and bool(new.refused or new.aside)
+        if (had or has or told) and old != new:
             self._wake("Node")
 
     def _pod_changed(self, old: PodFacts | None, new: PodFacts | None) -> None:
         if old == new:
             return
         for pod in (old, new):
-            if pod and (pod.labels or pod.node in self._gpu_nodes):
+            if pod and (pod.labels or pod.node in self._gpu_nodes or self._is_limited(pod)):
                 self._wake("Pod")
                 return
+
+    def _slice_changed(self, old: SliceFacts | None, new: SliceFacts | None) -> None:
+        """Only a count of GPUs is news; drivers publish their slices anew all the time."""
+        gpus = [one.gpus if one is not None else frozenset() for one in (old, new)]
+        if gpus[0] != gpus[1]:
+            self._wake("Devices")
+
+    def _is_limited(self, pod: PodFacts) -> bool:
+        """Whether the pod takes of a quota that some resource is planned under."""
+        return self._planned_in[pod.namespace] > 0 and any(
+            quota.namespace == pod.namespace for quota in self.values("ResourceQuota")
+        )
+
+    def _limits_changed(
+        self, old: QuotaFacts | LimitRangeFacts | None, new: QuotaFacts | LimitRangeFacts | None
+    ) -> None:
+        """What is used counts as well: a pod that waits for room in a quota may come now."""
+        known = new or old
+        if known is not None and old != new and self._planned_in[known.namespace] > 0:
+            self._wake("Quota")
 
     def _document_changed(self, kind: str, old: Document | None, new: Document | None) -> None:
         if kind in CUSTOM:
             self._count_references(old, -1)
             self._count_references(new, +1)
+            for document, by in ((old, -1), (new, +1)):
+                if document:
+                    self._planned_in[document["metadata"].get("namespace") or ""] += by
         before = planned_part(kind, old) if old else None
         if before != (planned_part(kind, new) if new else None):
             self._wake(kind)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from motley_operator.admission.merging import with_template
 from motley_operator.manifests.frame import Manifest
 from motley_operator.manifests.launch import Process
-from motley_operator.manifests.merge import with_template
 from motley_operator.manifests.pods import Seat, container_frame, frame_pod
 
 # Values: peers.md 4.1 (KServe presets); a 70B model takes 10 to 30 minutes to load cold.

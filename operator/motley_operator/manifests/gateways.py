@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from motley_operator.admission.resources import GATEWAY as GATEWAY_RESOURCES
 from motley_operator.api.traffic import Gateway
 from motley_operator.domain.names import GATEWAY, gateway_name, resource_labels, routing_name
 from motley_operator.manifests.frame import Manifest, Owner, sealed
@@ -84,10 +85,7 @@ def _container(owner: Owner, spec: Gateway, image: str) -> dict[str, Any]:
         "readinessProbe": _probe("/ready", 2, 2),
         "livenessProbe": _probe("/health", 10, 3),
         "startupProbe": _probe("/health", 1, 60),
-        "resources": {
-            "requests": {"cpu": "250m", "memory": "256Mi"},
-            "limits": {"memory": "1Gi"},
-        },
+        "resources": GATEWAY_RESOURCES,
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from motley_operator.admission.resources import CONTAINER, GPU_RESOURCES, engine_resources
 from motley_operator.domain import names
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.launch import MODEL_PATH, Process
@@ -22,9 +23,7 @@ from motley_planner.domain.plan import PlannedReplica
 from motley_planner.domain.snapshot import PodNeed
 
 LOSS_TOLERATION_SECONDS = 5
-CONTAINER = "engine"
 CACHE = "/cache"
-_GPU_RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "gpu.intel.com/xe"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +79,12 @@ def frame_pod(seat: Seat, container: Manifest, grace_seconds: int, restart: str)
 
 def container_frame(seat: Seat, process: Process) -> Manifest:
     """The container without probes and environment of its own."""
-    gpus, need = seat.replica.gpus_on(seat.rank), seat.need
     container: Manifest = {
         "name": CONTAINER,
         "image": process.image,
         "args": process.args,
         "env": environment(seat, process.env),
-        "resources": {
-            "requests": {
-                "cpu": f"{need.cpu_milli_per_gpu * gpus}m",
-                "memory": str(need.memory_bytes_per_gpu * gpus),
-            },
-            "limits": {_GPU_RESOURCES[seat.vendor]: gpus},
-        },
+        "resources": engine_resources(seat.vendor, seat.replica.gpus_on(seat.rank), seat.need),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -173,7 +165,7 @@ def _tolerations(vendor: str) -> list[Manifest]:
         }
         for state in ("not-ready", "unreachable")
     ]
-    return [*lost, {"key": _GPU_RESOURCES[vendor], "operator": "Exists", "effect": "NoSchedule"}]
+    return [*lost, {"key": GPU_RESOURCES[vendor], "operator": "Exists", "effect": "NoSchedule"}]
 
 
 def _volumes(seat: Seat) -> list[Manifest]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from motley_operator.admission.merging import with_template
 from motley_operator.api import RLJob
 from motley_operator.domain.names import ATTEMPT
 from motley_operator.manifests.frame import Manifest, Owner, sealed
 from motley_operator.manifests.launch import Process, model_location, rendered
-from motley_operator.manifests.merge import with_template
 from motley_operator.manifests.pods import Seat, container_frame, frame_pod, host_address
 from motley_operator.manifests.stages import SHARED_ROOT, StageSpec
 from motley_planner.domain.engines import FrameworkSpec

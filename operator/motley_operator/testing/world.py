@@ -35,6 +35,7 @@ from motley_operator.domain.measurement import Reading
 from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of
 from motley_operator.facts.pods import parse_pod
 from motley_operator.facts.resources import parse_resource
+from motley_operator.testing.limits import Limits
 
 GIB = 2**30
 
@@ -84,6 +85,7 @@ class World:
     owned: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
     fleet: dict[str, Any] | None = None
     priority_classes: dict[str, int] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)  # ResourceQuotas and LimitRanges
     config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     reading: Reading | None = None
     events: list[EmitEvent] = field(default_factory=list)
@@ -119,6 +121,8 @@ class World:
             fleet=copy.deepcopy(self.fleet),
             owned=copy.deepcopy(self.owned),
             priority_classes=dict(self.priority_classes),
+            quotas=self.limits.quotas(self.pods.values()),
+            limit_ranges=self.limits.ranges(),
             config_maps=copy.deepcopy(self.config_maps),
             reading=self.reading,
         )
@@ -165,7 +169,7 @@ class World:
             raise ImpossibleCluster(f"pod {name} is created twice")
         metadata["uid"] = f"pod-{next(self.uids)}"
         metadata["creationTimestamp"] = "2026-11-21T12:00:00Z"
-        self._put(parse_pod(document))
+        self._put(self.limits.admit(document, self.pods.values()))
 
     def _apply_object(self, manifest: Mapping[str, Any]) -> None:
         metadata = manifest["metadata"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from motley_operator.domain.facts import ClusterFacts, NodeFacts, Room, Taint
 from motley_operator.domain.names import EXCLUDE, INSTANCE_TYPE, PRICE, TRUST_ZONE, ZONE
 from motley_operator.domain.translation import NodeFigures, UnknownGpu
 from motley_operator.settings import Settings
+from motley_operator.translate.devices import gpus_by_driver, left_out
 from motley_operator.translate.running import is_lost
 from motley_planner.domain.hardware import Catalog, Gpu, Node, NodeClass
 
@@ -71,20 +73,23 @@ def survey(
     A node that the fleet leaves out (label `motley.dev/exclude`, node selector) stays as a
     cordoned one: what runs there goes on, nothing starts.
     """
-    sites, unknown = [], dict[str, tuple[int, str]]()
+    sites = []
+    unknown = Counter[tuple[str, str]]()  # nodes by product and reason
+    drivers = gpus_by_driver(facts.slices)
     for node in sorted(facts.nodes, key=lambda each: each.name):
         if is_lost(node.ready, node.not_ready_since, facts.now, settings.node_loss_seconds):
             continue
-        if node.gpu_resource is None and node.gpu_label is None:
+        refused = left_out(node, drivers.get(node.name, {}))
+        unknown.update(refused)
+        if node.gpu_resource is None and (node.gpu_label is None or refused):
             continue
         found = catalog.gpu_by_label(node.gpu_label or "")
         if not isinstance(found, Gpu):
             product = node.gpu_label or f"({node.gpu_resource} without a product label)"
-            count, _ = unknown.get(product, (0, ""))
-            unknown[product] = (count + 1, found.reason)
+            unknown[product, found.reason] += 1
             continue
         sites.append(_site(node, found, fleet, wishes))
-    listed = tuple(UnknownGpu(name, n, why) for name, (n, why) in sorted(unknown.items()))
+    listed = tuple(UnknownGpu(name, n, why) for (name, why), n in sorted(unknown.items()))
     return Survey(tuple(sites), listed)
 
 

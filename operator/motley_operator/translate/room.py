@@ -37,6 +37,17 @@ def minus(a: Room, b: Room) -> Room:
     )
 
 
+def not_below_zero(room: Room) -> Room:
+    """The room, with nothing where a node is overcommitted."""
+    return Room(
+        max(0, room.gpus),
+        max(0, room.cpu_milli),
+        max(0, room.memory_bytes),
+        max(0, room.ephemeral_bytes),
+        max(0, room.pods),
+    )
+
+
 def fits(need: Room, room: Room) -> bool:
     """Whether `need` fits; an amount of zero always does, as for the scheduler."""
     return all(

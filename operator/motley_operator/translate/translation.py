@@ -26,14 +26,16 @@ from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.measured import with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
+from motley_operator.translate.quotas import namespace_quotas
 from motley_operator.translate.restoring import Places, counted
-from motley_operator.translate.room import is_engine, plus, room_left
+from motley_operator.translate.room import is_engine, not_below_zero, plus, room_left
 from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
 from motley_operator.translate.standing import Limits, Stand, stand
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
+from motley_planner.domain.quotas import Quota
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 
 HORIZON_S = 3600.0
@@ -63,13 +65,17 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
-    held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
+    asking = {key: asked.parsed[key] for key in asked.demands}
+    held = Held(facts, asking, fleet)
     room = _room(facts, running, need := PodNeed())
     stood = _stood(facts, asked, held, (running, surveyed.sites, room))
     frozen = held.frozen(running, stood.standing)
     actual, reserved = running, running.reserved | stood.going
     running = replace(running, units=stood.units, reserved=reserved)
     sites = [s for s in surveyed.sites if not _unused(s, running)]
+    offered = shapes(fleet, catalog, wishes)
+    vendors = {s.gpu.vendor for s in sites}
+    vendors |= {catalog.gpus[shape.node_class.gpu].vendor for shape in offered}
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
         services=tuple(d for d in asked.demands.values() if isinstance(d, ServingDemand)),
@@ -81,7 +87,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         budget_usd_per_hour=_fleet_budget(fleet),
         budget_gpus=fleet_gpus(fleet),
         tenants=tenants(fleet),
-        shapes=shapes(fleet, catalog, wishes),
+        quotas=namespace_quotas(facts, asking, vendors, need),
+        shapes=offered,
         frozen=frozenset(frozen),
         cooling=held.cooling(),
         latency_tiers=settings.latency_tiers,
@@ -105,7 +112,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         inventory=_inventory(facts, surveyed.sites, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
-        inputs_hash=_inputs_hash(facts, sites, asked, catalog),
+        inputs_hash=_inputs_hash(facts, sites, asked, (catalog, snapshot.quotas)),
     )
 
 
@@ -207,21 +214,11 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     would cause another. `changes` creates nothing before they really are.
     """
     going = frozenset(pod.uid for pod in running.leaving)
-    left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
+    left = {name: not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
         for rank, node in enumerate(unit.nodes):
             left[node] = plus(left[node], counted(unit.gpus_on(rank), need))
     return left
-
-
-def _not_below_zero(room: Room) -> Room:
-    return Room(
-        max(0, room.gpus),
-        max(0, room.cpu_milli),
-        max(0, room.memory_bytes),
-        max(0, room.ephemeral_bytes),
-        max(0, room.pods),
-    )
 
 
 def _unused(site: Site, running: Running) -> bool:
@@ -271,7 +268,10 @@ def _usable(room: Room) -> int:
 
 
 def _inputs_hash(
-    facts: ClusterFacts, sites: Sequence[Site], asked: _Asked, catalog: Catalog
+    facts: ClusterFacts,
+    sites: Sequence[Site],
+    asked: _Asked,
+    more: tuple[Catalog, tuple[Quota, ...]],
 ) -> str:
     """Hash over everything that planning depends on, except our own engine pods.
 
@@ -289,6 +289,7 @@ def _inputs_hash(
     ]
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
     fleet = (facts.fleet or {}).get("spec")
-    measured = sorted(catalog.profiles.items())
-    text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet, measured))
+    measured = sorted(more[0].profiles.items())
+    rejected = sorted(asked.rejected.items())
+    text = repr((nodes, demands, rejected, requested, fleet, measured, more[1]))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -163,7 +163,8 @@ def _gpu_points(
         found += [
             (ranks, scaled(point, request.per_unit))
             for point in points
-            if not is_beaten_by_two(scaled(point, request.per_unit), halves)
+            if ranks in request.stage.uneven_sizes
+            or not is_beaten_by_two(scaled(point, request.per_unit), halves)
         ]
     return found
 

@@ -56,6 +56,8 @@ class StageDemand:
     max_pipeline: int = 1  # fragments that one replica may be cut into
     disaggregation: str | None = None  # of this stage alone: auto | always | never
     min_nodes: int = 0  # at least so many replicas, each on a node of its own where room allows
+    # GPUs of a pod for which two pods of half as many do not stand in: quotas count pods.
+    uneven_sizes: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,8 +107,8 @@ class Promise:
 class Refusal:
     """Why a resource is not (fully) planned: an enumerated reason, the field, and what would lift it.
 
-    reason: InsufficientGPUs | BudgetTooLow | LatencyUnreachable | QualityUnreachable |
-    ModelDoesNotFit | PlacementUnsatisfiable | Held | SolverTimeLimit
+    reason: InsufficientGPUs | BudgetTooLow | QuotaTooLow | PodNotAdmitted | LatencyUnreachable |
+    QualityUnreachable | ModelDoesNotFit | PlacementUnsatisfiable | Held | SolverTimeLimit
     """
 
     reason: str

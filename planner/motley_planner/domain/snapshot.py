@@ -8,6 +8,7 @@ from typing import Literal
 
 from motley_planner.domain.demand import Demand, MovePrice, RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Node, NodeClass
+from motley_planner.domain.quotas import Quota
 from motley_planner.domain.table import Link
 
 
@@ -26,8 +27,6 @@ class Tenant:
     name: str
     guaranteed_share: float = 0.0  # 0..1 of the GPUs of every type; see planning/tenants.py
     weight: float = 1.0  # of its resources' served shares beside other tenants'
-    gpu_quota: int | None = None  # GPUs all its replicas together may hold
-    gpus_per_pod: int | None = None  # GPUs one pod (a fragment) may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ class Snapshot:
     budget_usd_per_hour: float | None = None
     budget_gpus: int | None = None  # GPUs of any type that all replicas together may hold
     tenants: tuple[Tenant, ...] = ()
+    quotas: tuple[Quota, ...] = ()
     shapes: tuple[Shape, ...] = ()
     # "node": a node in use is paid whole; "gpu": each GPU held is, as if the rest were others'.
     billing: Billing = "gpu"

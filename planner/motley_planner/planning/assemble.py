@@ -40,6 +40,7 @@ from motley_planner.planning.phases import (
     table_links,
 )
 from motley_planner.planning.prerouting import class_rows
+from motley_planner.planning.quotas import with_uneven_sizes
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
@@ -47,7 +48,7 @@ LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them
 
 def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly]:
     """The fleet table of a snapshot, and what is needed to read its solution back."""
-    assembly = Assembly()
+    assembly, snapshot = Assembly(), with_uneven_sizes(snapshot)
     _add_candidates(assembly, snapshot, catalog)
     for demand in snapshot.demands:
         block_unservable(assembly, demand)
@@ -65,7 +66,7 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
             demand.key not in snapshot.frozen
         ):  # its own limits bind the next plan of it, not this one
             add_limits(assembly, demand)
-    add_shared_limits(assembly, snapshot)
+    add_shared_limits(assembly, snapshot, catalog)
     for key in sorted(snapshot.frozen):
         freeze(assembly, key)
     set_kv_bytes(assembly, snapshot, catalog)

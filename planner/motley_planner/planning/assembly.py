@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from motley_planner.candidates import Candidate
 from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.hardware import NodeClass
 from motley_planner.domain.plan import Refusal
+from motley_planner.domain.quotas import Quota
 from motley_planner.domain.table import (
     CascadeDemand,
     Column,
@@ -20,6 +21,21 @@ from motley_planner.domain.table import (
     SideRow,
 )
 from motley_planner.planning.tiers import StageTiers, TieredPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaRow:
+    """A quota over the columns of a table: what one replica of each takes, and what they may."""
+
+    quota: Quota
+    amounts: Mapping[str, int]  # by column
+    room: int  # for all replicas of the table
+    at_most: int  # the room, or what runs now if that is more
+
+    @property
+    def is_over(self) -> bool:
+        """Whether what runs takes more than it may."""
+        return self.at_most > self.room
 
 
 @dataclass(slots=True)
@@ -41,6 +57,7 @@ class Assembly:
     tiers: dict[str, dict[str, StageTiers]] = field(default_factory=dict)  # by key, then stage
     tiered: dict[str, tuple[TieredPolicy, ...]] = field(default_factory=dict)  # by key
     job_targets: dict[str, float] = field(default_factory=dict)  # steps/s
+    quotas: list[QuotaRow] = field(default_factory=list)
     # By key: the share of the rate served after the worst loss, and how many nodes that takes.
     after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Side rows of the table: budgets, quotas, KV memory, spot shares, minimums, gangs, freezes.
 
-A row's name is "<key>|<what>" ("fleet|..." and "tenant <name>|..." where no single resource owns
-it), so that a shortfall can be told to its owner.
+A row's name is "<key>|<what>" ("fleet|..." and "quota|..." where no single resource owns it), so
+that a shortfall can be told to its owner.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from motley_planner.candidates import Candidate
 from motley_planner.domain.demand import Demand, RlDemand, ServingDemand, StageDemand
-from motley_planner.domain.snapshot import Snapshot, Tenant
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.table import SideRow
 from motley_planner.planning.assembly import Assembly, class_id
+from motley_planner.planning.quotas import add_quota
 
 SPOT = "spot"
 
@@ -70,39 +72,14 @@ def is_spot(candidate: Candidate) -> bool:
     return any(c.capacity_type == SPOT for c in classes)
 
 
-def add_shared_limits(assembly: Assembly, snapshot: Snapshot) -> None:
-    """Rows over several resources: the fleet's GPUs, tenants' quotas, and limits on one pod."""
+def add_shared_limits(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
+    """Rows over several resources: the fleet's GPUs, and quotas."""
     everything = tuple(assembly.candidates.values())
     if snapshot.budget_gpus is not None:
         left = max(0.0, float(snapshot.budget_gpus - sum(assembly.immovable.values())))
         assembly.side_rows.append(SideRow("fleet|gpus", _gpus(everything), at_most=left))
-    keys = {t.name: _keys_of(snapshot, t) for t in snapshot.tenants}
-    for tenant in snapshot.tenants:
-        mine = [c for c in everything if c.key in keys[tenant.name]]
-        if tenant.gpu_quota is not None and mine:
-            left = max(0.0, float(tenant.gpu_quota - _held(assembly, snapshot, tenant)))
-            row = SideRow(f"tenant {tenant.name}|quota", _gpus(mine), at_most=left)
-            assembly.side_rows.append(row)
-        if tenant.gpus_per_pod is not None:
-            large = {c.id: 1.0 for c in mine if _largest_pod(assembly, c) > tenant.gpus_per_pod}
-            if large:
-                row = SideRow(f"tenant {tenant.name}|pod", large, at_most=0.0)
-                assembly.side_rows.append(row)
-
-
-def _keys_of(snapshot: Snapshot, tenant: Tenant) -> set[str]:
-    return {d.key for d in snapshot.demands if d.tenant == tenant.name}
-
-
-def _held(assembly: Assembly, snapshot: Snapshot, tenant: Tenant) -> int:
-    """GPUs of a tenant that are not the table's to give: held by resources left as they are."""
-    keys = _keys_of(snapshot, tenant) & assembly.blocked
-    units = (unit for unit in snapshot.running if unit.key in keys)
-    return sum(unit.tensor_parallel * len(unit.nodes) for unit in units)
-
-
-def _largest_pod(assembly: Assembly, candidate: Candidate) -> int:
-    return max(f.tp for f in assembly.columns[candidate.id].fragments)
+    for quota in snapshot.quotas:
+        add_quota(assembly, snapshot, quota, catalog)
 
 
 def _gpus(candidates: Iterable[Candidate]) -> dict[str, float]:

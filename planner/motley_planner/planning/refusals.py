@@ -17,8 +17,9 @@ from motley_planner.domain.plan import PlannedReplica, Refusal
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.planning.additions import Addition, FreeRoom, Lack, additions
-from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.assembly import Assembly, QuotaRow
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.quotas import quota_left
 from motley_planner.planning.tiers import policy_id
 from motley_planner.units import dollars, figure
 
@@ -39,24 +40,39 @@ class _Gap:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A budget: what is left of it, and how it is written."""
+    """A budget or quota: what is left of it, and how it is written."""
 
     field: str
     limit: float
     left: float
     in_gpus: bool = False
+    quota: QuotaRow | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why what it stands in the way of is not served."""
+        return "BudgetTooLow" if self.quota is None else self.quota.quota.reason
 
     def needs(self, addition: Addition) -> float:
         """What the addition takes of it."""
+        if self.quota is not None:
+            return sum(self.quota.amounts.get(c.id, 0) * count for c, count in addition.items)
         return addition.gpus if self.in_gpus else addition.usd_per_hour
 
     def breaks(self, addition: Addition) -> bool:
         """Whether the addition takes more than is left."""
         return self.needs(addition) > self.left + ROUNDING
 
+    def order(self, addition: Addition) -> float:
+        """Quotas come after budgets, those first that leave the least share of what is needed."""
+        return self.left / max(1.0, self.needs(addition)) if self.quota else float("-inf")
+
     def lift(self, addition: Addition) -> str:
         """The limit as it is and as it would have to be."""
         wanted = self.limit - self.left + self.needs(addition)
+        if self.quota is not None:
+            quota = self.quota.quota
+            return quota.lift or f"{quota.written(self.limit)} -> {quota.written(wanted)}"
         if self.in_gpus:
             return f"{self.field} {self.limit:.0f} -> {wanted:.0f}"
         return f"{self.field} {dollars(self.limit)} -> {dollars(wanted)}"
@@ -85,7 +101,10 @@ def refusals_of(
         return (*listed, Refusal("Held", "spec.replan.mode", message, lift, gap.unserved))
     own = demand.key if demand.key in assembly.blocked else None
     room = FreeRoom(solution, assembly, snapshot, own)
-    limits = tuple(_limits(demand, replicas, solution, snapshot))
+    limits = (
+        *_limits(demand, replicas, solution, snapshot),
+        *_quota_limits(solution, assembly),
+    )
     found = [a for way in gap.ways for a in additions(way, _offered(demand, assembly), room)]
     return (*listed, *_blocking(gap, found, limits, room))
 
@@ -93,17 +112,17 @@ def refusals_of(
 def _blocking(
     gap: _Gap, found: Sequence[Addition], limits: Sequence[_Limit], room: FreeRoom
 ) -> Iterator[Refusal]:
-    """One refusal for each limit that the best addition breaks, budgets first."""
+    """One refusal for each limit that the best addition breaks, budgets first, then full quotas."""
     if not found:
         lift = "spread the classes over several resources"
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
         return
     broken = {id(a): sum(limit.breaks(a) for limit in limits) + (not room.fits(a)) for a in found}
     best = min(found, key=lambda a: (broken[id(a)], a.usd_per_hour, a.gpus))
-    for limit in limits:
+    for limit in sorted(limits, key=lambda each: each.order(best)):
         if limit.breaks(best):
             lift = limit.lift(best)
-            yield Refusal("BudgetTooLow", limit.field, gap.sentence, lift, gap.unserved)
+            yield Refusal(limit.reason, limit.field, gap.sentence, lift, gap.unserved)
     if not room.fits(best):
         lift = best.describe()
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
@@ -128,6 +147,12 @@ def _limits(
     fleet = snapshot.budget_usd_per_hour
     if fleet is not None:
         yield _Limit(FLEET_BUDGET, fleet, fleet - (solution.price_usd_per_hour or 0.0))
+
+
+def _quota_limits(solution: Solution, assembly: Assembly) -> Iterator[_Limit]:
+    """What the whole plan leaves of each quota."""
+    for row in assembly.quotas:
+        yield _Limit(row.quota.name, row.quota.hard, quota_left(row, solution), quota=row)
 
 
 def _offered(demand: Demand, assembly: Assembly) -> tuple[Candidate, ...]:

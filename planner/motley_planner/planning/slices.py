@@ -20,6 +20,7 @@ from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.demands import class_rates
 from motley_planner.planning.phases import caveats_of, flows_of
 from motley_planner.planning.prerouting import classes_of
+from motley_planner.planning.quotas import full_quotas
 from motley_planner.planning.refusals import refusals_of
 from motley_planner.planning.tiers import policy_id
 from motley_planner.planning.wording import binding_words
@@ -61,7 +62,7 @@ def slice_of(
             *_loss_promise(demand.key, assembly),
         ),
         refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
-        binding=_binding(demand.key, solution),
+        binding=_binding(demand.key, solution, assembly),
         blocked=demand.key in assembly.blocked,
         flows=flows_of(demand.key, solution, assembly),
         caveats=caveats_of(replicas),
@@ -183,9 +184,10 @@ def _loss_promise(key: str, assembly: Assembly) -> tuple[Promise, ...]:
     return (Promise(what, share, share * (1 - PREDICTION_BAND), share),)
 
 
-def _binding(key: str, solution: Solution) -> tuple[str, ...]:
-    mine = (s for s in solution.shortfalls if s.what == key or s.what.startswith(_within(key)))
-    return tuple(dict.fromkeys(binding_words(s.binding, key) for s in mine))
+def _binding(key: str, solution: Solution, assembly: Assembly) -> tuple[str, ...]:
+    mine = [s for s in solution.shortfalls if s.what == key or s.what.startswith(_within(key))]
+    full = full_quotas(key, solution, assembly) if mine else ()
+    return tuple(dict.fromkeys((*full, *(binding_words(s.binding, key) for s in mine))))
 
 
 def _within(key: str) -> tuple[str, str]:

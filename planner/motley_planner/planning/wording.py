@@ -48,6 +48,8 @@ def _nodes(inside: str) -> str:
 def _side(inside: str, key: str) -> str:
     """`<key>|<what>` or `<key>|<stage>|<what>` or `hold|<column>`."""
     owner, *rest = inside.split("|")
+    if owner == "quota" and rest:
+        return rest[0]
     if owner == "hold" or not rest:
         return "what runs and may not be moved now" if owner == "hold" else f"limit {owner}"
     what = rest[0] if rest[0] in ("budget", "gpus", "frozen") else rest[min(1, len(rest) - 1)]

@@ -37,6 +37,31 @@ def limited_table(seed: int) -> FleetTable:
     return table
 
 
+def quota_table(seed: int) -> FleetTable:
+    """A tiny table under quotas: pods, GPUs, cores and bytes of some of its models together."""
+    random = Random(f"quota {seed}")
+    table = tiny_table(seed)
+    models = sorted({c.model for c in table.columns})
+    rows = list(table.side_rows)
+    for number in range(random.choice((1, 2, 3))):
+        inside = set(random.sample(models, random.randint(1, len(models))))
+        per_pod, per_gpu, hard = random.choice(
+            (
+                (1, 0, random.choice((0, 1, 2, 3))),
+                (0, 1, random.choice((1, 2, 4))),
+                (250, 4000, random.choice((3999, 8500, 17_000))),
+                (0, 16 * 2**30, random.choice((16 * 2**30, 50 * 10**9, 64 * 2**30))),
+            )
+        )
+        amounts = {
+            c.id: float(sum(per_pod + per_gpu * f.tp for f in c.fragments))
+            for c in table.columns
+            if c.model in inside
+        }
+        rows.append(SideRow(f"quota|{number}", amounts, at_most=float(hard)))
+    return replace(table, side_rows=tuple(rows))
+
+
 def memory_table(seed: int) -> FleetTable:
     """A limited table whose columns have a row of KV memory beside the row of time."""
     random = Random(f"memory {seed}")

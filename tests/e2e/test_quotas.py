@@ -1,0 +1,198 @@
+"""A ResourceQuota and a LimitRange on the real API server: rows of the plan, and never a 403."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from e2e.cluster.nodes import make_nodes
+from e2e.cluster.scenario import Scenario
+from e2e.demo_api import Refused
+from e2e.fixtures import Cluster
+from e2e.motley import Installation
+
+pytestmark = pytest.mark.e2e
+
+SLICES = "/apis/resource.k8s.io/v1/resourceslices"
+NAMESPACE, GPUS = "limited", "requests.nvidia.com/gpu"
+PLACE = ("ServingPool", NAMESPACE, "chat")
+QUOTA = f"ResourceQuota {NAMESPACE}/gpus: {GPUS}"
+
+
+def pool(rate: int, where: str = "old") -> dict[str, Any]:
+    return {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "ServingPool",
+        "metadata": {"name": "chat", "namespace": NAMESPACE},
+        "spec": {
+            "model": {"id": "Qwen/Qwen3-8B"},
+            "workload": {
+                "requestsPerSecond": rate,
+                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
+            },
+            "gateway": {"replicas": 1},
+            "placement": {"nodeSelector": {"e2e.motley.dev/rack": where}},
+        },
+    }
+
+
+def limit(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def quota(gpus: int) -> dict[str, Any]:
+    # The server counts requests of GPUs only, so the last line limits nothing.
+    hard = {GPUS: str(gpus), "pods": "9", "limits.nvidia.com/gpu": "0"}
+    return limit("ResourceQuota", "gpus", {"hard": hard})
+
+
+def node_by_dra() -> dict[str, Any]:
+    """A node whose GPUs no device plugin offers."""
+    node = make_nodes("l40s", 1, prefix="by-dra")[0]
+    for amounts in (node["status"]["allocatable"], node["status"]["capacity"]):
+        amounts.pop("nvidia.com/gpu")
+    return node
+
+
+@pytest.fixture(scope="module")
+def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    hands = Scenario(cluster.kubeconfig, cluster.local)
+    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
+    try:
+        for rack, node in zip(("old", "new"), make_nodes("l40s", 2), strict=True):
+            node["metadata"]["labels"]["e2e.motley.dev/rack"] = rack
+            hands.add_node(node)
+        hands.add_node(node_by_dra())
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+        installed.api.apply(namespace)
+        installed.start()
+        yield installed
+    finally:
+        with suppress(Refused):
+            installed.api.request("DELETE", f"{SLICES}/gpus-by-dra")
+        with suppress(Refused):
+            installed.api.delete("Namespace", "", NAMESPACE)
+        installed.stop()
+        hands.close()
+
+
+def engines(motley: Installation) -> dict[str, str]:
+    """Ready engine pods of the namespace and their nodes."""
+    return {
+        pod["metadata"]["uid"]: pod["spec"].get("nodeName", "")
+        for pod in motley.api.list("Pod")
+        if pod["metadata"]["namespace"] == NAMESPACE
+        and "motley.dev/stage" in pod["metadata"].get("labels", {})
+        and any(
+            c["type"] == "Ready" and c["status"] == "True"
+            for c in pod.get("status", {}).get("conditions", ())
+        )
+        and "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+def planned(motley: Installation) -> tuple[str, str]:
+    """Reason and message of the condition Planned, of the present spec."""
+    found = motley.api.get(*PLACE) or {}
+    status = found.get("status") or {}
+    if status.get("observedGeneration") != found["metadata"]["generation"]:
+        return "", ""
+    rows = {c["type"]: c for c in status.get("conditions") or ()}
+    row = rows.get("Planned") or {}
+    return str(row.get("reason")), str(row.get("message"))
+
+
+def until(motley: Installation, count: int, said: str) -> dict[str, str]:
+    def is_so() -> bool:
+        return len(engines(motley)) == count and said in planned(motley)[1]
+
+    motley.wait(is_so, 20.0, f"{count} engines, {said}")
+    return engines(motley)
+
+
+def refusals(cluster: Cluster) -> list[dict[str, Any]]:
+    """Writes of Motley's that the server forbade."""
+    assert cluster.local is not None
+    lines = cluster.local.audit_log.read_text().splitlines()
+    return [
+        event
+        for event in map(json.loads, lines)
+        if event.get("responseStatus", {}).get("code") == 403
+        and event["user"]["username"] == "system:serviceaccount:motley-system:motley"
+        and event.get("objectRef", {}).get("namespace") == NAMESPACE
+    ]
+
+
+def test_a_quota_is_a_row_of_the_plan_and_no_pod_is_ever_refused(
+    motley: Installation, cluster: Cluster
+) -> None:
+    motley.apply([pool(4)])
+    motley.wait(lambda: len(engines(motley)) == 1, 20.0, "one engine")
+    motley.api.apply(quota(2))
+    motley.api.apply(pool(1000))
+    before = until(motley, 2, QUOTA)
+    assert planned(motley)[0] == "QuotaTooLow"
+    assert planned(motley)[1].startswith(QUOTA)
+    bound = (motley.api.get(*PLACE) or {})["status"]["plan"]["binding"]
+    assert bound[0]["constraint"] == QUOTA and bound[0]["relax"].startswith("2 -> ")
+
+    # Raised: the next ones come, and those that run stay.
+    motley.api.apply(quota(4))
+    raised = until(motley, 4, f"{QUOTA}: ")
+    assert before.keys() <= raised.keys()
+
+    # All of them move while the quota is full: each waits for one that goes, and most serve on.
+    motley.api.apply(pool(1000, "new"))
+    fewest = [4]
+
+    def all_moved() -> bool:
+        there = engines(motley)
+        fewest.append(len(there))
+        return sorted(there.values()) == ["l40s-2"] * 4
+
+    motley.wait(all_moved, 30.0, "all on the other node")
+    assert min(fewest) >= 3
+
+    # Lowered, and a limit range that admits none: nothing that runs is touched.
+    running = engines(motley).keys()
+    small = {"limits": [{"type": "Container", "max": {"nvidia.com/gpu": "0"}}]}
+    motley.api.apply(limit("LimitRange", "small", small))
+    motley.api.apply(quota(1))
+    motley.api.apply(pool(1001, "new"))
+    until(motley, 4, f"LimitRange {NAMESPACE}/small: maximum nvidia.com/gpu usage per Container")
+    assert f"{QUOTA}: " in planned(motley)[1]
+    assert engines(motley).keys() == running
+    assert refusals(cluster) == []
+    events = motley.api.request("GET", f"/api/v1/namespaces/{NAMESPACE}/events")["items"]
+    assert events
+    assert [e["message"] for e in events if e.get("reason") == "PodRefused"] == []
+
+
+def test_gpus_by_dra_are_said_on_the_fleet_and_not_planned(motley: Installation) -> None:
+    slice_ = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {"name": "gpus-by-dra"},
+        "spec": {
+            "driver": "gpu.nvidia.com",
+            "nodeName": "by-dra-1",
+            "pool": {"name": "by-dra-1", "generation": 1, "resourceSliceCount": 1},
+            "devices": [
+                {"name": f"gpu-{i}", "attributes": {"type": {"string": "gpu"}}} for i in range(3)
+            ],
+        },
+    }
+    motley.api.request("POST", SLICES, slice_)
+    fleet = {"apiVersion": "motley.dev/v1alpha1", "kind": "Fleet", "metadata": {"name": "default"}}
+    motley.apply([fleet | {"spec": {}}])
+
+    def is_said() -> bool:
+        status = (motley.api.get("Fleet", "", "default") or {}).get("status") or {}
+        rows = {c["type"]: c["message"] for c in status.get("conditions") or ()}
+        return "3 devices of gpu.nvidia.com (devices by DRA are not" in rows.get("Ready", "")
+
+    motley.wait(is_said, 15.0, "the Fleet tells of the devices")
