@@ -71,6 +71,8 @@ class PodFacts:
     created_at: float  # Unix seconds
     owner_uid: str | None
     ip: str | None = None
+    unready_since: float = 0.0  # Unix seconds; of ours, while not ready
+    restarts: int = 0  # of ours, over all containers
 
     @property
     def terminal(self) -> bool:

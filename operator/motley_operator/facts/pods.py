@@ -45,6 +45,8 @@ def parse_pod(document: Mapping[str, Any]) -> PodFacts:
         created_at=unix_seconds(metadata.get("creationTimestamp")),
         owner_uid=_controller_uid(metadata),
         ip=status.get("podIP") if ours else None,
+        unready_since=_unready_since(document) if ours else 0.0,
+        restarts=_restarts(status) if ours else 0,
     )
 
 
@@ -127,6 +129,21 @@ def _is_ready(status: Mapping[str, Any]) -> bool:
         c.get("type") == "Ready" and c.get("status") == "True"
         for c in status.get("conditions") or ()
     )
+
+
+def _unready_since(document: Mapping[str, Any]) -> float:
+    """Since when the pod has not been ready: at the longest since it was made; 0 while it is."""
+    status = document.get("status") or {}
+    if _is_ready(status):
+        return 0.0
+    told = (c for c in status.get("conditions") or () if c.get("type") == "Ready")
+    flipped = unix_seconds(next((c.get("lastTransitionTime") for c in told), None))
+    return flipped or unix_seconds(document["metadata"].get("creationTimestamp"))
+
+
+def _restarts(status: Mapping[str, Any]) -> int:
+    parts = ("initContainerStatuses", "containerStatuses")
+    return sum(int(c.get("restartCount") or 0) for part in parts for c in status.get(part) or ())
 
 
 def _reason(status: Mapping[str, Any]) -> str:

@@ -74,3 +74,14 @@ def room_left(facts: ClusterFacts, given_back: frozenset[str] = frozenset()) -> 
 
 def _standing(pods: Iterable[PodFacts]) -> Iterable[PodFacts]:
     return (pod for pod in pods if pod.node is not None and not pod.terminal)
+
+
+def not_below_zero(room: Room) -> Room:
+    """The room, with nothing where a node is overcommitted."""
+    return Room(
+        max(0, room.gpus),
+        max(0, room.cpu_milli),
+        max(0, room.memory_bytes),
+        max(0, room.ephemeral_bytes),
+        max(0, room.pods),
+    )

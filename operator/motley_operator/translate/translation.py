@@ -14,8 +14,8 @@ from motley_operator.api.quality import cascade_policies
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
 from motley_operator.demand import Settled
-from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
-from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
+from motley_operator.domain.facts import ClusterFacts, Room
+from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
 from motley_operator.translate.demand import Measuring, with_demand
@@ -27,14 +27,15 @@ from motley_operator.translate.measured import with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.restoring import Places, counted
-from motley_operator.translate.room import is_engine, plus, room_left
-from motley_operator.translate.running import Running, running_units
+from motley_operator.translate.room import is_engine, not_below_zero, plus, room_left
+from motley_operator.translate.running import Running, pods_by_key, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
 from motley_operator.translate.standing import Limits, Stand, stand
+from motley_operator.translate.suspects import avoided_columns, avoiding, suspicions
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
-from motley_planner.domain.snapshot import PodNeed, Snapshot
+from motley_planner.domain.snapshot import Avoided, PodNeed, Snapshot
 
 HORIZON_S = 3600.0
 
@@ -62,10 +63,15 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
-    running = running_units(facts, asked.demands.keys(), standing)
+    suspected = suspicions(
+        facts, {key: asked.parsed[key] for key in asked.demands}, fleet, settings
+    )
+    running = running_units(facts, asked.demands.keys(), standing, suspected.broken)
+    avoided = avoided_columns(suspected, facts.now)
+    surveyed = replace(surveyed, sites=avoiding(surveyed.sites, suspected, running, facts.now))
     held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
     room = _room(facts, running, need := PodNeed())
-    stood = _stood(facts, asked, held, (running, surveyed.sites, room))
+    stood = _stood(facts, asked, held, (running, surveyed.sites, room, avoided))
     frozen = held.frozen(running, stood.standing)
     actual, reserved = running, running.reserved | stood.going
     running = replace(running, units=stood.units, reserved=reserved)
@@ -83,6 +89,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         tenants=tenants(fleet),
         shapes=shapes(fleet, catalog, wishes),
         frozen=frozenset(frozen),
+        avoided=avoided,
         cooling=held.cooling(),
         latency_tiers=settings.latency_tiers,
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
@@ -102,10 +109,11 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         unknown_gpus=surveyed.unknown,
         standing=stood.standing,
         marks=stood.marks,
+        suspicions=suspected,
         inventory=_inventory(facts, surveyed.sites, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
-        inputs_hash=_inputs_hash(facts, sites, asked, catalog),
+        inputs_hash=_inputs_hash(facts, sites, asked, (catalog, avoided)),
     )
 
 
@@ -113,12 +121,13 @@ def _stood(
     facts: ClusterFacts,
     asked: _Asked,
     held: Held,
-    there: tuple[Running, Sequence[Site], dict[str, Room]],
+    there: tuple[Running, Sequence[Site], dict[str, Room], frozenset[Avoided]],
 ) -> Stand:
     """What stands of the resources in Preview and Disabled."""
-    running, sites, room = there
+    running, sites, room, avoided = there
     asking = {key: (asked.parsed[key], asked.demands[key], held.mode(key)) for key in asked.demands}
     places = Places.of(sites, room, running.units, PodNeed(), running.reserved)
+    places = replace(places, avoided=avoided)
     limits = Limits(_fleet_budget(held.fleet), fleet_gpus(held.fleet))
     made = stand(facts, asking, running, places, limits)
     for key, standing in made.standing.items():
@@ -134,7 +143,7 @@ def _read_resources(
 ) -> _Asked:
     around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     asked = _Asked(around)
-    pods = _pods_by_key(facts)
+    pods = pods_by_key(facts)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         if resource.deleting:
             continue
@@ -207,21 +216,11 @@ def _room(facts: ClusterFacts, running: Running, need: PodNeed) -> dict[str, Roo
     would cause another. `changes` creates nothing before they really are.
     """
     going = frozenset(pod.uid for pod in running.leaving)
-    left = {name: _not_below_zero(room) for name, room in room_left(facts, going).items()}
+    left = {name: not_below_zero(room) for name, room in room_left(facts, going).items()}
     for unit in running.units:
         for rank, node in enumerate(unit.nodes):
             left[node] = plus(left[node], counted(unit.gpus_on(rank), need))
     return left
-
-
-def _not_below_zero(room: Room) -> Room:
-    return Room(
-        max(0, room.gpus),
-        max(0, room.cpu_milli),
-        max(0, room.memory_bytes),
-        max(0, room.ephemeral_bytes),
-        max(0, room.pods),
-    )
 
 
 def _unused(site: Site, running: Running) -> bool:
@@ -249,16 +248,6 @@ def _fleet_budget(fleet: FleetSpec) -> float | None:
     return fleet.budget.dollars_per_hour.usd
 
 
-def _pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
-    owners = {resource.key: resource.uid for resource in facts.resources}
-    pods: dict[str, list[PodFacts]] = {}
-    for pod in facts.pods:
-        key = key_of(pod.labels, pod.namespace)
-        if is_engine(pod) and owners.get(key) == pod.owner_uid:
-            pods.setdefault(key, []).append(pod)
-    return pods
-
-
 def _usable(room: Room) -> int:
     """GPUs that engine pods can use: all that the planner makes of a node's room."""
     need = PodNeed()
@@ -271,7 +260,10 @@ def _usable(room: Room) -> int:
 
 
 def _inputs_hash(
-    facts: ClusterFacts, sites: Sequence[Site], asked: _Asked, catalog: Catalog
+    facts: ClusterFacts,
+    sites: Sequence[Site],
+    asked: _Asked,
+    known: tuple[Catalog, frozenset[Avoided]],
 ) -> str:
     """Hash over everything that planning depends on, except our own engine pods.
 
@@ -289,6 +281,7 @@ def _inputs_hash(
     ]
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
     fleet = (facts.fleet or {}).get("spec")
-    measured = sorted(catalog.profiles.items())
+    catalog, avoided = known
+    measured = (sorted(catalog.profiles.items()), sorted(map(repr, avoided)))
     text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet, measured))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
