@@ -41,6 +41,7 @@ from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
 from motley_planner.errors import PlannerError
 
+UNCOUNTED = ("NotInPlan", "SpecChanged", "PeerLost", "Succeeded")  # deletions after no failure
 _RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 logger = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ class Cycle:
 
 
 def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[Action]:
-    """The actions without deletions in namespaces of resources whose status could not be written.
+    """The actions without deletions of failed pods whose resource's status could not be written.
 
     Failures are counted in the status: a pod that failed is deleted only once that is so.
     """
@@ -262,7 +263,11 @@ def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[
         for outcome in reported
         if isinstance(outcome.action, PatchStatus) and outcome.result != DONE
     }
-    return [a for a in actions if not (isinstance(a, DeletePod) and a.namespace in untold)]
+    return [
+        a
+        for a in actions
+        if not (isinstance(a, DeletePod) and a.namespace in untold and a.reason not in UNCOUNTED)
+    ]
 
 
 class _Laps:

@@ -11,6 +11,7 @@ import pytest
 
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.facts import PodFacts
+from motley_operator.status.conditions import timestamp
 from motley_operator.testing import gpu_node, pool
 from motley_operator.testing.operated import Operated, load
 
@@ -113,12 +114,27 @@ def test_a_place_that_fails_again_is_left_alone_for_twice_as_long() -> None:
     watched = Watched(gpu_node("only", gpus=2))
     watched.on(fate=crashing)
     watched.world.add(pool())
-    watched.lasts(24 * 3600.0, step_s=60.0)
+    watched.lasts(7 * 3600.0, step_s=60.0)
     starts = [at for at, _ in watched.created]
     waits = [after - before - DEADLINE_S for before, after in pairwise(starts)]
-    wanted = [min(DEADLINE_S * 2**n, 6 * 3600.0) for n in range(len(waits))]
+    wanted = [DEADLINE_S * 2**n for n in range(len(waits))]
     assert len(waits) >= 5
     assert all(abs(wait - asked) <= 180 for wait, asked in zip(waits, wanted, strict=True)), waits
+
+
+def test_no_place_is_left_alone_for_longer_than_six_hours() -> None:
+    watched = Watched(gpu_node("only", gpus=2))
+    key = watched.world.add(pool())
+    watched.lasts(60)
+    where = {"motley.dev/role": "serve"}
+    row = {"node": "only", "reason": "OutOfcpu", "failures": 12}
+    row |= {"since": timestamp(watched.world.now - 36_000), "until": timestamp(watched.world.now)}
+    watched.world.documents[key]["status"]["suspects"] = [row]
+    watched.world.change_pods(where=where, phase="Failed", ready=False, reason="OutOfcpu")
+    now = int(watched.world.now)
+    watched.cycle()
+    (found,) = watched.rows(key)
+    assert (found["failures"], found["until"]) == (13, timestamp(now + 6 * 3600))
 
 
 def test_what_is_suspect_survives_a_restart() -> None:
