@@ -20,6 +20,7 @@ from motley_operator.domain.replans import Replan, replans
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.settings import Settings
+from motley_operator.succession import succeeded
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
@@ -53,7 +54,9 @@ def decide(
     held = planner.held
     desired = (
         *manifests.plan_config_maps(held, facts),
-        *manifests.build(plan, translation, facts, translation.catalog, settings),
+        *manifests.build(
+            succeeded(plan, translation, facts), translation, facts, translation.catalog, settings
+        ),
     )
     actions = changes.changes(desired, facts, plan, translation.suspicions)
     statuses = status.statuses(plan, translation, facts, held.proposals)

@@ -269,18 +269,6 @@ def test_one_rejection_makes_nothing_suspect() -> None:
     assert not watched.says(key, "Suspect")
 
 
-def test_a_bad_edit_of_the_pods_costs_one_replica_and_is_not_rolled_on() -> None:
-    watched = Watched(*(gpu_node(f"h{i}", gpus=1) for i in range(3)))
-    key = watched.world.add(pool(workload=load(60)))
-    watched.lasts(120)
-    before = watched.uids(key)
-    assert len(before) >= 2
-    watched.world.fate = lambda pod: {} if pod.uid in before else crashing(pod)
-    watched.edit(key, engine={"name": "vllm", "image": "example.test/broken:1"})
-    watched.lasts(8 * DEADLINE_S)
-    assert len(watched.uids(key) & before) >= len(before) - 1
-
-
 def test_a_node_that_one_resource_avoids_serves_the_others() -> None:
     watched = two_kinds()
     key, other = watched.world.add(pool()), watched.world.add(pool("other"))

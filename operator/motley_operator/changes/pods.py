@@ -211,7 +211,11 @@ def _outdated(
     here = {(pod.namespace, pod.name): pod for pod in pods}
     for stage, old in stages.items():
         unready = [name for name in sorted(old) if not ready[name]]
-        calm = all(
+        ending = any(
+            (pod.deleting or pod.uid in going.reasons) and pod.labels.get(STAGE) == stage
+            for pod in pods
+        )
+        calm = not ending and all(
             at in here and ready[here[at].labels.get(REPLICA, "")]
             for at in _stage_pods(pods[0], stage, desired)
         )

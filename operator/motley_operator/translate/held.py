@@ -70,7 +70,9 @@ class Held:
         assert isinstance(model, ServingPool | ModelCascade | RLJob)
         last = model.status.last_replan
         cooldown = model.spec.replan.cooldown or self.fleet.replan.cooldown
-        moved_at = last and (last.moved_at or (last.time if last.stopped else None))
+        if last is None:
+            return False
+        moved_at = last.moved_at or (last.time if last.stopped else None)
         if moved_at is None:
             return False
         try:

@@ -81,7 +81,11 @@ def suspicions(
         if model is None:
             continue
         assert isinstance(model, ServingPool | ModelCascade | RLJob)
-        known = {one.place: one for one in _remembered(model, resource, facts.now)}
+        lifted = _is_lifted(
+            model, resource
+        )  # what failed before is no failure of what is asked now
+        remembered = () if lifted else _remembered(model, facts.now)
+        known = {one.place: one for one in remembered}
         replan = model.spec.replan
         deadline_s = (replan.start_deadline or fleet.replan.start_deadline).seconds
         cooldown_s = (replan.cooldown or fleet.replan.cooldown).seconds
@@ -89,7 +93,8 @@ def suspicions(
         if resource.annotations.get(PAUSED) != "true":
             for failure in one.failures():
                 wait_s = cooldown_s if failure.kind == NODE_LOST else deadline_s
-                _count(failure, known, facts.now, wait_s)
+                if not lifted:
+                    _count(failure, known, facts.now, wait_s)
                 if failure.kind == CANNOT_START:
                     found.broken[failure.pod.uid] = failure.reason
                 found.causes.setdefault(resource.key, failure.kind)
@@ -243,20 +248,18 @@ def _count(failure: _Failure, known: dict[Place, Suspect], now: float, wait_s: f
     known[failure.place] = Suspect(failure.place, failure.reason, count, since, until, column)
 
 
-def _remembered(
-    model: ServingPool | ModelCascade | RLJob, resource: ResourceFacts, now: float
-) -> Iterable[Suspect]:
-    """What the status says, unless somebody has lifted it since."""
+def _is_lifted(model: ServingPool | ModelCascade | RLJob, resource: ResourceFacts) -> bool:
+    """Whether somebody has edited the resource, or asked for a new plan, since its status was written."""
     status = model.status
-    if status.observed_generation != resource.generation:
-        return
     requested = resource.annotations.get(REPLAN_REQUESTED, "")[:64]
-    if requested and requested != status.last_handled_replan_at:
-        return
-    for row in status.suspects:
-        one = _read(row)
-        if one is not None and now < _forgotten_at(one):
-            yield one
+    asked = bool(requested) and requested != status.last_handled_replan_at
+    return asked or status.observed_generation != resource.generation
+
+
+def _remembered(model: ServingPool | ModelCascade | RLJob, now: float) -> Iterable[Suspect]:
+    """What the status says and nobody has forgotten yet."""
+    found = (_read(row) for row in model.status.suspects)
+    return [one for one in found if one is not None and now < _forgotten_at(one)]
 
 
 def _forgotten_at(one: Suspect) -> float:
