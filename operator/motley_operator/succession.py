@@ -16,7 +16,15 @@ from dataclasses import dataclass, replace
 
 from motley_operator import lifecycle
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
-from motley_operator.domain.names import COLUMN, INPUTS_HASH, REPLICA, SERVE, STAGE, unit_id
+from motley_operator.domain.names import (
+    COLUMN,
+    INPUTS_HASH,
+    PLAN_HASH,
+    REPLICA,
+    SERVE,
+    STAGE,
+    unit_id,
+)
 from motley_operator.domain.standing import running_name
 from motley_operator.domain.translation import Translation
 from motley_operator.manifests.stages import stages_of
@@ -55,12 +63,12 @@ class _One:
         for stage in dict.fromkeys(r.stage for r in replicas if r.role == SERVE):
             mine = [i for i, r in enumerate(replicas) if r.stage == stage and r.role == SERVE]
             old = [i for i in mine if self._is_outdated(replicas[i], wanted[stage])]
-            vacant = [i for i in mine if not self._of(running_name(replicas[i]))]
+            gone = [i for i in mine if not self._of(running_name(replicas[i]))]
             for heir in self._heirs(stage, wanted[stage]):
-                for i in (*old, *vacant):
+                for i in (*old, *(gone if self._is_of_this_plan(heir) else ())):
                     if replicas[i].column == heir.labels[COLUMN] and len(replicas[i].nodes) == 1:
                         replicas[i] = self._with(replicas[i], heir)
-                        old, vacant = [n for n in old if n != i], [n for n in vacant if n != i]
+                        old, gone = [n for n in old if n != i], [n for n in gone if n != i]
                         break
             if old and all(ready.get(running_name(replicas[i]), False) for i in mine):
                 made = self._successor(replicas[old[0]], replicas)
@@ -73,6 +81,10 @@ class _One:
     def _is_outdated(self, replica: PlannedReplica, wanted: str) -> bool:
         pods = self._of(running_name(replica))
         return bool(pods) and any(pod.annotations.get(INPUTS_HASH) != wanted for pod in pods)
+
+    def _is_of_this_plan(self, heir: PodFacts) -> bool:
+        """Whether it was made for this plan, and not for one that has moved on since."""
+        return heir.annotations.get(PLAN_HASH) == self.part.hash
 
     def _heirs(self, stage: str, wanted: str) -> Iterator[PodFacts]:
         """Pods of live replicas that the plan does not have and that are built as is wanted."""

@@ -26,7 +26,7 @@ class Counted(Operated):
     def __init__(self, *nodes: Any, loss_s: float = 0.0) -> None:
         super().__init__(0)
         self.world.add_node(*nodes)
-        self.settings = replace(SETTINGS, node_loss_seconds=loss_s)
+        self.settings = replace(SETTINGS, node_loss_seconds=loss_s, time_limit_s=5.0)
         self.created = self.deleted = 0
         self.told: list[Replan] = []
 
@@ -150,6 +150,7 @@ def test_a_loss_is_repaired_and_an_edit_is_carried_out_within_the_cooldown() -> 
     counted.world.lose_node("cheap")
     counted.lasts(30)
     assert counted.nodes(key) == ["dear"]
+    assert (counted.last(key)["tier"], counted.last(key)["reason"]) == ("T1", "ReplicaLost")
     counted.edit(key, workload=load(60))
     counted.lasts(30)
     assert len(counted.nodes(key)) > 1
@@ -180,6 +181,22 @@ def test_a_node_that_flaps_costs_each_replica_one_replacement_a_cooldown(nodes: 
     cooldowns = (counted.world.now - began) / COOLDOWN_S
     assert counted.created - made <= replicas * (1 + cooldowns)
     assert (counted.created > made) == (nodes > 1)
+
+
+def test_a_node_that_is_deleted_and_made_again_does_not_pull_its_replica_back_at_once() -> None:
+    counted = Counted(gpu_node("dear", gpus=2), gpu_node("cheap", product=CHEAP, gpus=2))
+    key = counted.world.add(pool())
+    counted.lasts(60)
+    assert counted.nodes(key) == ["cheap"]
+    made = counted.created
+    for _ in range(5):
+        node = counted.world.nodes["cheap"]
+        counted.world.lose_node("cheap")
+        counted.lasts(40)
+        counted.world.add_node(node)
+        counted.lasts(60)
+    assert counted.created == made + 1
+    assert counted.nodes(key) == ["dear"]
 
 
 def test_an_hour_of_steady_load_touches_no_pod() -> None:

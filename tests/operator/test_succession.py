@@ -143,3 +143,15 @@ def test_an_approved_edit_in_preview_is_carried_out_in_place() -> None:
     edited.run()
     assert edited.images(key) == {NEW["image"]}
     assert len(edited.uids(key)) == 1
+
+
+def test_a_move_within_one_configuration_is_no_succession() -> None:
+    edited = Edited(1, gpus=2)
+    key = running(edited, 2)
+    (old,) = edited.world.engine_pods(key)
+    half = {"motley.dev/price-usd-per-hour": "1"}
+    edited.world.add_node(gpu_node("cheap", gpus=2, labels=half))
+    edited.lasts(key, 60)
+    (new,) = edited.world.engine_pods(key)
+    assert (old.node, new.node) == ("h0", "cheap")
+    assert new.labels["motley.dev/column"] == old.labels["motley.dev/column"]

@@ -229,6 +229,15 @@ def test_a_pod_that_loads_for_long_is_not_given_up() -> None:
     assert not watched.rows(key)
 
 
+def test_a_pod_that_a_queue_holds_back_is_not_given_up() -> None:
+    watched = Watched(gpu_node("only", gpus=2))
+    watched.on(fate=lambda pod: {**unschedulable(pod), "reason": "SchedulingGated"})
+    key = watched.world.add(pool())
+    watched.lasts(3 * DEADLINE_S)
+    assert len(watched.created) == 1
+    assert not watched.rows(key)
+
+
 def test_the_resources_own_deadline_goes_before_the_fleets() -> None:
     watched = two_kinds()
     watched.on("cheap", fate=unschedulable)

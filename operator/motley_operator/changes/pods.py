@@ -79,24 +79,7 @@ def pod_changes(
     """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
     going = _Going()
     nodes = {node.name for node in facts.nodes}
-    leaving_nodes = {n.name for n in facts.nodes if n.ready and notice_of(n) == Notice.LEAVING}
-    last: list[PodFacts] = []  # nothing takes their place, so they go with their nodes
-    lacking = _lacking(desired, ours) if leaving_nodes else frozenset()
-    for key, pods in ours.items():
-        _finished(key, pods, facts, going)
-        for pod in pods:
-            if pod.uid in trouble.suspicions.broken:
-                going.add([pod], CANNOT_START)
-            short = key in trouble.short and (key, pod.labels.get(STAGE, "")) in lacking
-            if short and _may_stay(pod, leaving_nodes, desired, going):
-                last.append(pod)
-                continue
-            if pod.bound and pod.node not in nodes:
-                going.reasons.setdefault(pod.uid, "NodeLost")
-            elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
-        _broken_gangs(pods, going)
-        _outdated(pods, desired, going, trouble.suspicions.failing(key, facts.now))
+    last = _judge(desired, ours, (facts, trouble), going)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     waiting = rollout.standing_by(leaving_, desired, facts)
@@ -118,6 +101,36 @@ def pod_changes(
     actions = (*labels, *deletions, *_creations(desired, facts))
     last = [pod for pod in last if pod.uid not in going.reasons]
     return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
+
+
+def _judge(
+    desired: Mapping[PodName, Manifest],
+    ours: Mapping[str, Sequence[PodFacts]],
+    about: tuple[ClusterFacts, Trouble],
+    going: _Going,
+) -> list[PodFacts]:
+    """Note who goes; the answer are those that go with their nodes, for nothing takes their place."""
+    facts, trouble = about
+    nodes = {node.name for node in facts.nodes}
+    leaving_nodes = {n.name for n in facts.nodes if n.ready and notice_of(n) == Notice.LEAVING}
+    last: list[PodFacts] = []
+    lacking = _lacking(desired, ours) if leaving_nodes else frozenset()
+    for key, pods in ours.items():
+        _finished(key, pods, facts, going)
+        for pod in pods:
+            if pod.uid in trouble.suspicions.broken:
+                going.add([pod], CANNOT_START)
+            short = key in trouble.short and (key, pod.labels.get(STAGE, "")) in lacking
+            if short and _may_stay(pod, leaving_nodes, desired, going):
+                last.append(pod)
+                continue
+            if pod.bound and pod.node not in nodes:
+                going.reasons.setdefault(pod.uid, "NodeLost")
+            elif not pod.terminal and (pod.namespace, pod.name) not in desired:
+                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
+        _broken_gangs(pods, going)
+        _outdated(pods, desired, going, trouble.suspicions.failing(key, facts.now))
+    return last
 
 
 def _lacking(

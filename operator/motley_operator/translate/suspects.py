@@ -10,6 +10,7 @@ status. An edit or a request to plan anew lifts it; time without failures lets i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -108,6 +109,20 @@ def suspicions(
     return Suspicions(found.known, found.broken, found.causes, min(found.due, default=None))
 
 
+def with_losses(
+    suspected: Suspicions, asking: Mapping[str, Resource], running: Running
+) -> Suspicions:
+    """With a cause for each resource of which fewer replicas run than its status says are ready."""
+    causes = dict(suspected.causes)
+    runs = Counter(unit.key for unit in running.units)
+    for key, model in asking.items():
+        assert isinstance(model, ServingPool | ModelCascade | RLJob)
+        groups = model.status.plan.groups if model.status.plan is not None else ()
+        if runs[key] < sum(group.ready or 0 for group in groups):
+            causes.setdefault(key, "ReplicaLost")
+    return replace(suspected, causes=causes)
+
+
 def avoided_columns(suspected: Suspicions, now: float) -> frozenset[Avoided]:
     """Configurations and stages of which nothing more may be started."""
     return frozenset(
@@ -181,7 +196,8 @@ class _One:
         loss_s = self.settings.node_loss_seconds
         if is_lost(node.ready, node.not_ready_since, self.now, loss_s):
             return _Failure(pod, NODE_LOST, NODE_LOST, on_node) if pod.bound else None
-        late = not pod.ready and self.now - pod.unready_since >= self.deadline_s
+        due = pod.unready_since + self.deadline_s if pod.unready_since else float("inf")
+        late = not pod.ready and self.now >= due
         if not (late and _waits(pod)):
             return None
         reason = pod.reason or ("Restarting" if pod.restarts else "Pending")
@@ -219,8 +235,12 @@ class _One:
 
 
 def _waits(pod: PodFacts) -> bool:
-    """Pending or crashing; one that runs for the first time is loading, which has a probe."""
-    return not pod.terminal and (pod.phase == "Pending" or bool(pod.reason or pod.restarts))
+    """Pending or crashing; one that runs for the first time is loading, which has a probe.
+
+    A gated one waits for whoever has put the gate there (a queue), and that is no failure.
+    """
+    waits = pod.phase == "Pending" or bool(pod.reason or pod.restarts)
+    return waits and not pod.terminal and pod.reason != "SchedulingGated"
 
 
 def _same(one: PodFacts, other: PodFacts, annotation: str) -> bool:

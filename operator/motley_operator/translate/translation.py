@@ -31,7 +31,7 @@ from motley_operator.translate.room import is_engine, not_below_zero, plus, room
 from motley_operator.translate.running import Running, pods_by_key, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
 from motley_operator.translate.standing import Limits, Stand, stand
-from motley_operator.translate.suspects import avoided_columns, avoiding, suspicions
+from motley_operator.translate.suspects import avoided_columns, avoiding, suspicions, with_losses
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
@@ -63,13 +63,13 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
-    suspected = suspicions(
-        facts, {key: asked.parsed[key] for key in asked.demands}, fleet, settings
-    )
+    asking = {key: asked.parsed[key] for key in asked.demands}
+    suspected = suspicions(facts, asking, fleet, settings)
     running = running_units(facts, asked.demands.keys(), standing, suspected.broken)
+    suspected = with_losses(suspected, asking, running)
     avoided = avoided_columns(suspected, facts.now)
     surveyed = replace(surveyed, sites=avoiding(surveyed.sites, suspected, running, facts.now))
-    held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
+    held = Held(facts, asking, fleet)
     room = _room(facts, running, need := PodNeed())
     stood = _stood(facts, asked, held, (running, surveyed.sites, room, avoided))
     frozen = held.frozen(running, stood.standing)

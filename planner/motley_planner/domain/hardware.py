@@ -73,7 +73,7 @@ class NodeClass:
         excluded = ",".join(sorted(self.excluded_for))
         parts = (self.zone, self.capacity_type, self.trust_zone)
         text = "|".join((*parts, f"{self.price_usd_per_gpu_hour:.4f}", excluded))
-        return "|".join((text, *sorted(self.avoided_by)))
+        return "|".join((text, *sorted(self.avoided_by))) if self.avoided_by else text
 
 
 @dataclass(frozen=True, slots=True)

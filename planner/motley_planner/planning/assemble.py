@@ -209,6 +209,10 @@ def tenant_weight(snapshot: Snapshot, demand: ServingDemand) -> float:
 def _as_they_run(assembly: Assembly, snapshot: Snapshot) -> list[Column]:
     """The columns; those of resources in `still`, and avoided ones, with no more than run."""
     running = Counter(replica.column for replica in assembly.replicas)
+    if not (
+        snapshot.still or snapshot.avoided or any(n.node_class.avoided_by for n in snapshot.nodes)
+    ):
+        return list(assembly.columns.values())
 
     def is_held(column: Column) -> bool:
         candidate = assembly.candidates[column.id]
