@@ -130,3 +130,23 @@ def test_a_blanket_toleration_does_not_keep_a_leaving_node() -> None:
     told(operated, old.node or "")
     operated.run()
     assert old.node not in operated.nodes(resource)
+
+
+@pytest.mark.parametrize("mode", ["Preview", "Disabled"])
+def test_what_holds_still_serves_until_the_node_is_gone_where_nothing_else_has_room(
+    mode: str,
+) -> None:
+    operated = Operated(1)
+    resource = operated.world.add(pool(replan={"mode": mode}))
+    operated.run()
+    if mode == "Preview":
+        operated.approve(resource, str(operated.proposed(resource)["hash"]))
+        operated.run()
+    before = operated.uids(resource)
+    assert before
+    told(operated, "h0")
+    operated.run()
+    assert operated.uids(resource) == before
+    operated.world.add_node(gpu_node("h1", gpus=2))
+    operated.run()
+    assert operated.nodes(resource) == ["h1"]

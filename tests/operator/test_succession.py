@@ -51,7 +51,7 @@ def running(edited: Edited, rate: float) -> str:
 def broken(pod: PodFacts) -> Mapping[str, Any]:
     if pod.annotations.get(IMAGE) != NEW["image"]:
         return {}
-    return {"ready": False, "reason": "CrashLoopBackOff", "restarts": 3}
+    return {"ready": False, "reason": "CrashLoopBackOff"}
 
 
 @pytest.mark.parametrize(("nodes", "gpus"), [(2, 1), (1, 2)], ids=["another node", "its own node"])

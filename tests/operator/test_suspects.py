@@ -25,7 +25,7 @@ def unschedulable(pod: PodFacts) -> Mapping[str, Any]:
 
 
 def crashing(pod: PodFacts) -> Mapping[str, Any]:
-    return {"ready": False, "reason": "CrashLoopBackOff", "restarts": 4}
+    return {"ready": False, "reason": "CrashLoopBackOff"}
 
 
 def unpullable(pod: PodFacts) -> Mapping[str, Any]:

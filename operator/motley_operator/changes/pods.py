@@ -44,7 +44,7 @@ class Trouble:
     """What stands in the way of a plan."""
 
     suspicions: Suspicions = NOTHING
-    short: frozenset[str] = frozenset()  # keys of resources that the plan cannot serve in full
+    short: frozenset[str] = frozenset()  # keys of resources of which not all can be placed
 
 
 NO_TROUBLE = Trouble()

@@ -72,7 +72,6 @@ class PodFacts:
     owner_uid: str | None
     ip: str | None = None
     unready_since: float = 0.0  # Unix seconds; of ours, while not ready
-    restarts: int = 0  # of ours, over all containers
 
     @property
     def terminal(self) -> bool:

@@ -46,7 +46,6 @@ def parse_pod(document: Mapping[str, Any]) -> PodFacts:
         owner_uid=_controller_uid(metadata),
         ip=status.get("podIP") if ours else None,
         unready_since=_unready_since(document) if ours else 0.0,
-        restarts=_restarts(status) if ours else 0,
     )
 
 
@@ -139,11 +138,6 @@ def _unready_since(document: Mapping[str, Any]) -> float:
     told = (c for c in status.get("conditions") or () if c.get("type") == "Ready")
     flipped = unix_seconds(next((c.get("lastTransitionTime") for c in told), None))
     return flipped or unix_seconds(document["metadata"].get("creationTimestamp"))
-
-
-def _restarts(status: Mapping[str, Any]) -> int:
-    parts = ("initContainerStatuses", "containerStatuses")
-    return sum(int(c.get("restartCount") or 0) for part in parts for c in status.get(part) or ())
 
 
 def _reason(status: Mapping[str, Any]) -> str:

@@ -200,7 +200,7 @@ class _One:
         late = not pod.ready and self.now >= due
         if not (late and _waits(pod)):
             return None
-        reason = pod.reason or ("Restarting" if pod.restarts else "Pending")
+        reason = pod.reason or "Pending"
         return _Failure(pod, CANNOT_START, reason, self._place(pod, reason) or on_node)
 
     def _place(self, pod: PodFacts, reason: str) -> Place | None:
@@ -235,11 +235,11 @@ class _One:
 
 
 def _waits(pod: PodFacts) -> bool:
-    """Pending or crashing; one that runs for the first time is loading, which has a probe.
+    """Pending, or between two crashes; one that runs is loading, which has a probe.
 
     A gated one waits for whoever has put the gate there (a queue), and that is no failure.
     """
-    waits = pod.phase == "Pending" or bool(pod.reason or pod.restarts)
+    waits = pod.phase == "Pending" or bool(pod.reason)
     return waits and not pod.terminal and pod.reason != "SchedulingGated"
 
 
