@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
-from motley_operator.domain.facts import PodFacts
+from motley_operator.domain.facts import PodFacts, Taint
 from motley_operator.domain.names import IMAGE
 from motley_operator.testing import gpu_node, pool
 from motley_operator.testing.operated import PREVIEW, Operated, load
@@ -155,3 +157,42 @@ def test_a_move_within_one_configuration_is_no_succession() -> None:
     (new,) = edited.world.engine_pods(key)
     assert (old.node, new.node) == ("h0", "cheap")
     assert new.labels["motley.dev/column"] == old.labels["motley.dev/column"]
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 40))]
+)
+def test_whatever_is_announced_edited_or_fails_to_start_something_serves(seed: int) -> None:
+    """Nodes get notices and lose them, some start nothing, images change; no node is lost."""
+    random, edited = Random(seed), Edited(4, gpus=3)
+    key = running(edited, 2)
+    ready: set[str] = set(edited.uids(key))
+    bad: set[str] = set()
+
+    def fate(pod: PodFacts) -> Mapping[str, Any]:
+        stuck = pod.uid not in ready and pod.node in bad
+        return {"ready": False, "reason": "CrashLoopBackOff"} if stuck else {}
+
+    edited.world.fate = fate
+    events = 30
+    for number in range(events):
+        name = f"h{random.randrange(4)}"
+        node = edited.world.nodes[name]
+        happens = random.choice(("notice", "all clear", "breaks", "mended", "edit", "restart"))
+        if happens == "notice":
+            edited.world.add_node(replace(node, taints=(Taint("karpenter.sh/disrupted", "", ""),)))
+        elif happens == "all clear":
+            edited.world.add_node(replace(node, taints=()))
+        elif happens == "breaks":
+            bad.add(name)
+        elif happens == "mended":
+            bad.discard(name)
+        elif happens == "edit":
+            edited.edit(key, engine={**NEW, "image": f"example.test/engine:{number}"})
+        else:
+            edited.restart()
+        for _ in range(random.randrange(1, 40)):
+            edited.lasts(key, 30, step_s=30.0)
+            ready |= {p.uid for p in edited.world.engine_pods(key) if p.ready}
+    assert edited.fewest >= 1
+    assert len(edited.starts) <= 3 * events

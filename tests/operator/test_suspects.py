@@ -122,6 +122,18 @@ def test_a_place_that_fails_again_is_left_alone_for_twice_as_long() -> None:
     assert all(abs(wait - asked) <= 180 for wait, asked in zip(waits, wanted, strict=True)), waits
 
 
+def test_a_resource_that_waits_for_its_suspects_says_so_and_is_not_stalled() -> None:
+    watched = Watched(gpu_node("only", gpus=2))
+    watched.on(fate=crashing)
+    key = watched.world.add(pool())
+    watched.lasts(DEADLINE_S + 120)
+    assert watched.condition(key, "Planned") == ("False", "Suspect")
+    assert watched.condition(key, "Ready") == ("False", "Suspect")
+    assert watched.condition(key, "Reconciling") == ("True", "Suspect")
+    assert watched.message(key, "Reconciling").startswith("tried again at ")
+    assert not watched.says(key, "Stalled")
+
+
 def test_no_place_is_left_alone_for_longer_than_six_hours() -> None:
     watched = Watched(gpu_node("only", gpus=2))
     key = watched.world.add(pool())

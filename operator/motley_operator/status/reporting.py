@@ -28,7 +28,7 @@ from motley_operator.status.observed import Observed, observe
 from motley_operator.status.planned import plan_status
 from motley_operator.status.proposed import Preview, approval, proposed_status
 from motley_operator.status.statements import Case, statements
-from motley_operator.status.suspects import suspect_events, suspect_row
+from motley_operator.status.suspects import suspect_events, suspect_row, waiting
 from motley_planner.domain.plan import Plan, Slice
 
 TOLD = (
@@ -68,9 +68,10 @@ def _resource(
 ) -> list[Action]:
     translation, observed, now, preview = view
     model, old = translation.parsed.get(resource.key), _old(resource)
+    suspects = translation.suspicions.in_force(resource.key, now)
     case = Case(
         kind=resource.kind,
-        part=part,
+        part=waiting(part, suspects),
         observed=observed,
         rejected=translation.rejected.get(resource.key, ()),
         ignored=not_acted_on(model) if isinstance(model, Resource) else (),
@@ -79,7 +80,7 @@ def _resource(
         solved=plan.status != "no_solution",
         measured=_settled(translation.demands.get(resource.key)),
         preview=preview,
-        suspects=translation.suspicions.in_force(resource.key, now),
+        suspects=suspects,
     )
     said = statements(case)
     if preview is not None and preview.is_preview and case.solved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from motley_operator.api import ResourceStatus
@@ -10,8 +11,11 @@ from motley_operator.api.suspects import SuspectRow
 from motley_operator.domain.actions import EmitEvent
 from motley_operator.domain.suspects import Suspect
 from motley_operator.status.conditions import Statement, shortened, timestamp
+from motley_planner.domain.plan import Slice
 
 LIFT = "edit the resource or set motley.dev/replan-requested-at to try sooner"
+SUSPECT = "Suspect"
+WAITS = "what would serve it failed lately"
 MOST_TOLD = 4
 
 
@@ -44,6 +48,23 @@ def suspected(suspects: Sequence[Suspect]) -> tuple[Statement, ...]:
         told.append(f"and {len(suspects) - MOST_TOLD} more")
     words = f"nothing is started there for now: {'; '.join(told)}; {LIFT}"
     return (Statement("Suspect", "True", suspects[0].reason, words),)
+
+
+def waiting(part: Slice | None, suspects: Sequence[Suspect]) -> Slice | None:
+    """The slice; what only lacks because of suspects says so, and not that a search was too short."""
+    if part is None or not suspects:
+        return part
+    refusals = tuple(
+        replace(r, reason=SUSPECT, message=WAITS, lift=LIFT) if r.reason == "SolverTimeLimit" else r
+        for r in part.refusals
+    )
+    return replace(part, refusals=refusals)
+
+
+def retried(suspects: Sequence[Suspect]) -> Statement:
+    """When something is tried again."""
+    words = f"tried again at {timestamp(min(one.until for one in suspects))}"
+    return Statement("Reconciling", "True", SUSPECT, words)
 
 
 def explained(one: Suspect) -> str:
