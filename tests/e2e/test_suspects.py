@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 
 NAMESPACE, EXTRA = "suspected", "example.com/fpga"
 KEY = f"ServingPool/{NAMESPACE}/chat"
-DEADLINE_S = 4
+DEADLINE_S = 3
 
 
 def pool() -> dict[str, Any]:
