@@ -24,7 +24,14 @@ from typing import Protocol
 
 from motley_operator.apply import CONFLICT, DONE, FAILED
 from motley_operator.decision import Decision, RememberingPlanner, decide
-from motley_operator.domain.actions import Action, CreatePod, CycleReport, DeletePod, Outcome
+from motley_operator.domain.actions import (
+    Action,
+    CreatePod,
+    CycleReport,
+    DeletePod,
+    Outcome,
+    PatchStatus,
+)
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
@@ -34,6 +41,7 @@ from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
 from motley_planner.errors import PlannerError
 
+UNCOUNTED = ("NotInPlan", "SpecChanged", "PeerLost", "Succeeded")  # deletions after no failure
 _RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 logger = logging.getLogger(__name__)
@@ -170,7 +178,7 @@ class Cycle:
         # 3. Report the plan before acting on it: people see what is about to happen, and why.
         outcomes = await self._writer.apply(decision.statuses)
         # 4. Act, and say what the server refused.
-        acted = await self._writer.apply(decision.actions)
+        acted = await self._writer.apply(_remembered(decision.actions, outcomes))
         refused = await self._writer.apply(complaints(acted))
         outcomes += acted + refused
         apply_s = clock.lap()
@@ -178,7 +186,7 @@ class Cycle:
             self.metrics.step_seconds.labels(step).observe(seconds)
         done = CycleReport(cycle_id.get(), started_at, gather_s, plan_s, apply_s, outcomes)
         self._tell(done, decision, causes)
-        self._next_at = time.monotonic() + self._wait_s(facts)
+        self._next_at = time.monotonic() + self._wait_s(facts, decision)
         if any(outcome.result == DONE for outcome in acted):
             # What was done is in the store already and will wake nobody: look at it once more.
             self.wake("Acted")
@@ -200,14 +208,16 @@ class Cycle:
         self._failures += 1
         self._next_at = time.monotonic() + pause_s
 
-    def _wait_s(self, facts: ClusterFacts) -> float:
-        """Seconds to the next cycle if nothing happens: the resync, or a node's time running out."""
+    def _wait_s(self, facts: ClusterFacts, decision: Decision) -> float:
+        """Seconds to the next cycle if nothing happens: the resync, or somebody's time running out."""
         loss_s = self.settings.node_loss_seconds
         due = [
             node.not_ready_since + loss_s - facts.now
             for node in facts.nodes
             if node.not_ready_since is not None
         ]
+        due_at = decision.translation.suspicions.due_at
+        due += [due_at - facts.now] if due_at is not None else []
         return min([self.settings.resync_s, *(s for s in due if s > 0)])
 
     async def _say_held(self, error: PlannerError) -> None:
@@ -219,6 +229,7 @@ class Cycle:
     def _tell(self, done: CycleReport, decision: Decision, causes: dict[str, int]) -> None:
         self.metrics.planned(decision.plan)
         self.metrics.translated(decision.translation)
+        self.metrics.replanned(decision.replans)
         for outcome in done.outcomes:
             if outcome.result == "done" and isinstance(outcome.action, CreatePod | DeletePod):
                 self.metrics.moved.labels(type(outcome.action).__name__).inc()
@@ -234,11 +245,29 @@ class Cycle:
                 "plan_usd_per_hour": round(decision.plan.price_usd_per_hour, 4),
                 "plan_status": str(decision.plan.status),
                 "kept": decision.plan.kept,
+                "tiers": _words(Counter(f"{r.tier} {r.reason}" for r in decision.replans)),
                 "gather_s": round(done.gather_seconds, 4),
                 "decide_s": round(done.plan_seconds, 4),
                 "apply_s": round(done.apply_seconds, 4),
             },
         )
+
+
+def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[Action]:
+    """The actions without deletions of failed pods whose resource's status could not be written.
+
+    Failures are counted in the status: a pod that failed is deleted only once that is so.
+    """
+    untold = {
+        outcome.action.namespace
+        for outcome in reported
+        if isinstance(outcome.action, PatchStatus) and outcome.result != DONE
+    }
+    return [
+        a
+        for a in actions
+        if not (isinstance(a, DeletePod) and a.namespace in untold and a.reason not in UNCOUNTED)
+    ]
 
 
 class _Laps:

@@ -13,15 +13,19 @@ from dataclasses import dataclass, replace
 
 from motley_operator import changes, manifests, policies, previewing, status, translate
 from motley_operator.adoption import adopted
-from motley_operator.domain.actions import Action, Manifest
+from motley_operator.api import ModelCascade, RLJob, ServingPool
+from motley_operator.domain.actions import Action, Manifest, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.replans import Replan, replans
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.settings import Settings
+from motley_operator.succession import succeeded
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
 
+_PLANNED = ServingPool | ModelCascade | RLJob
 PATIENCE = 1.75  # x the time limit, for a plan that no loss waits for
 Planner = Callable[[Snapshot, Catalog], Plan]
 
@@ -35,6 +39,7 @@ class Decision:
     desired: tuple[Manifest, ...]
     actions: tuple[Action, ...]
     statuses: tuple[Action, ...]  # and events; only where they differ from what resources have
+    replans: tuple[Replan, ...] = ()  # what changed of resources' plans
 
 
 def decide(
@@ -49,11 +54,24 @@ def decide(
     held = planner.held
     desired = (
         *manifests.plan_config_maps(held, facts),
-        *manifests.build(plan, translation, facts, translation.catalog, settings),
+        *manifests.build(
+            succeeded(plan, translation, facts), translation, facts, translation.catalog, settings
+        ),
     )
-    actions = changes.changes(desired, facts, plan)
+    lost = frozenset(key for key, standing in translation.standing.items() if standing.lost)
+    actions = changes.changes(desired, facts, plan, changes.Trouble(translation.suspicions, lost))
     statuses = status.statuses(plan, translation, facts, held.proposals)
-    return Decision(translation, plan, desired, actions, statuses)
+    told = frozenset((a.kind, a.namespace, a.name) for a in statuses if isinstance(a, PatchStatus))
+    news = [part for part in plan.slices if tuple(part.key.split("/", 2)) in told]
+    shown = _shown(translation)
+    made = replans(replace(plan, slices=tuple(news)), shown, translation.suspicions.causes)
+    return Decision(translation, plan, desired, actions, statuses, made)
+
+
+def _shown(translation: Translation) -> dict[str, str]:
+    """Hashes of the plans that statuses show, by resource key."""
+    models = {k: m for k, m in translation.parsed.items() if isinstance(m, _PLANNED)}
+    return {k: m.status.plan.hash for k, m in models.items() if m.status.plan is not None}
 
 
 def _with_time(snapshot: Snapshot, settings: Settings) -> Snapshot:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from motley_operator.demand import Settled
 from motley_operator.domain.measurement import Reading
+from motley_operator.domain.replans import Replan
 from motley_operator.domain.translation import Translation
 from motley_planner.domain.plan import Plan
 
@@ -77,6 +80,12 @@ class Metrics:
             "Unix time at which the last cycle ended that decided something",
             registry=registry,
         )
+        self.replans = Counter(
+            "motley_replans",
+            "Changes of a resource's plan: T0 routing, T1 pods added, T2 pods that ran stopped",
+            ["tier", "reason"],
+            registry=registry,
+        )
         self._demand(registry)
         self.calls = Counter(
             "motley_api_calls",
@@ -138,6 +147,11 @@ class Metrics:
             if isinstance(found, Settled):
                 gauge = self.demand_measured.labels(*key.split("/", 2), found.reason)
                 gauge.set(float(found.status == "True"))
+
+    def replanned(self, replans: Iterable[Replan]) -> None:
+        """Count changes of plan."""
+        for replan in replans:
+            self.replans.labels(replan.tier.value, replan.reason).inc()
 
     def planned(self, plan: Plan) -> None:
         """Show a plan's figures."""

@@ -183,7 +183,7 @@ def standing_changed(case: Case) -> Reason | None:
 
 
 def replica_lost(case: Case) -> Reason | None:
-    """A replica of the plan failed or is being deleted by somebody.
+    """A replica of the plan failed, cannot start, or is being deleted by somebody.
 
     One that is gone altogether is no loss: the plan in force creates it again where it was.
     """
@@ -193,7 +193,8 @@ def replica_lost(case: Case) -> Reason | None:
         if pod.labels.get(MANAGED_BY) != OURS or UNIT not in pod.annotations:
             continue
         name = unit_id(key_of(pod.labels, pod.namespace), pod.labels.get(REPLICA, ""))
-        if name in planned and (pod.deleting or pod.phase == "Failed"):
+        broken = pod.uid in case.translation.suspicions.broken
+        if name in planned and (pod.deleting or pod.phase == "Failed" or broken):
             return Reason.REPLICA_LOST
     return None
 

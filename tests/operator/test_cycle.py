@@ -13,7 +13,14 @@ import pytest
 from motley_operator import cycle as cycle_module
 from motley_operator.cycle import Cycle
 from motley_operator.decision import RememberingPlanner
-from motley_operator.domain.actions import Action, CreatePod, EmitEvent, Outcome, PatchStatus
+from motley_operator.domain.actions import (
+    Action,
+    CreatePod,
+    DeletePod,
+    EmitEvent,
+    Outcome,
+    PatchStatus,
+)
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, ResourceFacts, Room
 from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
@@ -47,6 +54,7 @@ class Bench:
         self.facts = ClusterFacts(now=1000.0, nodes=(), pods=(), resources=())
         self.writer = FakeWriter()
         self.decided: list[float] = []
+        self.due_at: float | None = None
         self.judge: Callable[[], tuple[Action, ...]] = lambda: ()
         monkeypatch.setattr(cycle_module, "decide", self._decide)
         self.metrics = Metrics()
@@ -67,8 +75,14 @@ class Bench:
             solve_seconds=0.1, gap=0.0, price_usd_per_hour=1.0, gpus=8, gpus_used=4, kept=1,
             slices=(), status="optimal",
         )  # fmt: skip
-        read = SimpleNamespace(snapshot=SimpleNamespace(services=()), demands={})
-        return SimpleNamespace(actions=self.judge(), statuses=(), plan=plan, translation=read)
+        read = SimpleNamespace(
+            snapshot=SimpleNamespace(services=()),
+            demands={},
+            suspicions=SimpleNamespace(due_at=self.due_at),
+        )
+        return SimpleNamespace(
+            actions=self.judge(), statuses=(), plan=plan, translation=read, replans=()
+        )
 
     async def running(self, seconds: float) -> None:
         task = asyncio.create_task(self.cycle.run())
@@ -229,6 +243,41 @@ async def test_a_node_whose_time_runs_out_is_looked_at_then(
     bench.facts = ClusterFacts(now=1000.0, nodes=(lost,), pods=(), resources=())
     await bench.running(0.3)
     assert len(bench.decided) == 2
+
+
+async def test_a_pod_whose_time_to_start_runs_out_is_looked_at_then(bench: Bench) -> None:
+    bench.due_at = bench.facts.now + 0.2
+    await bench.running(0.35)
+    assert len(bench.decided) == 2
+
+
+async def test_a_failed_pod_is_deleted_only_once_its_failure_is_counted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = PatchStatus("ServingPool", "team-a", "chat", "uid", {})
+    gone = DeletePod("team-a", "chat-0", "pod-1", "OutOfcpu")
+    other = DeletePod("team-b", "chat-0", "pod-2", "OutOfcpu")
+    bench.judge = lambda: (gone, other)
+    decide = bench._decide
+    answers = {PatchStatus: "conflict"}
+
+    def with_status(*given: Any) -> Any:
+        made = decide(*given)
+        made.statuses = (status,)
+        return made
+
+    async def apply(actions: Iterable[Action]) -> tuple[Outcome, ...]:
+        taken = tuple(actions)
+        bench.writer.applied += taken
+        return tuple(Outcome(a, answers.get(type(a), "done")) for a in taken)
+
+    monkeypatch.setattr(cycle_module, "decide", with_status)
+    monkeypatch.setattr(bench.writer, "apply", apply)
+    await bench.cycle.once()
+    assert bench.writer.applied == [status, other]
+    answers.clear()
+    await bench.cycle.once()
+    assert bench.writer.applied[2:] == [status, gone, other]
 
 
 def test_equal_snapshots_are_solved_once() -> None:

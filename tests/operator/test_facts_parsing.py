@@ -141,6 +141,19 @@ def test_the_reason_of_a_pod_is_its_own_or_a_containers(pod: Any) -> None:
     assert (facts.reason, facts.terminal) == ("Evicted", True)
 
 
+def test_a_pod_says_since_when_it_is_not_ready(pod: Any) -> None:
+    document = pod("engine")
+    document["metadata"]["creationTimestamp"] = "1970-01-01T00:01:00Z"
+    assert parse_pod(document).unready_since == 60.0
+    fell = {"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:02:00Z"}
+    document["status"] |= {"conditions": [fell]}
+    assert parse_pod(document).unready_since == 120.0
+    document["status"]["conditions"] = [{**fell, "status": "True"}]
+    assert parse_pod(document).unready_since == 0.0
+    foreign = parse_pod({**document, "metadata": {**document["metadata"], "labels": {}}})
+    assert foreign.unready_since == 0.0
+
+
 def test_two_heartbeats_are_the_same_node(node: Any) -> None:
     later = node("n0")
     later["status"]["conditions"][0]["lastHeartbeatTime"] = "2026-06-01T00:00:00Z"

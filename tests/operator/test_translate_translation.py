@@ -108,23 +108,23 @@ def test_part_of_a_gang_does_not_run() -> None:
     [
         ({}, "used"),
         ({"unschedulable": True}, "cordoned"),
-        ({"deleting": True}, "cordoned"),
+        ({"deleting": True}, "left out"),
         ({"taints": [("team", "x", "NoSchedule")]}, "cordoned"),
         ({"taints": [("team", "x", "NoExecute")]}, "cordoned"),
         ({"taints": [("team", "x", "PreferNoSchedule")]}, "used"),
         ({"taints": [("nvidia.com/gpu", "present", "NoSchedule")]}, "used"),
         ({"labels": {"motley.dev/exclude": "true"}}, "cordoned"),
-        ({"ready": False, "not_ready_since": 1.0}, "lost"),
+        ({"ready": False, "not_ready_since": 1.0}, "left out"),
     ],
     ids=lambda value: str(value),
 )
-def test_a_node_is_used_cordoned_or_lost(change: dict[str, Any], expected: str) -> None:
+def test_a_node_is_used_cordoned_or_left_out(change: dict[str, Any], expected: str) -> None:
     world = World().add_node(gpu_node("h0"))
     key = world.add(pool())
     running(world, key, replica())
     world.add_node(gpu_node("h0", **dict(change)))
     snapshot = translated(world).snapshot
-    if expected == "lost":
+    if expected == "left out":
         assert (snapshot.nodes, snapshot.running) == ((), ())
         assert snapshot.reserved == {f"{key}/main-0a1b2c3d-0"}
     else:

@@ -258,7 +258,11 @@ class Replan(ApiModel):
     )
     cooldown: Duration | None = Field(
         default=None,
-        description="Time after a change that stopped replicas during which no money moves them again; repairs and edits do not wait.",
+        description="Time after a change that stopped or replaced replicas during which no money moves its replicas; losses and edits do not wait.",
+    )
+    start_deadline: Duration | None = Field(
+        default=None,
+        description="Time a pod may stay Pending or crash before it is given up and its place becomes suspect.",
     )
     headroom: Percentage | None = Field(
         default=None, description="Capacity kept above the stated rate."

@@ -17,7 +17,7 @@ from motley_operator.api.common import GROUP, VERSION, ApiModel
 from motley_operator.api.frame import Column, Resource
 from motley_operator.api.reading import RESOURCES, children
 from motley_operator.api.rules import Rule
-from motley_operator.api.status import UNSEEN
+from motley_operator.api.statusparts import UNSEEN
 
 Schema = dict[str, Any]
 

@@ -180,14 +180,23 @@ class CatalogAdditions(ApiModel):
 class ReplanDefaults(ApiModel):
     """How running plans change where a resource does not say it."""
 
-    rules = (positive("horizon", "replan.horizon is longer than 0s: write a duration such as 1h"),)
+    rules = (
+        positive("horizon", "replan.horizon is longer than 0s: write a duration such as 1h"),
+        positive(
+            "startDeadline", "replan.startDeadline is longer than 0s: write a duration such as 10m"
+        ),
+    )
     mode: ReplanMode = Field(default="Auto", description="Auto, Preview or Disabled.")
     min_improvement: Percentage = Field(
         default=Percentage("5%"), description="Gain a new plan must bring."
     )
     cooldown: Duration = Field(
         default=Duration("10m"),
-        description="Time after a change that stopped replicas during which no money moves them again; repairs and edits do not wait.",
+        description="Time after a change that stopped or replaced replicas during which no money moves its replicas; losses and edits do not wait.",
+    )
+    start_deadline: Duration = Field(
+        default=Duration("10m"),
+        description="Time a pod may stay Pending or crash before it is given up and its place becomes suspect.",
     )
     headroom: Percentage = Field(
         default=Percentage("10%"), description="Capacity kept above the stated rate."

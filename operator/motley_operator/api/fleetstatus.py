@@ -8,7 +8,8 @@ from pydantic import Field
 
 from motley_operator.api.common import ATOMIC, SET, keyed_by
 from motley_operator.api.quantities import Quantity
-from motley_operator.api.status import UNSEEN, Condition, StatusModel, Text
+from motley_operator.api.status import Condition
+from motley_operator.api.statusparts import UNSEEN, StatusModel, Text
 
 
 class InventoryRow(StatusModel):

@@ -24,7 +24,8 @@ from motley_operator.api.common import (
 from motley_operator.api.frame import Column, Names, Resource, plan_columns
 from motley_operator.api.quantities import Duration
 from motley_operator.api.rules import Rule, not_above, positive, short_dns_name, unchanged
-from motley_operator.api.status import ResourceStatus, StatusModel, Timestamp
+from motley_operator.api.status import ResourceStatus
+from motley_operator.api.statusparts import StatusModel, Timestamp
 
 _CUSTOM_IMAGE = Rule(
     "custom image",

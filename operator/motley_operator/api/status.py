@@ -8,35 +8,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.alias_generators import to_camel
+from pydantic import Field
 
-from motley_operator.api.common import ATOMIC, ApiModel, keyed_by
+from motley_operator.api.common import ATOMIC, keyed_by
 from motley_operator.api.quantities import Quantity
-
-Text = Annotated[str, Field(max_length=253)]
-Sentence = Annotated[str, Field(max_length=2048)]
-Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
-Hash = Annotated[str, Field(max_length=64)]
-
-# The server's default of status.observedGeneration. Without it kstatus (Flux, helm --wait) would
-# read a resource that nobody has looked at yet as done.
-UNSEEN = -1
-
-
-class StatusModel(ApiModel):
-    """A part of a status: unknown fields are ignored."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True
-    )
+from motley_operator.api.statusparts import (
+    UNSEEN,
+    Hash,
+    Sentence,
+    StatusModel,
+    Text,
+    Timestamp,
+)
+from motley_operator.api.suspects import SuspectRow
 
 
 class Condition(StatusModel):
     """One statement about the resource (metav1.Condition)."""
 
     type: Annotated[str, Field(min_length=1, max_length=63)] = Field(
-        description="Accepted, Planned, Ready, DemandMeasured, Reconciling, Stalled; in Preview Approved; for jobs Suspended, Complete, Failed."
+        description="Accepted, Planned, Ready, DemandMeasured, Suspect, Reconciling, Stalled; in Preview Approved; for jobs Suspended, Complete, Failed."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the statement holds.")
     reason: Annotated[str, Field(max_length=63)] = Field(description="Enumerated CamelCase reason.")
@@ -172,6 +163,10 @@ class ProposedPlan(PlanStatus):
 class LastReplan(StatusModel):
     """The last change of plan."""
 
+    tier: Text = Field(
+        default="",
+        description="T0: routing only; T1: pods were added and none that ran was stopped; T2: pods that ran were stopped.",
+    )
     reason: Text = Field(description="Enumerated CamelCase reason.")
     message: Sentence = Field(default="", description="The reason in a sentence.")
     started: int = Field(default=0, ge=0, description="Replicas started.")
@@ -179,6 +174,10 @@ class LastReplan(StatusModel):
     kept: int = Field(default=0, ge=0, description="Replicas left alone.")
     time: Timestamp = Field(description="When.")
     seconds: float | None = Field(default=None, ge=0, description="From the event to the new plan.")
+    moved_at: Timestamp | None = Field(
+        default=None,
+        description="The last time that a replica was stopped or a lost one replaced; the cooldown starts there.",
+    )
 
 
 class FrozenInputs(StatusModel):
@@ -216,6 +215,12 @@ class ResourceStatus(StatusModel):
     last_handled_approval: Hash | None = Field(
         default=None,
         description="The last motley.dev/approve that was applied or refused; it counts no more.",
+    )
+    suspects: tuple[SuspectRow, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Where pods failed; nothing is started there until the time given. An edit of the spec or motley.dev/replan-requested-at lifts all.",
+        json_schema_extra=ATOMIC,
     )
     inputs: tuple[FrozenInputs, ...] = Field(
         default=(),

@@ -1,5 +1,6 @@
 """Desired against observed: what to do now, in order (pure)."""
 
 from motley_operator.changes.changing import changes
+from motley_operator.changes.pods import Trouble
 
-__all__ = ["changes"]
+__all__ = ["Trouble", "changes"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.changes.contained import is_contained
 from motley_operator.changes.keeping import kept_keys
-from motley_operator.changes.pods import pod_changes
+from motley_operator.changes.pods import NO_TROUBLE, Trouble, pod_changes
 from motley_operator.changes.routing import with_standing_by
 from motley_operator.domain.actions import Action, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
@@ -19,7 +20,12 @@ from motley_planner.domain.plan import Plan
 Place = tuple[str, str, str]  # kind, namespace, name
 
 
-def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tuple[Action, ...]:
+def changes(
+    desired: Sequence[Manifest],
+    facts: ClusterFacts,
+    plan: Plan,
+    trouble: Trouble = NO_TROUBLE,
+) -> tuple[Action, ...]:
     """What to do now: objects, pods out of Services, deletions, creations, leftovers, old jobs.
 
     A second run on a world in which this was done gives nothing. Without a solution nothing is
@@ -32,7 +38,8 @@ def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tup
     wanted = {_place(m): m for m in desired if _key(m) not in kept or _is_record(m)}
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
     moving = {key: found for key, found in ours.items() if key not in kept}
-    moved = pod_changes(pods, moving, facts)
+    short = trouble.short | {part.key for part in plan.slices if part.refusals}
+    moved = pod_changes(pods, moving, facts, replace(trouble, short=short))
     others = {
         place: with_standing_by(m, facts.owned.get(place), moved.standing_by)
         for place, m in wanted.items()

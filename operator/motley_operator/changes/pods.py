@@ -8,6 +8,7 @@ one is gone. One whose place is not needed goes on until its replacement is read
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import (
+    COLUMN,
     INPUTS_HASH,
     REPLICA,
     ROLE,
@@ -28,11 +30,32 @@ from motley_operator.domain.names import (
     key_of,
     unit_id,
 )
+from motley_operator.domain.notices import Notice, notice_of
+from motley_operator.domain.suspects import Suspicions
 from motley_operator.translate.room import fits, minus, room_left
 
 PodName = tuple[str, str]
 
-NOT_IN_PLAN = "NotInPlan"
+NOT_IN_PLAN, CANNOT_START = "NotInPlan", "CannotStart"
+NOTHING = Suspicions()
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What stands in the way of a plan."""
+
+    suspicions: Suspicions = NOTHING
+    short: frozenset[str] = frozenset()  # keys of resources of which not all can be placed
+
+
+NO_TROUBLE = Trouble()
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    facts: ClusterFacts
+    trouble: Trouble
+    quotas: QuotaRoom
 
 
 @dataclass(slots=True)
@@ -59,20 +82,13 @@ def pod_changes(
     desired: Mapping[PodName, Manifest],
     ours: Mapping[str, Sequence[PodFacts]],
     facts: ClusterFacts,
+    trouble: Trouble = NO_TROUBLE,
 ) -> PodChanges:
     """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
     going = _Going()
     nodes = {node.name for node in facts.nodes}
     quotas = QuotaRoom(facts)
-    for key, pods in ours.items():
-        _finished(key, pods, facts, going)
-        for pod in pods:
-            if pod.bound and pod.node not in nodes:
-                going.reasons.setdefault(pod.uid, "NodeLost")
-            elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
-        _broken_gangs(pods, going)
-        _outdated(pods, desired, going, quotas)
+    last = _judge(desired, ours, _Seen(facts, trouble, quotas), going)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     waiting = rollout.standing_by(leaving_, desired, facts)
@@ -92,7 +108,66 @@ def pod_changes(
         for p in leaving
     ]
     actions = (*labels, *deletions, *_creations(desired, facts, quotas))
-    return PodChanges(actions, tuple(pod for pod in everyone if pod.uid in waiting))
+    last = [pod for pod in last if pod.uid not in going.reasons]
+    return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
+
+
+def _judge(
+    desired: Mapping[PodName, Manifest],
+    ours: Mapping[str, Sequence[PodFacts]],
+    seen: _Seen,
+    going: _Going,
+) -> list[PodFacts]:
+    """Note who goes; the answer are those that go with their nodes, for nothing takes their place."""
+    facts, trouble = seen.facts, seen.trouble
+    nodes = {node.name for node in facts.nodes}
+    leaving_nodes = {n.name for n in facts.nodes if n.ready and notice_of(n) == Notice.LEAVING}
+    last: list[PodFacts] = []
+    lacking = _lacking(desired, ours) if leaving_nodes else frozenset()
+    for key, pods in ours.items():
+        _finished(key, pods, facts, going)
+        for pod in pods:
+            if pod.uid in trouble.suspicions.broken:
+                going.add([pod], CANNOT_START)
+            short = key in trouble.short and (key, pod.labels.get(STAGE, "")) in lacking
+            if short and _may_stay(pod, leaving_nodes, desired, going):
+                last.append(pod)
+                continue
+            if pod.bound and pod.node not in nodes:
+                going.reasons.setdefault(pod.uid, "NodeLost")
+            elif not pod.terminal and (pod.namespace, pod.name) not in desired:
+                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
+        _broken_gangs(pods, going)
+        failing = trouble.suspicions.failing(key, facts.now)
+        _outdated(pods, desired, going, failing, seen.quotas)
+    return last
+
+
+def _lacking(
+    desired: Mapping[PodName, Manifest], ours: Mapping[str, Sequence[PodFacts]]
+) -> frozenset[rollout.Stage]:
+    """Stages of which more replicas run than are planned."""
+    planned, alive = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
+    for (namespace, _), manifest in desired.items():
+        labels = manifest["metadata"]["labels"]
+        planned.add((key_of(labels, namespace), labels[STAGE], labels[REPLICA]))
+    for key, pods in ours.items():
+        running = (pod for pod in pods if not (pod.terminal or pod.deleting))
+        alive |= {(key, p.labels.get(STAGE, ""), p.labels.get(REPLICA, "")) for p in running}
+    counts = Counter((key, stage) for key, stage, _ in alive)
+    counts.subtract((key, stage) for key, stage, _ in planned)
+    return frozenset(stage for stage, more in counts.items() if more > 0)
+
+
+def _may_stay(
+    pod: PodFacts,
+    leaving_nodes: Collection[str],
+    desired: Mapping[PodName, Manifest],
+    going: _Going,
+) -> bool:
+    """Whether a pod that the plan has not, and cannot replace, runs on a node that is still there."""
+    placed = (pod.namespace, pod.name) in desired or pod.terminal or pod.uid in going.reasons
+    return not placed and pod.node in leaving_nodes
 
 
 def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
@@ -135,12 +210,14 @@ def _outdated(
     pods: Sequence[PodFacts],
     desired: Mapping[PodName, Manifest],
     going: _Going,
+    failing: Collection[tuple[str, str]],
     quotas: QuotaRoom,
 ) -> None:
     """Replicas built from an older spec are replaced one at a time in each stage.
 
-    One that is not ready serves nobody and goes at once; a ready one only while all others are.
-    One whose successor would not be admitted stays.
+    One that is not ready serves nobody and goes at once; a ready one only while all others are, and
+    while what is to take its place is not among the `failing` stages and columns. One whose successor
+    would not be admitted stays.
     """
     ready = lifecycle.ready_replicas(pods)
     stages: dict[str, dict[str, list[PodFacts]]] = {}
@@ -152,13 +229,19 @@ def _outdated(
             pod.annotations.get(INPUTS_HASH),
             wanted["metadata"]["annotations"][INPUTS_HASH],
         )
-        if built != want and quotas.replaces(pod, wanted):
+        at = (pod.labels.get(STAGE, ""), pod.labels.get(COLUMN, ""))
+        fails = pod.ready and {at, (at[0], "")} & set(failing)
+        if built != want and not fails and quotas.replaces(pod, wanted):
             stage, replica = pod.labels.get(STAGE, ""), pod.labels.get(REPLICA, "")
             stages.setdefault(stage, {}).setdefault(replica, []).append(pod)
     here = {(pod.namespace, pod.name): pod for pod in pods}
     for stage, old in stages.items():
         unready = [name for name in sorted(old) if not ready[name]]
-        calm = all(
+        ending = any(
+            (pod.deleting or pod.uid in going.reasons) and pod.labels.get(STAGE) == stage
+            for pod in pods
+        )
+        calm = not ending and all(
             at in here and ready[here[at].labels.get(REPLICA, "")]
             for at in _stage_pods(pods[0], stage, desired)
         )

@@ -88,6 +88,7 @@ class PodFacts:
     owner_uid: str | None
     ip: str | None = None
     use: PodUse | None = None  # what quotas count of it
+    unready_since: float = 0.0  # Unix seconds; of ours, while not ready
 
     @property
     def terminal(self) -> bool:

@@ -21,7 +21,12 @@ from motley_planner.domain.plan import PlannedReplica, Refusal, Slice
 HASH_DIGITS = 20  # 80 bits: nobody finds another record with the hash of an approved one
 _SLICES = TypeAdapter(Slice)
 _OWN = ("name", "ordinal", "nodes", "kept")  # what equal replicas differ in
-_NOT_PLANNED = ("mode", "minImprovement", "cooldown")  # fields of spec.replan that shape no plan
+_NOT_PLANNED = (
+    "mode",
+    "minImprovement",
+    "cooldown",
+    "startDeadline",
+)  # fields of spec.replan that shape no plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from motley_operator.domain.standing import Standing
+from motley_operator.domain.suspects import Suspicions
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import Snapshot
@@ -45,6 +46,7 @@ class Translation:
     frozen: Mapping[str, str] = field(default_factory=dict)  # key -> why it keeps what it has
     standing: Mapping[str, Standing] = field(default_factory=dict)  # Preview and Disabled, by key
     marks: str = ""  # hash over what stands: it changes with an approval, a repair, an edit
+    suspicions: Suspicions = field(default_factory=Suspicions)
     phases: Mapping[str, str] = field(default_factory=dict)  # RLJobs, by key
     unknown_gpus: tuple[UnknownGpu, ...] = ()
     inventory: tuple[NodeFigures, ...] = ()

@@ -47,6 +47,7 @@ def parse_pod(document: Mapping[str, Any]) -> PodFacts:
         owner_uid=_controller_uid(metadata),
         ip=status.get("podIP") if ours else None,
         use=pod_use(spec),
+        unready_since=_unready_since(document) if ours else 0.0,
     )
 
 
@@ -129,6 +130,16 @@ def _is_ready(status: Mapping[str, Any]) -> bool:
         c.get("type") == "Ready" and c.get("status") == "True"
         for c in status.get("conditions") or ()
     )
+
+
+def _unready_since(document: Mapping[str, Any]) -> float:
+    """Since when the pod has not been ready: at the longest since it was made; 0 while it is."""
+    status = document.get("status") or {}
+    if _is_ready(status):
+        return 0.0
+    told = (c for c in status.get("conditions") or () if c.get("type") == "Ready")
+    flipped = unix_seconds(next((c.get("lastTransitionTime") for c in told), None))
+    return flipped or unix_seconds(document["metadata"].get("creationTimestamp"))
 
 
 def _reason(status: Mapping[str, Any]) -> str:

@@ -11,9 +11,10 @@ from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.status.conditions import Statement, conditions, shortened
 from motley_operator.status.statements import accepted_words, explained
+from motley_operator.status.suspects import explained as explained_suspect
 from motley_planner.domain.plan import Plan
 
-MOST_ROWS, MOST_UNKNOWN, MOST_NAMESPACES = 128, 32, 256
+MOST_ROWS, MOST_UNKNOWN, MOST_NAMESPACES, MOST_SUSPECTS = 128, 32, 256, 64
 _VOLATILE = ("objective", "bound", "gap", "solveSeconds")
 
 
@@ -60,6 +61,7 @@ def _status(
             }
             for add in plan.nodes_to_add
         ],
+        "suspects": _suspects(translation, facts.now),
         "solveSeconds": round(plan.solve_seconds, 3),
     }
     figures = {"objective": plan.objective, "bound": plan.bound, "gap": plan.gap}
@@ -106,6 +108,12 @@ def _inventory(figures: tuple[NodeFigures, ...]) -> list[dict[str, Any]]:
         for (gpu, product, zone, capacity, size, price), nodes in sorted(shapes.items())
     ]
     return rows[:MOST_ROWS]
+
+
+def _suspects(translation: Translation, now: float) -> list[str]:
+    found = translation.suspicions
+    told = (f"{k}: {explained_suspect(s)}" for k in found.known for s in found.in_force(k, now))
+    return [shortened(text, 253) for text in sorted(set(told))[:MOST_SUSPECTS]]
 
 
 def _gpus(figures: tuple[NodeFigures, ...]) -> str:

@@ -6,7 +6,6 @@ change with every solve are no reason to write.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ from motley_operator.demand import Settled
 from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
+from motley_operator.domain.replans import replan_of
 from motley_operator.domain.standing import Proposal
 from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
@@ -28,6 +28,7 @@ from motley_operator.status.observed import Observed, observe
 from motley_operator.status.planned import plan_status
 from motley_operator.status.proposed import Preview, approval, proposed_status
 from motley_operator.status.statements import Case, statements
+from motley_operator.status.suspects import suspect_events, suspect_row, waiting
 from motley_planner.domain.plan import Plan, Slice
 
 TOLD = (
@@ -67,9 +68,10 @@ def _resource(
 ) -> list[Action]:
     translation, observed, now, preview = view
     model, old = translation.parsed.get(resource.key), _old(resource)
+    suspects = translation.suspicions.in_force(resource.key, now)
     case = Case(
         kind=resource.kind,
-        part=part,
+        part=waiting(part, suspects),
         observed=observed,
         rejected=translation.rejected.get(resource.key, ()),
         ignored=not_acted_on(model) if isinstance(model, Resource) else (),
@@ -78,6 +80,7 @@ def _resource(
         solved=plan.status != "no_solution",
         measured=_settled(translation.demands.get(resource.key)),
         preview=preview,
+        suspects=suspects,
     )
     said = statements(case)
     if preview is not None and preview.is_preview and case.solved:
@@ -92,14 +95,22 @@ def _resource(
     elif old.plan is not None and case.phase not in lifecycle.GONE:
         status["plan"] = _document(old.plan)
     changed = part if "plan" in status and status["plan"]["hash"] == _hash(part) else None
-    replan = _last_replan(changed, plan, old, now)
+    cause = translation.suspicions.causes.get(resource.key, "")
+    replan = _last_replan(changed, plan, old, (cause, now))
     if replan is not None:
         status["lastReplan"] = replan
     status |= _extras(resource, model, case, (old, now)) | _proposed(plan, translation, case, old)
+    known = translation.suspicions.known.get(resource.key, ())
+    if known:
+        status["suspects"] = [suspect_row(one) for one in known]
     if _same(status, dict(resource.document.get("status") or {})):
         return []
     place = (resource.kind, resource.namespace, resource.name, resource.uid)
-    return [PatchStatus(*place, status), *_events(place, made, old, (status, changed))]
+    events = [
+        *suspect_events(place, known, old, now),
+        *_events(place, made, old, (status, changed)),
+    ]
+    return [PatchStatus(*place, status), *events]
 
 
 def _settled(found: object) -> Settled | None:
@@ -160,26 +171,27 @@ def _document(model: Any) -> dict[str, Any]:
 
 
 def _last_replan(
-    part: Slice | None, plan: Plan, old: ResourceStatus, now: float
+    part: Slice | None, plan: Plan, old: ResourceStatus, about: tuple[str, float]
 ) -> dict[str, Any] | None:
     """The change of plan that this hash is; an unchanged hash keeps the last one."""
+    cause, now = about
     last = _document(old.last_replan) if old.last_replan is not None else None
     if part is None or (old.plan is not None and old.plan.hash == part.hash):
         return last
-    moves = [move for move in plan.moves if move.key == part.key]
-    reasons = Counter(move.reason for move in moves)
-    started = sum(move.action == "start" for move in moves)
-    stopped = sum(move.action == "stop" for move in moves)
-    kept = sum(replica.kept is not None for replica in part.replicas)
-    reason = reasons.most_common(1)[0][0] if reasons else "Rebalanced"
-    return {
-        "reason": reason,
-        "message": f"{started} replicas start, {stopped} stop, {kept} stay",
-        "started": started,
-        "stopped": stopped,
-        "kept": kept,
+    made = replan_of(part, plan, cause)
+    moved_at = (last or {}).get("movedAt")
+    if made.stopped or (made.started and cause):
+        moved_at = timestamp(now)
+    told = {
+        "tier": made.tier.value,
+        "reason": made.reason,
+        "message": made.counts,
+        "started": made.started,
+        "stopped": made.stopped,
+        "kept": made.kept,
         "time": timestamp(now),
     }
+    return told | ({"movedAt": moved_at} if moved_at else {})
 
 
 def _extras(
@@ -259,6 +271,7 @@ def _events(
     changed = part is not None and (old.plan is None or old.plan.hash != part.hash)
     if changed and part is not None and (part.replicas or old.plan is not None):
         replan = status["lastReplan"]
-        message = f"{replan['message']} ({replan['reason']}); {part.price_usd_per_hour:.2f} $/h"
+        told = f"{replan['tier']}: {replan['message']} ({replan['reason']})"
+        message = f"{told}; {part.price_usd_per_hour:.2f} $/h"
         events.append(EmitEvent(*place, "Normal", "Replanned", message))
     return events

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator.demand import Settled
+from motley_operator.domain.suspects import Suspect
 from motley_operator.lifecycle import Phase
 from motley_operator.status.conditions import Statement
 from motley_operator.status.observed import Observed, missing, planned_by_stage
 from motley_operator.status.proposed import AWAITING, Preview, planned
+from motley_operator.status.suspects import retried, suspected
 from motley_planner.domain.plan import Refusal, Slice
 
 HELD: Mapping[str, str] = {
@@ -33,6 +35,7 @@ class Case:
     solved: bool = True  # False: the solver had no solution in time
     measured: Settled | None = None  # where demand is asked to be measured
     preview: Preview | None = None  # in Preview or Disabled
+    suspects: tuple[Suspect, ...] = ()  # in force
 
     @property
     def waits(self) -> bool:
@@ -44,7 +47,7 @@ class Case:
 def statements(case: Case) -> tuple[Statement, ...]:
     """All conditions that hold now; abnormal ones are there only while they are true."""
     ready = _ready(case)
-    found = [_accepted(case), _planned(case), ready, *_measured(case)]
+    found = [_accepted(case), _planned(case), ready, *_measured(case), *suspected(case.suspects)]
     stalled = _stalled(case)
     if stalled is not None:
         found.append(stalled)
@@ -166,7 +169,7 @@ def _stalled(case: Case) -> Statement | None:
     if case.phase == Phase.FAILED:
         return Statement("Stalled", "True", "Failed", "the job has failed")
     refusals = case.part.refusals if case.part is not None and not case.part.replicas else ()
-    if case.waits:
+    if case.waits or case.suspects:
         return None
     if refusals:
         return Statement("Stalled", "True", refusals[0].reason, explained(refusals))
@@ -184,6 +187,8 @@ def _reconciling(case: Case, ready: Statement) -> Statement | None:
     waiting = missing(planned_by_stage(case.part), case.observed.ready_by_stage())
     if waiting:
         return Statement("Reconciling", "True", "Progressing", "; ".join(waiting))
+    if case.suspects and case.part is not None and case.part.refusals:
+        return retried(case.suspects)
     if ready.reason == "GatewayNotReady":
         return Statement("Reconciling", "True", "Progressing", ready.message)
     return None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from motley_operator.domain.actions import (
@@ -91,6 +92,7 @@ class World:
     events: list[EmitEvent] = field(default_factory=list)
     now: float = 1_800_000_000.0
     uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    fate: Callable[[PodFacts], Mapping[str, Any]] = lambda pod: {}  # empty: a pod runs
 
     def add_node(self, *nodes: NodeFacts) -> World:
         """Nodes join."""
@@ -168,7 +170,8 @@ class World:
         if name in self.pods:
             raise ImpossibleCluster(f"pod {name} is created twice")
         metadata["uid"] = f"pod-{next(self.uids)}"
-        metadata["creationTimestamp"] = "2026-11-21T12:00:00Z"
+        made = datetime.fromtimestamp(self.now, UTC)
+        metadata["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
         self._put(self.limits.admit(document, self.pods.values()))
 
     def _apply_object(self, manifest: Mapping[str, Any]) -> None:
@@ -198,7 +201,8 @@ class World:
         self.end_pods()
         for pod in list(self.pods.values()):
             if not pod.terminal and pod.node in self.nodes and self.nodes[pod.node].ready:
-                self._put(replace(pod, bound=True, phase="Running", ready=True))
+                runs = {"bound": True, "phase": "Running", "ready": True}
+                self._put(replace(pod, **{**runs, **self.fate(pod)}))
         self._run_gateways()
 
     def end_pods(self) -> None:

@@ -59,10 +59,10 @@ class Held:
         return found
 
     def cooling(self) -> frozenset[str]:
-        """Resources of which a running replica was stopped less than their cooldown ago.
+        """Resources of which a replica was stopped, or a lost one replaced, within their cooldown.
 
-        A repair stops nothing that runs, so it starts no cooldown. The time is in the status, so a
-        restart forgets nothing.
+        What only added replicas starts no cooldown. The time is in the status, so a restart forgets
+        nothing, and it outlives later changes that start none.
         """
         return frozenset(key for key, model in self.asking.items() if self._cools(model))
 
@@ -70,10 +70,13 @@ class Held:
         assert isinstance(model, ServingPool | ModelCascade | RLJob)
         last = model.status.last_replan
         cooldown = model.spec.replan.cooldown or self.fleet.replan.cooldown
-        if last is None or not last.stopped:
+        if last is None:
+            return False
+        moved_at = last.moved_at or (last.time if last.stopped else None)
+        if moved_at is None:
             return False
         try:
-            since = datetime.fromisoformat(last.time).timestamp()
+            since = datetime.fromisoformat(moved_at).timestamp()
         except ValueError:
             return False
         return self.facts.now - since < cooldown.seconds

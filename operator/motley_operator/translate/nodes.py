@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from motley_operator.api.fleet import FleetSpec
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, Room, Taint
 from motley_operator.domain.names import EXCLUDE, INSTANCE_TYPE, PRICE, TRUST_ZONE, ZONE
+from motley_operator.domain.notices import NOTICES, Notice, notice_of
 from motley_operator.domain.translation import NodeFigures, UnknownGpu
 from motley_operator.settings import Settings
 from motley_operator.translate.devices import gpus_by_driver, left_out
@@ -71,13 +72,16 @@ def survey(
     """The nodes that are there and have a known GPU.
 
     A node that the fleet leaves out (label `motley.dev/exclude`, node selector) stays as a
-    cordoned one: what runs there goes on, nothing starts.
+    cordoned one: what runs there goes on, nothing starts. One that is leaving is left out altogether:
+    what runs there has to be replaced (`changes` lets it serve until then).
     """
     sites = []
     unknown = Counter[tuple[str, str]]()  # nodes by product and reason
     drivers = gpus_by_driver(facts.slices)
     for node in sorted(facts.nodes, key=lambda each: each.name):
         if is_lost(node.ready, node.not_ready_since, facts.now, settings.node_loss_seconds):
+            continue
+        if notice_of(node) >= Notice.LEAVING:
             continue
         refused = left_out(node, drivers.get(node.name, {}))
         unknown.update(refused)
@@ -144,7 +148,7 @@ def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, wishes: Sequence[Wish]) -
             price_usd_per_gpu_hour=gpu_price(node, gpu, capacity, fleet),
             excluded_for=frozenset(excluded),
         ),
-        cordoned=node.unschedulable or node.deleting or left_out,
+        cordoned=node.unschedulable or left_out or notice_of(node) == Notice.CANDIDATE,
     )
 
 
@@ -199,6 +203,7 @@ def _bars(taint: Taint) -> bool:
         taint.effect in ("NoSchedule", "NoExecute")
         and taint.key not in MIRRORED_TAINTS
         and taint.key not in GPU_TAINTS
+        and taint.key not in NOTICES
     )
 
 

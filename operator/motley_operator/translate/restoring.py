@@ -14,8 +14,9 @@ from motley_operator.domain.names import TRAINER, unit_id
 from motley_operator.translate.nodes import Site
 from motley_operator.translate.room import fits, minus, plus
 from motley_planner.domain.demand import Demand, Placement, RlDemand, RunningUnit
+from motley_planner.domain.fragments import size_text
 from motley_planner.domain.plan import PlannedReplica, Slice
-from motley_planner.domain.snapshot import PodNeed
+from motley_planner.domain.snapshot import Avoided, PodNeed
 
 
 def counted(gpus: int, need: PodNeed) -> Room:
@@ -51,6 +52,7 @@ class Places:
     need: PodNeed
     taken: set[str]  # unit ids that are in use
     prices: Mapping[str, float]  # USD/h of a GPU, by node
+    avoided: frozenset[Avoided] = frozenset()  # what failed lately and is not started again now
 
     @staticmethod
     def of(
@@ -94,7 +96,8 @@ class Places:
             and key not in site.node_class.excluded_for
             for rank, site in enumerate(nodes)
         )
-        after = self._after(replica, replica.nodes) if alike else None
+        usable = alike and not self._failed(key, replica, replica.nodes)
+        after = self._after(replica, replica.nodes) if usable else None
         if after is None:
             return False
         self._take(key, replica.name, after)
@@ -112,6 +115,15 @@ class Places:
                 self._take(key, name, after)
                 return replace(replica, name=name, ordinal=ordinal, nodes=nodes)
         return None
+
+    def _failed(self, key: str, replica: PlannedReplica, nodes: Sequence[str]) -> bool:
+        """Whether one like it failed there lately."""
+        classes = [self.sites[name].node_class for name in nodes]
+        size = size_text(replica.tensor_parallel, len(replica.nodes), replica.pipeline)
+        what = (key, replica.stage, replica.gpu, size)
+        return any(key in c.avoided_by for c in classes) or any(
+            one.covers(what, classes) for one in self.avoided
+        )
 
     def _take(self, key: str, name: str, after: Mapping[str, Room]) -> None:
         self.free.update(after)
@@ -147,6 +159,7 @@ class Places:
                 and site.node_class.gpu == replica.gpu_on(rank)
                 and _allows(placement, site, key)
                 and fits(need, free[name])
+                and not self._failed(key, replica, (name,))
             ]
             if not fitting:
                 return None

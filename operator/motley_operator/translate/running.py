@@ -8,7 +8,7 @@ is gone, so that no two pods ever share one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -35,10 +35,27 @@ def is_lost(ready: bool, since: float | None, now: float, loss_seconds: float) -
     return not ready and (since is None or now - since >= loss_seconds)
 
 
+def pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
+    """Engine pods of each resource that is there."""
+    owners = {resource.key: resource.uid for resource in facts.resources}
+    pods: dict[str, list[PodFacts]] = {}
+    for pod in facts.pods:
+        key = key_of(pod.labels, pod.namespace)
+        if is_engine(pod) and owners.get(key) == pod.owner_uid:
+            pods.setdefault(key, []).append(pod)
+    return pods
+
+
 def running_units(
-    facts: ClusterFacts, keys: AbstractSet[str], standing: AbstractSet[str]
+    facts: ClusterFacts,
+    keys: AbstractSet[str],
+    standing: AbstractSet[str],
+    broken: Collection[str] = (),
 ) -> Running:
-    """Live replicas of the resources in `keys` on the nodes in `standing`."""
+    """Live replicas of the resources in `keys` on the nodes in `standing`.
+
+    A replica with a pod whose UID is in `broken` is not one of them.
+    """
     owners = {resource.key: resource for resource in facts.resources}
     replicas: dict[str, list[PodFacts]] = {}
     for pod in facts.pods:
@@ -50,7 +67,8 @@ def running_units(
     for name in sorted(replicas):
         pods = sorted(replicas[name], key=_rank)
         key = key_of(pods[0].labels, pods[0].namespace)
-        unit = _unit(name, key, pods, standing) if _belongs(pods, owners.get(key)) else None
+        whole = _belongs(pods, owners.get(key)) and not any(pod.uid in broken for pod in pods)
+        unit = _unit(name, key, pods, standing) if whole else None
         if unit is not None and key in keys:
             units.append(unit)
             uids.update(pod.uid for pod in pods)

@@ -14,8 +14,8 @@ from motley_operator.api.quality import cascade_policies
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
 from motley_operator.demand import Settled
-from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
-from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
+from motley_operator.domain.facts import ClusterFacts, Room
+from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
 from motley_operator.translate.demand import Measuring, with_demand
@@ -29,14 +29,15 @@ from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.quotas import namespace_quotas
 from motley_operator.translate.restoring import Places, counted
 from motley_operator.translate.room import is_engine, not_below_zero, plus, room_left
-from motley_operator.translate.running import Running, running_units
+from motley_operator.translate.running import Running, pods_by_key, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
 from motley_operator.translate.standing import Limits, Stand, stand
+from motley_operator.translate.suspects import avoided_columns, avoiding, suspicions, with_losses
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.quotas import Quota
-from motley_planner.domain.snapshot import PodNeed, Snapshot
+from motley_planner.domain.snapshot import Avoided, PodNeed, Snapshot
 
 HORIZON_S = 3600.0
 
@@ -64,11 +65,15 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
-    running = running_units(facts, asked.demands.keys(), standing)
     asking = {key: asked.parsed[key] for key in asked.demands}
+    suspected = suspicions(facts, asking, fleet, settings)
+    running = running_units(facts, asked.demands.keys(), standing, suspected.broken)
+    suspected = with_losses(suspected, asking, running)
+    avoided = avoided_columns(suspected, facts.now)
+    surveyed = replace(surveyed, sites=avoiding(surveyed.sites, suspected, running, facts.now))
     held = Held(facts, asking, fleet)
     room = _room(facts, running, need := PodNeed())
-    stood = _stood(facts, asked, held, (running, surveyed.sites, room))
+    stood = _stood(facts, asked, held, (running, surveyed.sites, room, avoided))
     frozen = held.frozen(running, stood.standing)
     actual, reserved = running, running.reserved | stood.going
     running = replace(running, units=stood.units, reserved=reserved)
@@ -90,6 +95,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         quotas=namespace_quotas(facts, asking, vendors, need),
         shapes=offered,
         frozen=frozenset(frozen),
+        avoided=avoided,
         cooling=held.cooling(),
         latency_tiers=settings.latency_tiers,
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
@@ -109,10 +115,11 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         unknown_gpus=surveyed.unknown,
         standing=stood.standing,
         marks=stood.marks,
+        suspicions=suspected,
         inventory=_inventory(facts, surveyed.sites, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
-        inputs_hash=_inputs_hash(facts, sites, asked, (catalog, snapshot.quotas)),
+        inputs_hash=_inputs_hash(facts, sites, asked, catalog, (avoided, snapshot.quotas)),
     )
 
 
@@ -120,12 +127,13 @@ def _stood(
     facts: ClusterFacts,
     asked: _Asked,
     held: Held,
-    there: tuple[Running, Sequence[Site], dict[str, Room]],
+    there: tuple[Running, Sequence[Site], dict[str, Room], frozenset[Avoided]],
 ) -> Stand:
     """What stands of the resources in Preview and Disabled."""
-    running, sites, room = there
+    running, sites, room, avoided = there
     asking = {key: (asked.parsed[key], asked.demands[key], held.mode(key)) for key in asked.demands}
     places = Places.of(sites, room, running.units, PodNeed(), running.reserved)
+    places = replace(places, avoided=avoided)
     limits = Limits(_fleet_budget(held.fleet), fleet_gpus(held.fleet))
     made = stand(facts, asking, running, places, limits)
     for key, standing in made.standing.items():
@@ -141,7 +149,7 @@ def _read_resources(
 ) -> _Asked:
     around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
     asked = _Asked(around)
-    pods = _pods_by_key(facts)
+    pods = pods_by_key(facts)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         if resource.deleting:
             continue
@@ -246,16 +254,6 @@ def _fleet_budget(fleet: FleetSpec) -> float | None:
     return fleet.budget.dollars_per_hour.usd
 
 
-def _pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
-    owners = {resource.key: resource.uid for resource in facts.resources}
-    pods: dict[str, list[PodFacts]] = {}
-    for pod in facts.pods:
-        key = key_of(pod.labels, pod.namespace)
-        if is_engine(pod) and owners.get(key) == pod.owner_uid:
-            pods.setdefault(key, []).append(pod)
-    return pods
-
-
 def _usable(room: Room) -> int:
     """GPUs that engine pods can use: all that the planner makes of a node's room."""
     need = PodNeed()
@@ -271,7 +269,8 @@ def _inputs_hash(
     facts: ClusterFacts,
     sites: Sequence[Site],
     asked: _Asked,
-    more: tuple[Catalog, tuple[Quota, ...]],
+    catalog: Catalog,
+    more: tuple[frozenset[Avoided], tuple[Quota, ...]],
 ) -> str:
     """Hash over everything that planning depends on, except our own engine pods.
 
@@ -289,7 +288,7 @@ def _inputs_hash(
     ]
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
     fleet = (facts.fleet or {}).get("spec")
-    measured = sorted(more[0].profiles.items())
-    rejected = sorted(asked.rejected.items())
-    text = repr((nodes, demands, rejected, requested, fleet, measured, more[1]))
+    avoided, quotas = sorted(map(repr, more[0])), more[1]
+    measured, rejected = sorted(catalog.profiles.items()), sorted(asked.rejected.items())
+    text = repr((nodes, demands, rejected, requested, fleet, measured, avoided, quotas))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from motley_planner.domain.fragments import ReplicaFragment
+from motley_planner.domain.fragments import ReplicaFragment, size_text
 from motley_planner.domain.hardware import NodeClass
 from motley_planner.domain.table import Phase
 
@@ -89,11 +89,8 @@ class Shape:
 
     @property
     def size(self) -> str:
-        """The replica's GPUs in short: tp4, tp4x2, or tp4:48+2xA10:20 for a pipeline."""
-        if not self.pipeline:
-            many = f"x{self.fragments}" if self.fragments > 1 else ""
-            return f"tp{self.tensor_parallel}{many}"
-        return "+".join(f"{f.tensor_parallel}x{f.gpu}:{f.layers}" for f in self.pipeline)
+        """The replica's GPUs in short, as `size_text` writes them."""
+        return size_text(self.tensor_parallel, self.fragments, self.pipeline)
 
     def at(
         self,

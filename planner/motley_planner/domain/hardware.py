@@ -65,13 +65,15 @@ class NodeClass:
     trust_zone: str
     price_usd_per_gpu_hour: float
     excluded_for: frozenset[str] = frozenset()  # keys of resources that may not use it
+    avoided_by: frozenset[str] = frozenset()  # keys that start nothing more there for now
 
     @property
     def id(self) -> str:
         """A stable name; two nodes of one class share it."""
         excluded = ",".join(sorted(self.excluded_for))
         parts = (self.zone, self.capacity_type, self.trust_zone)
-        return "|".join((*parts, f"{self.price_usd_per_gpu_hour:.4f}", excluded))
+        text = "|".join((*parts, f"{self.price_usd_per_gpu_hour:.4f}", excluded))
+        return "|".join((text, *sorted(self.avoided_by))) if self.avoided_by else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,6 +44,35 @@ class Shape:
     pods: int = 110
 
 
+@dataclass(frozen=True, slots=True)
+class Avoided:
+    """Replicas of a resource's stage that failed lately: no more of them are started than run.
+
+    With `gpu` None those of the whole stage; else of one size on one GPU type, at any operating
+    batch, on nodes of one zone and capacity type.
+    """
+
+    key: str
+    stage: str
+    gpu: str | None = None
+    size: str = ""  # as domain.fragments.size_text
+    zone: str = ""
+    capacity_type: str = ""
+
+    def covers(self, what: tuple[str, str, str, str], classes: Iterable[NodeClass]) -> bool:
+        """Whether a replica on nodes of these classes is one of them.
+
+        `what` is its key, stage, GPU and size.
+        """
+        if what[:2] != (self.key, self.stage):
+            return False
+        if self.gpu is None:
+            return True
+        place = (self.zone, self.capacity_type)
+        alike = what[2:] == (self.gpu, self.size)
+        return alike and any((c.zone, c.capacity_type) == place for c in classes)
+
+
 Billing = Literal["gpu", "node"]
 
 
@@ -65,6 +94,7 @@ class Snapshot:
     cooling: frozenset[str] = field(default_factory=frozenset)  # keys that no money may move yet
     min_improvement: float = 0.05  # share of the price that moving what runs must save
     improvements: Mapping[str, float] = field(default_factory=dict)  # the same, of resources by key
+    avoided: frozenset[Avoided] = field(default_factory=frozenset)
     budget_usd_per_hour: float | None = None
     budget_gpus: int | None = None  # GPUs of any type that all replicas together may hold
     tenants: tuple[Tenant, ...] = ()

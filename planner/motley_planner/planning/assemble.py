@@ -23,6 +23,7 @@ from motley_planner.domain.hardware import Catalog, Node, NodeClass
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import Column, FleetTable, Previous, RunningReplica, TableNode
 from motley_planner.planning.assembly import Assembly, table_gpu
+from motley_planner.planning.avoiding import is_avoided
 from motley_planner.planning.demands import (
     add_class_floors,
     add_job_demand,
@@ -206,12 +207,20 @@ def tenant_weight(snapshot: Snapshot, demand: ServingDemand) -> float:
     return next((t.weight for t in snapshot.tenants if t.name == demand.tenant), 1.0)
 
 
-def _as_they_run(assembly: Assembly, still: frozenset[str]) -> list[Column]:
-    """The columns; those of resources in `still` with no more replicas than run."""
+def _as_they_run(assembly: Assembly, snapshot: Snapshot) -> list[Column]:
+    """The columns; those of resources in `still`, and avoided ones, with no more than run."""
     running = Counter(replica.column for replica in assembly.replicas)
+    if not (
+        snapshot.still or snapshot.avoided or any(n.node_class.avoided_by for n in snapshot.nodes)
+    ):
+        return list(assembly.columns.values())
+
+    def is_held(column: Column) -> bool:
+        candidate = assembly.candidates[column.id]
+        return candidate.key in snapshot.still or is_avoided(candidate, snapshot.avoided)
+
     return [
-        replace(c, max_count=running[c.id]) if assembly.candidates[c.id].key in still else c
-        for c in assembly.columns.values()
+        replace(c, max_count=running[c.id]) if is_held(c) else c for c in assembly.columns.values()
     ]
 
 
@@ -243,7 +252,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
         classes=tuple(assembly.classes),
         columns=tuple(
             replace(c, price_usd_per_hour=0.0) if by_node else c
-            for c in _as_they_run(assembly, snapshot.still)
+            for c in _as_they_run(assembly, snapshot)
         ),
         cascades=tuple(assembly.cascades),
         objective="goodput",

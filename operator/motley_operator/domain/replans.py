@@ -1,0 +1,62 @@
+"""What a new plan changes of one resource, and at which tier: the cheapest that it needs.
+
+T0  routing only: no pod is touched
+T1  pods are added, in place of lost ones or beside what runs; no survivor is stopped
+T2  survivors are stopped: moved, rebuilt, or no longer needed
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from motley_planner.domain.plan import Plan, Slice
+
+
+class Tier(StrEnum):
+    """How deep a change goes."""
+
+    ROUTING = "T0"
+    REPAIR = "T1"
+    MOVE = "T2"
+
+
+@dataclass(frozen=True, slots=True)
+class Replan:
+    """A changed slice of the plan, in short."""
+
+    tier: Tier
+    reason: str
+    started: int
+    stopped: int
+    kept: int
+
+    @property
+    def counts(self) -> str:
+        """What happens to replicas, in words."""
+        return f"{self.started} replicas start, {self.stopped} stop, {self.kept} stay"
+
+
+def replan_of(part: Slice, plan: Plan, cause: str) -> Replan:
+    """The change that a slice is; `cause` says why replicas of it are lost, if they are."""
+    moves = [move for move in plan.moves if move.key == part.key]
+    started = sum(move.action == "start" for move in moves)
+    stopped = sum(move.action == "stop" for move in moves)
+    kept = sum(replica.kept is not None for replica in part.replicas)
+    reasons = Counter(move.reason for move in moves)
+    reason = reasons.most_common(1)[0][0] if reasons else "Rebalanced"
+    if cause and not stopped:
+        reason = cause
+    tier = Tier.MOVE if stopped else Tier.REPAIR if started or cause else Tier.ROUTING
+    return Replan(tier, reason, started, stopped, kept)
+
+
+def replans(plan: Plan, before: Mapping[str, str], causes: Mapping[str, str]) -> tuple[Replan, ...]:
+    """The changes that a plan is, beside the hashes of slices that statuses show, by key."""
+    return tuple(
+        replan_of(part, plan, causes.get(part.key, ""))
+        for part in plan.slices
+        if (part.replicas or part.key in before) and before.get(part.key) != part.hash
+    )
