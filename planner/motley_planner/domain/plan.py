@@ -163,7 +163,8 @@ class NodesToAdd:
     count: int
     price_usd_per_hour: float  # of all of them
     delay_hours: float
-    gains: Mapping[str, float]  # by resource key: requests/s more, with all that is listed
+    gains: Mapping[str, float] = field(default_factory=dict)
+    # by resource key: requests/s more, with all that is listed; empty for nodes that are coming
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +186,5 @@ class Plan:
     gpus_used: int = 0
     idle_usd_per_hour: float = 0.0  # part of the bill for GPUs of nodes in use that nobody holds
     nodes_to_add: tuple[NodesToAdd, ...] = ()
+    nodes_coming: tuple[NodesToAdd, ...] = ()  # those that replicas of the plan wait for
     certificates: tuple[Certificate, ...] = ()
