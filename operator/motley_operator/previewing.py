@@ -182,6 +182,7 @@ def _freed(key: str, plan: Plan, translation: Translation, solves: int) -> Snaps
         running=tuple(sorted((*units, *others), key=lambda unit: unit.id)),
         frozen=frozenset(demand.key for demand in snapshot.demands) - {key},
         edited=frozenset((key,)) if edited else frozenset[str](),
+        shapes=tuple(replace(shape, buys=False) for shape in snapshot.shapes),
         cooling=frozenset(),
         still=frozenset(),
         steady=False,

@@ -16,6 +16,7 @@ from motley_operator.api import RLJob, read
 from motley_operator.changes import rollout
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
+from motley_operator.domain.claims import CLAIM
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import (
     INPUTS_HASH,
@@ -32,6 +33,7 @@ from motley_operator.translate.room import fits, minus, room_left
 PodName = tuple[str, str]
 
 NOT_IN_PLAN = "NotInPlan"
+NO_NODE_CAME = "NoNodeCame"
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ def pod_changes(
             if pod.bound and pod.node not in nodes:
                 going.reasons.setdefault(pod.uid, "NodeLost")
             elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
+                going.add([pod], _why_unplanned(pod, nodes))
         _broken_gangs(pods, going)
         _outdated(pods, desired, going)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
@@ -91,6 +93,12 @@ def pod_changes(
     ]
     actions = (*labels, *deletions, *_creations(desired, facts))
     return PodChanges(actions, tuple(pod for pod in everyone if pod.uid in waiting))
+
+
+def _why_unplanned(pod: PodFacts, nodes: Collection[str]) -> str:
+    if pod.node in nodes:
+        return NOT_IN_PLAN
+    return NO_NODE_CAME if CLAIM in pod.labels and not pod.bound else "NodeLost"
 
 
 def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
@@ -195,6 +203,8 @@ def _after(manifests: Sequence[Manifest], left: Mapping[str, Room]) -> dict[str,
     after: dict[str, Room] = {}
     for manifest in manifests:
         node, need = pinned_node(manifest), pod_requests(manifest)
+        if node is None:
+            continue  # its node is asked for by making it
         room = after.get(node) or left.get(node)
         if room is None or not fits(need, room):
             return None

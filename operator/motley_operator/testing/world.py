@@ -11,6 +11,7 @@ import copy
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from motley_operator.domain.actions import (
@@ -87,6 +88,7 @@ class World:
     config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     reading: Reading | None = None
     events: list[EmitEvent] = field(default_factory=list)
+    specs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # of pods we made
     now: float = 1_800_000_000.0
     uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -164,7 +166,9 @@ class World:
         if name in self.pods:
             raise ImpossibleCluster(f"pod {name} is created twice")
         metadata["uid"] = f"pod-{next(self.uids)}"
-        metadata["creationTimestamp"] = "2026-11-21T12:00:00Z"
+        made = datetime.fromtimestamp(self.now, UTC)
+        metadata["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.specs[name] = document["spec"]
         self._put(parse_pod(document))
 
     def _apply_object(self, manifest: Mapping[str, Any]) -> None:

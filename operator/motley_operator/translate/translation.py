@@ -14,10 +14,12 @@ from motley_operator.api.quality import cascade_policies
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
 from motley_operator.demand import Settled
+from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.claims import Offers, offers
 from motley_operator.translate.demand import Measuring, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
@@ -64,6 +66,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
     held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
+    known = offers(facts, fleet)
     room = _room(facts, running, need := PodNeed())
     stood = _stood(facts, asked, held, (running, surveyed.sites, room))
     frozen = held.frozen(running, stood.standing)
@@ -81,7 +84,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         budget_usd_per_hour=_fleet_budget(fleet),
         budget_gpus=fleet_gpus(fleet),
         tenants=tenants(fleet),
-        shapes=shapes(fleet, catalog, wishes),
+        shapes=shapes(fleet, catalog, wishes, known),
         frozen=frozenset(frozen),
         cooling=held.cooling(),
         latency_tiers=settings.latency_tiers,
@@ -105,7 +108,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         inventory=_inventory(facts, surveyed.sites, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
-        inputs_hash=_inputs_hash(facts, sites, asked, catalog),
+        suspect_shapes=known.suspects,
+        inputs_hash=_inputs_hash(facts, sites, asked, catalog, known),
     )
 
 
@@ -239,7 +243,9 @@ def _inventory(
         for rank, node in enumerate(unit.nodes):
             ours[node] = ours.get(node, 0) + unit.gpus_on(rank)
     return tuple(
-        figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name]) for site in sites
+        figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name])
+        for site in sites
+        if not is_coming(site.facts.name)
     )
 
 
@@ -271,7 +277,7 @@ def _usable(room: Room) -> int:
 
 
 def _inputs_hash(
-    facts: ClusterFacts, sites: Sequence[Site], asked: _Asked, catalog: Catalog
+    facts: ClusterFacts, sites: Sequence[Site], asked: _Asked, catalog: Catalog, known: Offers
 ) -> str:
     """Hash over everything that planning depends on, except our own engine pods.
 
@@ -286,9 +292,11 @@ def _inputs_hash(
     nodes = [
         (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
         for s in sites
+        if not is_coming(s.facts.name)
     ]
+    shut = (sorted(known.closed), sorted(known.overdue))
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
     fleet = (facts.fleet or {}).get("spec")
     measured = sorted(catalog.profiles.items())
-    text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet, measured))
+    text = repr((nodes, demands, sorted(asked.rejected.items()), requested, fleet, measured, shut))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
