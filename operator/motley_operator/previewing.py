@@ -61,7 +61,7 @@ def stood(plan: Plan, translation: Translation) -> Plan:
         moves=tuple(moves),
         price_usd_per_hour=price,
         kept=sum(r.kept is not None for part in slices for r in part.replicas),
-        gpus_used=sum(r.gpus for part in slices for r in part.replicas),
+        gpus_used=sum(r.gpus_there for part in slices for r in part.replicas),
     )
 
 

@@ -318,3 +318,47 @@ def test_a_node_of_which_foreign_pods_took_a_part_costs_no_shape_its_name(gone: 
     made.steps(6)
     assert not made.fleet_status("suspectShapes")
     assert made.nodes(key).count("new-1") == 2
+
+
+def test_labels_that_lead_to_another_gpu_make_the_shape_suspect_and_no_endless_loop() -> None:
+    made, key = short_of(3)
+    made.node_comes(product="NVIDIA-L40S")
+    made.steps(6)
+    assert made.fleet_condition() == ("False", "NoNodeCame")
+    assert made.steps(8) == 0
+    assert not any(CLAIM in pod.labels for pod in made.world.engine_pods(key))
+
+
+def test_a_pool_without_demand_gives_back_every_node_and_gets_one_with_the_next_request() -> None:
+    made, key = short_of(3)
+    made.node_comes()
+    made.steps()
+    made.edit(key, workload=load(0))
+    made.steps()
+    assert made.nodes(key) == []
+    del made.world.nodes["new-1"]  # the autoscaler's part
+    made.edit(key, workload=load(5 * RATE))
+    made.steps()
+    assert len(made.waiting) == 3
+
+
+@pytest.mark.parametrize("zone", [{"zone": "az-1"}, {}])
+def test_a_replica_over_two_nodes_waits_for_two_of_one_zone_and_its_pods_come_to_lie_apart(
+    zone: dict[str, str],
+) -> None:
+    made = Autoscaled(gpus=1, cpu="16", memory="128Gi", maxNodes=4, **zone)
+    made.world.nodes.clear()
+    model = {"id": "meta-llama/Llama-3.3-70B-Instruct", "precision": "bf16"}
+    key = made.world.add(
+        pool(model=model, parallelism={"maxTensor": 1, "maxPipeline": 4}, workload=load(1))
+    )
+    made.steps()
+    if not zone:  # nobody knows in which zones its nodes would come
+        assert not made.waiting
+        return
+    assert sorted(pod.labels[CLAIM] for pod in made.waiting) == ["p5-0", "p5-1"]
+    for name in ("new-1", "new-2"):
+        made.world.add_node(gpu_node(name, gpus=2, labels=LABELS))
+        made.steps(2)
+    assert made.steps() == 0
+    assert made.nodes(key) == ["new-1", "new-2"]

@@ -107,7 +107,9 @@ class NodeShape(ApiModel):
     cpu: Quantity = Field(description="Allocatable CPUs.")
     memory: Quantity = Field(description="Allocatable memory in bytes, e.g. 900Gi.")
     zone: Label | None = Field(
-        default=None, description="Zone in which it would appear; absent: any. One shape a zone."
+        default=None,
+        description="Zone in which it would appear; absent: any, and then no replica over several "
+        "nodes is placed on such.",
     )
     capacity_type: CapacityType = Field(default="on-demand", description="How it is bought.")
     instance_type: Label | None = Field(

@@ -42,8 +42,9 @@ def provisioned(plan: Plan, translation: Translation) -> list[Statement]:
     if not any(shape.buys for shape in translation.snapshot.shapes):
         return []
     failed = [
-        f"no node of shape {row.shape} came in time ({row.failures} in a row): not asked for until "
-        f"{_time(row.until)}; see events of pods and of the autoscaler, and the shape's labels and delay"
+        f"no node of shape {row.shape} came in time, or one with another GPU ({row.failures} in a "
+        f"row): not asked for until {_time(row.until)}; see the pods' and the autoscaler's events, "
+        "and the shape's labels and delay"
         for row in translation.suspect_shapes
     ]
     waits = [f"{row.count} of shape {row.shape}" for row in plan.nodes_coming]

@@ -9,7 +9,7 @@ no pin. From the label alone follows where it counts, so that a restart changes 
     its time is not over yet   on a node "+shape/i" that is put among the nodes, cordoned
     its time is over           nowhere: it is no replica any more, and its shape is suspect
 
-A suspect shape is not on offer for a while that doubles with each failure. It is remembered in the
+A shape whose labels lead to nodes with another GPU is suspect as well. A suspect shape is not on offer for a while that doubles with each failure. It is remembered in the
 Fleet's status, and forgotten when a node of it came, or after a day.
 """
 
@@ -33,6 +33,7 @@ from motley_operator.domain.claims import (
 from motley_operator.domain.facts import ClusterFacts, Document, NodeFacts, PodFacts, Room
 from motley_operator.domain.names import PRICE
 from motley_operator.translate.room import fits, held, is_engine, plus, room_left
+from motley_planner.domain.hardware import Catalog
 
 MARGIN_SHARE, LEAST_MARGIN_S = 0.5, 60.0  # of the delay, before a node counts as not coming
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 600.0, 7200.0  # that a suspect shape is not asked for
@@ -181,13 +182,14 @@ def _overdue(facts: ClusterFacts, shapes: Mapping[str, NodeShape]) -> frozenset[
     return frozenset(found)
 
 
-def offers(facts: ClusterFacts, fleet: FleetSpec) -> Offers:
+def offers(facts: ClusterFacts, fleet: FleetSpec, catalog: Catalog) -> Offers:
     """What is known of the Fleet's shapes that may be bought; `facts` are those `with_claims`."""
     shapes = buying_shapes(fleet)
     if not shapes:
         return Offers()
     overdue = _overdue(facts, shapes)
-    suspects = _suspects(facts, shapes, overdue)
+    blamed = _late(facts, overdue) | _mistaken(facts, shapes, catalog)
+    suspects = _suspects(facts, shapes, blamed)
     return Offers(
         suspects=suspects,
         overdue=overdue,
@@ -212,17 +214,35 @@ def _numbers(facts: ClusterFacts, shape: str) -> frozenset[int]:
     return frozenset(number_of(c) for c in claims if shape_of(node_of(c)) == shape)
 
 
+def _late(facts: ClusterFacts, overdue: frozenset[str]) -> frozenset[str]:
+    """Shapes of which no node came in time."""
+    return frozenset(
+        shape_of(node_of(claim))
+        for claim, pods in _claims(facts).items()
+        if not any(pod.bound for pod in pods) and any(pod.uid in overdue for pod in pods)
+    )
+
+
+def _mistaken(
+    facts: ClusterFacts, shapes: Mapping[str, NodeShape], catalog: Catalog
+) -> frozenset[str]:
+    """Shapes whose labels led pods to nodes with another GPU: they would be made again and again."""
+    products = {node.name: node.gpu_label for node in facts.nodes}
+    found = set()
+    for claim, pods in _claims(facts).items():
+        shape = shapes.get(shape_of(node_of(claim)))
+        for product in {products.get(p.node or "") for p in pods} - {None}:
+            gpu = catalog.gpu_by_label(product or "")
+            if shape is not None and gpu != catalog.gpu_by_label(shape.gpu_product):
+                found.add(shape.name)
+    return frozenset(found)
+
+
 def _suspects(
-    facts: ClusterFacts, shapes: Mapping[str, NodeShape], overdue: frozenset[str]
+    facts: ClusterFacts, shapes: Mapping[str, NodeShape], blamed: frozenset[str]
 ) -> tuple[Suspicion, ...]:
     """Shapes that failed, those of old as long as they are remembered."""
-    claims = _claims(facts)
-    blamed = {
-        shape_of(node_of(claim))
-        for claim, pods in claims.items()
-        if not any(pod.bound for pod in pods) and any(pod.uid in overdue for pod in pods)
-    }
-    came = [p for pods in claims.values() for p in pods if p.bound]
+    came = [p for pods in _claims(facts).values() for p in pods if p.bound]
     found = []
     for name in shapes:
         row = _remembered(facts.fleet, name)
@@ -233,7 +253,8 @@ def _suspects(
         if row is None:
             continue
         mine = (p for p in came if shape_of(node_of(p.labels[CLAIM])) == name)
-        over = any(p.created_at > row.since for p in mine) or facts.now - row.until > FORGET_S
+        over = name not in blamed and any(p.created_at > row.since for p in mine)
+        over = over or facts.now - row.until > FORGET_S
         if facts.now < row.until or not over:
             found.append(row)
     return tuple(found)

@@ -66,7 +66,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     standing = {site.facts.name for site in surveyed.sites}
     running = running_units(facts, asked.demands.keys(), standing)
     held = Held(facts, {key: asked.parsed[key] for key in asked.demands}, fleet)
-    known = offers(facts, fleet)
+    known = offers(facts, fleet, catalog)
     room = _room(facts, running, need := PodNeed())
     stood = _stood(facts, asked, held, (running, surveyed.sites, room))
     frozen = held.frozen(running, stood.standing)

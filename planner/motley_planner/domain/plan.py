@@ -40,6 +40,12 @@ class PlannedReplica:
         """GPUs this replica takes over all its nodes."""
         return sum(self.gpus_on(rank) for rank in range(len(self.nodes)))
 
+    @property
+    def gpus_there(self) -> int:
+        """Those on nodes that are there; "+shape/i" is one that is to come."""
+        ranks = enumerate(self.nodes)
+        return sum(self.gpus_on(rank) for rank, node in ranks if not node.startswith("+"))
+
     def gpus_on(self, rank: int) -> int:
         """GPUs that the replica takes on one of its nodes."""
         return self.pipeline[rank].tensor_parallel if self.pipeline else self.tensor_parallel

@@ -144,8 +144,14 @@ def _with_shapes(
     )
     shapes = (node_shape(shape, snapshot) for shape in buys)
     least = LEAST_WAIT_USD_PER_HOUR
+    counts = Counter(placed.column for placed in planned.placement)
     return replace(
         table,
+        # Nodes of a shape without a zone may come to any, and a replica does not span zones.
+        columns=tuple(
+            replace(c, max_count=counts[c.id]) if len(c.fragments) > 1 and not c.zone else c
+            for c in table.columns
+        ),
         previous=replace(table.previous, replicas=replicas),
         held_replicas=frozenset(replica.id for replica in replicas),
         cordoned_nodes=frozenset(n.name for n in snapshot.nodes if n.cordoned and not n.coming),

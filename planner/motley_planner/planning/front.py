@@ -84,7 +84,7 @@ def plan(
         kept=sum(replica.kept is not None for replica in replicas),
         nodes=sum(not node.coming for node in snapshot.nodes),
         gpus=sum(node.gpus for node in snapshot.nodes if not node.coming),
-        gpus_used=sum(replica.gpus for replica in replicas),
+        gpus_used=sum(replica.gpus_there for replica in replicas),
         idle_usd_per_hour=max(0.0, bill - charged),
         nodes_coming=nodes_coming(snapshot, solution),
         nodes_to_add=nodes_to_add(snapshot, catalog, solution, use_worker=use_worker),
