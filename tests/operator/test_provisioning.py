@@ -105,6 +105,8 @@ def test_demand_beyond_the_fleet_makes_pods_that_ask_for_nodes_and_are_pinned_to
     spec = made.world.specs[("team-a", made.waiting[0].name)]
     assert spec["nodeSelector"] == LABELS and "nodeAffinity" not in spec["affinity"]
     assert made.condition(key, "Planned")[0] == "True"
+    waits = made.message(key, "Reconciling")
+    assert waits == "main: 2 of 5 replicas ready, 3 waiting for nodes"
     assert made.fleet_condition() == ("False", "WaitingForNodes")
     assert made.fleet_status("nodesComing") == [
         {"shape": "p5", "gpu": "H100-SXM5-80GB", "count": 1, "dollarsPerHour": "12"}
