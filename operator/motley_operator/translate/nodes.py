@@ -52,6 +52,11 @@ class Site:
     node_class: NodeClass
     cordoned: bool
 
+    @property
+    def coming(self) -> bool:
+        """Whether the node is only asked for."""
+        return is_coming(self.facts.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -59,6 +64,11 @@ class Survey:
 
     sites: tuple[Site, ...]
     unknown: tuple[UnknownGpu, ...]
+
+    @property
+    def there(self) -> tuple[Site, ...]:
+        """Without those that are only asked for."""
+        return tuple(site for site in self.sites if not site.coming)
 
 
 def survey(
@@ -101,7 +111,7 @@ def planner_node(site: Site, room: Room) -> Node:
         pods=max(0, room.pods),
         total_gpus=site.facts.allocatable.gpus,
         cordoned=site.cordoned,
-        coming=is_coming(site.facts.name),
+        coming=site.coming,
     )
 
 

@@ -14,7 +14,6 @@ from motley_operator.api.quality import cascade_policies
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
 from motley_operator.demand import Settled
-from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED, key_of
 from motley_operator.domain.translation import NodeFigures, Translation
@@ -105,11 +104,11 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         unknown_gpus=surveyed.unknown,
         standing=stood.standing,
         marks=stood.marks,
-        inventory=_inventory(facts, surveyed.sites, actual),
+        inventory=_inventory(facts, surveyed.there, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
         suspect_shapes=known.suspects,
-        inputs_hash=_inputs_hash(facts, sites, asked, catalog, known),
+        inputs_hash=_inputs_hash(facts, [s for s in sites if not s.coming], asked, catalog, known),
     )
 
 
@@ -243,9 +242,7 @@ def _inventory(
         for rank, node in enumerate(unit.nodes):
             ours[node] = ours.get(node, 0) + unit.gpus_on(rank)
     return tuple(
-        figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name])
-        for site in sites
-        if not is_coming(site.facts.name)
+        figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name]) for site in sites
     )
 
 
@@ -292,7 +289,6 @@ def _inputs_hash(
     nodes = [
         (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
         for s in sites
-        if not is_coming(s.facts.name)
     ]
     shut = (sorted(known.closed), sorted(known.overdue))
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
