@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from motley_operator.api.documents import validate_documents
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.claims import CLAIM
 from motley_operator.domain.facts import PodFacts, Room
@@ -16,6 +19,7 @@ from motley_operator.testing.samples import pool
 from motley_operator.testing.scheduling import schedule
 from motley_operator.testing.world import gpu_node
 
+ROOT = Path(__file__).parents[2]
 LABELS = {"karpenter.sh/nodepool": "gpu"}
 H100 = "NVIDIA-H100-80GB-HBM3"
 DELAY_S, MARGIN_S, PAUSE_S = 300.0, 150.0, 600.0
@@ -112,6 +116,14 @@ def test_demand_beyond_the_fleet_makes_pods_that_ask_for_nodes_and_are_pinned_to
         {"shape": "p5", "gpu": "H100-SXM5-80GB", "count": 1, "dollarsPerHour": "12"}
     ]
     assert not made.fleet_status("nodesToAdd")
+
+
+def test_the_fleet_of_the_guide_is_valid_and_stands_in_the_guide_as_it_is() -> None:
+    guide = ROOT / "docs/guides/provisioning.yaml"
+    assert validate_documents([guide]) == ()
+    (shape,) = yaml.safe_load(guide.read_text())["spec"]["shapes"]
+    shown = guide.with_suffix(".md").read_text().partition("shapes:\n")[2].partition("\n\n")[0]
+    assert yaml.safe_load(shown) == [shape]
 
 
 def test_without_provision_nothing_is_made_and_the_nodes_are_only_named() -> None:
