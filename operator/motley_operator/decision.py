@@ -49,6 +49,7 @@ def decide(
 
     Raises: PlannerError where no plan could be made.
     """
+    facts = translate.with_claims(facts)
     translation = translate.translate(facts, catalog, settings)
     plan = planner.keep(translation, facts, _with_time(translation.snapshot, settings))
     held = planner.held

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from motley_operator.api import ModelCascade, RLJob, ServingPool
+from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
 from motley_operator.domain.translation import Translation
 from motley_planner.domain.demand import Demand, ServingDemand
 from motley_planner.domain.plan import Plan
+from motley_planner.domain.snapshot import Snapshot
 
 
 class Reason(StrEnum):
@@ -30,6 +32,7 @@ class Reason(StrEnum):
     STANDING_CHANGED = "StandingChanged"
     REPLICA_LOST = "ReplicaLost"
     ROOM_FREED = "RoomFreed"
+    NODE_CAME = "NodeCame"
     UNCHANGED = "Unchanged"
 
 
@@ -56,7 +59,7 @@ class InForce:
             frozen=snapshot.frozen,
             reserved=snapshot.reserved,
             nodes=frozenset(node.name for node in snapshot.nodes if not node.cordoned),
-            prices=frozenset(node.node_class.price_usd_per_gpu_hour for node in snapshot.nodes),
+            prices=_prices(snapshot),
             demands={demand.key: demand for demand in snapshot.demands},
             marks=translation.marks,
         )
@@ -97,13 +100,35 @@ def verdict(force: InForce | None, translation: Translation, facts: ClusterFacts
 def is_steady(force: InForce | None, translation: Translation) -> bool:
     """True where only service may move what was not edited: after a restart, a loss, an edit.
 
-    Money is looked at when nodes join, a resource goes, or the Fleet is edited, and nothing is lost.
+    Money is looked at when nodes join that nobody waited for, a resource goes, or the Fleet is
+    edited, and nothing is lost.
     """
     if force is None:
         return True
     now = InForce.of(force.plan, translation)
-    gained = now.nodes - force.nodes or force.demands.keys() - now.demands.keys()
-    return bool(force.nodes - now.nodes) or not (gained or force.prices != now.prices)
+    came = _awaited(force, translation)
+    gained = now.nodes - force.nodes - came or force.demands.keys() - now.demands.keys()
+    dearer = _prices(translation.snapshot, came) - force.prices or force.prices - now.prices
+    return bool(force.nodes - now.nodes) or not (gained or dearer)
+
+
+def _prices(snapshot: Snapshot, without: frozenset[str] = frozenset()) -> frozenset[float]:
+    """USD per GPU and hour on the nodes that are there."""
+    nodes = (node for node in snapshot.nodes if not node.coming and node.name not in without)
+    return frozenset(node.node_class.price_usd_per_gpu_hour for node in nodes)
+
+
+def _awaited(force: InForce, translation: Translation) -> frozenset[str]:
+    """Nodes that came because replicas of the plan in force waited for them."""
+    runs = {unit.id: unit.nodes for unit in translation.snapshot.running}
+    return frozenset(
+        there
+        for part in force.plan.slices
+        for replica in part.replicas
+        if (at := runs.get(replica.kept or unit_id(part.key, replica.name)))
+        for planned, there in zip(replica.nodes, at, strict=True)
+        if is_coming(planned)
+    )
 
 
 def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
@@ -205,6 +230,17 @@ def room_freed(case: Case) -> Reason | None:
     return Reason.ROOM_FREED if gone else None
 
 
+def node_came(case: Case) -> Reason | None:
+    """A replica that waited for a node is on one that the plan in force did not know."""
+    runs = {unit.id: unit.nodes for unit in case.translation.snapshot.running}
+    for part in case.force.plan.slices:
+        for replica in part.replicas:
+            unit = replica.kept or unit_id(part.key, replica.name)
+            if runs.get(unit, replica.nodes) != replica.nodes:
+                return Reason.NODE_CAME
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     no_solution_yet,
     inputs_changed,
@@ -212,4 +248,5 @@ RULES: tuple[Rule, ...] = (
     standing_changed,
     replica_lost,
     room_freed,
+    node_came,
 )

@@ -61,7 +61,7 @@ def stood(plan: Plan, translation: Translation) -> Plan:
         moves=tuple(moves),
         price_usd_per_hour=price,
         kept=sum(r.kept is not None for part in slices for r in part.replicas),
-        gpus_used=sum(r.gpus for part in slices for r in part.replicas),
+        gpus_used=sum(r.gpus_there for part in slices for r in part.replicas),
     )
 
 
@@ -182,6 +182,7 @@ def _freed(key: str, plan: Plan, translation: Translation, solves: int) -> Snaps
         running=tuple(sorted((*units, *others), key=lambda unit: unit.id)),
         frozen=frozenset(demand.key for demand in snapshot.demands) - {key},
         edited=frozenset((key,)) if edited else frozenset[str](),
+        shapes=tuple(replace(shape, buys=False) for shape in snapshot.shapes),
         cooling=frozenset(),
         still=frozenset(),
         steady=False,

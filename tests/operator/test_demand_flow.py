@@ -30,11 +30,11 @@ STEP_S = 90.0
 class Fleet:
     """A world with one measured pool, and the operator's judgement cycle by cycle."""
 
-    def __init__(self, demand: str = "Measured", **spec: Any) -> None:
+    def __init__(self, demand: str = "Measured", **least: Any) -> None:
         self.world = World().add_node(*(gpu_node(f"h{i}") for i in range(4)))
         self.world.fleet = FLEET
         workload = {"requestsPerSecond": 10, "demand": demand, "classes": CLASSES}
-        self.key = self.world.add(pool(workload=workload, **spec))
+        self.key = self.world.add(pool(workload=workload | least))
         self.planner = RememberingPlanner(plan_with)
 
     def cycle(self) -> Decision:
@@ -181,6 +181,18 @@ def test_an_idle_pool_goes_down_to_its_least_rate(fleet: Fleet) -> None:
     assert fleet.asked() == 1.0
     assert fleet.condition() == ("True", "Idle")
     assert 0 < len(fleet.engines()) < len(before)
+
+
+def test_an_idle_pool_whose_least_rate_is_zero_holds_no_node_until_requests_come() -> None:
+    fleet = Fleet(minRequestsPerSecond=0)
+    assert fleet.asked() == 10.0 and fleet.engines()
+    for _ in range(3):
+        fleet.see(0.0)
+        fleet.calm()
+    assert fleet.asked() == 0.0 and not fleet.engines()
+    assert fleet.condition()[0] == "True"
+    fleet.see(5.0)
+    assert fleet.asked() > 5.0 and fleet.engines()
 
 
 def test_a_restart_changes_nothing_and_needs_no_reading(fleet: Fleet) -> None:

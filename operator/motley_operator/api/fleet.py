@@ -26,14 +26,8 @@ from motley_operator.api.frame import READY, Column, Names, Resource
 from motley_operator.api.measuring import PrometheusSpec
 from motley_operator.api.quantities import Duration, Percentage, Quantity
 from motley_operator.api.rules import Rule, positive, shares_fit
+from motley_operator.api.shapes import CHOSEN, LIMITED, NodeShape, Toleration
 
-_TOLERATION = Rule(
-    "toleration value",
-    "value",
-    "a toleration with operator Exists has no value: drop value or use operator Equal",
-    "self.operator != 'Exists' || !has(self.value)",
-    lambda d: d.get("operator", "Equal") != "Exists" or "value" not in d,
-)
 _ONLY_DEFAULT = Rule(
     "one fleet",
     "metadata.name",
@@ -41,24 +35,6 @@ _ONLY_DEFAULT = Rule(
     "self.metadata.name == 'default'",
     lambda d: d.get("metadata", {}).get("name") == "default",
 )
-
-
-class Toleration(ApiModel):
-    """A taint that Motley's pods tolerate (Kubernetes toleration)."""
-
-    rules = (_TOLERATION,)
-    key: Annotated[str, Field(max_length=317)] | None = Field(
-        default=None, description="Taint key; absent with Exists: every taint."
-    )
-    operator: Literal["Equal", "Exists"] = Field(
-        default="Equal", description="How value is compared."
-    )
-    value: Annotated[str, Field(max_length=63)] | None = Field(
-        default=None, description="Taint value."
-    )
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="Absent: every effect."
-    )
 
 
 class GpuPrice(ApiModel):
@@ -103,27 +79,6 @@ class Tenant(ApiModel):
         description="Share of the fleet's GPUs that the namespace gets when it asks for them.",
     )
     weight: int = Field(default=1, ge=1, le=1000, description="Weight in sharing what is scarce.")
-
-
-class NodeShape(ApiModel):
-    """A node that an autoscaler could add."""
-
-    name: DnsLabel = Field(description="Name of the shape.")
-    gpu_product: GpuProduct = Field(description="GPU product of such a node.")
-    gpus: int = Field(ge=1, le=64, description="GPUs of such a node.")
-    cpu: Quantity = Field(description="Allocatable CPUs.")
-    memory: Quantity = Field(description="Allocatable memory in bytes, e.g. 900Gi.")
-    zone: Label | None = Field(default=None, description="Zone in which it would appear.")
-    capacity_type: CapacityType = Field(default="on-demand", description="How it is bought.")
-    instance_type: Label | None = Field(default=None, description="Instance type.")
-    labels: dict[LabelKey, Annotated[str, Field(max_length=63)]] = Field(
-        default={},
-        max_length=32,
-        description="Labels such a node will carry; pods select them so that the autoscaler adds it.",
-    )
-    dollars_per_hour: Quantity = Field(description="US dollars per node and hour.")
-    max_nodes: int = Field(ge=1, le=100_000, description="How many can be added at most.")
-    delay: Duration = Field(default=Duration("5m"), description="From the request to a Ready node.")
 
 
 class GpuEntry(ApiModel):
@@ -232,6 +187,8 @@ class FleetSpec(ApiModel):
             "guaranteedShare",
             "the tenants' guaranteedShare add up to more than 100%: lower some of them",
         ),
+        LIMITED,
+        CHOSEN,
     )
     node_selector: dict[LabelKey, Annotated[str, Field(max_length=63)]] = Field(
         default={},

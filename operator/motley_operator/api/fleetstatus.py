@@ -46,6 +46,24 @@ class NodesToAdd(StatusModel):
     delay_seconds: int = Field(ge=0, description="From the request to Ready nodes.")
 
 
+class NodesComing(StatusModel):
+    """Nodes of a shape with provision: Pods that pods wait for."""
+
+    shape: Text = Field(description="Name in spec.shapes.")
+    gpu: Text = Field(description="Catalog GPU id.")
+    count: int = Field(ge=1, description="How many.")
+    dollars_per_hour: Quantity = Field(description="US dollars an hour of all of them.")
+
+
+class SuspectShape(StatusModel):
+    """A shape of which no node came in time; it is not asked for again until a time."""
+
+    shape: Text = Field(description="Name in spec.shapes.")
+    failures: int = Field(ge=1, description="How often, one after the other.")
+    since: Text = Field(description="Time of the last one.")
+    until: Text = Field(description="Time from which it may be asked for again.")
+
+
 class FleetStatus(StatusModel):
     """What is fleet-wide."""
 
@@ -86,6 +104,18 @@ class FleetStatus(StatusModel):
         default=(),
         max_length=64,
         description="What would serve the demand that the plan leaves unserved.",
+        json_schema_extra=keyed_by("shape"),
+    )
+    nodes_coming: tuple[NodesComing, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Nodes that pods wait for.",
+        json_schema_extra=keyed_by("shape"),
+    )
+    suspect_shapes: tuple[SuspectShape, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Shapes of which no node came in time.",
         json_schema_extra=keyed_by("shape"),
     )
     suspects: tuple[Text, ...] = Field(

@@ -26,7 +26,7 @@ IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
         "replan.headroom",
         "replan.nodeLossTolerance",
     ),
-    Fleet: ("shapes[].labels", "shapes[].instanceType"),
+    Fleet: (),
 }
 
 

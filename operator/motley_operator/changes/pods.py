@@ -18,6 +18,7 @@ from motley_operator.changes import rollout
 from motley_operator.changes.quotas import QuotaRoom
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
+from motley_operator.domain.claims import CLAIM
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import (
     COLUMN,
@@ -36,7 +37,7 @@ from motley_operator.translate.room import fits, minus, room_left
 
 PodName = tuple[str, str]
 
-NOT_IN_PLAN, CANNOT_START = "NotInPlan", "CannotStart"
+NOT_IN_PLAN, CANNOT_START, NO_NODE_CAME = "NotInPlan", "CannotStart", "NoNodeCame"
 NOTHING = Suspicions()
 
 
@@ -136,7 +137,7 @@ def _judge(
             if pod.bound and pod.node not in nodes:
                 going.reasons.setdefault(pod.uid, "NodeLost")
             elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
+                going.add([pod], _why_unplanned(pod, nodes))
         _broken_gangs(pods, going)
         failing = trouble.suspicions.failing(key, facts.now)
         _outdated(pods, desired, going, failing, seen.quotas)
@@ -168,6 +169,12 @@ def _may_stay(
     """Whether a pod that the plan has not, and cannot replace, runs on a node that is still there."""
     placed = (pod.namespace, pod.name) in desired or pod.terminal or pod.uid in going.reasons
     return not placed and pod.node in leaving_nodes
+
+
+def _why_unplanned(pod: PodFacts, nodes: Collection[str]) -> str:
+    if pod.node in nodes:
+        return NOT_IN_PLAN
+    return NO_NODE_CAME if CLAIM in pod.labels and not pod.bound else "NodeLost"
 
 
 def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
@@ -288,6 +295,8 @@ def _after(manifests: Sequence[Manifest], left: Mapping[str, Room]) -> dict[str,
     after: dict[str, Room] = {}
     for manifest in manifests:
         node, need = pinned_node(manifest), pod_requests(manifest)
+        if node is None:
+            continue  # its node is asked for by making it
         room = after.get(node) or left.get(node)
         if room is None or not fits(need, room):
             return None

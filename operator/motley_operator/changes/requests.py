@@ -76,8 +76,10 @@ def _rounded_up(value: Decimal) -> int:
     return -int(-value // 1)
 
 
-def pinned_node(manifest: Mapping[str, Any]) -> str:
-    """The node that a pod of ours is pinned to."""
-    affinity = manifest["spec"]["affinity"]["nodeAffinity"]
+def pinned_node(manifest: Mapping[str, Any]) -> str | None:
+    """The node that a pod of ours is pinned to; None where it waits for one that is to come."""
+    affinity = manifest["spec"]["affinity"].get("nodeAffinity")
+    if affinity is None:
+        return None
     terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     return str(terms[0]["matchFields"][0]["values"][0])

@@ -106,7 +106,7 @@ def _in_the_way(
     gone: list[Leaving] = []
     for place, manifest in desired.items():
         node = pinned_node(manifest)
-        if place in there or node not in left:
+        if place in there or node is None or node not in left:
             continue
         need, room = pod_requests(manifest), left[node]
         here = [one for one in waiting if one not in gone and one.on(node).gpus > 0]

@@ -242,12 +242,12 @@ def plan_facts(
     """
     from motley_operator.cli.plan_file import Problem, plan_file
     from motley_operator.settings import Settings
-    from motley_operator.translate import translate
+    from motley_operator.translate import translate, with_claims
     from motley_planner.catalog import load_catalog
     from motley_planner.planning import plan
 
     catalog = how.catalog or load_catalog()
-    translation = translate(facts, catalog, Settings(pairs_phases=bool(how.kv_scales)))
+    translation = translate(with_claims(facts), catalog, Settings(pairs_phases=bool(how.kv_scales)))
     # What waits for approval on a cluster is what a person wants to see here.
     waits = {key for key, standing in translation.standing.items() if standing.mode == "Preview"}
     snapshot = replace(translation.snapshot, frozen=translation.snapshot.frozen - waits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 
 from motley_operator.cli.output import Row, columns, money, number, percent, plural
@@ -12,6 +12,7 @@ from motley_operator.cli.plan_file import PlanFile, ShapeRow
 from motley_planner.domain.plan import (
     Group,
     Move,
+    NodesToAdd,
     Plan,
     PlannedFlow,
     PlannedReplica,
@@ -48,6 +49,8 @@ def render(content: PlanFile) -> str:
     # A first plan only starts things; the tables above say it all.
     if plan.kept or any(move.action != "start" for move in plan.moves):
         blocks.append(moves(plan.moves, plan.kept))
+    if plan.nodes_coming:
+        blocks.append(_coming(plan))
     if plan.nodes_to_add:
         blocks.append(_additions(plan))
     if plan.certificates:
@@ -64,12 +67,22 @@ def render(content: PlanFile) -> str:
     return "\n\n".join(blocks)
 
 
-def _additions(plan: Plan) -> str:
-    """Nodes that would serve the rest."""
+def _coming(plan: Plan) -> str:
+    """Nodes that pods ask for."""
+    title = "NODES that pods of this plan wait for, from an autoscaler:"
+    return "\n".join([title, "", _shapes(plan.nodes_coming)])
+
+
+def _shapes(found: Sequence[NodesToAdd]) -> str:
     rows = [("ADD", "SHAPE", "GPU", "$/H", "READY AFTER")]
-    for add in plan.nodes_to_add:
+    for add in found:
         price, delay = number(add.price_usd_per_hour), f"{add.delay_hours * 60:.0f} min"
         rows.append((f"+{add.count}", add.shape, add.gpu, price, delay))
+    return columns(rows, right=frozenset({0, 3}), indent=2)
+
+
+def _additions(plan: Plan) -> str:
+    """Nodes that would serve the rest."""
     gains = ", ".join(
         f"{key} +{number(more * 3600)} steps/h"
         if key.startswith("RLJob/")
@@ -77,7 +90,7 @@ def _additions(plan: Plan) -> str:
         for key, more in sorted(plan.nodes_to_add[0].gains.items())
     )
     title = f"NODES that would serve the rest: {gains}"
-    return "\n".join([title, "", columns(rows, right=frozenset({0, 3}), indent=2)])
+    return "\n".join([title, "", _shapes(plan.nodes_to_add)])
 
 
 def headline(plan: Plan) -> str:

@@ -117,6 +117,8 @@ def _new_rate(old: Rate, found: Found, cools: bool) -> Rate | None:
         return recent
     if whole is None or cools:
         return None
+    if found.reason is Reason.IDLE:  # a whole window without one; an interval never ends at zero
+        return Rate(0.0, 0.0, 0.0) if old.high > 0.0 else None
     larger = max(recent, whole, key=lambda rate: rate.high)
     if larger.high < old.low and larger.high <= old.high * (1.0 - BAND):
         return larger

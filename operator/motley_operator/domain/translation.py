@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from motley_operator.domain.claims import Suspicion
 from motley_operator.domain.standing import Standing
 from motley_operator.domain.suspects import Suspicions
 from motley_planner.domain.hardware import Catalog
@@ -53,4 +54,5 @@ class Translation:
     unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself
     fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
     demands: Mapping[str, object] = field(default_factory=dict)  # demand.Settled, by key
+    suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
+from motley_operator.api.shapes import NodeShape
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROLLOUT, TRAINER
 from motley_operator.domain.translation import Translation
@@ -18,6 +19,7 @@ from motley_operator.manifests.gateways import PORT, gateway_deployment
 from motley_operator.manifests.isolation import engine_isolation, gateway_isolation
 from motley_operator.manifests.launch import engine_process
 from motley_operator.manifests.pipelines import in_pipeline
+from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
 from motley_operator.manifests.routing import routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
@@ -42,6 +44,7 @@ class Site:
     settings: Settings
     need: PodNeed
     tolerations: Sequence[Mapping[str, Any]]
+    shapes: Mapping[str, NodeShape]  # of nodes that are to come or came for us, by node
 
     def replicas(self, stage: str) -> tuple[PlannedReplica, ...]:
         """The stage's replicas; one that goes on keeps the name it runs under."""
@@ -60,7 +63,7 @@ def build(
     What holds still is built from the spec that its plan was made from.
     """
     resources = {resource.key: resource for resource in facts.resources}
-    tolerations = _fleet_tolerations(facts)
+    tolerations, shapes = _fleet_tolerations(facts), shapes_by_node(plan, facts)
     manifests: list[Manifest] = []
     for part in sorted(plan.slices, key=lambda each: each.key):
         model, resource = translation.parsed.get(part.key), resources.get(part.key)
@@ -81,6 +84,7 @@ def build(
             settings=settings,
             need=translation.snapshot.pod_need,
             tolerations=tolerations,
+            shapes=shapes,
         )
         if isinstance(model, RLJob):
             manifests += _job(site, model)
@@ -170,6 +174,7 @@ def _seats(site: Site, stage: StageSpec, replica: PlannedReplica) -> list[Seat]:
             plan_hash=site.part.hash,
             need=site.need,
             tolerations=site.tolerations,
+            shape=site.shapes.get(replica.nodes[rank]),
         )
         for rank in range(len(replica.nodes))
     ]

@@ -1,7 +1,7 @@
 """The frame of an engine or trainer pod: where it goes, what it asks for, how it is told apart.
 
 Rules. A pod is made once and its spec is never edited. It is pinned to the planned node by required
-affinity on `metadata.name`, so the scheduler still checks that it fits. It tolerates a lost node
+affinity on `metadata.name`, so the scheduler still checks that it fits (places.py). It tolerates a lost node
 for seconds. `preemptionPolicy` is not written: admission sets it from the PriorityClass and refuses
 a pod that says something else (plugin/pkg/admission/priority), so a class for engines should have
 `preemptionPolicy: Never`.
@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from motley_operator.admission.resources import CONTAINER, GPU_RESOURCES, engine_resources
+from motley_operator.api.shapes import NodeShape
 from motley_operator.domain import names
+from motley_operator.domain.claims import CLAIM, claim_of, is_coming
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.launch import MODEL_PATH, Process
+from motley_operator.manifests.places import UNDISTURBED, placed, shape_tolerations
 from motley_operator.manifests.stages import SHARED_ROOT, StageSpec
 from motley_planner.domain.plan import PlannedReplica
 from motley_planner.domain.snapshot import PodNeed
@@ -38,6 +41,7 @@ class Seat:
     plan_hash: str
     need: PodNeed
     tolerations: Sequence[Mapping[str, Any]] = ()
+    shape: NodeShape | None = None  # of the node: it is to come, or came for us
 
     @property
     def name(self) -> str:
@@ -66,8 +70,12 @@ def frame_pod(seat: Seat, container: Manifest, grace_seconds: int, restart: str)
         "terminationGracePeriodSeconds": grace_seconds,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "affinity": _pinned_to(seat.replica.nodes[seat.rank]),
-        "tolerations": [*_tolerations(seat.vendor), *map(dict, seat.tolerations)],
+        **placed(seat.replica.nodes[seat.rank], seat.shape),
+        "tolerations": [
+            *_tolerations(seat.vendor),
+            *map(dict, seat.tolerations),
+            *shape_tolerations(seat.shape),
+        ],
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": _volumes(seat),
@@ -137,22 +145,16 @@ def _metadata(seat: Seat, container: Manifest) -> Manifest:
     }
     if replica.pipeline:
         unit["pipeline"] = [[f.gpu, f.tensor_parallel, f.layers] for f in replica.pipeline]
+    if is_coming(node := replica.nodes[seat.rank]):
+        metadata["labels"][CLAIM] = claim_of(node)
     metadata["annotations"] = {
+        **UNDISTURBED,
         names.PLAN_HASH: seat.plan_hash,
         names.INPUTS_HASH: seat.stage.inputs_hash,
         names.IMAGE: container["image"],
         names.UNIT: json.dumps(unit, sort_keys=True),
     }
     return metadata
-
-
-def _pinned_to(node: str) -> Manifest:
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
-    return {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}
-        }
-    }
 
 
 def _tolerations(vendor: str) -> list[Manifest]:

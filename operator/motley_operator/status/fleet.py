@@ -9,6 +9,7 @@ from motley_operator.api.fleetstatus import FleetStatus
 from motley_operator.domain.actions import Action, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import NodeFigures, Translation
+from motley_operator.status.coming import coming_status, provisioned
 from motley_operator.status.conditions import Statement, conditions, shortened
 from motley_operator.status.statements import accepted_words, explained
 from motley_operator.status.suspects import explained as explained_suspect
@@ -62,6 +63,7 @@ def _status(
             for add in plan.nodes_to_add
         ],
         "suspects": _suspects(translation, facts.now),
+        **coming_status(plan, translation),
         "solveSeconds": round(plan.solve_seconds, 3),
     }
     figures = {"objective": plan.objective, "bound": plan.bound, "gap": plan.gap}
@@ -81,6 +83,7 @@ def _statements(plan: Plan, translation: Translation) -> list[Statement]:
         waiting = [Statement("Reconciling", "True", "Planning", words)]
         ready = Statement("Ready", "False", "SolverTimeLimit", words)
         return [accepted, ready, *(abnormal or waiting)]
+    abnormal = [*provisioned(plan, translation), *abnormal]
     unknown = ", ".join(f"{u.product} ({u.reason})" for u in translation.unknown_gpus)
     message = f"GPU products left out: {unknown}" if unknown else "every GPU product is known"
     return [accepted, Statement("Ready", "True", "Planned", message), *abnormal]

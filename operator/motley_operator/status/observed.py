@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator import lifecycle
+from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts
 from motley_operator.domain.names import (
     COLUMN,
@@ -43,6 +44,14 @@ class Observed:
             name = pod.labels.get(REPLICA, "")
             stages.setdefault(pod.labels.get(STAGE, ""), {})[name] = ready[name]
         return {stage: (sum(each.values()), len(each)) for stage, each in stages.items()}
+
+    def awaiting_nodes(self) -> Mapping[str, int]:
+        """Replicas with a pod whose node is to come, by stage."""
+        stages: dict[str, set[str]] = {}
+        for pod in self.engines:
+            if is_coming(pod.node) and not pod.deleting and not pod.terminal:
+                stages.setdefault(pod.labels.get(STAGE, ""), set()).add(pod.labels.get(REPLICA, ""))
+        return {stage: len(names) for stage, names in stages.items()}
 
     def ready_by_column(self) -> Mapping[tuple[str, str], int]:
         """Replicas that are ready by stage and column."""
@@ -88,10 +97,12 @@ def planned_by_stage(part: Slice | None) -> Mapping[str, int]:
     return counts
 
 
-def missing(planned: Mapping[str, int], ready: Mapping[str, tuple[int, int]]) -> Sequence[str]:
+def missing(planned: Mapping[str, int], observed: Observed) -> Sequence[str]:
     """Stages that have fewer ready replicas than planned, in words."""
+    ready, waits = observed.ready_by_stage(), observed.awaiting_nodes()
     return [
         f"{stage}: {ready.get(stage, (0, 0))[0]} of {count} replicas ready"
+        + (f", {waits[stage]} waiting for nodes" if stage in waits else "")
         for stage, count in sorted(planned.items())
         if ready.get(stage, (0, 0))[0] < count
     ]

@@ -184,7 +184,7 @@ def _reconciling(case: Case, ready: Statement) -> Statement | None:
         return None
     if not case.solved:
         return Statement("Reconciling", "True", "Planning", "no plan was found in time")
-    waiting = missing(planned_by_stage(case.part), case.observed.ready_by_stage())
+    waiting = missing(planned_by_stage(case.part), case.observed)
     if waiting:
         return Statement("Reconciling", "True", "Progressing", "; ".join(waiting))
     if case.suspects and case.part is not None and case.part.refusals:

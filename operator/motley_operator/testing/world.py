@@ -90,6 +90,7 @@ class World:
     config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     reading: Reading | None = None
     events: list[EmitEvent] = field(default_factory=list)
+    specs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # of pods we made
     now: float = 1_800_000_000.0
     uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     fate: Callable[[PodFacts], Mapping[str, Any]] = lambda pod: {}  # empty: a pod runs
@@ -172,6 +173,7 @@ class World:
         metadata["uid"] = f"pod-{next(self.uids)}"
         made = datetime.fromtimestamp(self.now, UTC)
         metadata["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.specs[name] = document["spec"]
         self._put(self.limits.admit(document, self.pods.values()))
 
     def _apply_object(self, manifest: Mapping[str, Any]) -> None:

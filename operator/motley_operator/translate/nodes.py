@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator.api.fleet import FleetSpec
+from motley_operator.api.shapes import Toleration
+from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, Room, Taint
 from motley_operator.domain.names import EXCLUDE, INSTANCE_TYPE, PRICE, TRUST_ZONE, ZONE
 from motley_operator.domain.notices import NOTICES, Notice, notice_of
@@ -53,6 +55,11 @@ class Site:
     node_class: NodeClass
     cordoned: bool
 
+    @property
+    def coming(self) -> bool:
+        """Whether the node is only asked for."""
+        return is_coming(self.facts.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -60,6 +67,11 @@ class Survey:
 
     sites: tuple[Site, ...]
     unknown: tuple[UnknownGpu, ...]
+
+    @property
+    def there(self) -> tuple[Site, ...]:
+        """Without those that are only asked for."""
+        return tuple(site for site in self.sites if not site.coming)
 
 
 def survey(
@@ -108,6 +120,7 @@ def planner_node(site: Site, room: Room) -> Node:
         pods=max(0, room.pods),
         total_gpus=site.facts.allocatable.gpus,
         cordoned=site.cordoned,
+        coming=site.coming,
     )
 
 
@@ -128,7 +141,9 @@ def figures(site: Site, ours: int, room: Room) -> NodeFigures:
 
 def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, wishes: Sequence[Wish]) -> Site:
     capacity = capacity_type(node.labels)
-    open_taints = [t for t in node.taints if _bars(t) and not _fleet_tolerates(t, fleet)]
+    shape = next((shape for shape in fleet.shapes if shape.is_of(node.labels)), None)
+    given = (*fleet.tolerations, *(shape.tolerations if shape is not None else ()))
+    open_taints = [t for t in node.taints if _bars(t) and not _tolerated(t, given)]
     barred = {w.key for w in wishes if not _all_tolerate(w, open_taints)}
     misfits = {w.key for w in wishes if not all(has_labels(node.labels, s) for s in w.selectors)}
     left_out = (
@@ -167,7 +182,8 @@ def capacity_type(labels: Mapping[str, str]) -> str:
 def gpu_price(node: NodeFacts, gpu: Gpu, capacity: str, fleet: FleetSpec) -> float:
     """US dollars per GPU and hour: the node's own word, else the Fleet's, else the catalog's.
 
-    The node's label or annotation and the Fleet's instance prices are for the whole node. The
+    The node's label or annotation, the Fleet's instance prices and those of shapes that may be
+    bought are for the whole node. The
     catalog's is that of the node's instance type where it lists one, else of the GPU alone.
     """
     count = max(1, node.allocatable.gpus)
@@ -177,6 +193,9 @@ def gpu_price(node: NodeFacts, gpu: Gpu, capacity: str, fleet: FleetSpec) -> flo
     for whole in fleet.prices.instance_types:
         if (whole.instance_type, whole.capacity_type) == (node.labels.get(INSTANCE_TYPE), capacity):
             return whole.dollars_per_hour.usd / count
+    for bought in fleet.shapes:
+        if bought.is_of(node.labels):
+            return bought.dollars_per_hour.usd / bought.gpus
     for each in fleet.prices.gpus:
         if each.gpu in (gpu.name, node.gpu_label) and each.capacity_type == capacity:
             return each.dollars_per_hour.usd
@@ -207,8 +226,8 @@ def _bars(taint: Taint) -> bool:
     )
 
 
-def _fleet_tolerates(taint: Taint, fleet: FleetSpec) -> bool:
-    written = [t.model_dump(by_alias=True, exclude_none=True) for t in fleet.tolerations]
+def _tolerated(taint: Taint, given: Sequence[Toleration]) -> bool:
+    written = [t.model_dump(by_alias=True, exclude_none=True) for t in given]
     return any(tolerates(toleration, taint) for toleration in written)
 
 

@@ -153,6 +153,10 @@ class _One:
         places.give_back(surplus)
         alive = {u.id for u in self._mine()} & names
         replicas, lost = restored(self._key, standing.part, alive, places, self.asking[1])
+        runs = {unit.id: unit.nodes for unit in self._mine()}  # nodes may have come since
+        replicas = tuple(
+            replace(r, nodes=runs.get(unit_id(self._key, r.name), r.nodes)) for r in replicas
+        )
         changed = tuple((r.name, r.nodes) for r in replicas) != _placed(standing.part)
         if changed:
             standing = sealed(replace(standing, part=replace(standing.part, replicas=replicas)))

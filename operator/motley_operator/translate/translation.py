@@ -18,6 +18,7 @@ from motley_operator.domain.facts import ClusterFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.claims import Offers, offers
 from motley_operator.translate.demand import Measuring, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
@@ -72,13 +73,14 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     avoided = avoided_columns(suspected, facts.now)
     surveyed = replace(surveyed, sites=avoiding(surveyed.sites, suspected, running, facts.now))
     held = Held(facts, asking, fleet)
+    known = offers(facts, fleet, catalog)
     room = _room(facts, running, need := PodNeed())
     stood = _stood(facts, asked, held, (running, surveyed.sites, room, avoided))
     frozen = held.frozen(running, stood.standing)
     actual, reserved = running, running.reserved | stood.going
     running = replace(running, units=stood.units, reserved=reserved)
     sites = [s for s in surveyed.sites if not _unused(s, running)]
-    offered = shapes(fleet, catalog, wishes)
+    offered = shapes(fleet, catalog, wishes, known)
     vendors = {s.gpu.vendor for s in sites}
     vendors |= {catalog.gpus[shape.node_class.gpu].vendor for shape in offered}
     snapshot = Snapshot(
@@ -116,10 +118,17 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         standing=stood.standing,
         marks=stood.marks,
         suspicions=suspected,
-        inventory=_inventory(facts, surveyed.sites, actual),
+        inventory=_inventory(facts, surveyed.there, actual),
         unmet=told.unmet,
         fleet_ignored=told.ignored,
-        inputs_hash=_inputs_hash(facts, sites, asked, catalog, (avoided, snapshot.quotas)),
+        suspect_shapes=known.suspects,
+        inputs_hash=_inputs_hash(
+            facts,
+            [s for s in sites if not s.coming],
+            asked,
+            catalog,
+            _more(avoided, snapshot.quotas, known),
+        ),
     )
 
 
@@ -265,12 +274,18 @@ def _usable(room: Room) -> int:
     )
 
 
+def _more(avoided: frozenset[Avoided], quotas: tuple[Quota, ...], known: Offers) -> object:
+    """What else planning depends on, in an order of its own."""
+    shut = (sorted(known.closed), sorted(known.overdue))
+    return (sorted(map(repr, avoided)), quotas, shut)
+
+
 def _inputs_hash(
     facts: ClusterFacts,
     sites: Sequence[Site],
     asked: _Asked,
     catalog: Catalog,
-    more: tuple[frozenset[Avoided], tuple[Quota, ...]],
+    more: object,
 ) -> str:
     """Hash over everything that planning depends on, except our own engine pods.
 
@@ -288,7 +303,6 @@ def _inputs_hash(
     ]
     demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
     fleet = (facts.fleet or {}).get("spec")
-    avoided, quotas = sorted(map(repr, more[0])), more[1]
     measured, rejected = sorted(catalog.profiles.items()), sorted(asked.rejected.items())
-    text = repr((nodes, demands, rejected, requested, fleet, measured, avoided, quotas))
+    text = repr((nodes, demands, rejected, requested, fleet, measured, more))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -40,6 +40,12 @@ class PlannedReplica:
         """GPUs this replica takes over all its nodes."""
         return sum(self.gpus_on(rank) for rank in range(len(self.nodes)))
 
+    @property
+    def gpus_there(self) -> int:
+        """Those on nodes that are there; "+shape/i" is one that is to come."""
+        ranks = enumerate(self.nodes)
+        return sum(self.gpus_on(rank) for rank, node in ranks if not node.startswith("+"))
+
     def gpus_on(self, rank: int) -> int:
         """GPUs that the replica takes on one of its nodes."""
         return self.pipeline[rank].tensor_parallel if self.pipeline else self.tensor_parallel
@@ -163,7 +169,8 @@ class NodesToAdd:
     count: int
     price_usd_per_hour: float  # of all of them
     delay_hours: float
-    gains: Mapping[str, float]  # by resource key: requests/s more, with all that is listed
+    gains: Mapping[str, float] = field(default_factory=dict)
+    # by resource key: requests/s more, with all that is listed; empty for nodes that are coming
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,4 +192,5 @@ class Plan:
     gpus_used: int = 0
     idle_usd_per_hour: float = 0.0  # part of the bill for GPUs of nodes in use that nobody holds
     nodes_to_add: tuple[NodesToAdd, ...] = ()
+    nodes_coming: tuple[NodesToAdd, ...] = ()  # those that replicas of the plan wait for
     certificates: tuple[Certificate, ...] = ()

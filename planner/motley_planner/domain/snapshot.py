@@ -42,6 +42,8 @@ class Shape:
     max_nodes: int | None = None  # None: as many as money buys
     delay_hours: float = 0.0
     pods: int = 110
+    buys: bool = False  # True: plans may place replicas on such nodes; False: they are only listed
+    taken: frozenset[int] = field(default_factory=frozenset)  # i of "+name/i" not to be used anew
 
 
 @dataclass(frozen=True, slots=True)

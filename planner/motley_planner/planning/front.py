@@ -12,6 +12,7 @@ from motley_planner.errors import SolverError
 from motley_planner.formulations.certificate import certify
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.buying import bought, nodes_coming, offered, without_offers
 from motley_planner.planning.losses import solve_for_losses
 from motley_planner.planning.naming import name_replicas
 from motley_planner.planning.prerouting import with_class_policies
@@ -41,7 +42,8 @@ def plan(
     catalog = catalog or load_catalog()
     if strategy == "exact":  # the others know one mix for all classes
         snapshot = with_class_policies(snapshot)
-    table, assembly = assemble(snapshot, catalog)
+    table, assembly = assemble(offered(snapshot), catalog)
+    table = without_offers(table, snapshot)
     if strategy == "exact":
         guarantees = guarantee_rows(table, assembly, snapshot, use_worker=use_worker)
         table = replace(table, side_rows=(*table.side_rows, *guarantees))
@@ -56,6 +58,8 @@ def plan(
         solution = replace(solution, certificates=proofs)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
+    if strategy == "exact":
+        snapshot, solution = bought(table, assembly, snapshot, solution, use_worker=use_worker)
     named = name_replicas(solution, assembly, snapshot)
     if snapshot.billing == "node":
         named = {key: [_charged(r, snapshot) for r in each] for key, each in named.items()}
@@ -78,10 +82,11 @@ def plan(
         price_usd_per_hour=bill,
         moves=_moves(snapshot, assembly, named),
         kept=sum(replica.kept is not None for replica in replicas),
-        nodes=len(snapshot.nodes),
-        gpus=sum(node.gpus for node in snapshot.nodes),
-        gpus_used=sum(replica.gpus for replica in replicas),
+        nodes=sum(not node.coming for node in snapshot.nodes),
+        gpus=sum(node.gpus for node in snapshot.nodes if not node.coming),
+        gpus_used=sum(replica.gpus_there for replica in replicas),
         idle_usd_per_hour=max(0.0, bill - charged),
+        nodes_coming=nodes_coming(snapshot, solution),
         nodes_to_add=nodes_to_add(snapshot, catalog, solution, use_worker=use_worker),
     )
 

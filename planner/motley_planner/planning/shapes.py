@@ -1,9 +1,9 @@
-"""Nodes that could be added: which shapes, how many, and what they would serve.
+"""Nodes that somebody could add: which shapes, how many, and what they would serve.
 
-Theory of operation. A plan is carried out on nodes that are there; a replica on a node that may
-come in five minutes serves nobody now. So the fleet is planned first as it is. Only where that
-leaves demand unserved is it solved again with the shapes beside the concrete nodes, everything
-planned held where it is. What that adds on nodes of a shape is listed, and changes no routing.
+Theory of operation. Shapes that may be bought are planned with in buying.py; of the others it is
+only said what they would be good for. Where the plan leaves demand unserved it is solved again with
+the shapes beside the concrete nodes, everything planned held where it is. What that adds on nodes
+of a shape is listed, and changes no routing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from motley_planner.planning.assemble import assemble, node_room_gpus
 from motley_planner.planning.assembly import table_gpu
 from motley_planner.planning.limits import demand_names
 
+NEW = "+new/"  # names of nodes that the solve adds, beside "+shape/i" of those that are coming
 UNSERVED_SHARE = 1e-6
 TIME_SHARE = 0.25  # of the time limit of a plan; the list changes nothing that runs
 
@@ -29,7 +30,8 @@ def nodes_to_add(
     snapshot: Snapshot, catalog: Catalog, planned: Solution, *, use_worker: bool
 ) -> tuple[NodesToAdd, ...]:
     """What to add for the demand that the plan leaves unserved; empty where nothing would help."""
-    if not snapshot.shapes or not _is_short(snapshot, planned):
+    snapshot = replace(snapshot, shapes=tuple(s for s in snapshot.shapes if not s.buys))
+    if not snapshot.shapes or not is_short(snapshot, planned):
         return ()
     offered = tuple(Node(f"+{s.name}", s.node_class, 0, 0, 0, 0, 0) for s in snapshot.shapes)
     table, _ = assemble(replace(snapshot, nodes=(*snapshot.nodes, *offered)), catalog)
@@ -39,8 +41,8 @@ def nodes_to_add(
         return ()
     bought: Counter[str] = Counter()
     for name in {name for placed in found.placement for name in placed.nodes}:
-        if name.startswith("+"):
-            bought[name.removeprefix("+").rpartition("/")[0]] += 1
+        if name.startswith(NEW):
+            bought[name.removeprefix(NEW).rpartition("/")[0]] += 1
     gains = _gains(snapshot, planned, found)
     return tuple(
         NodesToAdd(
@@ -56,7 +58,8 @@ def nodes_to_add(
     )
 
 
-def _is_short(snapshot: Snapshot, planned: Solution) -> bool:
+def is_short(snapshot: Snapshot, planned: Solution) -> bool:
+    """Whether something that is asked for goes unserved."""
     unserved = planned.unserved or {}
     names = {n for d in snapshot.demands for n in demand_names(d)}
     return any(left > UNSERVED_SHARE for name, left in unserved.items() if name in names)
@@ -86,13 +89,14 @@ def _with_shapes(table: FleetTable, snapshot: Snapshot, planned: Solution) -> Fl
         table,
         previous=previous,
         side_rows=(*table.side_rows, *holds),
-        purchasable=tuple(_node_shape(shape, snapshot) for shape in snapshot.shapes),
+        purchasable=tuple(node_shape(shape, snapshot) for shape in snapshot.shapes),
         scenarios=(),
         time_limit_s=table.time_limit_s * TIME_SHARE,
     )
 
 
-def _node_shape(shape: Shape, snapshot: Snapshot) -> NodeShape:
+def node_shape(shape: Shape, snapshot: Snapshot) -> NodeShape:
+    """The shape in the table's words."""
     whole = Node(
         shape.name,
         shape.node_class,
@@ -104,7 +108,7 @@ def _node_shape(shape: Shape, snapshot: Snapshot) -> NodeShape:
     )
     delay = shape.delay_hours / max(snapshot.move_price.horizon_hours, 1e-9)
     return NodeShape(
-        name=shape.name,
+        name=NEW.removeprefix("+") + shape.name,
         gpu=table_gpu(shape.node_class),
         zone=shape.node_class.zone,
         gpus=node_room_gpus(whole, snapshot.pod_need),
