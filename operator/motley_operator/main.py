@@ -146,9 +146,7 @@ class Operator:
         return report
 
 
-def _leadership(
-    settings: Settings, client: Client, note: Callable[[], str]
-) -> Leadership | None:
+def _leadership(settings: Settings, client: Client, note: Callable[[], str]) -> Leadership | None:
     """This process' part in the election, if there is one."""
     if not settings.leader_election or settings.once:
         return None

@@ -8,7 +8,7 @@ from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.changes.contained import is_contained
 from motley_operator.changes.keeping import kept_keys
-from motley_operator.changes.pods import pod_changes
+from motley_operator.changes.pods import pod_changes, stranded
 from motley_operator.changes.routing import with_standing_by
 from motley_operator.domain.actions import Action, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
@@ -33,6 +33,7 @@ def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tup
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
     moving = {key: found for key, found in ours.items() if key not in kept}
     moved = pod_changes(pods, moving, facts)
+    lost = stranded((pod for key in sorted(kept) for pod in ours.get(key, ())), facts)
     others = {
         place: with_standing_by(m, facts.owned.get(place), moved.standing_by)
         for place, m in wanted.items()
@@ -43,7 +44,7 @@ def changes(desired: Sequence[Manifest], facts: ClusterFacts, plan: Plan) -> tup
         for place, manifest in others.items()
         if not _is_there(manifest, facts.owned.get(place))
     ]
-    return (*applied, *moved.actions, *_leftovers(others, facts, kept), *_expired(facts))
+    return (*applied, *moved.actions, *lost, *_leftovers(others, facts, kept), *_expired(facts))
 
 
 def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:

@@ -32,6 +32,7 @@ from motley_operator.translate.room import fits, minus, room_left
 PodName = tuple[str, str]
 
 NOT_IN_PLAN = "NotInPlan"
+NODE_LOST = "NodeLost"
 
 
 @dataclass(slots=True)
@@ -66,9 +67,9 @@ def pod_changes(
         _finished(key, pods, facts, going)
         for pod in pods:
             if pod.bound and pod.node not in nodes:
-                going.reasons.setdefault(pod.uid, "NodeLost")
+                going.reasons.setdefault(pod.uid, NODE_LOST)
             elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], NOT_IN_PLAN if pod.node in nodes else "NodeLost")
+                going.add([pod], NOT_IN_PLAN if pod.node in nodes else NODE_LOST)
         _broken_gangs(pods, going)
         _outdated(pods, desired, going)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
@@ -80,17 +81,34 @@ def pod_changes(
         (p for pods in ours.values() for p in pods), key=lambda p: (p.namespace, p.name)
     )
     leaving = [pod for pod in everyone if pod.uid in going.reasons]
+    actions = (*_removals(leaving, going.reasons, nodes), *_creations(desired, facts))
+    return PodChanges(actions, tuple(pod for pod in everyone if pod.uid in waiting))
+
+
+def stranded(pods: Iterable[PodFacts], facts: ClusterFacts) -> tuple[Action, ...]:
+    """Removal of the pods whose node object is gone, whatever else is to stay as it is.
+
+    Their last status says that they are ready, and would for the minute until the garbage
+    collector takes them; they serve nobody.
+    """
+    nodes = {node.name for node in facts.nodes}
+    lost = [pod for pod in pods if pod.bound and pod.node not in nodes]
+    return _removals(lost, {pod.uid: NODE_LOST for pod in lost}, nodes)
+
+
+def _removals(
+    leaving: Sequence[PodFacts], reasons: Mapping[str, str], nodes: Collection[str]
+) -> tuple[Action, ...]:
+    """Out of their Services first, then deleted."""
     labels = [
         LabelPod(p.namespace, p.name, p.uid, SERVING, None)
         for p in leaving
         if SERVING in p.labels and not p.terminal
     ]
     deletions = [
-        DeletePod(p.namespace, p.name, p.uid, going.reasons[p.uid], _grace_s(p, nodes))
-        for p in leaving
+        DeletePod(p.namespace, p.name, p.uid, reasons[p.uid], _grace_s(p, nodes)) for p in leaving
     ]
-    actions = (*labels, *deletions, *_creations(desired, facts))
-    return PodChanges(actions, tuple(pod for pod in everyone if pod.uid in waiting))
+    return (*labels, *deletions)
 
 
 def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
