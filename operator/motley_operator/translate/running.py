@@ -63,7 +63,7 @@ def running_units(
 
 def _belongs(pods: list[PodFacts], owner: ResourceFacts | None) -> bool:
     """Pods of an earlier resource of the same name are not this one's."""
-    return owner is not None and all(pod.owner_uid == owner.uid for pod in pods)
+    return owner is not None and all(pod.belongs_to(owner.uid) for pod in pods)
 
 
 def _rank(pod: PodFacts) -> int:

@@ -254,7 +254,7 @@ def _pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
     pods: dict[str, list[PodFacts]] = {}
     for pod in facts.pods:
         key = key_of(pod.labels, pod.namespace)
-        if is_engine(pod) and owners.get(key) == pod.owner_uid:
+        if is_engine(pod) and pod.belongs_to(owners.get(key)):
             pods.setdefault(key, []).append(pod)
     return pods
 
