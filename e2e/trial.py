@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,13 +64,10 @@ class Trial:
     proxy: FaultProxy
     namespace: str
     flags: tuple[str, ...] = ()
-    killed: list[float] = field(default_factory=list)
 
     @classmethod
     @contextmanager
-    def begin(
-        cls, cluster: Cluster, folder: Path, nodes: Sequence[Node], *flags: str
-    ) -> Iterator[Trial]:
+    def begin(cls, cluster: Cluster, folder: Path, nodes: Sequence[Node]) -> Iterator[Trial]:
         """Nodes, an operator, no resources yet; all of it is taken away again at the end."""
         if cluster.local is None:
             pytest.skip("faults are made on a cluster that was started here")
@@ -79,11 +76,11 @@ class Trial:
         try:
             proxy, _ = hands.fault_proxy()
             _redirect(folder / "operator.kubeconfig", proxy.port)
-            if nodes:
-                hands.add_nodes(nodes, ready_within_s=60.0)
-            trial = cls(made, hands, proxy, hands.namespace("trial"), flags)
+            hands.add_nodes(nodes, ready_within_s=60.0)
+            trial = cls(made, hands, proxy, hands.namespace("trial"))
             trial.start()
             yield trial
+            trial.clear()
         finally:
             made.stop()
             hands.close()
@@ -112,7 +109,6 @@ class Trial:
         process = self.motley.process
         assert process is not None
         processes.send(process, signal.SIGKILL)
-        self.killed.append(time.monotonic())
 
     def is_alive(self) -> bool:
         """Whether the operator's process runs."""
@@ -178,6 +174,19 @@ class Trial:
         began = time.monotonic()
         self.motley.wait(predicate, timeout_s, what)
         return time.monotonic() - began
+
+    def serve_two(self) -> None:
+        """Two pools, `edited` and `bystander`, as every trial begins."""
+        self.pool("edited", 6)
+        self.pool("bystander", 6)
+        self.settle(2 * SETTLE_S)  # controllers that lost the API server come back step by step
+
+    def judge(self) -> None:
+        """Ends the faults; the verdict over everything that has happened here so far."""
+        self.proxy.faults.clear()
+        self.assert_unshaken()
+        self.assert_lawful()
+        self.hands.restore_missing_nodes()
 
     def clear(self) -> None:
         """Ends all faults and all resources, and brings lost nodes back."""

@@ -181,7 +181,8 @@ class Scenario:
         etcd = f"http://127.0.0.1:{own.state().ports['etcd']}/v3/kv"
         revision = int(_post(f"{etcd}/range", {"key": "AA=="})["header"]["revision"])
         _post(f"{etcd}/compaction", {"revision": revision, "physical": True})
-        self.restart_component("kube-apiserver")  # it remembers the last changes by itself
+        own.kill("kube-apiserver")  # it remembers the last changes by itself
+        self.restart_component("kube-apiserver")
         return revision
 
     def _revive(self, name: str) -> None:

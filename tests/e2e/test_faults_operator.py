@@ -35,13 +35,9 @@ def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture
 def trial(fleet: Trial) -> Iterator[Trial]:
     """Two pools that are served, and afterwards the judges' verdict."""
-    fleet.pool("edited", 6)
-    fleet.pool("bystander", 6)
-    fleet.settle()
+    fleet.serve_two()
     yield fleet
-    fleet.assert_unshaken()
-    fleet.assert_lawful()
-    fleet.clear()
+    fleet.judge()
 
 
 def killed_at(trial: Trial, number: int, rate: float, *, is_done: bool) -> bool:

@@ -19,7 +19,7 @@ from motley_operator.testing.operated import Operated
 from motley_operator.testing.world import gpu_node
 
 AT_ONCE = 5  # documents of one world
-DOCUMENTS = int(os.environ.get("MOTLEY_FUZZ", "60"))
+DOCUMENTS = int(os.environ.get("MOTLEY_FUZZ", "40"))
 BYSTANDER = "ServingPool/team-a/bystander"
 
 drawn = settings(
