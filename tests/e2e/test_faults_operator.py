@@ -87,9 +87,9 @@ def test_an_operator_killed_after_its_status_and_before_its_pods_converges(trial
 @slow
 @pytest.mark.parametrize("is_done", [False, True], ids=["before it", "after it"])
 def test_an_operator_killed_at_its_nth_write_converges(trial: Trial, is_done: bool) -> None:
-    numbers = range(1, 100) if FULL else (1, 4, 7) if is_done else (3, 6)
+    numbers = range(1, 100) if FULL else (1, 7) if is_done else (4,)
     last = killed_at_each_write(trial, numbers, is_done=is_done)
-    assert last >= 6
+    assert last >= 4
 
 
 @slow
@@ -163,7 +163,7 @@ def test_a_lease_is_judged_by_its_changes_and_never_by_the_time_written_on_it(
         hold(trial, -3600)
         trial.start()
         began = time.time()
-        for seconds in (-3600, -3600, -3600, -3600, 3600, 3600, 3600, 3600, 3600):
+        for seconds in (-3600, -3600, -3600, 3600, 3600, 3600, 3600):
             hold(trial, seconds)
             trial.edit("edited", 30)
             time.sleep(1.0)
