@@ -4,14 +4,14 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit check crds chart bench fit venv binaries clean
+.PHONY: help demo test test-faults unit check crds chart bench fit venv binaries clean
 
 PY := .venv/bin/python
 
 help:  ## this list
 	@echo "Motley: one plan for every model on every GPU of a cluster."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "First run: about 1 minute for the Python packages, then (demo, test) about 5 minutes to"
 	@echo "build etcd, Kubernetes and kwok from source, once. Both are kept; \`make clean\` says where."
@@ -21,6 +21,10 @@ demo: venv binaries  ## a real control plane, examples applied, a node lost: und
 
 test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 	@$(PY) -m pytest tests -m "not slow" $(PYTEST)
+
+FAULTS := tests/e2e/test_faults_*.py tests/operator/test_fuzzed_manifests.py
+test-faults: venv binaries  ## every fault of docs/faults.md, in 8 minutes (MOTLEY_FAULTS=full: longer)
+	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
 
 unit: venv  ## the tests that need no control plane
 	@$(PY) -m pytest tests -m "not e2e and not slow" $(PYTEST)

@@ -15,6 +15,7 @@ import pytest
 from e2e.cluster.binaries import BinariesError
 from e2e.cluster.local import LocalCluster
 from e2e.cluster.scenario import Scenario
+from e2e.cluster.state import load
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The session's cluster: MOTLEY_KUBECONFIG's, else one started here and ended after."""
     chosen = os.environ.get("MOTLEY_KUBECONFIG")
     if chosen:
-        yield Cluster(Path(chosen), None)
+        # One that `python -m e2e.cluster up` keeps running lies beside its state.
+        kept = LocalCluster(Path(chosen).parent)
+        yield Cluster(Path(chosen), kept if load(kept.directory) else None)
         return
     local = LocalCluster(tmp_path_factory.mktemp("cluster") / "state")
     try:

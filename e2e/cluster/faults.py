@@ -9,25 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import ssl
 import threading
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-REASONS = {410: "Expired", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}
+REASONS = {
+    409: "Conflict",
+    410: "Expired",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+}
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(slots=True)
 class Fault:
     """What to do to requests whose path (with its query) matches.
 
-    First waits `delay_s`, then cuts the connection (`reset`), answers `status`, or passes on.
-    `times` counts down; None means until it is removed.
+    First waits `delay_s` and calls `act` (on the proxy's thread), then cuts the connection (`reset`),
+    never answers (`hang`, no FIN either), answers `status`, or passes on. With `swallow` the request
+    is carried out, and its answer is thrown away: `act` is called then, and the connection cut.
+    The first `skip` requests pass; of the others each is taken with probability `rate`, drawn with
+    `seed`. `times` counts down; None means until it is removed.
     """
 
     path: str
@@ -35,8 +46,18 @@ class Fault:
     delay_s: float = 0.0
     status: int | None = None
     reset: bool = False
+    hang: bool = False
+    swallow: bool = False
+    act: Callable[[], object] | None = None
+    skip: int = 0
+    rate: float = 1.0
+    seed: int = 0
     times: int | None = None
     hits: int = 0
+    _dice: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._dice = random.Random(self.seed)
 
     def takes(self, method: str, path: str) -> bool:
         """Whether this request is one of those, counting it if so."""
@@ -45,6 +66,11 @@ class Fault:
         if self.methods and method not in self.methods:
             return False
         if re.search(self.path, path) is None:
+            return False
+        if self.skip > 0:
+            self.skip -= 1
+            return False
+        if self.rate < 1.0 and self._dice.random() >= self.rate:
             return False
         self.hits += 1
         return True
@@ -59,7 +85,7 @@ class FaultProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], str] = {}
+        self._links: dict[asyncio.Task[None], _Link] = {}
         self.faults: list[Fault] = []
         self.port = 0
 
@@ -79,6 +105,14 @@ class FaultProxy:
         """Cuts the connections whose last request matches, such as watches; how many."""
         return self._run(self._cut(path))
 
+    def freeze(self, path: str) -> int:
+        """Silences the connections whose last request matches, without closing them; how many.
+
+        What the API server sends on them is lost, what the client sends goes nowhere: the black
+        hole that a firewall makes of a connection it has forgotten. New connections work.
+        """
+        return self._run(self._freeze(path))
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10.0)
 
@@ -92,56 +126,101 @@ class FaultProxy:
         await self._cut("")
 
     async def _cut(self, path: str) -> int:
-        hit = [task for task, last in self._open.items() if re.search(path, last)]
+        hit = [task for task, link in self._links.items() if re.search(path, link.path)]
         for task in hit:
             task.cancel()
         await asyncio.gather(*hit, return_exceptions=True)
         return len(hit)
 
+    async def _freeze(self, path: str) -> int:
+        hit = [link for link in self._links.values() if re.search(path, link.path)]
+        for link in hit:
+            link.frozen = True
+        return len(hit)
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._open[task] = ""
-        task.add_done_callback(lambda done: self._open.pop(done, None))
+        link = _Link(reader, writer, self.faults)
+        task = asyncio.ensure_future(link.serve(self._upstream_port, self._trust))
+        self._links[task] = link
+        task.add_done_callback(lambda done: self._links.pop(done, None))
         await asyncio.gather(task, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class _Link:
+    """One client's connection and its counterpart upstream."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, faults: list[Fault]
+    ) -> None:
+        self._reader, self._writer, self._faults = reader, writer, faults
+        self._swallows: Fault | None = None
+        self.path = ""
+        self.frozen = False
+
+    async def serve(self, port: int, trust: ssl.SSLContext) -> None:
+        """Passes requests on until either side ends."""
         pump: asyncio.Task[None] | None = None
-        up_writer: asyncio.StreamWriter | None = None
+        upstream: asyncio.StreamWriter | None = None
         try:
-            up_reader, up_writer = await asyncio.open_connection(
-                "127.0.0.1", self._upstream_port, ssl=self._trust
-            )
-            pump = asyncio.ensure_future(_copy(up_reader, writer))
-            while head := await _head(reader):
-                method, path, *_ = head.decode("latin-1").split(" ", 2)
-                if task := asyncio.current_task():
-                    self._open[task] = path
-                body = await _body(head, reader)
-                if not await self._fault(method, path, writer):
-                    up_writer.write(head + body)
-                    await up_writer.drain()
+            answers, upstream = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+            pump = asyncio.ensure_future(self._copy(answers))
+            while head := await _head(self._reader):
+                method, self.path, *_ = head.decode("latin-1").split(" ", 2)
+                body = await _body(head, self._reader)
+                if not await self._is_answered(method):
+                    upstream.write(head + body)
+                    await upstream.drain()
         except (OSError, asyncio.IncompleteReadError, _Cut):
             pass
         finally:
             if pump is not None:
                 pump.cancel()
-            for one in (writer, up_writer):
+            for one in (self._writer, upstream):
                 if one is not None:
                     one.transport.abort()
 
-    async def _fault(self, method: str, path: str, writer: asyncio.StreamWriter) -> bool:
-        """Applies the first fault that takes the request; whether it was answered here."""
-        fault = next((one for one in self.faults if one.takes(method, path)), None)
+    async def _is_answered(self, method: str) -> bool:
+        """Applies the first fault that takes the request; True if upstream must not see it."""
+        if self.frozen:
+            return True
+        fault = next((one for one in self._faults if one.takes(method, self.path)), None)
         if fault is None:
             return False
+        if fault.swallow:
+            self._swallows = fault
+            return False
         await asyncio.sleep(fault.delay_s)
+        if fault.act is not None:
+            fault.act()
         if fault.reset:
             raise _Cut
+        if fault.hang:
+            self.frozen = True
+            return True
         if fault.status is None:
             return False
-        writer.write(_answer(fault.status))
-        await writer.drain()
+        self._writer.write(_answer(fault.status))
+        await self._writer.drain()
         return True
+
+    async def _copy(self, answers: asyncio.StreamReader) -> None:
+        """Copies what upstream sends, unless it is to be thrown away."""
+        try:
+            while block := await answers.read(65536):
+                if self.frozen:
+                    continue
+                if self._swallows is not None:
+                    if self._swallows.act is not None:
+                        self._swallows.act()
+                    self._writer.transport.abort()
+                    return
+                self._writer.write(block)
+                await self._writer.drain()
+        except OSError:
+            pass
+        finally:
+            if not self.frozen:
+                self._writer.close()
 
 
 class _Cut(Exception):
@@ -168,17 +247,6 @@ async def _body(head: bytes, reader: asyncio.StreamReader) -> bytes:
         parts += [size, await reader.readexactly(int(size.split(b";")[0], 16) + 2)]
         if int(size.split(b";")[0], 16) == 0:
             return b"".join(parts)
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while block := await reader.read(65536):
-            writer.write(block)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
 
 
 def _answer(status: int) -> bytes:

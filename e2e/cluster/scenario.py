@@ -6,9 +6,11 @@ nodes speak again, dead programs are started, proxies stop.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +38,7 @@ class Scenario:
         self.core: Any = client.CoreV1Api(self.api_client)
         self.apps: Any = client.AppsV1Api(self.api_client)
         self.custom: Any = client.CustomObjectsApi(self.api_client)
+        self._added: dict[str, Node] = {}
         self._undo = ExitStack()
         self._undo.callback(self.api_client.close)
         self._log_start = os.path.getsize(local.audit_log) if local else 0
@@ -52,7 +55,9 @@ class Scenario:
 
     def add_nodes(self, nodes: Iterable[Node], ready_within_s: float = 20.0) -> list[str]:
         """Adds nodes and waits until all are Ready; their names."""
+        nodes = list(nodes)
         names = [self.core.create_node(node).metadata.name for node in nodes]
+        self._added.update(zip(names, nodes, strict=True))
         for name in names:
             self._undo.callback(self.remove_node, name)
         self.wait_until(
@@ -69,6 +74,20 @@ class Scenario:
         """Deletes a node, as an autoscaler or a cloud does; nothing if it is gone."""
         with suppress_missing():
             self.core.delete_node(name)
+
+    def added(self) -> list[str]:
+        """Names of the nodes that this scenario has added, there or not."""
+        return list(self._added)
+
+    def restore_missing_nodes(self, ready_within_s: float = 60.0) -> None:
+        """Adds the nodes of this scenario that are gone again, as they were first added."""
+        there = {node.metadata.name for node in self.core.list_node().items}
+        names = [name for name in self._added if name not in there]
+        for name in names:
+            self.core.create_node(self._added[name])
+        self.wait_until(
+            lambda: all(self._takes_pods(name) for name in names), ready_within_s, f"{names} Ready"
+        )
 
     def cordon(self, name: str) -> None:
         """Marks a node unschedulable."""
@@ -153,6 +172,19 @@ class Scenario:
         """Starts a program as it was, ending it first if it runs, and waits until it answers."""
         self._own().restart(name)
 
+    def compact(self) -> int:
+        """Throws away etcd's history up to now, and with the API server its memory of it.
+
+        A watch from before is then answered 410 and has to list again. The revision is returned.
+        """
+        own = self._own()
+        etcd = f"http://127.0.0.1:{own.state().ports['etcd']}/v3/kv"
+        revision = int(_post(f"{etcd}/range", {"key": "AA=="})["header"]["revision"])
+        _post(f"{etcd}/compaction", {"revision": revision, "physical": True})
+        own.kill("kube-apiserver")  # it remembers the last changes by itself
+        self.restart_component("kube-apiserver")
+        return revision
+
     def _revive(self, name: str) -> None:
         cluster = self._own()
         cluster.kill(name, signal.SIGCONT)  # a stopped one goes on
@@ -209,6 +241,13 @@ def suppress_missing() -> Iterator[None]:
     except ApiException as error:
         if error.status != 404:
             raise
+
+
+def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The JSON that etcd's gateway answers."""
+    with urllib.request.urlopen(url, json.dumps(body).encode(), timeout=10.0) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
 
 
 def _now() -> str:

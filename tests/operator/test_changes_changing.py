@@ -11,6 +11,7 @@ from motley_operator.changes.contained import is_contained
 from motley_operator.changes.requests import pod_requests
 from motley_operator.domain.actions import (
     Action,
+    AdoptPod,
     ApplyObject,
     CreatePod,
     DeleteObject,
@@ -161,6 +162,49 @@ def test_a_pod_bound_to_a_node_that_is_gone_is_ended_at_once(world: World) -> No
     actions = wanted(world, plan_of(slice_of(key, [replica(ordinal=1)])))
     (deletion,) = (a for a in actions if isinstance(a, DeletePod))
     assert (deletion.reason, deletion.grace_seconds) == ("NodeLost", 0)
+
+
+def test_a_pod_whose_node_is_gone_goes_even_if_its_resource_stays_as_it_is(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica(), replica(ordinal=1, nodes=("h1",))])))
+    (lost,) = (p for p in world.engine_pods() if p.node == "h1")
+    del world.nodes["h1"]
+    blocked = plan_of(replace(slice_of(key), blocked=True))
+    labels = [(a.uid, a.value) for a in wanted(world, blocked) if isinstance(a, LabelPod)]
+    deletions = [a for a in wanted(world, blocked) if isinstance(a, DeletePod)]
+    assert labels == [(lost.uid, None)]
+    assert [(a.uid, a.reason, a.grace_seconds) for a in deletions] == [(lost.uid, "NodeLost", 0)]
+
+
+def orphaned(world: World, key: str) -> set[str]:
+    """A deletion with --cascade=orphan: the pods stay, without an owner; their UIDs."""
+    del world.documents[key]
+    world.change_pods(where={"motley.dev/role": "serve"}, owner_uid=None)
+    for live in world.owned.values():
+        del live["metadata"]["ownerReferences"]
+    return {pod.uid for pod in world.engine_pods()}
+
+
+def test_orphans_of_a_resource_that_is_gone_are_left_alone(world: World) -> None:
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica()])))
+    assert orphaned(world, key)
+    assert wanted(world, plan_of()) == ()
+
+
+def test_a_resource_that_comes_back_adopts_its_orphans_and_moves_none(world: World) -> None:
+    key = world.add(pool())
+    plan = plan_of(slice_of(key, [replica(), replica(ordinal=1)]))
+    carried_out(world, plan)
+    before = orphaned(world, key)
+    world.add(pool())
+    world.documents[key]["metadata"]["uid"] = "another"
+    done = carried_out(world, plan)
+    assert {a.uid for a in done if isinstance(a, AdoptPod)} == before
+    assert not [a for a in done if isinstance(a, CreatePod | DeletePod)]
+    assert {pod.owner_uid for pod in world.engine_pods()} == {"another"}
+    owners = {live["metadata"]["ownerReferences"][0]["uid"] for live in world.owned.values()}
+    assert owners == {"another"}
 
 
 def test_a_failed_pod_is_deleted_and_made_again(world: World) -> None:

@@ -17,6 +17,7 @@ from motley_operator.apply.requests import request_for, target_of
 from motley_operator.connection import ApiError, Client
 from motley_operator.domain.actions import (
     Action,
+    AdoptPod,
     CreatePod,
     DeleteObject,
     DeletePod,
@@ -110,7 +111,7 @@ class Applier:
                 return Outcome(action, EXISTS, error.message)
             return Outcome(action, CONFLICT, error.message)
         # To change the UID of a pod is 422, not 409: a successor has the name.
-        foreign = isinstance(action, LabelPod) and error.status == 422
+        foreign = isinstance(action, LabelPod | AdoptPod) and error.status == 422
         if error.status in (404, 409) or (foreign and "metadata.uid" in error.message):
             return Outcome(action, CONFLICT, error.message)
         return Outcome(action, FAILED, str(error))

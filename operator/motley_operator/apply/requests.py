@@ -1,15 +1,20 @@
 """Actions as HTTP requests, purely; what Motley may do to the cluster is this list.
 
-Pods are created once by POST and never patched but for labels. Everything else of ours is applied,
-forced, because the fields in our manifests are ours alone. Deletions and label changes carry the
-UID and statuses the version, so that they never hit a successor of the same name.
+Pods are created once by POST and never patched but for labels and, where they have none, the owner.
+Everything else of ours is applied, forced, because the fields in our manifests are ours alone.
+Deletions and patches of pods carry the UID and statuses the version, so that they never hit a
+successor of the same name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from motley_operator.connection import KINDS, Sent
 from motley_operator.connection.client import APPLY, MERGE
 from motley_operator.domain.actions import (
+    AdoptPod,
     ApplyObject,
     CreatePod,
     DeleteObject,
@@ -20,7 +25,7 @@ from motley_operator.domain.actions import (
 )
 from motley_operator.settings import Settings
 
-Write = CreatePod | DeletePod | LabelPod | ApplyObject | DeleteObject | PatchStatus
+Write = CreatePod | DeletePod | LabelPod | AdoptPod | ApplyObject | DeleteObject | PatchStatus
 
 
 def request_for(action: Write, settings: Settings, version: int = 0) -> Sent:
@@ -34,6 +39,8 @@ def request_for(action: Write, settings: Settings, version: int = 0) -> Sent:
             return _delete(action.kind, action.namespace, action.name, action.uid, None)
         case LabelPod():
             return _label(action, settings)
+        case AdoptPod():
+            return _adopt(action, settings)
         case ApplyObject():
             return _apply(action, settings)
         case PatchStatus():
@@ -46,7 +53,7 @@ def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:
         case CreatePod() | ApplyObject():
             metadata = action.manifest["metadata"]
             return action.manifest["kind"], metadata.get("namespace", ""), metadata["name"]
-        case DeletePod() | LabelPod():
+        case DeletePod() | LabelPod() | AdoptPod():
             return "Pod", action.namespace, action.name
         case EmitEvent():
             return "Event", action.namespace, f"{action.name}/{action.reason}"
@@ -74,8 +81,16 @@ def _delete(kind: str, namespace: str, name: str, uid: str, grace_s: int | None)
 
 
 def _label(action: LabelPod, settings: Settings) -> Sent:
+    return _merge(action, settings, {"labels": {action.label: action.value}})
+
+
+def _adopt(action: AdoptPod, settings: Settings) -> Sent:
+    return _merge(action, settings, {"ownerReferences": [action.owner]})
+
+
+def _merge(action: LabelPod | AdoptPod, settings: Settings, change: Mapping[str, Any]) -> Sent:
     # A UID in a merge patch that is not the object's is refused: a precondition.
-    metadata = {"uid": action.uid, "labels": {action.label: action.value}}
+    metadata = {"uid": action.uid, **change}
     path = KINDS["Pod"].path(action.namespace, action.name)
     params = {"fieldManager": settings.field_manager}
     return Sent("patch", "pods", "PATCH", path, params, {"metadata": metadata}, MERGE)

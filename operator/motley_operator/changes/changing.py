@@ -9,11 +9,12 @@ from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.changes.contained import is_contained
 from motley_operator.changes.keeping import kept_keys
-from motley_operator.changes.pods import NO_TROUBLE, Trouble, pod_changes
+from motley_operator.changes.pods import NO_TROUBLE, Trouble, pod_changes, stranded
 from motley_operator.changes.routing import with_standing_by
-from motley_operator.domain.actions import Action, ApplyObject, DeleteObject, Manifest
+from motley_operator.domain.actions import Action, AdoptPod, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
 from motley_operator.domain.names import COMPONENT, MANAGED_BY, OURS, PLAN, key_of
+from motley_operator.manifests.frame import Owner
 from motley_operator.translate.room import is_engine
 from motley_planner.domain.plan import Plan
 
@@ -40,6 +41,7 @@ def changes(
     moving = {key: found for key, found in ours.items() if key not in kept}
     short = trouble.short | {part.key for part in plan.slices if part.refusals}
     moved = pod_changes(pods, moving, facts, replace(trouble, short=short))
+    lost = stranded((pod for key in sorted(kept) for pod in ours.get(key, ())), facts)
     others = {
         place: with_standing_by(m, facts.owned.get(place), moved.standing_by)
         for place, m in wanted.items()
@@ -50,7 +52,14 @@ def changes(
         for place, manifest in others.items()
         if not _is_there(manifest, facts.owned.get(place))
     ]
-    return (*applied, *moved.actions, *_leftovers(others, facts, kept), *_expired(facts))
+    return (
+        *_adoptions(ours, facts),
+        *applied,
+        *moved.actions,
+        *lost,
+        *_leftovers(others, facts, kept),
+        *_expired(facts),
+    )
 
 
 def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
@@ -59,9 +68,20 @@ def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
     ours: dict[str, list[PodFacts]] = {}
     for pod in facts.pods:
         key = key_of(pod.labels, pod.namespace)
-        if is_engine(pod) and owners.get(key) == pod.owner_uid:
+        if is_engine(pod) and pod.belongs_to(owners.get(key)):
             ours.setdefault(key, []).append(pod)
     return ours
+
+
+def _adoptions(ours: Mapping[str, list[PodFacts]], facts: ClusterFacts) -> list[Action]:
+    """Pods that a resource of the same name left behind; other objects are applied with an owner."""
+    owners = {r.key: Owner.of(r).reference() for r in facts.resources if not r.deleting}
+    return [
+        AdoptPod(pod.namespace, pod.name, pod.uid, owners[key])
+        for key, pods in sorted(ours.items())
+        for pod in pods
+        if pod.owner_uid is None and not pod.deleting and key in owners
+    ]
 
 
 def _leftovers(
@@ -75,7 +95,9 @@ def _leftovers(
         key = _key(live)
         if place in wanted or key in kept or metadata.get("deletionTimestamp"):
             continue
-        if metadata.get("labels", {}).get(MANAGED_BY) != OURS or owners.get(key) != _owner(live):
+        if metadata.get("labels", {}).get(MANAGED_BY) != OURS or key not in owners:
+            continue
+        if _owner(live) not in (owners[key], None):
             continue
         leftovers.append(DeleteObject(*place, metadata["uid"]))
     return leftovers

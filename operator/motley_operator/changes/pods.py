@@ -38,6 +38,7 @@ from motley_operator.translate.room import fits, minus, room_left
 PodName = tuple[str, str]
 
 NOT_IN_PLAN, CANNOT_START, NO_NODE_CAME = "NotInPlan", "CannotStart", "NoNodeCame"
+NODE_LOST = "NodeLost"
 NOTHING = Suspicions()
 
 
@@ -99,18 +100,35 @@ def pod_changes(
         (p for pods in ours.values() for p in pods), key=lambda p: (p.namespace, p.name)
     )
     leaving = [pod for pod in everyone if pod.uid in going.reasons]
+    actions = (*_removals(leaving, going.reasons, nodes), *_creations(desired, facts, quotas))
+    last = [pod for pod in last if pod.uid not in going.reasons]
+    return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
+
+
+def stranded(pods: Iterable[PodFacts], facts: ClusterFacts) -> tuple[Action, ...]:
+    """Removal of the pods whose node object is gone, whatever else is to stay as it is.
+
+    Their last status says that they are ready, and would for the minute until the garbage
+    collector takes them; they serve nobody.
+    """
+    nodes = {node.name for node in facts.nodes}
+    lost = [pod for pod in pods if pod.bound and pod.node not in nodes]
+    return _removals(lost, {pod.uid: NODE_LOST for pod in lost}, nodes)
+
+
+def _removals(
+    leaving: Sequence[PodFacts], reasons: Mapping[str, str], nodes: Collection[str]
+) -> tuple[Action, ...]:
+    """Out of their Services first, then deleted."""
     labels = [
         LabelPod(p.namespace, p.name, p.uid, SERVING, None)
         for p in leaving
         if SERVING in p.labels and not p.terminal
     ]
     deletions = [
-        DeletePod(p.namespace, p.name, p.uid, going.reasons[p.uid], _grace_s(p, nodes))
-        for p in leaving
+        DeletePod(p.namespace, p.name, p.uid, reasons[p.uid], _grace_s(p, nodes)) for p in leaving
     ]
-    actions = (*labels, *deletions, *_creations(desired, facts, quotas))
-    last = [pod for pod in last if pod.uid not in going.reasons]
-    return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
+    return (*labels, *deletions)
 
 
 def _judge(
@@ -135,7 +153,7 @@ def _judge(
                 last.append(pod)
                 continue
             if pod.bound and pod.node not in nodes:
-                going.reasons.setdefault(pod.uid, "NodeLost")
+                going.reasons.setdefault(pod.uid, NODE_LOST)
             elif not pod.terminal and (pod.namespace, pod.name) not in desired:
                 going.add([pod], _why_unplanned(pod, nodes))
         _broken_gangs(pods, going)
@@ -174,7 +192,7 @@ def _may_stay(
 def _why_unplanned(pod: PodFacts, nodes: Collection[str]) -> str:
     if pod.node in nodes:
         return NOT_IN_PLAN
-    return NO_NODE_CAME if CLAIM in pod.labels and not pod.bound else "NodeLost"
+    return NO_NODE_CAME if CLAIM in pod.labels and not pod.bound else NODE_LOST
 
 
 def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:

@@ -240,6 +240,8 @@ def _placed(manifests: Sequence[Manifest], rooms: Mapping[str, Room]) -> dict[st
     after: dict[str, Room] = {}
     for manifest in manifests:
         node, need = pinned_node(manifest), pod_requests(manifest)
+        if node is None:
+            continue  # its node is asked for by making it
         room = after.get(node) or rooms.get(node)
         if room is None or not fits(need, room):
             return None

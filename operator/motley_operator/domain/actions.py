@@ -38,6 +38,16 @@ class LabelPod:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptPod:
+    """Make a resource the owner of a pod that has none."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner: Manifest
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyObject:
     """Server-side apply an object of ours (field manager `motley`)."""
 
@@ -78,7 +88,16 @@ class EmitEvent:
     message: str
 
 
-Action = CreatePod | DeletePod | LabelPod | ApplyObject | DeleteObject | PatchStatus | EmitEvent
+Action = (
+    CreatePod
+    | DeletePod
+    | LabelPod
+    | AdoptPod
+    | ApplyObject
+    | DeleteObject
+    | PatchStatus
+    | EmitEvent
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,13 @@ class PodFacts:
         """True when the pod holds nothing any more."""
         return self.phase in ("Succeeded", "Failed")
 
+    def belongs_to(self, owner_uid: str | None) -> bool:
+        """Whether a pod with a resource's labels is that resource's, or an orphan it may adopt.
+
+        An orphan is what a deletion with `--cascade=orphan` leaves: labels, and no owner.
+        """
+        return owner_uid is not None and self.owner_uid in (owner_uid, None)
+
 
 @dataclass(frozen=True, slots=True)
 class ResourceFacts:

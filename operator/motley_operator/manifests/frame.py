@@ -37,16 +37,18 @@ class Owner:
             "name": name,
             "namespace": self.namespace,
             "labels": resource_labels(self.kind, self.name, component),
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": self.kind,
-                    "name": self.name,
-                    "uid": self.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
+            "ownerReferences": [self.reference()],
+        }
+
+    def reference(self) -> Manifest:
+        """The owner as the owned name it."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": self.kind,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": False,
         }
 
     def selector(self, component: str) -> dict[str, str]:

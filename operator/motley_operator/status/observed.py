@@ -86,7 +86,7 @@ def observe(facts: ClusterFacts) -> Mapping[str, Observed]:
 
 
 def _owns(resource: ResourceFacts, pod: PodFacts) -> bool:
-    return pod.owner_uid == resource.uid
+    return pod.belongs_to(resource.uid)
 
 
 def planned_by_stage(part: Slice | None) -> Mapping[str, int]:

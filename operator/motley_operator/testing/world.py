@@ -16,6 +16,7 @@ from typing import Any
 
 from motley_operator.domain.actions import (
     Action,
+    AdoptPod,
     ApplyObject,
     CreatePod,
     DeleteObject,
@@ -155,6 +156,10 @@ class World:
             if action.value is not None:
                 labels[action.label] = action.value
             self._put(replace(pod, labels=labels))
+        elif isinstance(action, AdoptPod):
+            pod = self.pods[(action.namespace, action.name)]
+            assert (pod.uid, pod.owner_uid) == (action.uid, None)
+            self._put(replace(pod, owner_uid=action.owner["uid"]))
         elif isinstance(action, ApplyObject):
             self._apply_object(action.manifest)
         elif isinstance(action, DeleteObject):

@@ -41,7 +41,7 @@ def pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
     pods: dict[str, list[PodFacts]] = {}
     for pod in facts.pods:
         key = key_of(pod.labels, pod.namespace)
-        if is_engine(pod) and owners.get(key) == pod.owner_uid:
+        if is_engine(pod) and pod.belongs_to(owners.get(key)):
             pods.setdefault(key, []).append(pod)
     return pods
 
@@ -81,7 +81,7 @@ def running_units(
 
 def _belongs(pods: list[PodFacts], owner: ResourceFacts | None) -> bool:
     """Pods of an earlier resource of the same name are not this one's."""
-    return owner is not None and all(pod.owner_uid == owner.uid for pod in pods)
+    return owner is not None and all(pod.belongs_to(owner.uid) for pod in pods)
 
 
 def _rank(pod: PodFacts) -> int:

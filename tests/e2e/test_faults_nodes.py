@@ -1,0 +1,124 @@
+"""Nodes that go: one, three, a tenth at once, all of a kind, all of them; nodes that flap."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from e2e.cluster.nodes import make_nodes
+from e2e.fixtures import Cluster
+from e2e.trial import FULL, SETTLE_S, Trial
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+NODES = 60
+AWAY_S = 20.0  # the node lifecycle controller takes up to 16 s to call a silent node lost
+
+
+@pytest.fixture(scope="module")
+def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    """Sixty nodes of three kinds, and four pools on them."""
+    nodes = [
+        *make_nodes("l4", 30, prefix="lost-l4"),
+        *make_nodes("l40s", 20, prefix="lost-l40s"),
+        *make_nodes("a100-80", 10, prefix="lost-a100"),
+    ]
+    with Trial.begin(cluster, tmp_path_factory.mktemp("operator"), nodes) as trial:
+        for number in range(3):
+            trial.pool(f"small-{number}", 60)
+        only = {"placement": {"gpuProducts": ["NVIDIA-L40S"]}}
+        trial.pool("picky", 40, **only)
+        trial.settle(2 * SETTLE_S)
+        yield trial
+
+
+@pytest.fixture
+def trial(fleet: Trial) -> Iterator[Trial]:
+    """Everything served, and afterwards the judges' verdict."""
+    fleet.settle()
+    yield fleet
+    fleet.judge()
+
+
+def busiest(trial: Trial, count: int) -> list[str]:
+    """The nodes with the most pods."""
+    counts = trial.motley.look().by_node()
+    used = sorted(counts, key=lambda name: (-counts[name], name))
+    idle = [name for name in trial.hands.added() if name not in counts]
+    return [*used, *idle][:count]
+
+
+@pytest.mark.parametrize("count", [1, 3, NODES // 10])
+def test_nodes_lost_at_once_are_replanned_once_and_nobody_elsewhere_moves(
+    trial: Trial, count: int
+) -> None:
+    before = trial.settle()
+    gone = busiest(trial, count)
+    began = time.monotonic()
+    for name in gone:
+        trial.hands.remove_node(name)
+    after = trial.settle()
+    print(f"{count} of {NODES} nodes lost: Ready after {time.monotonic() - began:.1f} s")
+    assert not set(gone) & set(after.by_node())
+    stayed = {uid for uid, pod in before.live().items() if pod.node not in gone}
+    assert stayed <= after.live().keys()
+    assert stayed < before.live().keys()
+
+
+def test_a_node_that_flaps_costs_its_replicas_one_move_and_nobody_else_any(trial: Trial) -> None:
+    before, made = trial.settle(), trial.created()
+    (flapping,) = busiest(trial, 1)
+    for _ in range(4 if FULL else 2):
+        trial.hands.set_not_ready(flapping)
+        time.sleep(2.0)
+        trial.hands.resume_heartbeats(flapping)
+        trial.hands.wait_until(lambda: trial.hands.is_ready(flapping), AWAY_S, "the node is back")
+    after = trial.settle(SETTLE_S + AWAY_S)
+    there = {uid for uid, pod in before.live().items() if pod.node == flapping}
+    assert before.live().keys() - there <= after.live().keys()
+    made = trial.created() - made
+    print(f"{len(there)} pods on the node, {made} pods made while it flapped")
+    assert made <= len(there)
+
+
+def test_when_all_nodes_of_one_kind_are_gone_only_who_needs_them_waits(trial: Trial) -> None:
+    before = trial.settle()
+    gone = [name for name in trial.hands.added() if "l40s" in name]
+    for name in gone:
+        trial.hands.remove_node(name)
+    key = f"ServingPool/{trial.namespace}/picky"
+
+    def is_said() -> bool:
+        now = trial.motley.look()
+        others = [one for k, one in now.resources.items() if k != key]
+        return (
+            now.resources[key].conditions["Planned"].status == "False"
+            and all(one.is_true("Ready") for one in others)
+            and not set(gone) & set(now.by_node())
+        )
+
+    trial.wait(is_said, SETTLE_S, "one waits, the others serve")
+    after = trial.motley.look()
+    stayed = {uid for uid, pod in before.live().items() if pod.node not in gone}
+    assert stayed <= after.live().keys()
+    trial.hands.restore_missing_nodes()
+    again = trial.settle()
+    assert stayed <= again.live().keys()
+
+
+def test_when_all_nodes_are_gone_resources_wait_and_come_back(trial: Trial) -> None:
+    trial.settle()
+    everything = trial.hands.added()
+    for name in everything:
+        trial.hands.remove_node(name)
+
+    def is_said() -> bool:
+        now = trial.motley.look()
+        planned = [one.conditions["Planned"].status for one in now.resources.values()]
+        return set(planned) == {"False"} and not now.live()
+
+    trial.wait(is_said, SETTLE_S, "all wait, and no pod is left")
+    trial.assert_unshaken()
+    trial.hands.restore_missing_nodes()
+    trial.settle()
