@@ -297,11 +297,11 @@ async def rows(scale: float) -> list[str]:
         found.append(("added P50, 1 client, ms", f"{value:.2f}", "< 0.5"))
         rate = await per_cpu_second(at, 64, max(640, int(19_200 * scale)))
         found.append(("requests per CPU second, 64 clients", f"{rate:,.0f}", ">= 3,000"))
-        some = await streams(at, max(8, int(80 * scale)), max(20, int(150 * scale)))
+        some = await streams(at, 80, max(20, int(150 * scale)))
         found.append(("CPU us per chunk, 80 streams", f"{some.us_per_chunk:.0f}", "<= 45"))
-        many = max(20, int(1000 * scale))
-        first = await streams(at, many, 50)
-        second = await streams(at, many, 50)
+        many, chunks = (1000 if scale >= 0.25 else 20), max(5, int(50 * scale))
+        first = await streams(at, many, chunks)
+        second = await streams(at, many, chunks)
         found.append((f"failures of {2 * many:,} streams, {many:,} at a time",
                       str(first.failures + second.failures), "0"))  # fmt: skip
         grown = second.rss_mib - first.rss_mib
