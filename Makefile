@@ -23,7 +23,7 @@ test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 	@$(PY) -m pytest tests -m "not slow" $(PYTEST)
 
 FAULTS := tests/e2e/test_faults_*.py tests/operator/test_fuzzed_manifests.py
-test-faults: venv binaries  ## every fault of docs/faults.md, in 8 minutes (MOTLEY_FAULTS=full: longer)
+test-faults: venv binaries  ## every fault of docs/faults.md: 8 to 10 minutes (MOTLEY_FAULTS=full: longer)
 	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
 
 unit: venv  ## the tests that need no control plane
