@@ -7,24 +7,25 @@ nodes have: the scheduler leaves such a pod Pending on a node that the plan foun
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
-from e2e.demo_picture import Picture, PodView
+from e2e.demo_picture import PodView
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
 
 pytestmark = pytest.mark.e2e
 
 NAMESPACE, EXTRA = "suspected", "example.com/fpga"
-KEY = f"ServingPool/{NAMESPACE}/chat"
 DEADLINE_S = 3
 
 
-def pool() -> dict[str, Any]:
+def pool(name: str) -> dict[str, Any]:
     """A pool whose pods ask for the extra thing beside their GPUs."""
     sidecar = {
         "name": "beside",
@@ -34,7 +35,7 @@ def pool() -> dict[str, Any]:
     return {
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "model": {"id": "Qwen/Qwen3-8B"},
             "workload": {
@@ -69,102 +70,105 @@ def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         installed.stop()
 
 
+@dataclass(frozen=True)
+class Scene:
+    """One test's pool, under a name of its own: garbage collection may take half a minute."""
+
+    motley: Installation
+    scenario: Scenario
+    name: str
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return ("ServingPool", NAMESPACE, self.name)
+
+    def begin(self) -> PodView:
+        """Applies the pool and waits until it serves; its pod."""
+        self.motley.apply([pool(self.name)])
+        self.motley.wait(lambda: len(self.serving()) == 1, 20.0, "the pool serves")
+        return self.serving()[0]
+
+    def pods(self) -> list[PodView]:
+        found = self.motley.look().pods.values()
+        return [pod for pod in found if pod.key == "/".join(self.place)]
+
+    def serving(self) -> list[PodView]:
+        return [pod for pod in self.pods() if pod.ready and not pod.deleting]
+
+    def has(self, uid: str) -> bool:
+        return any(pod.uid == uid for pod in self.pods())
+
+    def status(self) -> dict[str, Any]:
+        return (self.motley.api.get(*self.place) or {}).get("status") or {}
+
+    def events(self, reason: str) -> list[str]:
+        found = self.scenario.core.list_namespaced_event(NAMESPACE).items
+        mine = [event for event in found if event.involved_object.name == self.name]
+        return [event.message for event in mine if event.reason == reason]
+
+    def never_without(self, predicate: Callable[[], bool], what: str) -> None:
+        """Waits for the predicate; at every look on the way something serves."""
+
+        def holds() -> bool:
+            assert self.serving(), f"nothing serves while {what}"
+            return predicate()
+
+        self.motley.wait(holds, 30.0, what)
+
+
 @pytest.fixture
-def fresh(motley: Installation, scenario: Scenario) -> Iterator[Installation]:
-    """No pool yet; its pods are gone when the nodes go."""
-    yield motley
-    motley.api.delete("ServingPool", NAMESPACE, "chat")
-    motley.wait(lambda: not mine(motley.look()), 20.0, "the pool's pods are gone")
-
-
-def mine(picture: Picture) -> list[PodView]:
-    return [pod for pod in picture.pods.values() if pod.key == KEY]
-
-
-def status(motley: Installation) -> dict[str, Any]:
-    found = motley.api.get(*KEY.split("/")) or {}
-    return found.get("status") or {}
-
-
-def serving(motley: Installation) -> list[PodView]:
-    return [pod for pod in mine(motley.look()) if pod.ready and not pod.deleting]
-
-
-def never_without(motley: Installation, predicate: Callable[[], bool], what: str) -> None:
-    """Waits for the predicate; at every look on the way something serves."""
-
-    def holds() -> bool:
-        assert serving(motley), f"nothing serves while {what}"
-        return predicate()
-
-    motley.wait(holds, 30.0, what)
-
-
-def events(motley: Installation, scenario: Scenario, reason: str) -> list[str]:
-    found = scenario.core.list_namespaced_event(NAMESPACE).items
-    return [event.message for event in found if event.reason == reason]
+def scene(
+    motley: Installation, scenario: Scenario, request: pytest.FixtureRequest
+) -> Iterator[Scene]:
+    made = Scene(motley, scenario, f"pool-{zlib.crc32(request.node.name.encode()) % 1000}")
+    yield made
+    motley.api.delete(*made.place)
 
 
 def test_a_move_that_cannot_start_is_taken_back_and_remembered_over_a_restart(
-    fresh: Installation, scenario: Scenario
+    scene: Scene,
 ) -> None:
-    motley = fresh
-    scenario.add_node(node("h100", 1, extra=8))
-    motley.apply([pool()])
-    motley.wait(lambda: len(serving(motley)) == 1, 20.0, "the pool serves")
-    (old,) = serving(motley)
-    (cheap,) = scenario.add_nodes([node("l40s", 1, extra=0)])
-    never_without(motley, lambda: len(mine(motley.look())) == 2, "the cheaper replica is made")
-    never_without(motley, lambda: bool(status(motley).get("suspects")), "its place is suspect")
-    never_without(motley, lambda: len(mine(motley.look())) == 1, "it is given up")
-    assert [pod.uid for pod in serving(motley)] == [old.uid]
-    (row,) = status(motley)["suspects"]
+    scene.scenario.add_node(node("h100", 1, extra=8))
+    old = scene.begin()
+    (cheap,) = scene.scenario.add_nodes([node("l40s", 1, extra=0)])
+    scene.never_without(lambda: len(scene.pods()) == 2, "the cheaper replica is made")
+    scene.never_without(lambda: bool(scene.status().get("suspects")), "its place is suspect")
+    scene.never_without(lambda: len(scene.pods()) == 1, "it is given up")
+    assert [pod.uid for pod in scene.serving()] == [old.uid]
+    (row,) = scene.status()["suspects"]
     assert (row["node"], row["reason"], row["failures"]) == (cheap, "Unschedulable", 1)
-    assert len(events(motley, scenario, "Suspect")) == 1
-    motley.kill()
-    motley.start()
+    assert len(scene.events("Suspect")) == 1
+    scene.motley.kill()
+    scene.motley.start()
     time.sleep(2 * DEADLINE_S)
-    assert [pod.uid for pod in mine(motley.look())] == [old.uid]
-    assert status(motley)["suspects"] == [row]
+    assert [pod.uid for pod in scene.pods()] == [old.uid]
+    assert scene.status()["suspects"] == [row]
 
 
-def test_what_runs_on_a_node_with_a_notice_is_replaced_before_it_goes(
-    fresh: Installation, scenario: Scenario
-) -> None:
-    motley = fresh
-    names = scenario.add_nodes([node("h100", number, extra=8) for number in (2, 3)])
-    motley.apply([pool()])
-    motley.wait(lambda: len(serving(motley)) == 1, 20.0, "the pool serves")
-    (old,) = serving(motley)
-    scenario.taint(old.node, "karpenter.sh/disrupted")
-    never_without(motley, lambda: old.uid not in motley.look().pods, "the old replica is gone")
-    (new,) = serving(motley)
+def test_what_runs_on_a_node_with_a_notice_is_replaced_before_it_goes(scene: Scene) -> None:
+    names = scene.scenario.add_nodes([node("h100", number, extra=8) for number in (2, 3)])
+    old = scene.begin()
+    scene.scenario.taint(old.node, "karpenter.sh/disrupted")
+    scene.never_without(lambda: not scene.has(old.uid), "the old replica is gone")
+    (new,) = scene.serving()
     assert [new.node] == [name for name in names if name != old.node]
-    assert status(motley)["lastReplan"]["tier"] == "T1"
-    assert status(motley)["lastReplan"]["reason"] == "NodeLeaving"
-    assert any(told.startswith("T1: ") for told in events(motley, scenario, "Replanned"))
+    last = scene.status()["lastReplan"]
+    assert (last["tier"], last["reason"]) == ("T1", "NodeLeaving")
+    assert any(told.startswith("T1: ") for told in scene.events("Replanned"))
 
 
-def test_a_pod_that_its_node_rejects_is_replaced_at_once(
-    fresh: Installation, scenario: Scenario
-) -> None:
-    motley = fresh
-    scenario.add_node(node("h100", 4, extra=8))
-    motley.apply([pool()])
-    motley.wait(lambda: len(serving(motley)) == 1, 20.0, "the pool serves")
-    (old,) = serving(motley)
-    (name,) = [p["metadata"]["name"] for p in motley.api.list("Pod") if uid(p) == old.uid]
+def test_a_pod_that_its_node_rejects_is_replaced_at_once(scene: Scene) -> None:
+    scene.scenario.add_node(node("h100", 4, extra=8))
+    old = scene.begin()
+    pods = scene.motley.api.list("Pod")
+    (name,) = [p["metadata"]["name"] for p in pods if p["metadata"]["uid"] == old.uid]
     rejected = {"status": {"phase": "Failed", "reason": "UnexpectedAdmissionError"}}
     began = time.monotonic()
-    scenario.core.patch_namespaced_pod_status(name, NAMESPACE, rejected)
-    motley.wait(
-        lambda: bool(serving(motley)) and old.uid not in motley.look().pods, 10.0, "a new pod"
+    scene.scenario.core.patch_namespaced_pod_status(name, NAMESPACE, rejected)
+    scene.motley.wait(
+        lambda: bool(scene.serving()) and not scene.has(old.uid), 10.0, "a new pod serves"
     )
     print(f"rejected -> replaced and Ready: {time.monotonic() - began:.2f} s")
-    (row,) = status(motley)["suspects"]
+    (row,) = scene.status()["suspects"]
     assert (row["reason"], row["failures"]) == ("UnexpectedAdmissionError", 1)
     assert "until" not in row
-
-
-def uid(pod: dict[str, Any]) -> str:
-    return str(pod["metadata"]["uid"])
