@@ -8,8 +8,9 @@ from dataclasses import replace
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.changes.contained import is_contained
+from motley_operator.changes.judging import NO_TROUBLE, Trouble
 from motley_operator.changes.keeping import kept_keys
-from motley_operator.changes.pods import NO_TROUBLE, Trouble, pod_changes, stranded
+from motley_operator.changes.pods import pod_changes, stranded
 from motley_operator.changes.routing import with_standing_by
 from motley_operator.domain.actions import Action, AdoptPod, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts

@@ -8,68 +8,31 @@ one is gone. One whose place is not needed goes on until its replacement is read
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from motley_operator import lifecycle
-from motley_operator.api import RLJob, read
 from motley_operator.changes import rollout
+from motley_operator.changes.judging import (
+    NO_TROUBLE,
+    NODE_LOST,
+    NOT_IN_PLAN,
+    Going,
+    PodName,
+    Seen,
+    Trouble,
+    judge,
+)
 from motley_operator.changes.quotas import QuotaRoom
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
-from motley_operator.domain.claims import CLAIM
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import (
-    COLUMN,
-    INPUTS_HASH,
     REPLICA,
-    ROLE,
     SERVING,
-    STAGE,
-    TRAINER,
     key_of,
     unit_id,
 )
-from motley_operator.domain.notices import Notice, notice_of
-from motley_operator.domain.suspects import Suspicions
 from motley_operator.translate.room import fits, minus, room_left
-
-PodName = tuple[str, str]
-
-NOT_IN_PLAN, CANNOT_START, NO_NODE_CAME = "NotInPlan", "CannotStart", "NoNodeCame"
-NODE_LOST = "NodeLost"
-NOTHING = Suspicions()
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """What stands in the way of a plan."""
-
-    suspicions: Suspicions = NOTHING
-    short: frozenset[str] = frozenset()  # keys of resources of which not all can be placed
-
-
-NO_TROUBLE = Trouble()
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    facts: ClusterFacts
-    trouble: Trouble
-    quotas: QuotaRoom
-
-
-@dataclass(slots=True)
-class _Going:
-    """Pods that go, with the reason, in order."""
-
-    reasons: dict[str, str] = field(default_factory=dict)  # by UID
-
-    def add(self, pods: Iterable[PodFacts], reason: str) -> None:
-        for pod in pods:
-            if not pod.deleting:
-                self.reasons.setdefault(pod.uid, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +50,10 @@ def pod_changes(
     trouble: Trouble = NO_TROUBLE,
 ) -> PodChanges:
     """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
-    going = _Going()
+    going = Going()
     nodes = {node.name for node in facts.nodes}
     quotas = QuotaRoom(facts)
-    last = _judge(desired, ours, _Seen(facts, trouble, quotas), going)
+    last = judge(desired, ours, Seen(facts, trouble, quotas), going)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     waiting = rollout.standing_by(leaving_, desired, facts)
@@ -131,160 +94,9 @@ def _removals(
     return (*labels, *deletions)
 
 
-def _judge(
-    desired: Mapping[PodName, Manifest],
-    ours: Mapping[str, Sequence[PodFacts]],
-    seen: _Seen,
-    going: _Going,
-) -> list[PodFacts]:
-    """Note who goes; the answer are those that go with their nodes, for nothing takes their place."""
-    facts, trouble = seen.facts, seen.trouble
-    nodes = {node.name for node in facts.nodes}
-    leaving_nodes = {n.name for n in facts.nodes if n.ready and notice_of(n) == Notice.LEAVING}
-    last: list[PodFacts] = []
-    lacking = _lacking(desired, ours) if leaving_nodes else frozenset()
-    for key, pods in ours.items():
-        _finished(key, pods, facts, going)
-        for pod in pods:
-            if pod.uid in trouble.suspicions.broken:
-                going.add([pod], CANNOT_START)
-            short = key in trouble.short and (key, pod.labels.get(STAGE, "")) in lacking
-            if short and _may_stay(pod, leaving_nodes, desired, going):
-                last.append(pod)
-                continue
-            if pod.bound and pod.node not in nodes:
-                going.reasons.setdefault(pod.uid, NODE_LOST)
-            elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], _why_unplanned(pod, nodes))
-        _broken_gangs(pods, going)
-        failing = trouble.suspicions.failing(key, facts.now)
-        _outdated(pods, desired, going, failing, seen.quotas)
-    return last
-
-
-def _lacking(
-    desired: Mapping[PodName, Manifest], ours: Mapping[str, Sequence[PodFacts]]
-) -> frozenset[rollout.Stage]:
-    """Stages of which more replicas run than are planned."""
-    planned, alive = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
-    for (namespace, _), manifest in desired.items():
-        labels = manifest["metadata"]["labels"]
-        planned.add((key_of(labels, namespace), labels[STAGE], labels[REPLICA]))
-    for key, pods in ours.items():
-        running = (pod for pod in pods if not (pod.terminal or pod.deleting))
-        alive |= {(key, p.labels.get(STAGE, ""), p.labels.get(REPLICA, "")) for p in running}
-    counts = Counter((key, stage) for key, stage, _ in alive)
-    counts.subtract((key, stage) for key, stage, _ in planned)
-    return frozenset(stage for stage, more in counts.items() if more > 0)
-
-
-def _may_stay(
-    pod: PodFacts,
-    leaving_nodes: Collection[str],
-    desired: Mapping[PodName, Manifest],
-    going: _Going,
-) -> bool:
-    """Whether a pod that the plan has not, and cannot replace, runs on a node that is still there."""
-    placed = (pod.namespace, pod.name) in desired or pod.terminal or pod.uid in going.reasons
-    return not placed and pod.node in leaving_nodes
-
-
-def _why_unplanned(pod: PodFacts, nodes: Collection[str]) -> str:
-    if pod.node in nodes:
-        return NOT_IN_PLAN
-    return NO_NODE_CAME if CLAIM in pod.labels and not pod.bound else NODE_LOST
-
-
 def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
     """Zero where the node object is gone: no kubelet will ever confirm the end of that pod."""
     return 0 if pod.bound and pod.node not in nodes else None
-
-
-def _finished(key: str, pods: Sequence[PodFacts], facts: ClusterFacts, going: _Going) -> None:
-    """Finished pods go; a job's trainers stay until its status says that it is complete."""
-    recorded = not any(p.phase == "Succeeded" and _is_trainer(p) for p in pods) or any(
-        resource.key == key and _is_final(resource.document) for resource in facts.resources
-    )
-    for pod in pods:
-        if pod.phase == "Failed":
-            going.add([pod], pod.reason or "Failed")
-        elif pod.phase == "Succeeded" and (recorded or not _is_trainer(pod)):
-            going.add([pod], "Succeeded")
-
-
-def _is_trainer(pod: PodFacts) -> bool:
-    return pod.labels.get(ROLE) == TRAINER
-
-
-def _is_final(document: Mapping[str, object]) -> bool:
-    model = read(document)[0]
-    return isinstance(model, RLJob) and lifecycle.phase_before(model) in lifecycle.FINAL
-
-
-def _broken_gangs(pods: Sequence[PodFacts], going: _Going) -> None:
-    """A replica that lost one of its pods cannot go on with the others."""
-    replicas: dict[str, list[PodFacts]] = {}
-    for pod in pods:
-        replicas.setdefault(pod.labels.get(REPLICA, ""), []).append(pod)
-    for members in replicas.values():
-        if any(p.phase == "Failed" or p.deleting for p in members):
-            going.add((p for p in members if not p.terminal), "PeerLost")
-
-
-def _outdated(
-    pods: Sequence[PodFacts],
-    desired: Mapping[PodName, Manifest],
-    going: _Going,
-    failing: Collection[tuple[str, str]],
-    quotas: QuotaRoom,
-) -> None:
-    """Replicas built from an older spec are replaced one at a time in each stage.
-
-    One that is not ready serves nobody and goes at once; a ready one only while all others are, and
-    while what is to take its place is not among the `failing` stages and columns. One whose successor
-    would not be admitted stays.
-    """
-    ready = lifecycle.ready_replicas(pods)
-    stages: dict[str, dict[str, list[PodFacts]]] = {}
-    for pod in pods:
-        wanted = desired.get((pod.namespace, pod.name))
-        if wanted is None or pod.terminal or pod.uid in going.reasons:
-            continue
-        built, want = (
-            pod.annotations.get(INPUTS_HASH),
-            wanted["metadata"]["annotations"][INPUTS_HASH],
-        )
-        at = (pod.labels.get(STAGE, ""), pod.labels.get(COLUMN, ""))
-        fails = pod.ready and {at, (at[0], "")} & set(failing)
-        if built != want and not fails and quotas.replaces(pod, wanted):
-            stage, replica = pod.labels.get(STAGE, ""), pod.labels.get(REPLICA, "")
-            stages.setdefault(stage, {}).setdefault(replica, []).append(pod)
-    here = {(pod.namespace, pod.name): pod for pod in pods}
-    for stage, old in stages.items():
-        unready = [name for name in sorted(old) if not ready[name]]
-        ending = any(
-            (pod.deleting or pod.uid in going.reasons) and pod.labels.get(STAGE) == stage
-            for pod in pods
-        )
-        calm = not ending and all(
-            at in here and ready[here[at].labels.get(REPLICA, "")]
-            for at in _stage_pods(pods[0], stage, desired)
-        )
-        for name in unready or (sorted(old)[:1] if calm else []):
-            going.add(old[name], "SpecChanged")
-
-
-def _stage_pods(
-    sibling: PodFacts, stage: str, desired: Mapping[PodName, Manifest]
-) -> list[PodName]:
-    """Desired pods of a stage of the resource that a pod belongs to."""
-    key = key_of(sibling.labels, sibling.namespace)
-    return [
-        at
-        for at, manifest in desired.items()
-        if key_of(manifest["metadata"]["labels"], at[0]) == key
-        and manifest["metadata"]["labels"][STAGE] == stage
-    ]
 
 
 def _creations(

@@ -137,9 +137,13 @@ def _unready_since(document: Mapping[str, Any]) -> float:
     status = document.get("status") or {}
     if _is_ready(status):
         return 0.0
-    told = (c for c in status.get("conditions") or () if c.get("type") == "Ready")
+    rows = status.get("conditions") or ()
+    told = (c for c in rows if c.get("type") == "Ready")
     flipped = unix_seconds(next((c.get("lastTransitionTime") for c in told), None))
-    return flipped or unix_seconds(document["metadata"].get("creationTimestamp"))
+    # One that waited for a node has had no time to start before it was bound.
+    bound = (c for c in rows if c.get("type") == "PodScheduled" and c.get("status") == "True")
+    bound_at = unix_seconds(next((c.get("lastTransitionTime") for c in bound), None))
+    return flipped or bound_at or unix_seconds(document["metadata"].get("creationTimestamp"))
 
 
 def _reason(status: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from datetime import datetime
 
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool
 from motley_operator.api.suspects import SuspectRow
+from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, PodFacts, ResourceFacts
 from motley_operator.domain.names import (
     COLUMN,
@@ -237,9 +238,10 @@ class _One:
 def _waits(pod: PodFacts) -> bool:
     """Pending, or between two crashes; one that runs is loading, which has a probe.
 
-    A gated one waits for whoever has put the gate there (a queue), and that is no failure.
+    A gated one waits for whoever has put the gate there (a queue), and that is no failure; nor is
+    one whose node is to come, which has a time of its own (claims.py).
     """
-    waits = pod.phase == "Pending" or bool(pod.reason)
+    waits = (pod.phase == "Pending" or bool(pod.reason)) and not is_coming(pod.node)
     return waits and not pod.terminal and pod.reason != "SchedulingGated"
 
 
