@@ -1,5 +1,6 @@
 """A small cluster made of plain values, for tests of what the operator decides."""
 
+from motley_operator.testing.impossible import ImpossibleCluster, refuse_impossible
 from motley_operator.testing.samples import (
     CALIBRATION,
     cascade,
@@ -9,7 +10,7 @@ from motley_operator.testing.samples import (
     replica,
     slice_of,
 )
-from motley_operator.testing.world import ImpossibleCluster, World, gpu_node, refuse_impossible
+from motley_operator.testing.world import World, gpu_node
 
 __all__ = [
     "CALIBRATION",

@@ -34,16 +34,13 @@ from motley_operator.domain.facts import (
     Taint,
 )
 from motley_operator.domain.measurement import Reading
-from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of
+from motley_operator.domain.names import UNIT, key_of
 from motley_operator.facts.pods import parse_pod
 from motley_operator.facts.resources import parse_resource
+from motley_operator.testing.impossible import ImpossibleCluster, refuse_impossible
 from motley_operator.testing.limits import Limits
 
 GIB = 2**30
-
-
-class ImpossibleCluster(AssertionError):
-    """Facts that no cluster could show."""
 
 
 def gpu_node(
@@ -278,32 +275,3 @@ class World:
             (p for p in found if not key or key_of(p.labels, p.namespace) == key),
             key=lambda p: p.name,
         )
-
-
-def refuse_impossible(facts: ClusterFacts) -> None:
-    """Raises ImpossibleCluster where requests exceed a node, or two live pods are one rank."""
-    held: dict[str, list[Room]] = {}
-    ranks: dict[tuple[str, ...], str] = {}
-    names: set[tuple[str, str]] = set()
-    for pod in facts.pods:
-        if (pod.namespace, pod.name) in names:
-            raise ImpossibleCluster(f"two pods are called {pod.namespace}/{pod.name}")
-        names.add((pod.namespace, pod.name))
-        if pod.terminal:
-            continue
-        if pod.node is not None:
-            held.setdefault(pod.node, []).append(pod.requests)
-        if UNIT in pod.annotations:
-            key = key_of(pod.labels, pod.namespace)
-            rank = (key, pod.labels[REPLICA], pod.labels[RANK])
-            if rank in ranks:
-                raise ImpossibleCluster(f"{pod.name} and {ranks[rank]} are the same rank {rank}")
-            ranks[rank] = pod.name
-    for node in facts.nodes:
-        rooms, allocatable = held.get(node.name, []), node.allocatable
-        for what in ("gpus", "cpu_milli", "memory_bytes", "ephemeral_bytes"):
-            total = sum(getattr(room, what) for room in rooms)
-            if total > getattr(allocatable, what):
-                raise ImpossibleCluster(f"{node.name}: {total} {what} of {allocatable}")
-        if len(rooms) > allocatable.pods:
-            raise ImpossibleCluster(f"{node.name}: {len(rooms)} pods of {allocatable.pods}")

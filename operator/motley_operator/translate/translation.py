@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from motley_operator import lifecycle
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool, read
@@ -15,21 +13,21 @@ from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
 from motley_operator.demand import Settled
 from motley_operator.domain.facts import ClusterFacts, Room
-from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
-from motley_operator.translate.claims import Offers, offers
+from motley_operator.translate.claims import offers
 from motley_operator.translate.demand import Measuring, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
+from motley_operator.translate.inputs import inputs_hash
 from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.measured import with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.quotas import namespace_quotas
 from motley_operator.translate.restoring import Places, counted
-from motley_operator.translate.room import is_engine, not_below_zero, plus, room_left
+from motley_operator.translate.room import not_below_zero, plus, room_left
 from motley_operator.translate.running import Running, pods_by_key, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand
 from motley_operator.translate.standing import Limits, Stand, stand
@@ -37,7 +35,6 @@ from motley_operator.translate.suspects import avoided_columns, avoiding, suspic
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
-from motley_planner.domain.quotas import Quota
 from motley_planner.domain.snapshot import Avoided, PodNeed, Snapshot
 
 HORIZON_S = 3600.0
@@ -122,12 +119,11 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         unmet=told.unmet,
         fleet_ignored=told.ignored,
         suspect_shapes=known.suspects,
-        inputs_hash=_inputs_hash(
+        inputs_hash=inputs_hash(
             facts,
             [s for s in sites if not s.coming],
-            asked,
-            catalog,
-            _more(avoided, snapshot.quotas, known),
+            asked.demands,
+            (asked.rejected, catalog.profiles, avoided, snapshot.quotas, known),
         ),
     )
 
@@ -261,48 +257,3 @@ def _fleet_budget(fleet: FleetSpec) -> float | None:
     if fleet.budget is None or fleet.budget.dollars_per_hour is None:
         return None
     return fleet.budget.dollars_per_hour.usd
-
-
-def _usable(room: Room) -> int:
-    """GPUs that engine pods can use: all that the planner makes of a node's room."""
-    need = PodNeed()
-    return min(
-        room.gpus,
-        room.cpu_milli // need.cpu_milli_per_gpu,
-        room.memory_bytes // need.memory_bytes_per_gpu,
-        room.pods,
-    )
-
-
-def _more(avoided: frozenset[Avoided], quotas: tuple[Quota, ...], known: Offers) -> object:
-    """What else planning depends on, in an order of its own."""
-    shut = (sorted(known.closed), sorted(known.overdue))
-    return (sorted(map(repr, avoided)), quotas, shut)
-
-
-def _inputs_hash(
-    facts: ClusterFacts,
-    sites: Sequence[Site],
-    asked: _Asked,
-    catalog: Catalog,
-    more: object,
-) -> str:
-    """Hash over everything that planning depends on, except our own engine pods.
-
-    Those change because of plans; `policies` looks at them apart.
-    """
-    ours = frozenset(pod.uid for pod in facts.pods if is_engine(pod))
-    room = room_left(facts, ours)
-    requested = sorted(
-        (r.key, r.annotations.get(REPLAN_REQUESTED, ""), r.annotations.get(PAUSED, ""))
-        for r in facts.resources
-    )
-    nodes = [
-        (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
-        for s in sites
-    ]
-    demands = [json.dumps(asdict(asked.demands[key]), default=sorted) for key in asked.demands]
-    fleet = (facts.fleet or {}).get("spec")
-    measured, rejected = sorted(catalog.profiles.items()), sorted(asked.rejected.items())
-    text = repr((nodes, demands, rejected, requested, fleet, measured, more))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,58 @@
+"""One hash over everything that planning depends on, so that equal inputs are known as equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from motley_operator.domain.facts import ClusterFacts, Room
+from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED
+from motley_operator.translate.claims import Offers
+from motley_operator.translate.nodes import Site
+from motley_operator.translate.room import is_engine, room_left
+from motley_planner.domain.demand import Demand
+from motley_planner.domain.quotas import Quota
+from motley_planner.domain.snapshot import Avoided, PodNeed
+
+Others = tuple[
+    Mapping[str, object], Mapping[str, object], frozenset[Avoided], tuple[Quota, ...], Offers
+]
+
+
+def inputs_hash(
+    facts: ClusterFacts, sites: Sequence[Site], demands: Mapping[str, Demand], others: Others
+) -> str:
+    """Hash over all but our own engine pods: those change because of plans; see `policies`.
+
+    `others` are what was rejected, measured profiles, avoided columns, quotas and shapes on offer.
+    """
+    ours = frozenset(pod.uid for pod in facts.pods if is_engine(pod))
+    room = room_left(facts, ours)
+    requested = sorted(
+        (r.key, r.annotations.get(REPLAN_REQUESTED, ""), r.annotations.get(PAUSED, ""))
+        for r in facts.resources
+    )
+    nodes = [
+        (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
+        for s in sites
+    ]
+    asked = [json.dumps(asdict(demands[key]), default=sorted) for key in demands]
+    fleet = (facts.fleet or {}).get("spec")
+    rejected, profiles, avoided, quotas, known = others
+    ordered = (sorted(rejected.items()), sorted(profiles.items()), sorted(map(repr, avoided)))
+    shut = (sorted(known.closed), sorted(known.overdue))
+    text = repr((nodes, asked, requested, fleet, ordered, quotas, shut))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _usable(room: Room) -> int:
+    """GPUs that engine pods can use: all that the planner makes of a node's room."""
+    need = PodNeed()
+    return min(
+        room.gpus,
+        room.cpu_milli // need.cpu_milli_per_gpu,
+        room.memory_bytes // need.memory_bytes_per_gpu,
+        room.pods,
+    )
