@@ -75,7 +75,7 @@ ANSWERS = {
 
 
 long = pytest.mark.skipif(not FULL, reason="MOTLEY_FAULTS=full runs each sort by itself")
-OFTEN: dict[str, Any] = {"all at once": (), "429": slow, "answers lost": slow}
+OFTEN: dict[str, Any] = {"all at once": slow, "429": slow, "answers lost": slow}
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(
     pair: Pair, stopped_s: float
 ) -> None:
     pair.planned_for(1)
+    pair.calm()  # a request that is on its way already arrives, and the next leader repairs it
     first = pair.leader()
     stopped = pair.running[first].pid
     os.kill(stopped, signal.SIGSTOP)

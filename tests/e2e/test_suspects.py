@@ -19,7 +19,7 @@ from e2e.demo_picture import PodView
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 NAMESPACE, EXTRA = "suspected", "example.com/fpga"
 DEADLINE_S = 3

@@ -161,6 +161,15 @@ async def test_who_is_not_the_leader_writes_nothing(api: Any, client: Client) ->
     assert api.calls == {}
 
 
+async def test_who_loses_the_lease_between_two_attempts_does_not_try_again(
+    api: Any, client: Client
+) -> None:
+    api.fail_next(503)
+    applier = Applier(client, FakeView(), Settings(), may_write=lambda: not api.calls)
+    assert await result(applier, create("p0")) == "failed"
+    assert api.calls == {"POST pods": 1}
+
+
 async def test_an_event_is_said_once_and_counted_when_said_again(
     api: Any, applier: Applier, client: Client
 ) -> None:

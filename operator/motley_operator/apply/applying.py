@@ -81,7 +81,8 @@ class Applier:
                     version = self._view.version(action.kind, action.uid)
                     if not version:
                         return Outcome(action, CONFLICT, "gone")
-                answer = await self._client.send(request_for(action, self._settings, version))
+                request = request_for(action, self._settings, version)
+                answer = await self._client.send(request, self._may_write)
             except ApiError as error:
                 return self._refused(action, error)
         self._learn(action, answer)

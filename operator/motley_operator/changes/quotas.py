@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from motley_operator.admission.containers import sized
 from motley_operator.admission.counting import charged, not_set, use_of
 from motley_operator.admission.limitranges import filled_in, refused_by
+from motley_operator.changes.leaving import Leaving
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import COMPONENT, GATEWAY, INSTANCE, REPLICA, STAGE, key_of
 from motley_operator.domain.quotas import PodUse, QuotaFacts
 from motley_operator.translate.room import fits, minus, room_left
-
-if TYPE_CHECKING:
-    from motley_operator.changes.rollout import Leaving
 
 PodName = tuple[str, str]
 Stage = tuple[str, str]  # resource key and stage

@@ -15,36 +15,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from motley_operator import lifecycle
 from motley_operator.changes import quotas
+from motley_operator.changes.leaving import Leaving
 from motley_operator.changes.requests import pinned_node, pod_requests
 from motley_operator.domain.actions import Manifest
-from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
+from motley_operator.domain.facts import ClusterFacts, PodFacts
 from motley_operator.domain.names import REPLICA, ROLE, SERVE, STAGE, key_of
-from motley_operator.translate.room import fits, held, minus, plus, room_left
+from motley_operator.translate.room import fits, minus, plus, room_left
 
 Stage = tuple[str, str]  # resource key and stage
 Replica = tuple[str, str]  # resource key and replica name
 PodName = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """A ready replica that the plan no longer has."""
-
-    key: str
-    stage: str
-    pods: tuple[PodFacts, ...]
-
-    def on(self, node: str) -> Room:
-        """What it holds of a node."""
-        total = Room()
-        for pod in self.pods:
-            if pod.node == node:
-                total = plus(total, held(pod))
-        return total
 
 
 def standing_by(

@@ -57,6 +57,9 @@ class Sent:
     content_type: str = JSON
 
 
+NOT_ALLOWED = "NotAllowed"  # nothing was sent
+
+
 class Client:
     """One connection pool to one API server."""
 
@@ -79,12 +82,14 @@ class Client:
         if self._session:
             await self._session.close()
 
-    async def send(self, sent: Sent) -> Document:
-        """The answer's JSON.
+    async def send(self, sent: Sent, allowed: Callable[[], bool] = lambda: True) -> Document:
+        """The answer's JSON; `allowed` is asked again before each attempt.
 
-        Raises: ApiError once the server's answer is final or no attempt is left.
+        Raises: ApiError once the server's answer is final, no attempt is left or none is allowed.
         """
         for attempt in range(self._attempts):
+            if not allowed():
+                raise ApiError(0, NOT_ALLOWED, "not the leader any more", None)
             try:
                 return await self._once(sent)
             except ApiError as error:

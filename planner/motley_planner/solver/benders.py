@@ -17,7 +17,7 @@ linear program is infeasible ends the decomposition.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import highspy
 import numpy as np
@@ -26,9 +26,7 @@ from motley_planner.solver import highs
 from motley_planner.solver.blocks import Part
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.milp import Bools, Floats, Level, Milp
-
-if TYPE_CHECKING:
-    from motley_planner.solver.search import Search
+from motley_planner.solver.search import Search
 
 MOST_COUNTS = 600  # integers of a master; beyond, bounds of single points say too little
 MASTER_GAP = 5e-4

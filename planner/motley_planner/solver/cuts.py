@@ -14,16 +14,15 @@ replicas, which is where the plain relaxation is weak. Cuts end with the search 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from motley_planner.solver.blocks import Structured
 from motley_planner.solver.clock import CLOCK
+from motley_planner.solver.level import search_level
 from motley_planner.solver.milp import Bools, Floats, Level, Milp
-
-if TYPE_CHECKING:
-    from motley_planner.solver.search import Search
+from motley_planner.solver.relaxing import Limits
+from motley_planner.solver.search import Search
 
 LIFT = 1e-6  # relative; a cut that lifts its group by less is left out
 GROUP_GAP = 2e-4
@@ -62,9 +61,6 @@ def _least(
     search: Search, mine: Bools, weights: Floats, most: Floats, deadline: float
 ) -> float | None:
     """A lower bound on sum w y over a group's blocks in any plan not worse than the incumbent."""
-    from motley_planner.solver.relaxing import Limits
-    from motley_planner.solver.search import Search
-
     blocks = search.program.blocks
     milp = _alone(search, mine)
     upper = milp.col_upper.copy()
@@ -74,9 +70,9 @@ def _least(
     cost = np.zeros(milp.num_cols)
     cost[blocks.count] = -weights
     limits = Limits(deadline, GROUP_GAP)
-    inner = Search(part, None, Level("group", cost), limits, lambda *_: None, refining=False)
+    inner = Search(part, None, Level("group", cost), limits, lambda *_: None)
     assert search.x is not None
-    inner.run(None, None)
+    search_level(inner, None)
     bound = inner.bound if np.isfinite(inner.bound) else None
     return None if bound is None or inner.status == "unbounded" else -bound
 

@@ -11,16 +11,12 @@ before has found nothing: the first one gets its half a second where the limit a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from motley_planner.solver.benders import decompose, is_least_of_many
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.milp import Floats
-
-if TYPE_CHECKING:
-    from motley_planner.solver.search import Search
+from motley_planner.solver.search import Search
 
 FEW_REPLICAS = 60
 BOX_BLOCKS, BOX_SHARE = 60, 0.35  # share of the time left

@@ -13,7 +13,9 @@ from motley_planner.solver.blocks import Structured, without_blocks
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.fills import Fills
 from motley_planner.solver.job import Emit, Job, JobStatus, Report
+from motley_planner.solver.level import search_level
 from motley_planner.solver.milp import Floats, Level, Milp
+from motley_planner.solver.refine import refine
 from motley_planner.solver.relaxing import Limits, rounded
 from motley_planner.solver.search import BETTER, Search
 
@@ -75,7 +77,7 @@ class _State:
 
         limits = Limits(deadline, self.job.relative_gap, self.job.patience_s)
         search = Search(self.program, self.relaxed, level, limits, report)
-        search.run(self.x, self.fills, starts)
+        search_level(search, self.x, self.fills, starts, refine)
         self.x = search.x
         if self.x is None:
             ended = search.status in ("infeasible", "unbounded")

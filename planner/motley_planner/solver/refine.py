@@ -7,18 +7,14 @@ else staying as it is; so the integer program is small even where the fleet is n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.cuts import add_group_cuts
 from motley_planner.solver.first_parts import ladder
 from motley_planner.solver.milp import AnyInts, Bools
+from motley_planner.solver.search import Search
 from motley_planner.solver.sifting import sift
-
-if TYPE_CHECKING:
-    from motley_planner.solver.search import Search
 
 CUT_GAP = 2e-3  # cuts are for weak relaxations
 CUT_SHARE = 0.3

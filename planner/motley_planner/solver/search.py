@@ -1,11 +1,4 @@
-"""The anytime search on one level: a relaxation, points from it, then integer programs on parts.
-
-    1. sifted relaxation -> bound, duals, what each block would add at best (its profit, <= 0)
-    2. the relaxation rounded; rates of the incumbent for this level
-    3. integer programs on the best blocks by profit (first_parts.py)
-    4. reduced-cost fixing: a block whose profit is below incumbent - bound is in no better plan;
-       an integer program on the survivors proves the bound
-    5. cuts of single groups and neighbourhoods of the incumbent, in turns, until time is up
+"""One level while it is searched: the incumbent, the bound, and integer programs on parts.
 
 Every better point and bound is reported at once; HiGHS is never given a start (highs.py).
 """
@@ -16,18 +9,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-from motley_planner.solver import highs, relaxing
+from motley_planner.solver import highs
 from motley_planner.solver.blocks import Part, Structured
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.fills import Fills
-from motley_planner.solver.first_parts import first_parts
 from motley_planner.solver.milp import Bools, Floats, Level, Milp
 from motley_planner.solver.relaxing import Limits, highest_value, relax, rounded
 from motley_planner.solver.sifting import Relaxation
 
 SURVIVORS = 1500  # most blocks in a proof
-FEW_SURVIVORS, FIRST_PROOF_SHARE = 60, 0.6  # so few are proved before anything else is tried
-PROOF_SHARE = 0.35
 BETTER = 1e-9  # less is rounding, and no reason to leave what runs
 TIGHT_GAP, TIGHT_SECONDS = 1e-9, 0.3  # the last gap, and what closing it may cost
 EPSILON = 1e-7
@@ -43,34 +33,15 @@ class Search:
         level: Level,
         limits: Limits,
         report: Callable[[Floats | None, float | None, Floats | None], None],
-        *,
-        refining: bool = True,
     ) -> None:
         self.program, self.relaxed, self.level = program, relaxed, level
-        self.limits, self.report, self.refining = limits, report, refining
+        self.limits, self.report = limits, report
         self.x: Floats | None = None
         self.value, self.bound = -np.inf, np.inf
         self.relaxation: Relaxation | None = None
         self.status = "open"  # infeasible | unbounded | solved to the end
         self.begin = self.last_gain = CLOCK.now()
         self.random = np.random.default_rng(0)
-
-    def run(
-        self, start: Floats | None, warm: Fills | None, others: tuple[Floats, ...] = ()
-    ) -> None:
-        """Searches until the gap is closed or time is up; the rates of `others` are worked out."""
-        if start is not None:
-            self.x, self.value = start, self.level.value_of(start)
-        for other in others:
-            self.offer(other)
-        if self.is_highest():
-            return
-        if not self._relax(warm):
-            return
-        if self.program.milp.integer.any():
-            self._round(others)
-        if not self.done():
-            self._improve()
 
     def is_highest(self) -> bool:
         """Whether the incumbent is as good as variable bounds alone allow: no LP is needed then."""
@@ -125,8 +96,8 @@ class Search:
         if self.x is None or amount > self.limits.relative_gap * max(1e-9, abs(self.value)):
             self.last_gain = CLOCK.now()
 
-    def _relax(self, warm: Fills | None) -> bool:
-        """False where the level ends here: infeasible, unbounded."""
+    def relax(self, warm: Fills | None) -> bool:
+        """Takes bound and duals of the relaxation; False where the level ends here: infeasible, unbounded."""
         program = self.relaxed or self.program
         found = relax(program, self.level.cost, self.limits.deadline, warm)
         if found.status in ("infeasible", "unbounded"):
@@ -139,7 +110,8 @@ class Search:
             self.relaxation = found
         return True
 
-    def _round(self, others: tuple[Floats, ...]) -> None:
+    def round(self, others: tuple[Floats, ...]) -> None:
+        """Best rates for the counts of the incumbent, of `others`, and of the relaxation rounded."""
         for point in (self.x, *others):
             if point is not None:
                 self.complete(point)
@@ -162,25 +134,7 @@ class Search:
         if run.x is not None:
             self.offer(part.expand(run.x))
 
-    def _improve(self) -> None:
-        blocks, found = self.program.blocks, self.relaxation
-        if found is None or found.profit is None or blocks.number <= relaxing.FEW_BLOCKS:
-            self._whole()
-            return
-        assert found.x is not None
-        hurry = np.isfinite(self.limits.patience_s)  # what runs waits: neighbourhoods come first
-        if not hurry and int((self.most_counts() > 0).sum()) <= FEW_SURVIVORS:
-            self.prove_survivors(FIRST_PROOF_SHARE)
-        if not self.done():
-            first_parts(self, hurry=hurry)
-        if not hurry and not self.done():
-            self.prove_survivors(PROOF_SHARE if self.refining else 1.0)
-        if self.refining and not self.done():
-            from motley_planner.solver.refine import refine
-
-            refine(self)
-
-    def _whole(self) -> None:
+    def solve_whole(self) -> None:
         """A small program as it is; where its gap is closed, a short try at the last digits."""
         full = np.ones(self.program.blocks.number, dtype=np.bool_)
         part = self.program.restrict(full)
