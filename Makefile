@@ -22,7 +22,8 @@ demo: venv binaries  ## a real control plane, examples applied, a node lost: und
 test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 	@$(PY) -m pytest tests -m "not slow" $(PYTEST)
 
-FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_suspects.py tests/operator/test_fuzzed_manifests.py
+FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_leadership.py tests/e2e/test_suspects.py \
+          tests/operator/test_fuzzed_manifests.py
 test-faults: venv binaries  ## every fault of docs/faults.md: 8 to 10 minutes (MOTLEY_FAULTS=full: longer)
 	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
 

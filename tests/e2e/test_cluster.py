@@ -128,6 +128,7 @@ def test_a_removed_node_loses_its_pods(scenario: Scenario) -> None:
     scenario.wait_until(lambda: phase(scenario, namespace, "one") == "gone", 90, "the pod to go")
 
 
+@pytest.mark.slow  # test_motley.py has a silent node, too
 def test_a_silent_node_becomes_unreachable_and_its_pods_stay_until_it_speaks_again(
     scenario: Scenario,
 ) -> None:

@@ -130,7 +130,8 @@ def test_a_follower_takes_over_when_the_leader_is_killed(pair: Pair) -> None:
     assert pair.leader() == 1 - first
 
 
-@pytest.mark.parametrize("stopped_s", [8.0, pytest.param(30.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stopped_s", [8.0, 30.0])
 def test_a_leader_that_was_stopped_writes_nothing_when_it_goes_on(
     pair: Pair, stopped_s: float
 ) -> None:
