@@ -244,12 +244,9 @@ def _check_previous(table: FleetTable) -> None:
 
 def solution_to_dict(solution: Solution) -> dict[str, Any]:
     """The answer of `motley solve` as plain values, with `certificates` or why there are none."""
-    proofs: dict[str, Any] = {}
-    if solution.certificates:
-        proofs["certificates"] = [asdict(one) for one in solution.certificates]
-    elif solution.no_certificates:
-        proofs["no_certificates"] = solution.no_certificates
-    return proofs | {
+    proofs = {"certificates": [asdict(one) for one in solution.certificates]}
+    reason = {"no_certificates": solution.no_certificates} if solution.no_certificates else {}
+    return (proofs if solution.certificates else reason) | {
         "status": solution.status,
         "objective": _finite(solution.objective),
         "bound": _finite(solution.bound),

@@ -23,16 +23,16 @@ from motley_operator.changes.judging import (
     judge,
 )
 from motley_operator.changes.quotas import QuotaRoom
-from motley_operator.changes.requests import pinned_node, pod_requests
+from motley_operator.changes.requests import room_after
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
-from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
+from motley_operator.domain.facts import ClusterFacts, PodFacts
 from motley_operator.domain.names import (
     REPLICA,
     SERVING,
     key_of,
     unit_id,
 )
-from motley_operator.translate.room import fits, minus, room_left
+from motley_operator.translate.room import room_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +113,8 @@ def _creations(
     left = dict(room_left(facts))
     creations: list[Action] = []
     for manifests in replicas.values():
-        after = _after(manifests, left)
+        after = room_after(manifests, left)
         if after is not None and quotas.take(manifests):
             left.update(after)
             creations += [CreatePod(manifest) for manifest in manifests]
     return creations
-
-
-def _after(manifests: Sequence[Manifest], left: Mapping[str, Room]) -> dict[str, Room] | None:
-    """Room on the nodes concerned once these pods are there; None if they do not all fit."""
-    after: dict[str, Room] = {}
-    for manifest in manifests:
-        node, need = pinned_node(manifest), pod_requests(manifest)
-        if node is None:
-            continue  # its node is asked for by making it
-        room = after.get(node) or left.get(node)
-        if room is None or not fits(need, room):
-            return None
-        after[node] = minus(room, need)
-    return after

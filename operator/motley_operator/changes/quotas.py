@@ -15,12 +15,12 @@ from motley_operator.admission.containers import sized
 from motley_operator.admission.counting import charged, not_set, use_of
 from motley_operator.admission.limitranges import filled_in, refused_by
 from motley_operator.changes.leaving import Leaving
-from motley_operator.changes.requests import pinned_node, pod_requests
+from motley_operator.changes.requests import room_after
 from motley_operator.domain.actions import Manifest
-from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
+from motley_operator.domain.facts import ClusterFacts, PodFacts
 from motley_operator.domain.names import COMPONENT, GATEWAY, INSTANCE, REPLICA, STAGE, key_of
 from motley_operator.domain.quotas import PodUse, QuotaFacts
-from motley_operator.translate.room import fits, minus, room_left
+from motley_operator.translate.room import room_left
 
 PodName = tuple[str, str]
 Stage = tuple[str, str]  # resource key and stage
@@ -176,7 +176,7 @@ def in_the_way(
     turns = _turns(waiting, desired, facts)
     gone: list[Leaving] = []
     for stage, manifests in absent:
-        after = _placed(manifests, rooms)
+        after = room_after(manifests, rooms)
         if after is None:
             continue
         left = [one for one in _nearest(waiting, stage) if one not in gone]
@@ -230,20 +230,6 @@ def _turns(
             if not pod.ready:
                 coming.setdefault(stage, set()).add(pod.labels.get(REPLICA, ""))
     return Counter({s: max(1, n // 4) - len(coming.get(s, ())) for s, n in size.items()})
-
-
-def _placed(manifests: Sequence[Manifest], rooms: Mapping[str, Room]) -> dict[str, Room] | None:
-    """Room on the nodes concerned once these pods are there; None if they do not all fit."""
-    after: dict[str, Room] = {}
-    for manifest in manifests:
-        node, need = pinned_node(manifest), pod_requests(manifest)
-        if node is None:
-            continue  # its node is asked for by making it
-        room = after.get(node) or rooms.get(node)
-        if room is None or not fits(need, room):
-            return None
-        after[node] = minus(room, need)
-    return after
 
 
 def _stage_of(manifest: Manifest) -> Stage:

@@ -1,16 +1,18 @@
-"""What a desired pod will request of its node, before the API server has seen it.
+"""What desired pods will request of their nodes, before the API server has seen them.
 
 The same sum as `facts` makes over a pod of the server; a test compares the two.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from motley_operator.admission.resources import GPU_RESOURCES
+from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import Room
+from motley_operator.translate.room import fits, minus
 
 _SUFFIXES: Mapping[str, Decimal] = {
     "m": Decimal("0.001"),
@@ -83,3 +85,17 @@ def pinned_node(manifest: Mapping[str, Any]) -> str | None:
         return None
     terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     return str(terms[0]["matchFields"][0]["values"][0])
+
+
+def room_after(manifests: Sequence[Manifest], left: Mapping[str, Room]) -> dict[str, Room] | None:
+    """Room on the nodes concerned once these pods are there; None if they do not all fit."""
+    after: dict[str, Room] = {}
+    for manifest in manifests:
+        node, need = pinned_node(manifest), pod_requests(manifest)
+        if node is None:
+            continue  # its node is asked for by making it
+        room = after.get(node) or left.get(node)
+        if room is None or not fits(need, room):
+            return None
+        after[node] = minus(room, need)
+    return after
