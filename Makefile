@@ -20,7 +20,7 @@ demo: venv binaries  ## a real control plane, examples applied, a node lost: und
 	@$(PY) -m e2e.demo $(DEMO)
 
 test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
-	@$(PY) -m pytest tests -m "not slow" $(PYTEST)
+	@sh .ci/test $(PYTEST)
 
 FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_leadership.py tests/e2e/test_suspects.py \
           tests/operator/test_fuzzed_manifests.py
@@ -28,7 +28,7 @@ test-faults: venv binaries  ## every fault of docs/faults.md: 8 to 10 minutes (M
 	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
 
 unit: venv  ## the tests that need no control plane
-	@$(PY) -m pytest tests -m "not e2e and not slow" $(PYTEST)
+	@$(PY) -m pytest tests -m "not e2e and not slow" -n auto --dist worksteal $(PYTEST)
 
 check: venv  ## ruff, mypy, import contracts, goldens of CRDs and chart, links of the docs
 	$(PY) -m ruff check .

@@ -16,6 +16,7 @@ from motley_planner.solver.clock import CLOCK
 
 NEGLIGIBLE = 1e-12  # of the largest price
 CHEAP_S, CHEAP_SHARE = 0.05, 0.1  # what proofs may take unasked: this, or this share of the solve
+PATIENCE = 10  # times as long as judged cheap may they take: other work on the machine drops none
 RATE_S = 4e-5  # measured: seconds a level and rate (2e-5 to 4e-5 with 300 to 6,000 rates)
 
 
@@ -34,8 +35,9 @@ def with_cheap_proofs(
     if likely > most:
         why = f"the proof takes about {likely:.2g} s and {max(0.0, most):.2g} s were left for it"
         return replace(solution, no_certificates=why)
-    found = certify(table, solution, most, use_worker=use_worker)
-    why = "" if found else f"none was found in {most:.2g} s"
+    limit_s = min(left_s, PATIENCE * most)
+    found = certify(table, solution, limit_s, use_worker=use_worker)
+    why = "" if found else f"none was found in {limit_s:.2g} s"
     return replace(solution, certificates=found, no_certificates=why)
 
 
