@@ -1,18 +1,21 @@
 """Goodput per dollar of mixed fleets against the best single GPU type, on real prices.
 
-`python -m tests.bench.goodput_per_dollar [SECONDS]`: 36 budgeted instances (3 workloads, 3 budgets, 4
+`python -m tests.bench.goodput_per_dollar [--limit SECONDS] [--write]`: 36 budgeted instances (3 workloads, 3 budgets, 4
 availability snapshots) of two services on six GPU types at the catalog's on-demand list prices.
 Both plans maximize the scale a at which all demand is served within the same budget, so the
-ratio of scales is the ratio of goodput per dollar of budget. Each type alone gets as much time as
-the mixed fleet. Capacities are predicted by the catalog's cost model, within the services' SLOs.
+ratio of scales is the ratio of goodput per dollar of budget. Each type alone gets as much time, in
+CPU seconds, as the mixed fleet. Capacities are predicted by the catalog's cost model, within the services' SLOs.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from dataclasses import dataclass, replace
 from random import Random
+
+from tests.bench.page import put
 
 from motley_planner import strategies
 from motley_planner.catalog import load_catalog
@@ -23,6 +26,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.table import FleetTable
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assemble import assemble
+from motley_planner.solver.clock import CLOCK
 from motley_planner.strategies.views import from_scratch
 
 # On-demand list prices of AWS, Azure and GCP, as in the catalog; node sizes as these clouds sell.
@@ -140,11 +144,33 @@ def geometric_mean(values: list[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def main(words: list[str]) -> int:
+def table_of(results: list[Result], limit_s: float) -> str:
+    """The summary as a table in Markdown, a row for each budget and one for all."""
+    lines = [
+        f"{len(results)} instances, {limit_s:g} CPU s for each plan.",
+        "",
+        "| budget | instances | geometric mean | least | largest | no single type serves both |",
+        "|---|---|---|---|---|---|",
+    ]
+    for word in (*(f"${budget:.0f}/h" for budget in BUDGETS), ""):
+        mine = [r.ratio for r in results if r.name.endswith(word)]
+        finite = [ratio for ratio in mine if math.isfinite(ratio)]
+        lines.append(
+            f"| {word or 'all'} | {len(mine)} | {geometric_mean(finite):.3f} | {min(finite):.3f} "
+            f"| {max(finite):.3f} | {len(mine) - len(finite)} |"
+        )
+    return "\n".join(lines)
+
+
+def main(words: list[str] | None = None) -> int:
     """Prints a line an instance and the summary; 1 where a mixed fleet is worse."""
-    limit = float(words[0]) if words else 5.0
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--limit", type=float, default=5.0, help="CPU seconds of a plan")
+    parser.add_argument("--write", action="store_true", help="put the summary into the page")
+    options = parser.parse_args(words)
+    CLOCK.count_cpu_seconds()
     results = []
-    for name, table in instances(load_catalog(), limit):
+    for name, table in instances(load_catalog(), options.limit):
         result = measure(name, table)
         results.append(result)
         print(
@@ -152,15 +178,12 @@ def main(words: list[str]) -> int:
             f"single {result.single:8.4f}  ratio {result.ratio:6.3f}",
             flush=True,
         )
-    ratios = [r.ratio for r in results if math.isfinite(r.ratio)]
-    alone = len(results) - len(ratios)
-    print(
-        f"{len(results)} instances: geometric mean {geometric_mean(ratios):.3f}, "
-        f"least {min(ratios):.3f}, largest {max(ratios):.3f}; "
-        f"{alone} where no single type can serve both services"
-    )
-    return int(min(ratios) < 1.0 - 1e-6)
+    summary = table_of(results, options.limit)
+    print(summary)
+    if options.write:
+        put("goodput", summary)
+    return int(min(r.ratio for r in results) < 1.0 - 1e-6)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

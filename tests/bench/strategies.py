@@ -1,4 +1,4 @@
-"""Every strategy on the test corpus, side by side: `python -m tests.bench.strategies [WORD]`.
+"""Every strategy on the test corpus, side by side: `python -m tests.bench.strategies [WORD] [--write]`.
 
 One line a table and strategy: CPU seconds, the levels' values, and the share of exact's first
 level that it reaches (for prices: exact's price over its price). The last table sums up. WORD
@@ -7,10 +7,13 @@ keeps the tables that have it in their name.
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+
+from tests.bench.page import put
 
 from motley_planner.strategies.views import is_better
 from motley_planner.testing.contest import OTHERS, Entry, enter, exact_at_least_as_good, exact_entry
@@ -89,17 +92,24 @@ def summary(rows: list[Row]) -> list[str]:
     return out
 
 
-def main(words: list[str]) -> int:
+def main(words: list[str] | None = None) -> int:
     """Prints the table; 1 where the checker complains or exact was worse."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("word", nargs="*", help="in the names of the tables")
+    parser.add_argument("--write", action="store_true", help="put the summary into the page")
+    options = parser.parse_args(words)
     rows: list[Row] = []
     for case in structured_cases(SEEDS):
-        if all(word in case.name for word in words):
+        if all(word in case.name for word in options.word):
             for row in rows_of(case):
                 print(line(row), flush=True)
                 rows.append(row)
-    print("\n".join(summary(rows)))
+    text = "\n".join(summary(rows))
+    print(text)
+    if options.write:
+        put("strategies", text)
     return int(any(r.entry.complaints or not r.exact_is_as_good for r in rows))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
