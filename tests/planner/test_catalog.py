@@ -133,6 +133,7 @@ PLACEHOLDERS = {
     "port",
     "dtype",
     "max_model_len",
+    "context_tokens",
     "max_num_seqs",
     "gpu_memory_utilization",
     "shutdown_timeout",
@@ -161,6 +162,13 @@ def test_a_serving_engine_can_be_started_with_its_size_and_port(name: str) -> No
     assert {"model", "tp", "port", "max_num_seqs", "max_model_len"} <= launch.placeholders
     assert launch.images["nvidia"] and launch.health_path == "/health"
     assert launch.termination_grace_seconds > launch.shutdown_timeout_seconds
+
+
+def test_an_engine_of_single_files_is_told_apart_where_its_weights_come_from() -> None:
+    launch = CATALOG.engines["llamacpp"].launch
+    assert launch is not None
+    assert launch.mounted_args != launch.hub_args and "{model}" not in launch.args
+    assert {"model", "port", "max_num_seqs", "context_tokens"} <= launch.placeholders
 
 
 def _h100_entry() -> dict[str, object]:

@@ -38,18 +38,22 @@ def engine_process(
     """
     launch = engine.launch
     assert launch is not None, f"{engine.name} was not checked"
+    longest = min(stage.longest_tokens, model.max_context_tokens)
     values = {
         "model": model_location(stage),
         "served_model_name": stage.model.id,
         "port": str(launch.port),
         "tp": str(replica.tensor_parallel),
         "dtype": _dtype(replica.precision, gpu),
-        "max_model_len": str(min(stage.longest_tokens, model.max_context_tokens)),
+        "max_model_len": str(longest),
         "max_num_seqs": str(max(1, replica.operating_batch)),
+        "context_tokens": str(longest * max(1, replica.operating_batch)),
         "gpu_memory_utilization": f"{engine.memory_utilization:g}",
         "shutdown_timeout": str(launch.shutdown_timeout_seconds),
     }
-    args = rendered(launch.args, values)
+    is_mounted = stage.model.source.persistent_volume_claim is not None
+    where = launch.mounted_args if is_mounted else launch.hub_args
+    args = rendered((*launch.args, *where), values)
     if not model.published_dtype:
         args += launch.precision_args.get(replica.precision, ())
     source = stage.model.source.hugging_face

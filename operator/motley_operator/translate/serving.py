@@ -70,14 +70,16 @@ def cascade_demand(
 
 
 def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> StageDemand:
-    """One model to be served."""
+    """One model to be served; on one GPU each where the engine splits no layer among several."""
+    engine = catalog.engines.get(spec.engine.name)
+    splits = engine is None or "tensor" in engine.parallelisms
     return StageDemand(
         name=name,
         model=model_spec(spec.model, catalog),
         precision=spec.model.precision,
         engine=spec.engine.name,
         placement=placement(catalog, spec.placement),
-        max_tensor_parallel=spec.parallelism.max_tensor,
+        max_tensor_parallel=spec.parallelism.max_tensor if splits else 1,
         max_pipeline=spec.parallelism.max_pipeline,
         disaggregation=spec.disaggregation.lower(),
     )

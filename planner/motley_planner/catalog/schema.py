@@ -150,6 +150,8 @@ class LaunchEntry(_Entry):
     images: dict[str, Name] = {}
     command: tuple[str, ...]
     args: tuple[str, ...]
+    mounted_args: tuple[str, ...] = ()
+    hub_args: tuple[str, ...] = ()
     port: int = Field(ge=1, le=65535)
     health_path: str = ""
     metrics_path: str = ""

@@ -34,6 +34,8 @@ class LaunchSpec:
     port: int
     health_path: str = ""
     metrics_path: str = ""
+    mounted_args: tuple[str, ...] = ()  # besides, for weights on a mounted claim
+    hub_args: tuple[str, ...] = ()  # besides, for weights that the engine fetches from the hub
     env: Mapping[str, str] = field(default_factory=dict)
     rollout_env: Mapping[str, str] = field(
         default_factory=dict
@@ -48,7 +50,8 @@ class LaunchSpec:
     @property
     def placeholders(self) -> frozenset[str]:
         """Names between braces in command, arguments and environment."""
-        return frozenset(_placeholders((*self.command, *self.args, *self.env.values())))
+        args = (*self.args, *self.mounted_args, *self.hub_args)
+        return frozenset(_placeholders((*self.command, *args, *self.env.values())))
 
 
 @dataclass(frozen=True, slots=True)
