@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults unit check crds chart bench fit venv binaries clean
+.PHONY: help demo demo-live test test-faults unit check crds chart bench fit venv binaries clean
 
 PY := .venv/bin/python
 
@@ -19,11 +19,14 @@ help:  ## this list
 demo: venv binaries  ## a real control plane, examples applied, a node lost: under 2 minutes
 	@$(PY) -m e2e.demo $(DEMO)
 
+demo-live: venv binaries  ## two real language models on this CPU: served, hurt and re-planned
+	@$(PY) -m e2e.live $(DEMO)
+
 test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 	@sh .ci/test $(PYTEST)
 
 FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_leadership.py tests/e2e/test_suspects.py \
-          tests/operator/test_fuzzed_manifests.py
+          tests/operator/test_fuzzed_manifests.py tests/e2e/test_live.py
 test-faults: venv binaries  ## every fault of docs/faults.md: 8 to 10 minutes (MOTLEY_FAULTS=full: longer)
 	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
 

@@ -103,7 +103,8 @@ def test_a_ratio_holds_at_its_own_point_and_not_far_away(points: list[Ratio]) ->
     at = (first.batch, first.prompt_tokens, first.output_tokens)
     assert alone.tpot_at(*at) == pytest.approx(first.ratio)
     assert alone.covers(*at)
-    assert alone.tpot_at(5 * first.batch, *at[1:]) == 1.0
+    # Faster than modeled is believed near the measurement only, slower wherever one looks.
+    assert alone.tpot_at(5 * first.batch, *at[1:]) == pytest.approx(max(1.0, first.ratio))
     assert not alone.covers(3 * first.batch, *at[1:])
 
 

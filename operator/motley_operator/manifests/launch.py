@@ -47,7 +47,7 @@ def engine_process(
         "dtype": _dtype(replica.precision, gpu),
         "max_model_len": str(longest),
         "max_num_seqs": str(max(1, replica.operating_batch)),
-        "context_tokens": str(longest * max(1, replica.operating_batch)),
+        "context_tokens": str(longest + (max(1, replica.operating_batch) - 1) * longest // 8),
         "gpu_memory_utilization": f"{engine.memory_utilization:g}",
         "shutdown_timeout": str(launch.shutdown_timeout_seconds),
     }

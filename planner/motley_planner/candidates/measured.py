@@ -3,8 +3,9 @@
 Rules. What is interpolated is the ratio measured / modeled, never milliseconds: between points it
 changes little, while times change a lot. The ratio at a load is the mean of the points' logarithms,
 weighted by the inverse square of their distance in log2 of batch, prompt and output tokens. Within
-a factor of two of a point the measurement holds; from there to a factor of four it fades into the
-model.
+a factor of two of a point the measurement holds. A ratio below 1 fades into the model from there to
+a factor of four; one above 1 stays, however far: a replica that was slower than modeled wherever it
+was measured is promised nowhere to be faster.
 """
 
 from __future__ import annotations
@@ -57,13 +58,11 @@ def distance(point: Ratio, at: tuple[float, float, float]) -> float:
 
 
 def interpolated(points: Sequence[Ratio], at: tuple[float, float, float]) -> float:
-    """The ratio at a load; 1 far from every point."""
+    """The ratio at a load; far from every point 1, or what it was there if that was slower."""
     if not points:
         return 1.0
     away = [distance(point, at) for point in points]
     trust = min(1.0, max(0.0, (UNSURE - min(away)) / (UNSURE - SURE)))
-    if trust == 0.0:
-        return 1.0
     weights = [1.0 / (d * d + 1e-9) for d in away]
     mean = sum(w * log(p.ratio) for w, p in zip(weights, points, strict=True)) / sum(weights)
-    return exp(trust * mean)
+    return exp(mean if mean > 0.0 else trust * mean)

@@ -1,0 +1,181 @@
+"""`make demo-live`: a cascade of two real language models, served, hurt and re-planned under load.
+
+Local control plane, three nodes whose pods are processes of this machine, the operator, the real
+gateway, llama.cpp engines. Both models are measured first (answers, scores, speed); then questions
+come in while an engine is killed, a node is lost with what it ran, and the quality floor changes.
+
+    python -m e2e.live [--seconds 60] [--state DIR] [--picture FILE.svg]
+
+Nodes say that they have L4s, because the planner plans GPUs; the profile with which it plans is
+what this machine's CPU did a moment before. Ends with 1 where something did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from e2e import live_story
+from e2e.cluster import processes
+from e2e.cluster.binaries import BinariesError
+from e2e.cluster.components import free_ports
+from e2e.cluster.local import LocalCluster, wait_for
+from e2e.cluster.nodes import Shape, make_nodes
+from e2e.cluster.process_nodes import ProcessNodes, Program
+from e2e.cluster.state import ClusterError
+from e2e.demo_api import Document
+from e2e.demo_view import View
+from e2e.engines import models
+from e2e.engines.models import MODELS, ModelsError
+from e2e.live_picture import draw
+from e2e.live_questions import ask, ask_all, busy_rate, mean
+from e2e.live_story import BUSY, Live, Measured
+from e2e.motley import Installation
+
+NODES = Shape("NVIDIA-L4", 2, 23034, 16, 64, 200, "process")
+WEIGHTS = "/models"  # where engine pods mount them
+
+
+def missing() -> str:
+    """Why no real model can run here; "" where it can."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return "xllamacpp (llama.cpp as a library) is not installed"
+    try:
+        for name in MODELS:
+            models.ensure(name)
+    except (ModelsError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 where everything held, 1 where something did not, 2 where it could not run."""
+    parser = argparse.ArgumentParser(prog="python -m e2e.live", description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="of load; default: 60")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="default: a temporary folder")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw what happened (SVG)")
+    args = parser.parse_args(argv)
+    reason = missing()
+    if reason:
+        print(f"demo-live: {reason}", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="motley-live-") as folder:
+        try:
+            return run((args.state or Path(folder)).absolute(), args.seconds, args.picture)
+        except (BinariesError, ClusterError, ModelsError, OSError) as error:
+            print(f"demo-live: {error}", file=sys.stderr)
+            return 2
+
+
+def run(folder: Path, seconds: float, picture: Path | None = None) -> int:
+    """The whole demo in a folder: 0 or 1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    view = View()
+    view.title("Two small language models, measured on one thread of this machine each")
+    stages = measured(view, folder)
+    cluster = LocalCluster(folder / "cluster")
+    nodes = ProcessNodes(str(cluster.kubeconfig), folder / "pods", _programs(folder, cluster))
+    installation: Installation | None = None
+    try:
+        cluster.up()
+        nodes.add(make_nodes(NODES, 3, prefix="cpu"))
+        nodes.start()
+        installation = Installation.install(cluster.kubeconfig, folder)
+        installation.start()
+        view.event("control plane, operator and three nodes run")
+        live = Live(view, installation, nodes, stages)
+        answers, events = live_story.tell(live, seconds)
+        live_story.judge(live, answers)
+        if picture is not None:
+            picture.write_text(draw(answers, events), encoding="utf-8")
+            view.line(f"picture: {picture}")
+    finally:
+        if installation is not None:
+            installation.kill()
+            installation.api.close()
+        nodes.stop()
+        cluster.down()
+    view.title("Summary")
+    for what, value in view.facts:
+        view.line(f"{what:<52} {value}")
+    for sentence in view.failures:
+        view.line(f"did not hold: {sentence}")
+    view.line("" if view.failures else "Everything held.")
+    return 1 if view.failures else 0
+
+
+def measured(view: View, folder: Path) -> list[Measured]:
+    """Both models asked all questions and kept busy for a moment; the weaker first."""
+    found = []
+    for name in MODELS:
+        with Engine(name, folder / f"measure-{name}.log") as url:
+            ask(url, 0)
+            outcomes = ask_all(url)
+            rate = busy_rate(url, BUSY, 6.0)
+        found.append(Measured(name, outcomes, rate))
+        view.event(
+            f"{name}: {100 * mean(outcomes, 'quality'):.0f} % right, "
+            f"{1e3 * mean(outcomes, 'per_token_s'):.0f} ms a token, "
+            f"{rate:.1f} requests/s with {BUSY} at a time"
+        )
+    return sorted(found, key=lambda one: mean(one.outcomes, "quality"))
+
+
+@dataclass(slots=True)
+class Engine:
+    """One engine outside of any cluster."""
+
+    name: str
+    log: Path
+    _process: processes.Process | None = field(default=None, init=False)
+
+    def __enter__(self) -> str:
+        port = free_ports(("engine",))["engine"]
+        argv = [sys.executable, "-m", "e2e.engines.llamacpp", "--model"]
+        argv += [str(models.path_of(self.name)), "--port", str(port), "--parallel", str(BUSY)]
+        self._process = processes.spawn([*argv, "--kv-unified"], self.log)
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: _answers(url), 60.0, f"{self.name} to load ({self.log})")
+        return url
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            processes.stop(self._process, grace_s=2.0)
+
+
+def _answers(url: str) -> bool:
+    try:
+        ask(url, 0)
+        return True
+    except OSError:
+        return False
+
+
+def _programs(folder: Path, cluster: LocalCluster) -> dict[str, Program]:
+    """What stands for the images: the gateway of this checkout, and the small engine."""
+
+    def gateway(pod: Document, container: Document) -> Sequence[str]:
+        account = live_story.account_of(pod, cluster.kubeconfig, folder / "accounts")
+        server = live_story.server_of(cluster.kubeconfig)
+        hosts = ["--hosts", str(folder / "pods" / "hosts")]
+        where = ["--account", str(account), "--server", server]
+        module = "motley_operator.cli.main"
+        frame = [sys.executable, "-m", "e2e.engines.container", *hosts, *where, module]
+        return [*frame, *container["args"]]
+
+    def engine(pod: Document, container: Document) -> Sequence[str]:
+        mount = next(m for m in container["volumeMounts"] if m["mountPath"] == WEIGHTS)
+        weights = str(models.path_of(mount["subPath"].removesuffix(".gguf")))
+        args = [weights if word == WEIGHTS else word for word in container["args"]]
+        return [sys.executable, "-m", "e2e.engines.llamacpp", *args]
+
+    return {"motley": gateway, "/app/llama-server": engine}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

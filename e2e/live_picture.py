@@ -1,0 +1,59 @@
+"""The live demo as a picture: every answer's latency over time, by stage, and what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from e2e.live_load import Answer
+
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 900, 420, 60, 90, 40
+COLORS = {"first": "#3b7dd8", "second": "#e08a2c"}
+FAILED = "#c0392b"
+
+
+def draw(answers: Sequence[Answer], events: Sequence[tuple[float, str]]) -> str:
+    """An SVG: time to the right, latency upwards, a line an event."""
+    longest = max([one.sent_s for one in answers] + [at for at, _ in events] + [1.0])
+    slowest = max([one.took_s for one in answers] + [1.0])
+
+    def x(at: float) -> float:
+        return LEFT + at / longest * (WIDTH - LEFT - 20)
+
+    def y(took: float) -> float:
+        return HEIGHT - BOTTOM - took / slowest * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
+            'font-family="sans-serif" font-size="12">'
+        ),
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<text x="{LEFT}" y="20" font-size="15">Latency of every answer, s</text>',
+    ]
+    for i, (name, color) in enumerate({**COLORS, "failed": FAILED}.items()):
+        at = 330 + 110 * i
+        parts.append(f'<circle cx="{at}" cy="16" r="4" fill="{color}"/>')
+        parts.append(f'<text x="{at + 9}" y="20">{name}</text>')
+    for step in range(5):
+        value = slowest * step / 4
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - 20}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
+            f'stroke="#ddd"/><text x="{LEFT - 8}" y="{y(value) + 4:.1f}" '
+            f'text-anchor="end">{value:.1f}</text>'
+        )
+    for i, (at, text) in enumerate(events):
+        parts.append(
+            f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{TOP - 10}" y2="{HEIGHT - BOTTOM}" '
+            f'stroke="#999" stroke-dasharray="4 3"/><text x="{x(at) + 4:.1f}" '
+            f'y="{40 + 12 * (i % 5)}" font-size="11">{escape(text)}</text>'
+        )
+    for one in answers:
+        color = FAILED if one.is_failed else COLORS.get(one.stage, "#777")
+        parts.append(
+            f'<circle cx="{x(one.sent_s):.1f}" cy="{y(one.took_s):.1f}" r="4" fill="{color}" '
+            f'fill-opacity="0.75"><title>{one.took_s:.2f} s, {escape(one.stage)}</title></circle>'
+        )
+    parts.append(f'<text x="{WIDTH - 20}" y="{HEIGHT - 12}" text-anchor="end">')
+    parts.append(f"{longest:.0f} s</text></svg>\n")
+    return "\n".join(parts)

@@ -1,0 +1,319 @@
+"""What happens in the live demo: manifests, load, an engine killed, a node lost, a new floor."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e import live_load
+from e2e.cluster.process_nodes import ProcessNodes
+from e2e.demo_api import Api, Document, path_of
+from e2e.demo_view import View
+from e2e.engines.models import MODELS
+from e2e.live_load import Answer
+from e2e.live_questions import MAX_TOKENS, Outcome, calibration_table, mean
+from e2e.motley import Installation
+from motley_planner.candidates.policies import policies_from_table
+
+NAMESPACE, NAME = "live", "quiz"
+KEY = f"ModelCascade/{NAMESPACE}/{NAME}"
+BUSY = 4  # requests at a time, of the profile and of the plan
+RATE = 1.0  # requests/s
+CONFIDENCE = 0.8  # forty questions certify little
+SETTLE_S = 120.0
+Event = tuple[float, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model: its answers to all questions, and requests/s when busy."""
+
+    name: str
+    outcomes: list[Outcome]
+    requests_per_s: float
+
+
+@dataclass(slots=True)
+class Live:
+    """One run."""
+
+    view: View
+    installation: Installation
+    nodes: ProcessNodes
+    stages: list[Measured]  # the weaker model first
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The stages' names."""
+        return "first", "second"
+
+    def table(self) -> str:
+        """The calibration table, measured."""
+        both = zip(self.names, (one.outcomes for one in self.stages), strict=True)
+        return calibration_table(list(both))
+
+    def floors(self) -> tuple[float, float]:
+        """A floor that needs the second model often, and one that needs it less.
+
+        A third and two thirds of the way between what the policies are certified to give.
+        """
+        offered = policies_from_table(self.table(), self.names, CONFIDENCE)
+        qualities = [policy.quality for policy in offered]
+        low, high = min(qualities), max(qualities)
+        return low + 2 / 3 * (high - low), low + 1 / 3 * (high - low)
+
+
+def tell(live: Live, seconds: float) -> tuple[list[Answer], list[Event]]:
+    """Applies the cascade, loads it, hurts it: all answers and what happened when."""
+    view, (floor, lower) = live.view, live.floors()
+    view.title("kubectl apply: a cascade of both, and questions")
+    live.installation.apply(manifests(live, floor))
+    began = time.monotonic()
+    live.installation.settle(SETTLE_S)
+    live.installation.wait(lambda: bool(endpoints(live)), 30.0, "the gateway is in its Service")
+    view.fact("applied, planned and answering", f"{time.monotonic() - began:.1f} s")
+    answers: list[Answer] = []
+    over = threading.Event()
+
+    def load() -> None:
+        where = _cached(lambda: endpoints(Live(view, _reader(live), live.nodes, live.stages)))
+        answers.extend(asyncio.run(live_load.run(where, NAME, RATE, over.is_set)))
+
+    thread = threading.Thread(target=load)
+    began = time.monotonic()
+    thread.start()
+    try:
+        events = _hurt(live, seconds, lower, began)
+    finally:
+        over.set()
+        thread.join(120.0)
+    return answers, events
+
+
+def _hurt(live: Live, seconds: float, lower: float, began: float) -> list[Event]:
+    view, events, part = live.view, list[Event](), seconds / 4
+
+    def happened(text: str) -> None:
+        events.append((time.monotonic() - began, text))
+        view.event(text)
+
+    time.sleep(part)
+    victim = min(pod.name for pod in live.installation.look().live().values())
+    live.nodes.kill(f"{NAMESPACE}/{victim}")
+    happened(f"SIGKILL to the engine of {victim}")
+    time.sleep(part)
+    node = _node_to_lose(live)
+    before = live.installation.look()
+    lost = live.nodes.lose(node)
+    happened(f"{node} is gone with {len(lost)} pods")
+    live.installation.wait(
+        lambda: (
+            live.installation.look().resources[KEY].plan_mark != before.resources[KEY].plan_mark
+        ),
+        30.0,
+        "a new plan",
+    )
+    happened("the new plan is in the status")
+    live.installation.settle(SETTLE_S)
+    happened("all its replicas are ready")
+    hashes = live.installation.look().resources[KEY].plan_hash
+    change = {"spec": {"quality": {"floor": f"{100 * lower:.1f}%"}}}
+    live.installation.api.patch("ModelCascade", NAMESPACE, NAME, change)
+    happened(f"the floor is {100 * lower:.1f} % now")
+    live.installation.wait(
+        lambda: live.installation.look().resources[KEY].plan_hash != hashes, 30.0, "its plan"
+    )
+    happened("new thresholds are planned")
+    time.sleep(part)
+    return events
+
+
+def judge(live: Live, answers: Sequence[Answer]) -> None:
+    """What must hold of the answers."""
+    view, failed = live.view, [one for one in answers if one.is_failed]
+    view.title(f"{len(answers)} questions")
+    for one in failed:
+        view.line(f"at {one.sent_s:.1f} s: {one.status} {one.said}")
+    streams = [one for one in failed if one.is_stream and one.status == 200]
+    view.expect(len(failed) == len(streams), "no request failed but streams that had begun")
+    plans = list(dict.fromkeys(one.plan for one in answers if one.plan))
+    view.expect(len(plans) >= 2, "answers came by the old plan and by the new ones")
+    stages = {one.stage for one in answers if one.stage}
+    view.expect(stages == set(live.names), "both models answered")
+    view.expect(not live.nodes.failures, f"every pod lived as told {live.nodes.failures[:3]}")
+    took = sorted(one.took_s for one in answers if not one.is_failed)
+    right = sum(one.is_right for one in answers)
+    view.fact("questions, streams cut with their pod", f"{len(answers)}, {len(streams)}")
+    view.fact("right answers", f"{100 * right / len(answers):.0f} %")
+    view.fact(
+        "asked: at least, certified", " then ".join(f"{100 * f:.0f} %" for f in live.floors())
+    )
+    view.fact(
+        "latency P50, P95", f"{took[len(took) // 2]:.2f} s, {took[int(0.95 * len(took))]:.2f} s"
+    )
+    share = sum(one.stage == live.names[1] for one in answers) / len(answers)
+    view.fact("answered by the second model", f"{100 * share:.0f} %")
+    view.fact("plans that answered", str(len(plans)))
+
+
+def manifests(live: Live, floor: float) -> list[Document]:
+    """Namespace, weights, profile, calibration and the cascade."""
+    data = {"table.csv": live.table(), "profile.csv": _profile(live.stages)}
+    lengths = [one for stage in live.stages for one in stage.outcomes]
+    classes = [{
+        "name": "question",
+        "promptTokens": round(mean(lengths, "prompt_tokens")),
+        "outputTokens": MAX_TOKENS,
+    }]  # fmt: skip
+    spec = {
+        "stages": [_stage(name, one) for name, one in zip(live.names, live.stages, strict=True)],
+        "quality": {
+            "floor": f"{100 * floor:.1f}%",
+            "confidence": f"{CONFIDENCE:.0%}",
+            "estimator": {"type": "LogProb"},
+            "calibration": {"configMapKeyRef": {"name": "measured", "key": "table.csv"}},
+        },
+        "workload": {"requestsPerSecond": f"{RATE:g}", "classes": classes},
+        "replan": {"nodeLossTolerance": 1, "cooldown": "10s"},
+        "gateway": {"replicas": 1},
+    }
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        *_volume(),
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "measured", "namespace": NAMESPACE},
+            "data": data,
+        },
+        {
+            "apiVersion": "motley.dev/v1alpha1",
+            "kind": "ModelCascade",
+            "metadata": {"name": NAME, "namespace": NAMESPACE},
+            "spec": spec,
+        },
+    ]
+
+
+def _stage(name: str, one: Measured) -> Document:
+    claim = {"claimName": "weights", "subPath": f"{one.name}.gguf"}
+    source = {"type": "PersistentVolumeClaim", "persistentVolumeClaim": claim}
+    return {
+        "name": name,
+        "model": {
+            "id": MODELS[one.name].hugging_face_id,
+            "precision": "int4",
+            "source": source,
+        },
+        "engine": {"name": "llamacpp", "extraArgs": ["--ctx-size", "4096"]},
+        "profile": {"configMapKeyRef": {"name": "measured", "key": "profile.csv"}},
+    }
+
+
+def _profile(stages: Sequence[Measured]) -> str:
+    """What each engine did when busy, for the prompt and answer lengths of the questions."""
+    lines = ["model,gpu,tp,precision,prompt_tokens,output_tokens,batch,ttft_ms,requests_per_second"]
+    for one in stages:
+        cells = [MODELS[one.name].hugging_face_id, "L4", "1", "int4"]
+        cells += [f"{mean(one.outcomes, 'prompt_tokens'):.0f}", str(MAX_TOKENS), str(BUSY)]
+        cells += [f"{1e3 * mean(one.outcomes, 'first_token_s'):.1f}", f"{one.requests_per_s:.3f}"]
+        lines.append(",".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _volume() -> list[Document]:
+    common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+    size = {"storage": "1Gi"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": "live-weights"},
+            "spec": {
+                **common,
+                "capacity": size,
+                "persistentVolumeReclaimPolicy": "Retain",
+                "claimRef": {"namespace": NAMESPACE, "name": "weights"},
+                "hostPath": {"path": "/var/empty"},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "weights", "namespace": NAMESPACE},
+            "spec": {**common, "volumeName": "live-weights", "resources": {"requests": size}},
+        },
+    ]
+
+
+def endpoints(live: Live) -> list[str]:
+    """Addresses of the gateway's Service that take requests now, as kube-proxy has them."""
+    service = f"{NAME}-gateway"
+    path = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
+    query = f"?labelSelector=kubernetes.io/service-name%3D{service}"
+    found = []
+    for piece in live.installation.api.request("GET", path + query).get("items", []):
+        port = piece["ports"][0]["port"] if piece.get("ports") else None
+        for one in piece.get("endpoints") or []:
+            if port and one["conditions"].get("ready"):
+                found += [f"http://{address}:{port}" for address in one["addresses"]]
+    return found
+
+
+def _reader(live: Live) -> Installation:
+    """The same cluster on a connection of its own, for another thread."""
+    kubeconfig = str(live.nodes.kubeconfig)
+    return Installation(Api(kubeconfig), live.installation.folder)
+
+
+def _cached(read: Callable[[], list[str]], seconds: float = 0.2) -> Callable[[], list[str]]:
+    """The reader, asked at most five times a second."""
+    last: tuple[float, list[str]] = (0.0, [])
+
+    def get() -> list[str]:
+        nonlocal last
+        if time.monotonic() - last[0] > seconds:
+            last = (time.monotonic(), read())
+        return last[1]
+
+    return get
+
+
+def _node_to_lose(live: Live) -> str:
+    """A node with replicas and without the gateway."""
+    pods = [p for p in live.installation.api.list("Pod") if p["metadata"]["namespace"] == NAMESPACE]
+    by_role: dict[bool, set[str]] = {True: set(), False: set()}
+    for pod in pods:
+        is_gateway = pod["metadata"]["labels"].get("app.kubernetes.io/component") == "gateway"
+        by_role[is_gateway].add(pod["spec"].get("nodeName", ""))
+    return min(by_role[False] - by_role[True])
+
+
+def server_of(kubeconfig: Path) -> str:
+    """The API server's URL."""
+    api = Api(str(kubeconfig))
+    api.close()
+    return api.server
+
+
+def account_of(pod: Document, kubeconfig: Path, folder: Path) -> Path:
+    """A folder with token and ca.crt of the pod's service account, as a kubelet mounts it."""
+    namespace, name = pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]
+    target = folder / f"{namespace}-{name}"
+    target.mkdir(parents=True, exist_ok=True)
+    api = Api(str(kubeconfig))
+    wanted = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": 3600},
+    }
+    path = path_of("ServiceAccount", namespace, name, "token")
+    token = api.request("POST", path, wanted)["status"]["token"]
+    (target / "token").write_text(token)
+    (target / "ca.crt").write_bytes(api.ca_data or b"")
+    api.close()
+    return target
