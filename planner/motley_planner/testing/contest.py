@@ -11,6 +11,7 @@ from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.fleet import solve_table
+from motley_planner.solver.clock import CLOCK
 from motley_planner.strategies.listing import STRATEGIES
 from motley_planner.strategies.views import is_better, level_values
 
@@ -49,10 +50,14 @@ def enter(strategy: str, table: FleetTable) -> Entry:
     return Entry(strategy, used, solution, check(table, solution))
 
 
-def exact_entry(table: FleetTable, wall_s: float) -> Entry:
-    """The exact planner's plan with a limit on wall time, in this process."""
+def exact_entry(table: FleetTable, cpu_s: float) -> Entry:
+    """The exact planner's plan with a limit on CPU seconds, in this process."""
     started = time.process_time()
-    solution = solve_table(replace(table, time_limit_s=wall_s), use_worker=False)
+    CLOCK.count_cpu_seconds()
+    try:
+        solution = solve_table(replace(table, time_limit_s=cpu_s), use_worker=False)
+    finally:
+        CLOCK.count_wall_seconds()
     used = time.process_time() - started
     return Entry("exact", used, solution, check(table, solution))
 
@@ -60,18 +65,17 @@ def exact_entry(table: FleetTable, wall_s: float) -> Entry:
 def exact_at_least_as_good(table: FleetTable, entry: Entry, first: Entry) -> Entry | None:
     """Exact's plan if it is not worse than `entry` on no more CPU (at least 1 s); None if it is.
 
-    `first` is exact with 1 s of wall time. Limits are wall time, of which a busy machine gives a
-    process only a part, so exact is run again with more (or less) until it has used about the CPU
-    that it is allowed.
+    `first` is exact with 1 s. A run that went over its allowance by more than a step is made again
+    with less, one that ended far below it with more.
     """
     allowed, exact = max(LEAST_CPU_S, entry.cpu_s), first
-    wall_s = max(LEAST_CPU_S, entry.cpu_s)
+    limit_s = allowed
     for _ in range(TRIES):
         fair = exact.cpu_s <= OVERSHOOT * allowed
         if fair and not is_better(entry.values, exact.values, TOLERANCE):
             return exact
         if fair and exact is not first and exact.cpu_s >= USED_UP * allowed:
             return None
-        exact = exact_entry(table, wall_s)
-        wall_s *= min(8.0, max(0.3, allowed / max(exact.cpu_s, 0.01)))
+        exact = exact_entry(table, limit_s)
+        limit_s *= min(2.0, max(0.5, allowed / max(exact.cpu_s, 0.01)))
     return None
