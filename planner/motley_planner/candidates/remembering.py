@@ -1,0 +1,63 @@
+"""What was listed before, so that the next plan of a fleet lists only what is new.
+
+Listing depends on the request, the node classes and the catalog, and on nothing else: not on rates,
+not on what runs. When a node is lost, none of them changes for any resource. Of each request only the
+latest listing is kept, so that memory does not grow with time; requests of one model with equal classes
+and targets share their operating points.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import fields
+from typing import Generic, TypeVar
+
+from motley_planner.domain.hardware import Catalog
+
+T = TypeVar("T")
+
+
+class Same:
+    """A value that equals only itself, so that what is large or unhashable can be part of a key.
+
+    It holds the value, so that no other can come to lie where it was.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self._value is other._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
+def catalog_key(catalog: Catalog) -> tuple[Same, ...]:
+    """The catalog but for the profiles, which are of single resources."""
+    names = (each.name for each in fields(catalog) if each.name != "profiles")
+    return tuple(Same(getattr(catalog, name)) for name in names)
+
+
+class Memory(Generic[T]):
+    """The latest value by place, with what it was made from; the oldest places go first."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._held: OrderedDict[Hashable, tuple[Hashable, T]] = OrderedDict()
+
+    def get(self, place: Hashable, made_from: Hashable, make: Callable[[], T]) -> T:
+        """What is held there, if it was made from the same; else what `make` makes."""
+        held = self._held.get(place)
+        if held is not None and held[0] == made_from:
+            self._held.move_to_end(place)
+            return held[1]
+        made = make()
+        self._held[place] = (made_from, made)
+        self._held.move_to_end(place)
+        while len(self._held) > self._places:
+            self._held.popitem(last=False)
+        return made
