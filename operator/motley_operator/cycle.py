@@ -245,6 +245,7 @@ class Cycle:
                 "plan_usd_per_hour": round(decision.plan.price_usd_per_hour, 4),
                 "plan_status": str(decision.plan.status),
                 "kept": decision.plan.kept,
+                "why": self._planner.why,
                 "tiers": _words(Counter(f"{r.tier} {r.reason}" for r in decision.replans)),
                 "gather_s": round(done.gather_seconds, 4),
                 "decide_s": round(done.plan_seconds, 4),

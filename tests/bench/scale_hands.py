@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from e2e import demo_operator
+from e2e.cluster.components import free_ports
 from e2e.demo_api import Api, path_of
 from e2e.motley import Installation
 
-METRICS_PORT = 19101
 POLL_S = 0.05
 CALM_S = 10.0
 _WRITES = ("create", "patch", "update", "delete", "deletecollection")
@@ -71,6 +71,7 @@ class Bench:
     motley: Installation
     audit_log: Path
     rows: list[tuple[str, str, str]] = field(default_factory=list)
+    metrics_port: int = field(default_factory=lambda: free_ports(("metrics",))["metrics"])
 
     @property
     def api(self) -> Api:
@@ -117,7 +118,7 @@ class Bench:
         """Starts the operator with an empty log; the moment of that."""
         (self.motley.folder / "operator.log").unlink(missing_ok=True)
         began = time.monotonic()
-        flags = (f"--metrics-port={METRICS_PORT}", "--log-format=json", "--leader-elect")
+        flags = (f"--metrics-port={self.metrics_port}", "--log-format=json", "--leader-elect")
         self.motley.process = demo_operator.start(self.motley.folder, *flags)
         return began
 
@@ -129,7 +130,7 @@ class Bench:
     def solves(self) -> int:
         """Plans that were made since the operator's start."""
         with suppress(OSError):
-            url = f"http://127.0.0.1:{METRICS_PORT}/metrics"
+            url = f"http://127.0.0.1:{self.metrics_port}/metrics"
             with urllib.request.urlopen(url, timeout=30) as answer:
                 for line in answer.read().decode().splitlines():
                     if line.startswith("motley_solve_seconds_count "):

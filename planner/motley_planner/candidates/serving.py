@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.operating import (
@@ -15,7 +15,6 @@ from motley_planner.candidates.operating import (
 )
 from motley_planner.candidates.profiled import corrected
 from motley_planner.candidates.refusals import Survey, placement_refusal
-from motley_planner.candidates.remembering import Memory, Same, catalog_key
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.shared_memory import offered_points
 from motley_planner.candidates.spanning import pipeline_candidates
@@ -24,12 +23,14 @@ from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
 from motley_planner.domain.measurements import ProfileKey
 from motley_planner.domain.plan import Refusal
+from motley_planner.remembering import Memory, Same
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
 
 Listing = tuple[tuple[Candidate, ...], tuple[Refusal, ...]]
 # A replica's evaluator (or why there is none), the classes that fit, and its operating points.
 Offered = tuple[Evaluator | str, tuple[ClassLoad, ...], tuple[OperatingPoint, ...]]
+_CATALOG_PARTS = tuple(f.name for f in fields(Catalog) if f.name != "profiles")
 _LISTED: Memory[Listing] = Memory(4096)
 _OFFERED: Memory[Offered] = Memory(2048)
 
@@ -62,13 +63,14 @@ def list_candidates(
 ) -> Listing:
     """Candidates on every node class that the placement allows, with reasons where none is left.
 
-    `also_served` names classes that something else serves, so that none is missed. Listed anew only
-    where something of it changed; see `remembering`.
+    `also_served` names classes that something else serves, so that none is missed. Depends neither
+    on rates nor on what runs, so that most re-plans list nothing anew.
     """
     served = frozenset(also_served)
     place = (request.key, request.role, request.stage.name, request.targets, served)
     profile = Same(catalog.profile_of(request.key))
-    made_from = (request, tuple(node_classes), catalog_key(catalog), profile)
+    parts = tuple(Same(getattr(catalog, name)) for name in _CATALOG_PARTS)
+    made_from = (request, tuple(node_classes), parts, profile)
     return _LISTED.get(
         place, made_from, lambda: _list_candidates(request, node_classes, catalog, served)
     )

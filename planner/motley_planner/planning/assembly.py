@@ -72,8 +72,7 @@ class Assembly:
         return tuple(
             self.candidates[id_]
             for id_ in self._ids.get(key, ())
-            if id_ in self.candidates
-            and (stage is None or self.candidates[id_].stage == stage)
+            if id_ in self.candidates and (stage is None or self.candidates[id_].stage == stage)
         )
 
     def asked(self, demand: Demand) -> float:

@@ -1,19 +1,15 @@
-"""What was listed before, so that the next plan of a fleet lists only what is new.
+"""What was worked out before, so that the next plan of a fleet works out only what is new.
 
-Listing depends on the request, the node classes and the catalog, and on nothing else: not on rates,
-not on what runs. When a node is lost, none of them changes for any resource. Of each request only the
-latest listing is kept, so that memory does not grow with time; requests of one model with equal classes
-and targets share their operating points.
+Kept is the latest value of each place only, so that memory does not grow with time. What a value is made
+from is told by equality, or by identity (`Same`) where documents and catalogs are replaced whole and
+never edited.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import fields
 from typing import Generic, TypeVar
-
-from motley_planner.domain.hardware import Catalog
 
 T = TypeVar("T")
 
@@ -36,20 +32,14 @@ class Same:
         return id(self._value)
 
 
-def catalog_key(catalog: Catalog) -> tuple[Same, ...]:
-    """The catalog but for the profiles, which are of single resources."""
-    names = (each.name for each in fields(catalog) if each.name != "profiles")
-    return tuple(Same(getattr(catalog, name)) for name in names)
-
-
 class Memory(Generic[T]):
     """The latest value by place, with what it was made from; the oldest places go first."""
 
     def __init__(self, places: int) -> None:
         self._places = places
-        self._held: OrderedDict[Hashable, tuple[Hashable, T]] = OrderedDict()
+        self._held: OrderedDict[Hashable, tuple[object, T]] = OrderedDict()
 
-    def get(self, place: Hashable, made_from: Hashable, make: Callable[[], T]) -> T:
+    def get(self, place: Hashable, made_from: object, make: Callable[[], T]) -> T:
         """What is held there, if it was made from the same; else what `make` makes."""
         held = self._held.get(place)
         if held is not None and held[0] == made_from:
