@@ -34,7 +34,13 @@ from e2e.cluster.local import LocalCluster
 from e2e.motley import Installation
 from tests.bench.scale_hands import Bench, Lines, calls_in, is_write
 from tests.bench.scale_load import Churn, Heartbeats, slope
-from tests.bench.scale_objects import AUDIT_POLICY, namespace_objects, node_objects, pool_objects
+from tests.bench.scale_objects import (
+    AUDIT_POLICY,
+    BURST_LABEL,
+    namespace_objects,
+    node_objects,
+    pool_objects,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
@@ -71,8 +77,8 @@ def _losses(bench: Bench, options: argparse.Namespace) -> None:
     for node in random.sample(busy, min(len(busy), options.events)):
         runs = sorted(key for _, key in bench.pods(node).values())
         if runs:
+            bench.calm()
             took.append(bench.loss_s(node, runs[0]))
-            time.sleep(2.0)
     took.sort()
     p95 = took[max(0, round(0.95 * len(took)) - 1)]
     figures = f"{statistics.median(took):.2f}, {p95:.2f}, {took[-1]:.2f}"
@@ -122,10 +128,8 @@ def _restart(bench: Bench) -> None:
 
 def _burst(bench: Bench, options: argparse.Namespace) -> None:
     before, solves, cycles = bench.pods(), bench.solves(), len(bench.cycles())
-    nodes = sorted(n["metadata"]["name"] for n in bench.api.list("Node"))
-    gone = Random(3).sample(nodes, len(nodes) // 10)
     began = time.monotonic()
-    bench.drop_nodes(gone)
+    gone = bench.drop_nodes(BURST_LABEL)
     deleted_s = time.monotonic() - began
     bench.wait(lambda: len(bench.cycles()) > cycles, 120.0, "a cycle after the burst", poll_s=0.5)
     bench.quiet()
@@ -181,7 +185,7 @@ def flags_of(folder: Path, nodes: int) -> dict[str, tuple[str, ...]]:
     lease_s = max(40, nodes * 40 // 1000)
     grace_s = max(50, lease_s)  # 50 s is Kubernetes' own
     return {
-        "kube-apiserver": (f"--audit-policy-file={policy}",),
+        "kube-apiserver": (f"--audit-policy-file={policy}", "--delete-collection-workers=8"),
         "kube-controller-manager": (f"--node-monitor-grace-period={grace_s}s",),
         "kwok": (f"--node-lease-duration-seconds={lease_s}",),
     }

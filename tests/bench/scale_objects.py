@@ -8,6 +8,7 @@ from typing import Any
 from e2e.cluster.nodes import make_mix
 
 NAMESPACES = 20
+BURST_LABEL = "bench.motley.dev/burst"  # on the tenth of the nodes that is lost at once
 SHAPES = ("h100", "a100-80", "l40s", "l4")
 # Model, precision, requests/s of one pool for each pod that a fleet is asked to run (about).
 MODELS = (
@@ -31,11 +32,14 @@ Document = dict[str, Any]
 
 
 def node_objects(count: int) -> list[Document]:
-    """Nodes of four shapes in equal parts, filled up to the size of real ones."""
+    """Nodes of four shapes in equal parts, filled up to the size of real ones; a tenth is struck."""
     parts = [(shape, count // 4 + (i < count % 4)) for i, shape in enumerate(SHAPES)]
     nodes = make_mix(parts)
+    struck = set(Random(3).sample(range(count), count // 10))
     for number, node in enumerate(nodes):
         labels = node["metadata"]["labels"]
+        if number in struck:
+            labels[BURST_LABEL] = "struck"
         for i in range(60 - len(labels)):
             labels[f"feature.node.kubernetes.io/cpu-cpuid.FEATURE-{i:02d}-SUPPORTED"] = "true"
         node["status"]["images"] = [

@@ -119,5 +119,5 @@ def test_a_pause_ends_the_plan_in_force(running: Running) -> None:
 
 
 def test_names_that_become_free_are_worth_a_plan(running: Running) -> None:
-    running.force = replace(running.force, reserved=frozenset({"ServingPool/team-a/old/main-0-0"}))
+    running.force = replace(running.force, holding=frozenset({"ServingPool/team-a/old/main-0-0"}))
     assert running.verdict() == Verdict(True, Reason.ROOM_FREED)

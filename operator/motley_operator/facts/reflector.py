@@ -111,16 +111,18 @@ class Reflector:
             self._on_contact()
 
     async def _list(self) -> None:
-        documents: list[dict[str, Any]] = []
+        # Each page is parsed before the next one is asked for: as documents, thousands of nodes take
+        # ten times the memory of what is kept of them.
+        listed: set[str] = set()
         params = {"limit": str(_PAGE), **self._selector}
         while True:
             page = await self._client.send(self._request("list", params))
-            documents += page.get("items") or []
+            listed |= self.collection.take(page.get("items") or [])
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):
                 break
             params["continue"] = metadata["continue"]
-        self.collection.replace(documents, version_of(page))
+        self.collection.sweep(listed, version_of(page))
         self._version = str(metadata.get("resourceVersion") or "0")
         self.lists += 1
         self._heard()

@@ -122,6 +122,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         products={f.gpu: f.product for f in sorted(inventory, key=_product, reverse=True)},
         unmet=told.unmet,
         fleet_ignored=told.ignored,
+        holding=actual.holding | stood.going,
         suspect_shapes=known.suspects,
         inputs_hash=inputs_hash(
             facts,
