@@ -53,7 +53,7 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
     bench.fill(namespace_objects())
     bench.fill(nodes)
     bench.fill(pool_objects(options.resources, options.pods))
-    bench.wait(bench.are_nodes_ready, 300.0, "every node is Ready", poll_s=5.0)
+    bench.wait(bench.are_nodes_ready, 300.0, "every node is Ready", poll_s=15.0)
     bench.say("load average before the start", f"{os.getloadavg()[0]:.1f}")
     began = bench.start()
     bench.wait(bench.has_plans, 300.0, "every pool has a plan", poll_s=0.5)

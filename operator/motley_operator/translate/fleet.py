@@ -15,7 +15,6 @@ from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.remembering import Memory, Same
 
-
 # The same catalog for the same additions: what was listed of it stays listed.
 _ADDED: Memory[Catalog] = Memory(1)
 
