@@ -6,8 +6,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class LocalCluster:
     """The control plane of one state directory, running or not."""
 
     directory: Path
+    # Flags by program, given after the usual ones (of two equal flags the last counts).
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def kubeconfig(self) -> Path:
@@ -137,6 +139,7 @@ class LocalCluster:
         state.save(self.directory, found)
         for name in components.ORDER:
             argv = components.argv_of(name, folder, self.directory, ports)
+            argv += self.flags.get(name, ())
             found = self._spawn(found, name, argv)
             if name == "kube-apiserver":
                 self._await(name, found)

@@ -18,6 +18,7 @@ from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROUTING_KEY, routing_name, unit_id
 from motley_operator.domain.translation import Translation
+from motley_operator.translate.running import ids_by_key
 from motley_planner.domain.plan import Plan, PlannedReplica, PolicyChoice, Slice
 
 GAIN = 1e-3  # share of the rate served for which new routing is worth it
@@ -44,18 +45,18 @@ def adopted(
 ) -> Plan:
     """The plan with the routing in force wherever nothing but routing would change."""
     old = {part.key: part for part in before.slices} if before is not None else {}
+    running = ids_by_key(translation.snapshot.running)
     slices = []
     for part in plan.slices:
         routing = None
-        if part.key not in edited and _all_go_on(part, translation):
+        if part.key not in edited and _all_go_on(part, running.get(part.key, frozenset())):
             known = old.get(part.key)
             routing = _of_slice(known) if known else _of_cluster(part, translation, facts)
         slices.append(part if routing is None else _with(part, routing))
     return replace(plan, slices=tuple(slices))
 
 
-def _all_go_on(part: Slice, translation: Translation) -> bool:
-    running = {unit.id for unit in translation.snapshot.running if unit.key == part.key}
+def _all_go_on(part: Slice, running: frozenset[str]) -> bool:
     return bool(part.replicas) and {r.kept for r in part.replicas} == running
 
 

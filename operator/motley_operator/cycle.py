@@ -37,6 +37,7 @@ from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
 from motley_operator.logs import cycle_id
 from motley_operator.metrics import Metrics
+from motley_operator.pacing import Pace
 from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
 from motley_planner.errors import PlannerError
@@ -76,6 +77,7 @@ class Cycle:
         self._failures = 0
         self._next_at: float = 0.0  # monotonic; when to run without being woken
         self._started_at: float | None = None
+        self._pace = Pace(self.settings)
         self._stopping = False
 
     def wake(self, cause: str) -> None:
@@ -110,13 +112,11 @@ class Cycle:
         await _rings(self._bell, with_timer)
         if self._woken_at is None:
             return
-        latest = self._woken_at + self.settings.max_wait_s
+        latest = self._woken_at + self._pace.wait_s
         while not self._stopping:
             self._bell.clear()
             left_s = latest - time.monotonic()
-            if left_s <= 0 or not await _rings(
-                self._bell, min(self.settings.idle_window_s, left_s)
-            ):
+            if left_s <= 0 or not await _rings(self._bell, min(self._pace.idle_s, left_s)):
                 return
 
     def _stand_by(self) -> None:
@@ -186,6 +186,7 @@ class Cycle:
             self.metrics.step_seconds.labels(step).observe(seconds)
         done = CycleReport(cycle_id.get(), started_at, gather_s, plan_s, apply_s, outcomes)
         self._tell(done, decision, causes)
+        self._pace.decided(plan_s)
         self._next_at = time.monotonic() + self._wait_s(facts, decision)
         if any(outcome.result == DONE for outcome in acted):
             # What was done is in the store already and will wake nobody: look at it once more.
@@ -218,7 +219,7 @@ class Cycle:
         ]
         due_at = decision.translation.suspicions.due_at
         due += [due_at - facts.now] if due_at is not None else []
-        return min([self.settings.resync_s, *(s for s in due if s > 0)])
+        return min([self._pace.rest_s, *(s for s in due if s > 0)])
 
     async def _say_held(self, error: PlannerError) -> None:
         try:
@@ -245,6 +246,7 @@ class Cycle:
                 "plan_usd_per_hour": round(decision.plan.price_usd_per_hour, 4),
                 "plan_status": str(decision.plan.status),
                 "kept": decision.plan.kept,
+                "why": self._planner.why,
                 "tiers": _words(Counter(f"{r.tier} {r.reason}" for r in decision.replans)),
                 "gather_s": round(done.gather_seconds, 4),
                 "decide_s": round(done.plan_seconds, 4),

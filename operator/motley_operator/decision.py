@@ -92,11 +92,13 @@ class RememberingPlanner:
         self._force: policies.InForce | None = None
         self.held = Held()  # what is remembered and proposed beside the plan in force
         self.solves = 0
+        self.why = ""  # the reason of the last verdict
 
     def keep(self, translation: Translation, facts: ClusterFacts, snapshot: Snapshot) -> Plan:
         """The plan in force, or a new one of the snapshot where `policies` say so."""
         force = self._force
         verdict = policies.verdict(force, translation, facts)
+        self.why = str(verdict.reason)
         if force is None or verdict.replan:
             steady = policies.is_steady(force, translation)
             edited = policies.edited(force, translation)

@@ -29,6 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._shown: Plan | None = None
         self.cycles = Counter("motley_cycles", "Cycles by result", ["result"], registry=registry)
         self.wakes = Counter("motley_wakes", "Wake-ups by cause", ["cause"], registry=registry)
         self.step_seconds = Histogram(
@@ -154,8 +155,11 @@ class Metrics:
             self.replans.labels(replan.tier.value, replan.reason).inc()
 
     def planned(self, plan: Plan) -> None:
-        """Show a plan's figures."""
+        """Show a plan's figures, once a plan: most cycles hold the one that they have."""
         self.last_cycle.set_to_current_time()
+        if plan is self._shown:
+            return
+        self._shown = plan
         self.solve_seconds.observe(plan.solve_seconds)
         self.gap.set(plan.gap if plan.gap is not None else float("nan"))
         self.price.set(plan.price_usd_per_hour)

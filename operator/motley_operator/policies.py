@@ -43,7 +43,7 @@ class InForce:
     plan: Plan
     inputs_hash: str
     frozen: frozenset[str]
-    reserved: frozenset[str]
+    holding: frozenset[str]  # units whose room the plan could not count on
     nodes: frozenset[str]  # on which something may start
     prices: frozenset[float]
     demands: Mapping[str, Demand]
@@ -57,7 +57,7 @@ class InForce:
             plan=plan,
             inputs_hash=translation.inputs_hash,
             frozen=snapshot.frozen,
-            reserved=snapshot.reserved,
+            holding=translation.holding,
             nodes=frozenset(node.name for node in snapshot.nodes if not node.cordoned),
             prices=_prices(snapshot),
             demands={demand.key: demand for demand in snapshot.demands},
@@ -225,8 +225,11 @@ def replica_lost(case: Case) -> Reason | None:
 
 
 def room_freed(case: Case) -> Reason | None:
-    """Pods that were ending when the plan was made are gone: their room can be used now."""
-    gone = case.force.reserved - case.translation.snapshot.reserved
+    """Pods that were in the way when the plan was made are gone: their room can be used now.
+
+    That of pods that were ending was planned already, so their end is no news.
+    """
+    gone = case.force.holding - case.translation.snapshot.reserved
     return Reason.ROOM_FREED if gone else None
 
 

@@ -29,7 +29,7 @@ from motley_operator.domain.standing import (
 from motley_operator.domain.translation import Translation
 from motley_operator.translate.restoring import unit_of
 from motley_planner.domain.demand import RunningUnit
-from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.hardware import Catalog, NodeClass
 from motley_planner.domain.plan import Move, Plan, Refusal, Slice
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import PlannerError
@@ -79,7 +79,7 @@ def _kept(part: Slice, standing: Standing, translation: Translation) -> Slice:
     return replace(
         standing.part,
         blocked=standing.broken,
-        groups=groups_of(replicas, translation.snapshot),
+        groups=groups_of(replicas, _classes(translation)),
         price_usd_per_hour=sum(r.price_usd_per_hour for r in replicas),
         requests_per_second=part.requests_per_second,
         served_requests_per_second=counted.served_requests_per_second,
@@ -87,6 +87,10 @@ def _kept(part: Slice, standing: Standing, translation: Translation) -> Slice:
         binding=part.binding,
         caveats=part.caveats,
     )
+
+
+def _classes(translation: Translation) -> dict[str, NodeClass]:
+    return {node.name: node.node_class for node in translation.snapshot.nodes}
 
 
 def _unrecorded(part: Slice, translation: Translation) -> Slice:

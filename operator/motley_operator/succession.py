@@ -30,37 +30,46 @@ from motley_operator.domain.translation import Translation
 from motley_operator.manifests.stages import stages_of
 from motley_operator.translate.restoring import counted
 from motley_operator.translate.room import fits, minus, room_left
-from motley_operator.translate.running import pods_by_key
+from motley_operator.translate.running import ids_by_key, pods_by_key
 from motley_planner.domain.plan import Plan, PlannedReplica, Slice
 from motley_planner.domain.quotas import Quota
 
 
 def succeeded(plan: Plan, translation: Translation, facts: ClusterFacts) -> Plan:
     """The plan with successors in the place of outdated replicas, where that can be."""
-    pods = pods_by_key(facts)
+    pods, running = pods_by_key(facts), ids_by_key(translation.snapshot.running)
     slices = []
     for part in plan.slices:
         passed_over = part.key in translation.standing or part.key in translation.frozen
         if not passed_over and part.replicas and part.key in translation.parsed:
-            part = _One(part, translation, facts, pods.get(part.key, [])).succeeded()
+            mine = _Alive(pods.get(part.key, ()), running.get(part.key, frozenset()))
+            part = _One(part, translation, facts, mine).succeeded()
         slices.append(part)
     return replace(plan, slices=tuple(slices))
 
 
 @dataclass(frozen=True, slots=True)
+class _Alive:
+    """One resource's pods, and the ids of its units that run."""
+
+    pods: Sequence[PodFacts]
+    units: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class _One:
-    """One resource's slice and its pods."""
+    """One resource's slice and what runs of it."""
 
     part: Slice
     translation: Translation
     facts: ClusterFacts
-    pods: Sequence[PodFacts]
+    alive: _Alive
 
     def succeeded(self) -> Slice:
         """The slice with the successors that there are, and at most one new one in each stage."""
         wanted = {s.name: s.inputs_hash for s in stages_of(self.translation.parsed[self.part.key])}
         replicas = list(self.part.replicas)
-        ready = lifecycle.ready_replicas(self.pods)
+        ready = lifecycle.ready_replicas(self.alive.pods)
         for stage in dict.fromkeys(r.stage for r in replicas if r.role == SERVE):
             mine = [i for i, r in enumerate(replicas) if r.stage == stage and r.role == SERVE]
             old = [i for i in mine if self._is_outdated(replicas[i], wanted[stage])]
@@ -77,7 +86,7 @@ class _One:
         return replace(self.part, replicas=tuple(replicas))
 
     def _of(self, name: str) -> list[PodFacts]:
-        return [pod for pod in self.pods if pod.labels.get(REPLICA) == name]
+        return [pod for pod in self.alive.pods if pod.labels.get(REPLICA) == name]
 
     def _is_outdated(self, replica: PlannedReplica, wanted: str) -> bool:
         pods = self._of(running_name(replica))
@@ -91,10 +100,9 @@ class _One:
         """Pods of live replicas that the plan does not have and that are built as is wanted."""
         planned = {running_name(replica) for replica in self.part.replicas}
         broken = self.translation.suspicions.broken
-        running = {unit.id for unit in self.translation.snapshot.running}
-        for pod in sorted(self.pods, key=lambda each: each.name):
+        for pod in sorted(self.alive.pods, key=lambda each: each.name):
             name = pod.labels.get(REPLICA, "")
-            alive = unit_id(self.part.key, name) in running and pod.uid not in broken
+            alive = unit_id(self.part.key, name) in self.alive.units and pod.uid not in broken
             built = pod.annotations.get(INPUTS_HASH) == wanted
             if alive and built and pod.labels.get(STAGE) == stage and name not in planned:
                 yield pod
@@ -117,7 +125,7 @@ class _One:
         node = self._node(old, pod, planned)
         if node is None:
             return None
-        taken = {unit_id(key, p.labels.get(REPLICA, "")) for p in self.pods}
+        taken = {unit_id(key, p.labels.get(REPLICA, "")) for p in self.alive.pods}
         taken |= self.translation.snapshot.reserved
         taken |= {unit_id(key, running_name(replica)) for replica in planned}
         stem, ordinal = f"{old.stage}-{old.column}", 0

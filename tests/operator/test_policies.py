@@ -118,6 +118,25 @@ def test_a_pause_ends_the_plan_in_force(running: Running) -> None:
     assert running.verdict().replan
 
 
-def test_names_that_become_free_are_worth_a_plan(running: Running) -> None:
-    running.force = replace(running.force, reserved=frozenset({"ServingPool/team-a/old/main-0-0"}))
+def test_the_end_of_pods_on_a_lost_node_is_no_second_plan(running: Running) -> None:
+    running.world.settle()
+    del running.world.nodes["h1"]
+    running.force = InForce.of(running.plan, running.translation())
+    running.world.pods = {at: p for at, p in running.world.pods.items() if p.node != "h1"}
+    case = policies.Case(running.force, running.translation(), running.world.facts())
+    assert policies.room_freed(case) is None
+
+
+def test_the_end_of_pods_of_a_rejected_resource_is_worth_a_plan(running: Running) -> None:
+    running.world.settle()
+    document = running.world.documents[running.key]
+    document["spec"]["model"]["id"] = "nobody/knows-this"
+    running.force = InForce.of(running.plan, running.translation())
+    running.world.pods.clear()
+    case = policies.Case(running.force, running.translation(), running.world.facts())
+    assert policies.room_freed(case) == Reason.ROOM_FREED
+
+
+def test_room_that_becomes_free_is_worth_a_plan(running: Running) -> None:
+    running.force = replace(running.force, holding=frozenset({"ServingPool/team-a/old/main-0-0"}))
     assert running.verdict() == Verdict(True, Reason.ROOM_FREED)

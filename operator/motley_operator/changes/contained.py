@@ -12,8 +12,10 @@ from typing import Any
 
 def is_contained(desired: Any, live: Any) -> bool:
     """True when applying `desired` would change nothing in `live`."""
-    if isinstance(desired, Mapping):
-        if not isinstance(live, Mapping):
+    if isinstance(desired, str):  # most of it, and quicker than to ask what else it may be
+        return desired == live or (not desired and live is None)
+    if isinstance(desired, dict | Mapping):
+        if not isinstance(live, dict | Mapping):
             return not desired and live is None
         return all(is_contained(value, live.get(key)) for key, value in desired.items())
     if isinstance(desired, list | tuple):
@@ -22,6 +24,6 @@ def is_contained(desired: Any, live: Any) -> bool:
         if len(desired) != len(live):
             return False
         return all(is_contained(d, have) for d, have in zip(desired, live, strict=True))
-    if desired is None or desired == "":
+    if desired is None:
         return live in (None, "")
     return bool(desired == live)

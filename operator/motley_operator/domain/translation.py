@@ -51,8 +51,10 @@ class Translation:
     phases: Mapping[str, str] = field(default_factory=dict)  # RLJobs, by key
     unknown_gpus: tuple[UnknownGpu, ...] = ()
     inventory: tuple[NodeFigures, ...] = ()
+    products: Mapping[str, str] = field(default_factory=dict)  # a product label by catalog GPU
     unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself
     fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
     demands: Mapping[str, object] = field(default_factory=dict)  # demand.Settled, by key
+    holding: frozenset[str] = frozenset()  # unit ids in the way: their room was not planned
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

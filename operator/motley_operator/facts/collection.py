@@ -14,6 +14,7 @@ every object carries its resourceVersion, which within one collection only grows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Generic, TypeVar
 
 Document = Mapping[str, Any]
@@ -54,10 +55,18 @@ class Collection(Generic[T]):
 
     def replace(self, documents: Iterable[Document], version: int) -> None:
         """Take a whole LIST made at `version`; what it lacks and is no newer has vanished."""
+        self.sweep(self.take(documents), version)
+
+    def take(self, documents: Iterable[Document]) -> set[str]:
+        """Take a page of a LIST; the UIDs of its objects, for the `sweep` after the last page."""
         listed = set()
         for document in documents:
             listed.add(document["metadata"]["uid"])
             self.upsert(document)
+        return listed
+
+    def sweep(self, listed: AbstractSet[str], version: int) -> None:
+        """Drop what a LIST made at `version` lacked, unless it is newer: it has vanished."""
         self._heard = max(self._heard, version)
         for uid, (known, value) in list(self._entries.items()):
             if uid not in listed and known <= version:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from sys import intern
 from typing import Any
 
 from motley_operator.admission.quantities import milli, whole
@@ -26,7 +27,8 @@ def parse_node(document: Mapping[str, Any]) -> NodeFacts:
     return NodeFacts(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        labels=labels,
+        # Thousands of nodes say the same sixty things.
+        labels={intern(name): intern(value) for name, value in labels.items()},
         annotations=_ours(metadata.get("annotations") or {}),
         taints=tuple(
             Taint(t["key"], t.get("value") or "", t["effect"]) for t in spec.get("taints") or ()

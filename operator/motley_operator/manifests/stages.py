@@ -29,11 +29,12 @@ class StageSpec:
     shared: ClaimSource | None = None
     priority_class: str | None = None
     frozen_image: str = ""  # the catalog's at the first plan, from status
+    known_hash: str = ""  # worked out before, for there may be thousands of pods
 
     @property
     def inputs_hash(self) -> str:
         """Hash over what a person wrote; a new version of Motley does not change it."""
-        return digest(
+        return self.known_hash or digest(
             (
                 self.model.model_dump(mode="json"),
                 self.engine.model_dump(mode="json"),
@@ -52,8 +53,9 @@ def stages_of(resource: object) -> tuple[StageSpec, ...]:
     assert isinstance(resource, ServingPool | ModelCascade | RLJob)
     frozen = {(row.stage, row.hash): row.image for row in resource.status.inputs}
     return tuple(
-        replace(stage, frozen_image=frozen.get((stage.name, stage.inputs_hash), ""))
+        replace(stage, frozen_image=frozen.get((stage.name, known), ""), known_hash=known)
         for stage in _written(resource)
+        for known in (stage.inputs_hash,)
     )
 
 

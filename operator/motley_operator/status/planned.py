@@ -80,8 +80,7 @@ def _group(group: Group, observed: Observed, translation: Translation) -> dict[s
 
 
 def _product(gpu: str, translation: Translation) -> str:
-    found = {figure.product for figure in translation.inventory if figure.gpu == gpu}
-    return min(found, default=gpu)
+    return translation.products.get(gpu, gpu)
 
 
 def _promise(promise: Promise) -> dict[str, Any]:

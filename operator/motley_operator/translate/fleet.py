@@ -13,6 +13,10 @@ from motley_operator.api.surroundings import Surroundings, with_additions
 from motley_operator.translate.parts import refusals_of
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
+from motley_planner.remembering import Memory, Same
+
+# The same catalog for the same additions: what was listed of it stays listed.
+_ADDED: Memory[Catalog] = Memory(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +40,7 @@ def read_fleet(document: Mapping[str, Any] | None, catalog: Catalog) -> FleetRea
     if not isinstance(fleet, Fleet):
         return FleetRead(FleetSpec(), catalog, refusals_of(findings))
     unmet = refusals_of(semantic_findings(fleet, Surroundings(catalog)))
-    catalog, _ = with_additions(catalog, fleet.spec)
+    added = Same(catalog), fleet.spec.catalog
+    spec = fleet.spec
+    catalog = _ADDED.get("", added, lambda: with_additions(catalog, spec)[0])
     return FleetRead(fleet.spec, catalog, unmet, not_acted_on(fleet))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,13 +35,14 @@ class Held:
         its status promises runs. Preview freezes always.
         """
         annotations = {resource.key: resource.annotations for resource in self.facts.resources}
+        running_by_key = Counter(unit.key for unit in running.units)
         frozen = {}
         for key, model in self.asking.items():
             assert isinstance(model, ServingPool | ModelCascade | RLJob)
             mode, recorded = self.mode(key), key in standing and standing[key].record is not None
             plan = model.status.plan
             planned = sum(group.count for group in plan.groups) if plan is not None else 0
-            runs = sum(unit.key == key for unit in running.units)
+            runs = running_by_key[key]
             if annotations[key].get(PAUSED) == "true":
                 frozen[key] = "Paused"
             elif mode == "Preview":

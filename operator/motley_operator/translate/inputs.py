@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 
 from motley_operator.domain.facts import ClusterFacts, Room
 from motley_operator.domain.names import PAUSED, REPLAN_REQUESTED
@@ -15,7 +16,9 @@ from motley_operator.translate.room import is_engine, room_left
 from motley_planner.domain.demand import Demand
 from motley_planner.domain.quotas import Quota
 from motley_planner.domain.snapshot import Avoided, PodNeed
+from motley_planner.remembering import Memory
 
+_ASKED: Memory[str] = Memory(4096)
 Others = tuple[
     Mapping[str, object], Mapping[str, object], frozenset[Avoided], tuple[Quota, ...], Offers
 ]
@@ -38,13 +41,17 @@ def inputs_hash(
         (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
         for s in sites
     ]
-    asked = [json.dumps(asdict(demands[key]), default=sorted) for key in demands]
+    asked = [_ASKED.get(key, demand, partial(_text, demand)) for key, demand in demands.items()]
     fleet = (facts.fleet or {}).get("spec")
     rejected, profiles, avoided, quotas, known = others
     ordered = (sorted(rejected.items()), sorted(profiles.items()), sorted(map(repr, avoided)))
     shut = (sorted(known.closed), sorted(known.overdue))
     text = repr((nodes, asked, requested, fleet, ordered, quotas, shut))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _text(demand: Demand) -> str:
+    return json.dumps(asdict(demand), default=sorted)
 
 
 def _usable(room: Room) -> int:

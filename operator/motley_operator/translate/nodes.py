@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator.api.fleet import FleetSpec
@@ -88,6 +88,7 @@ def survey(
     what runs there has to be replaced (`changes` lets it serve until then).
     """
     sites = []
+    alike = _alike(wishes)
     unknown = Counter[tuple[str, str]]()  # nodes by product and reason
     drivers = gpus_by_driver(facts.slices)
     for node in sorted(facts.nodes, key=lambda each: each.name):
@@ -104,7 +105,7 @@ def survey(
             product = node.gpu_label or f"({node.gpu_resource} without a product label)"
             unknown[product, found.reason] += 1
             continue
-        sites.append(_site(node, found, fleet, wishes))
+        sites.append(_site(node, found, fleet, alike))
     listed = tuple(UnknownGpu(name, n, why) for (name, why), n in sorted(unknown.items()))
     return Survey(tuple(sites), listed)
 
@@ -139,17 +140,36 @@ def figures(site: Site, ours: int, room: Room) -> NodeFigures:
     )
 
 
-def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, wishes: Sequence[Wish]) -> Site:
+@dataclass(frozen=True, slots=True)
+class _Alike:
+    """Resources that say the same about nodes: thousands of nodes are asked once for all of them."""
+
+    wish: Wish  # the first one's
+    keys: frozenset[str]
+
+
+def _alike(wishes: Sequence[Wish]) -> tuple[_Alike, ...]:
+    groups: dict[str, list[Wish]] = {}
+    for wish in wishes:
+        groups.setdefault(repr((wish.selectors, wish.tolerations)), []).append(wish)
+    return tuple(_Alike(same[0], frozenset(w.key for w in same)) for same in groups.values())
+
+
+def _keys(groups: Iterable[_Alike]) -> frozenset[str]:
+    return frozenset[str]().union(*(group.keys for group in groups))
+
+
+def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, alike: Sequence[_Alike]) -> Site:
     capacity = capacity_type(node.labels)
     shape = next((shape for shape in fleet.shapes if shape.is_of(node.labels)), None)
     given = (*fleet.tolerations, *(shape.tolerations if shape is not None else ()))
     open_taints = [t for t in node.taints if _bars(t) and not _tolerated(t, given)]
-    barred = {w.key for w in wishes if not _all_tolerate(w, open_taints)}
-    misfits = {w.key for w in wishes if not all(has_labels(node.labels, s) for s in w.selectors)}
+    barred = _keys(a for a in alike if not _all_tolerate(a.wish, open_taints))
+    misfits = _keys(a for a in alike if not _all_labels(a.wish, node.labels))
     left_out = (
         node.labels.get(EXCLUDE, node.annotations.get(EXCLUDE)) == "true"
         or not has_labels(node.labels, fleet.node_selector)
-        or bool(open_taints and len(barred) == len(wishes))
+        or bool(open_taints and barred == _keys(alike))
     )
     excluded = misfits if left_out else misfits | barred
     return Site(
@@ -161,7 +181,7 @@ def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, wishes: Sequence[Wish]) -
             capacity_type=capacity,
             trust_zone=node.labels.get(TRUST_ZONE, ""),
             price_usd_per_gpu_hour=gpu_price(node, gpu, capacity, fleet),
-            excluded_for=frozenset(excluded),
+            excluded_for=excluded,
         ),
         cordoned=node.unschedulable or left_out or notice_of(node) == Notice.CANDIDATE,
     )
@@ -238,6 +258,10 @@ def _all_tolerate(wish: Wish, taints: Sequence[Taint]) -> bool:
         for taint in taints
         for stage in wish.tolerations
     )
+
+
+def _all_labels(wish: Wish, labels: Mapping[str, str]) -> bool:
+    return all(has_labels(labels, selector) for selector in wish.selectors)
 
 
 def has_labels(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:

@@ -8,7 +8,7 @@ is gone, so that no two pods ever share one.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ class Running:
     pod_uids: frozenset[str]  # of those units
     reserved: frozenset[str]  # unit ids that pods on their way out still hold
     leaving: tuple[PodFacts, ...] = ()  # pods that will go: their room is planned, not yet used
+    holding: frozenset[str] = frozenset()  # of the reserved ones, those whose room is not planned
 
 
 def is_lost(ready: bool, since: float | None, now: float, loss_seconds: float) -> bool:
@@ -46,6 +47,14 @@ def pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
     return pods
 
 
+def ids_by_key(units: Iterable[RunningUnit]) -> dict[str, frozenset[str]]:
+    """Ids of the running units of each resource that has any."""
+    found: dict[str, set[str]] = {}
+    for unit in units:
+        found.setdefault(unit.key, set()).add(unit.id)
+    return {key: frozenset(ids) for key, ids in found.items()}
+
+
 def running_units(
     facts: ClusterFacts,
     keys: AbstractSet[str],
@@ -62,7 +71,7 @@ def running_units(
         if is_engine(pod):
             key = key_of(pod.labels, pod.namespace)
             replicas.setdefault(unit_id(key, pod.labels.get(REPLICA, "")), []).append(pod)
-    units, uids, reserved = [], set[str](), set[str]()
+    units, uids, reserved, holding = [], set[str](), set[str](), set[str]()
     leaving: list[PodFacts] = []
     for name in sorted(replicas):
         pods = sorted(replicas[name], key=_rank)
@@ -76,7 +85,10 @@ def running_units(
             reserved.add(name)
             goes = key in keys and _belongs(pods, owners.get(key))
             leaving += [p for p in pods if not p.terminal and (p.deleting or goes)]
-    return Running(tuple(units), frozenset(uids), frozenset(reserved), tuple(leaving))
+            if not all(p.terminal or p.deleting or goes for p in pods):
+                holding.add(name)
+    found = tuple(units), frozenset(uids), frozenset(reserved), tuple(leaving)
+    return Running(*found, frozenset(holding))
 
 
 def _belongs(pods: list[PodFacts], owner: ResourceFacts | None) -> bool:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from motley_operator import lifecycle
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool, read
+from motley_operator.api.findings import Finding
 from motley_operator.api.nametaken import name_findings
 from motley_operator.api.quality import cascade_policies
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings
 from motley_operator.demand import Settled
-from motley_operator.domain.facts import ClusterFacts, Room
+from motley_operator.domain.facts import ClusterFacts, ResourceFacts, Room
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
 from motley_operator.translate.claims import offers
@@ -36,8 +37,10 @@ from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import Avoided, PodNeed, Snapshot
+from motley_planner.remembering import Memory, Same
 
 HORIZON_S = 3600.0
+_READ: Memory[tuple[Resource | None, tuple[Finding, ...]]] = Memory(4096)
 
 
 @dataclass(slots=True)
@@ -115,9 +118,11 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         standing=stood.standing,
         marks=stood.marks,
         suspicions=suspected,
-        inventory=_inventory(facts, surveyed.there, actual),
+        inventory=(inventory := _inventory(facts, surveyed.there, actual)),
+        products={f.gpu: f.product for f in sorted(inventory, key=_product, reverse=True)},
         unmet=told.unmet,
         fleet_ignored=told.ignored,
+        holding=actual.holding | stood.going,
         suspect_shapes=known.suspects,
         inputs_hash=inputs_hash(
             facts,
@@ -149,6 +154,12 @@ def _stood(
     return made
 
 
+def _read(resource: ResourceFacts) -> tuple[Resource | None, tuple[Finding, ...]]:
+    """The resource's model; a document is read once, for documents are replaced and never edited."""
+    document = resource.document
+    return _READ.get(resource.key, Same(document), lambda: read(document))
+
+
 def _read_resources(
     facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
 ) -> _Asked:
@@ -158,7 +169,7 @@ def _read_resources(
     for resource in sorted(facts.resources, key=lambda each: each.key):
         if resource.deleting:
             continue
-        model, findings = read(resource.document)
+        model, findings = _read(resource)
         if model is None:
             asked.rejected[resource.key] = refusals_of(findings)
             continue
@@ -251,6 +262,10 @@ def _inventory(
     return tuple(
         figures(site, ours.get(site.facts.name, 0), foreign[site.facts.name]) for site in sites
     )
+
+
+def _product(figure: NodeFigures) -> str:
+    return figure.product
 
 
 def _fleet_budget(fleet: FleetSpec) -> float | None:

@@ -18,12 +18,11 @@ from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
     can_split,
     candidate_at,
-    evaluator_of,
-    fitting_classes,
+    offered,
     scaled,
     shape_of,
 )
-from motley_planner.candidates.shared_memory import offered_points, shared_point
+from motley_planner.candidates.shared_memory import shared_point
 from motley_planner.candidates.spanning import candidate_for_pipeline
 from motley_planner.domain.demand import RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, NodeClass
@@ -104,13 +103,10 @@ def _still_asked(unit: RunningUnit, request: Request, node_class: NodeClass) -> 
 
 
 def _point(unit: RunningUnit, request: Request, catalog: Catalog) -> OperatingPoint | None:
-    evaluator = evaluator_of(request, unit.gpu, unit.tensor_parallel, catalog)
-    if isinstance(evaluator, str):
+    evaluator, loads, points = offered(request, unit.gpu, unit.tensor_parallel, catalog)
+    if isinstance(evaluator, str) or not loads:
         return None
-    loads = fitting_classes(request, evaluator.replica)
-    if not loads:
-        return None
-    for point in offered_points(evaluator, loads):
+    for point in points:
         if point.batch == unit.operating_batch:
             return point
     shared = shared_point(evaluator, loads, unit.operating_batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from motley_planner.candidates.candidate import Candidate, Shape
 from motley_planner.candidates.operating import (
@@ -23,8 +23,16 @@ from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
 from motley_planner.domain.measurements import ProfileKey
 from motley_planner.domain.plan import Refusal
+from motley_planner.remembering import Memory, Same
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
+
+Listing = tuple[tuple[Candidate, ...], tuple[Refusal, ...]]
+# A replica's evaluator (or why there is none), the classes that fit, and its operating points.
+Offered = tuple[Evaluator | str, tuple[ClassLoad, ...], tuple[OperatingPoint, ...]]
+_CATALOG_PARTS = tuple(f.name for f in fields(Catalog) if f.name != "profiles")
+_LISTED: Memory[Listing] = Memory(4096)
+_OFFERED: Memory[Offered] = Memory(2048)
 
 
 def stage_candidates(
@@ -52,11 +60,28 @@ def list_candidates(
     node_classes: Sequence[NodeClass],
     catalog: Catalog,
     also_served: Collection[str] = (),
-) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
+) -> Listing:
     """Candidates on every node class that the placement allows, with reasons where none is left.
 
-    `also_served` names classes that something else serves, so that none is missed.
+    `also_served` names classes that something else serves, so that none is missed. Depends neither
+    on rates nor on what runs, so that most re-plans list nothing anew.
     """
+    served = frozenset(also_served)
+    place = (request.key, request.role, request.stage.name, request.targets, served)
+    profile = Same(catalog.profile_of(request.key))
+    parts = tuple(Same(getattr(catalog, name)) for name in _CATALOG_PARTS)
+    made_from = (request, tuple(node_classes), parts, profile)
+    return _LISTED.get(
+        place, made_from, lambda: _list_candidates(request, node_classes, catalog, served)
+    )
+
+
+def _list_candidates(
+    request: Request,
+    node_classes: Sequence[NodeClass],
+    catalog: Catalog,
+    also_served: Collection[str],
+) -> Listing:
     placement = request.stage.placement
     open_classes = [c for c in node_classes if request.key not in c.excluded_for]
     allowed = [c for c in open_classes if is_allowed(placement, c)]
@@ -135,6 +160,25 @@ def fitting_classes(request: Request, replica: Replica) -> tuple[ClassLoad, ...]
     return tuple(load for load in class_loads(replica, short) if load.most_sequences >= 1.0)
 
 
+def offered(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Offered:
+    """What a stage's replica on so many GPUs of a type offers; the same for all that ask the same."""
+    stage = request.stage
+    if catalog.profile_of(request.key) is not None:
+        return _offered(request, gpu, ranks, catalog)
+    parts = (catalog.gpus[gpu], catalog.engines[stage.engine], catalog.efficiency)
+    shape = (stage.model, stage.precision, ranks, *map(Same, parts))
+    asked = (request.targets, request.headroom, request.closed_loop, request.classes)
+    return _OFFERED.get((shape, asked), (), lambda: _offered(request, gpu, ranks, catalog))
+
+
+def _offered(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Offered:
+    evaluator = evaluator_of(request, gpu, ranks, catalog)
+    if isinstance(evaluator, str):
+        return evaluator, (), ()
+    loads = fitting_classes(request, evaluator.replica)
+    return evaluator, loads, tuple(offered_points(evaluator, loads)) if loads else ()
+
+
 def scaled(point: OperatingPoint, per_unit: float) -> OperatingPoint:
     """The point with its capacity in units of `per_unit` requests."""
     if per_unit == 1.0:
@@ -150,15 +194,13 @@ def _gpu_points(
     for ranks in TENSOR_PARALLEL:
         if not can_split(request.stage, ranks):
             continue
-        evaluator = evaluator_of(request, gpu, ranks, catalog)
+        evaluator, loads, points = offered(request, gpu, ranks, catalog)
         if isinstance(evaluator, str):
             survey.cannot_run(evaluator)
             break
-        loads = fitting_classes(request, evaluator.replica)
         survey.note(evaluator, loads)
         if not loads:
             continue
-        points = offered_points(evaluator, loads)
         halves = [point for half, point in found if 2 * half == ranks]
         found += [
             (ranks, scaled(point, request.per_unit))

@@ -173,6 +173,7 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
     """Running units as replicas of columns; a pruned column comes back, a forbidden one does not."""
     nodes = {n.name: n.node_class for n in snapshot.nodes}
     demands = {demand.key: demand for demand in snapshot.demands}
+    alike: dict[tuple[object, ...], Candidate | None] = {}  # thousands of units are of few kinds
     for unit in snapshot.running:
         if unit.key in assembly.blocked:
             _leave(assembly, unit)
@@ -185,7 +186,10 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
             demand = replace(demand, slo=slo)
         paired = unit.phase == "both" or snapshot.gateway_can_disaggregate
         if demand is not None and len(classes) == len(unit.nodes) and paired:
-            candidate = candidate_for_pieces(unit, demand, classes, catalog)
+            kind = (replace(unit, id="", nodes=()), *classes)
+            if kind not in alike:
+                alike[kind] = candidate_for_pieces(unit, demand, classes, catalog)
+            candidate = alike[kind]
         if candidate is None and unit.key in snapshot.frozen:
             _leave(assembly, unit)
             continue

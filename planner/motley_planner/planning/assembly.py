@@ -60,6 +60,8 @@ class Assembly:
     quotas: list[QuotaRow] = field(default_factory=list)
     # By key: the share of the rate served after the worst loss, and how many nodes that takes.
     after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
+    node_classes: dict[str, NodeClass] = field(default_factory=dict)  # by node, once all are known
+    _ids: dict[str, dict[str, None]] = field(default_factory=dict)  # of candidates, by key
 
     def refuse(self, key: str, refusals: Iterable[Refusal]) -> None:
         """Note why a resource cannot be planned (in full)."""
@@ -68,9 +70,9 @@ class Assembly:
     def of(self, key: str, stage: str | None = None) -> tuple[Candidate, ...]:
         """The candidates of a resource, or of one stage of it."""
         return tuple(
-            c
-            for c in self.candidates.values()
-            if c.key == key and (stage is None or c.stage == stage)
+            self.candidates[id_]
+            for id_ in self._ids.get(key, ())
+            if id_ in self.candidates and (stage is None or self.candidates[id_].stage == stage)
         )
 
     def asked(self, demand: Demand) -> float:
@@ -85,6 +87,7 @@ class Assembly:
             if candidate.id in self.columns:
                 continue
             self.candidates[candidate.id] = candidate
+            self._ids.setdefault(candidate.key, {})[candidate.id] = None
             self.columns[candidate.id] = _column(candidate)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from motley_planner.catalog import load_catalog
-from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.hardware import Catalog, Node
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import SolverError
@@ -61,8 +62,10 @@ def plan(
     if strategy == "exact":
         snapshot, solution = bought(table, assembly, snapshot, solution, use_worker=use_worker)
     named = name_replicas(solution, assembly, snapshot)
+    nodes = {node.name: node for node in snapshot.nodes}
+    assembly.node_classes = {name: node.node_class for name, node in nodes.items()}
     if snapshot.billing == "node":
-        named = {key: [_charged(r, snapshot) for r in each] for key, each in named.items()}
+        named = {key: [_charged(r, nodes) for r in each] for key, each in named.items()}
     slices = tuple(
         slice_of(demand, named.get(demand.key, []), solution, assembly, snapshot)
         for demand in snapshot.demands
@@ -91,9 +94,8 @@ def plan(
     )
 
 
-def _charged(replica: PlannedReplica, snapshot: Snapshot) -> PlannedReplica:
+def _charged(replica: PlannedReplica, nodes: Mapping[str, Node]) -> PlannedReplica:
     """The replica at its part of the nodes' bills: GPUs held / GPUs of the node."""
-    nodes = {node.name: node for node in snapshot.nodes}
     here = [nodes[name] for name in replica.nodes]
     each = replica.gpus / max(1, len(here))
     price = sum(n.bill_usd_per_hour * each / max(1, n.total_gpus) for n in here)

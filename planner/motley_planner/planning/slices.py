@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from motley_planner.domain.demand import Demand, RlDemand, Slo
+from motley_planner.domain.hardware import NodeClass
 from motley_planner.domain.plan import (
     Group,
     PlannedReplica,
@@ -49,7 +50,7 @@ def slice_of(
         key=demand.key,
         hash=_hash(replicas, policies),
         replicas=tuple(replicas),
-        groups=groups_of(replicas, snapshot),
+        groups=groups_of(replicas, assembly.node_classes),
         price_usd_per_hour=sum(r.price_usd_per_hour for r in replicas),
         requests_per_second=target if job else asked,
         served_requests_per_second=steps if job else served,
@@ -113,9 +114,10 @@ def _quality(demand: Demand, policies: Sequence[PolicyChoice]) -> float | None:
     return sum(p.share * quality[p.id] for p in policies)
 
 
-def groups_of(replicas: Sequence[PlannedReplica], snapshot: Snapshot) -> tuple[Group, ...]:
-    """Equal replicas on equal nodes, counted."""
-    classes = {node.name: node.node_class for node in snapshot.nodes}
+def groups_of(
+    replicas: Sequence[PlannedReplica], classes: Mapping[str, NodeClass]
+) -> tuple[Group, ...]:
+    """Equal replicas on equal nodes, counted; `classes` are those of nodes by name."""
     groups: dict[tuple[str, ...], list[PlannedReplica]] = {}
     for replica in replicas:
         node = classes[replica.nodes[0]]
