@@ -54,5 +54,6 @@ class Translation:
     unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself
     fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
     demands: Mapping[str, object] = field(default_factory=dict)  # demand.Settled, by key
+    learning: object = None  # demand.corrections.Learning
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

@@ -18,6 +18,7 @@ from motley_planner.candidates.refusals import Survey, placement_refusal
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.shared_memory import offered_points
 from motley_planner.candidates.spanning import pipeline_candidates
+from motley_planner.costs.learned import as_learned
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
@@ -119,6 +120,7 @@ def evaluator_of(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Ev
     )
     if isinstance(replica, str):
         return replica
+    replica = as_learned(replica, stage.precision, catalog)
     busy = 1.0 - request.headroom
     built = Evaluator(replica, request.targets, busy, closed_loop=request.closed_loop)
     profile = catalog.profile_of(request.key)

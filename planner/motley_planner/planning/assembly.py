@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from motley_planner.candidates import Candidate
+from motley_planner.candidates.learned import labelled
 from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.hardware import NodeClass
+from motley_planner.domain.measurements import Learned, LearnedKey
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.quotas import Quota
 from motley_planner.domain.table import (
@@ -60,6 +62,7 @@ class Assembly:
     quotas: list[QuotaRow] = field(default_factory=list)
     # By key: the share of the rate served after the worst loss, and how many nodes that takes.
     after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
+    learned: Mapping[LearnedKey, Learned] = field(default_factory=dict)  # the catalog's
 
     def refuse(self, key: str, refusals: Iterable[Refusal]) -> None:
         """Note why a resource cannot be planned (in full)."""
@@ -84,7 +87,7 @@ class Assembly:
         for candidate in candidates:
             if candidate.id in self.columns:
                 continue
-            self.candidates[candidate.id] = candidate
+            self.candidates[candidate.id] = labelled(candidate, self.learned)
             self.columns[candidate.id] = _column(candidate)
 
 
