@@ -69,8 +69,8 @@ def settled(
         engine=key.engine,
         value=bounded(round(value, DIGITS)),
         measured=round(seen.value, DIGITS),
-        low=round(seen.low, DIGITS),
-        high=round(seen.high, DIGITS),
+        low=max(1e-3, math.floor(seen.low * 1e3) / 1e3),
+        high=math.ceil(seen.high * 1e3) / 1e3,
         samples=seen.samples,
         since=datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )

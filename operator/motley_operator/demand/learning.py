@@ -16,7 +16,7 @@ from enum import StrEnum
 from statistics import median
 
 from motley_operator.domain.measurement import EngineSteps, Steps
-from motley_planner.costs.learned import MeasuredLoad, predicted_tpot_s, predicted_ttft_s
+from motley_planner.costs.learned import MeasuredLoad, predicted_tpot, predicted_ttft_s
 from motley_planner.costs.replica import Replica
 
 FEWEST_STEPS = 8  # 1 - 2^(1 - n) >= 0.99
@@ -24,7 +24,9 @@ FEWEST_REQUESTS = 10.0  # finished in a step
 FULL_CACHE = 0.95  # from here on engines drop requests and begin them again
 WIDEST = 1.5  # an interval whose ends lie further apart tells nothing
 UNSTEADY = 1.5  # largest over smallest predicted TPOT of the steps
-FLOOR = 0.02  # what a load is known to at best, so that no interval is narrower
+# No interval is narrower than this, and a part of TPOT's share that is prompts of others, which come
+# in lumps. Simulated engines lay inside it at Poisson arrivals and at gaps of twice their variation.
+FLOOR, PROMPTS_FLOOR = 0.03, 0.20
 MISMATCH = 2.0  # between requests in batches as counted and as Little's law has them
 
 
@@ -75,6 +77,7 @@ class Judged:
 class _Sample:
     ratio: float
     predicted_s: float
+    prompt_share: float  # of the predicted time
     requests: float
     ttft: float | None
 
@@ -98,8 +101,8 @@ def judge_speed(replica: Replica, sources: Sequence[Source], step_s: float) -> J
         return Judged(Verdict.UNSTEADY)
     ratios = [one.ratio for one in samples]
     value = median(ratios)
-    low = min(*ratios, value * (1.0 - FLOOR))
-    high = max(*ratios, value * (1.0 + FLOOR))
+    floor = 1.0 + FLOOR + PROMPTS_FLOOR * median(one.prompt_share for one in samples)
+    low, high = min(*ratios, value / floor), max(*ratios, value * floor)
     if high > WIDEST * low:
         return Judged(Verdict.NOISY)
     firsts = [one.ttft for one in samples if one.ttft is not None]
@@ -126,12 +129,13 @@ def _sample(replica: Replica, source: Source, at: int, step_s: float) -> _Sample
         return Verdict.INCONSISTENT
     prompt, each = _at(steps.prompt, at) / requests, output / requests
     load = MeasuredLoad(in_flight, prompt, each, source.slots, source.output_variation)
-    predicted = predicted_tpot_s(replica, load)
+    predicted = predicted_tpot(replica, load)
     firsts, first_s = _at(steps.ttft_count, at), _at(steps.ttft_total_s, at)
     ttft = None
     if firsts > 0.0:
         ttft = first_s / firsts / predicted_ttft_s(replica, load, requests / (step_s * n))
-    return _Sample(tpot / predicted, predicted, requests, ttft)
+    modeled = predicted.seconds
+    return _Sample(tpot / modeled, modeled, predicted.prompts_s / modeled, requests, ttft)
 
 
 def _at(steps: Steps, at: int) -> float:
@@ -150,4 +154,5 @@ def _together(told: Sequence[_Sample]) -> _Sample:
 
     ratio = mean([one.ratio for one in told])
     predicted = mean([one.predicted_s for one in told])
-    return _Sample(ratio, predicted, requests, median(firsts) if firsts else None)
+    share = max(one.prompt_share for one in told)
+    return _Sample(ratio, predicted, share, requests, median(firsts) if firsts else None)

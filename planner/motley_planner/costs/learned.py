@@ -72,8 +72,21 @@ def key_of(replica: Replica, precision: str) -> LearnedKey:
     return LearnedKey(*names, precision, replica.engine.name)
 
 
-def predicted_tpot_s(replica: Replica, load: MeasuredLoad) -> float:
-    """Mean seconds per output token that the model gives a measured load.
+@dataclass(frozen=True, slots=True)
+class PredictedTpot:
+    """Seconds per output token, by what takes them: decode steps, and prompts of others."""
+
+    steps_s: float
+    prompts_s: float
+
+    @property
+    def seconds(self) -> float:
+        """Both together."""
+        return self.steps_s + self.prompts_s
+
+
+def predicted_tpot(replica: Replica, load: MeasuredLoad) -> PredictedTpot:
+    """Mean TPOT that the model gives a measured load.
 
     decode(n) + (n - 1) x prefill / output tokens, n = min(in flight + 1, slots): whoever arrives
     by chance finds the mean over time before it and makes one more (PASTA), up to a full batch.
@@ -81,19 +94,21 @@ def predicted_tpot_s(replica: Replica, load: MeasuredLoad) -> float:
     prompt + output (1 + c2) / 2.
     """
     present = max(1.0, min(load.in_flight + 1.0, float(load.slots)))
-    context = load.prompt_tokens + load.output_tokens * (1.0 + load.output_variation) / 2.0
     prompt = prefill_s(replica, max(1.0, load.prompt_tokens))
-    step = decode_step_s(replica, present, context)
-    return step + (present - 1.0) * prompt / max(1.0, load.output_tokens)
+    step = decode_step_s(replica, present, _context_tokens(load))
+    return PredictedTpot(step, (present - 1.0) * prompt / max(1.0, load.output_tokens))
+
+
+def _context_tokens(load: MeasuredLoad) -> float:
+    return load.prompt_tokens + load.output_tokens * (1.0 + load.output_variation) / 2.0
 
 
 def predicted_ttft_s(replica: Replica, load: MeasuredLoad, requests_per_s: float) -> float:
     """Mean seconds to the first token while slots are free: handling, a step, prefill, other prompts."""
-    context = load.prompt_tokens + load.output_tokens * (1.0 + load.output_variation) / 2.0
     prompt = prefill_s(replica, max(1.0, load.prompt_tokens))
     slower = replica.efficiency.moe_prefill if replica.model.experts else 1.0
     present = max(1.0, min(load.in_flight, float(load.slots)))
     busy = min(0.99, requests_per_s * prompt)
     wait = first_token_wait_s(busy, prompt, 0.0)
-    step = decode_step_s(replica, present, context)
+    step = decode_step_s(replica, present, _context_tokens(load))
     return replica.engine.first_token_overhead_s + step + slower * prompt + wait
