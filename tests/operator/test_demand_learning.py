@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -292,6 +292,7 @@ factors = st.floats(0.05, 20.0)
 widths = st.floats(1.0, 1.22)
 
 
+@settings(deadline=None)
 @given(factors, widths, st.integers(1, 30))
 def test_equal_windows_move_it_a_few_times_and_then_never(
     factor: float, width: float, more: int
@@ -322,6 +323,7 @@ def noisy_windows(draw: st.DrawFn) -> tuple[float, list[Estimate | None]]:
     return factor, seen
 
 
+@settings(deadline=None)
 @given(noisy_windows())
 def test_no_noise_moves_what_rests_while_every_interval_holds_the_speed(
     case: tuple[float, list[Estimate | None]],
@@ -335,6 +337,7 @@ def test_no_noise_moves_what_rests_while_every_interval_holds_the_speed(
     assert len({one.value for one in found}) <= 8
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.builds(exactly, factors, widths)), max_size=30))
 def test_whatever_comes_it_stays_within_bounds_and_moves_slowly(
     seen: list[Estimate | None],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motley_planner.candidates import Candidate, stage_candidates
@@ -48,6 +48,7 @@ def replica(model: str, precision: str, gpu: str, tp: int) -> Replica:
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
+@settings(deadline=None)
 @given(st.floats(0.5, 2.0), st.integers(1, 256), st.integers(1, 30_000))
 def test_a_factor_scales_every_step_and_every_prefill_and_no_memory(
     kind: tuple[str, str, str, int], factor: float, batch: int, tokens: int
@@ -131,6 +132,7 @@ def test_the_band_holds_what_was_measured_and_is_never_narrower_than_known() -> 
     assert (1.25 * low, 1.25 * high) == (pytest.approx(1.125), pytest.approx(1.9))
 
 
+@settings(deadline=None)
 @given(st.floats(0.0, 500.0), st.integers(1, 256))
 def test_no_load_is_predicted_beyond_a_full_batch(in_flight: float, slots: int) -> None:
     made = replica("Qwen/Qwen3-8B", "bf16", "H100-SXM5-80GB", 1)
