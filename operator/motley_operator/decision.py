@@ -88,7 +88,7 @@ class RememberingPlanner:
     def __init__(self, planner: Planner, planned_before: Callable[[], str] = lambda: "") -> None:
         """`planned_before` gives the `planned_inputs` of whoever planned before this process."""
         self._planner, self._planned_before = planner, planned_before
-        self._last: tuple[Snapshot, Plan] | None = None
+        self._last: tuple[Snapshot, Catalog, Plan] | None = None
         self._force: policies.InForce | None = None
         self.held = Held()  # what is remembered and proposed beside the plan in force
         self.solves = 0
@@ -132,10 +132,10 @@ class RememberingPlanner:
         self.held = Held()
 
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
-        """The plan of the snapshot; equal snapshots have equal plans."""
-        if self._last is None or self._last[0] != snapshot:
-            self._last = (snapshot, self._solve(snapshot, catalog))
-        return self._last[1]
+        """The plan of the snapshot; equal snapshots and measurements have equal plans."""
+        if self._last is None or self._last[:2] != (snapshot, catalog):
+            self._last = (snapshot, catalog, self._solve(snapshot, catalog))
+        return self._last[2]
 
     def _solve(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
         self.solves += 1

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from motley_operator.demand import Settled
+from motley_operator.demand.corrections import Learning, key_of
 from motley_operator.domain.measurement import Reading
 from motley_operator.domain.replans import Replan
 from motley_operator.domain.translation import Translation
+from motley_planner.domain.measurements import LearnedKey
 from motley_planner.domain.plan import Plan
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 _OWNER = ("kind", "namespace", "name")
+_CONFIGURATION = ("model", "gpu", "tensor_parallel", "precision", "engine")
 # Figures of a reading under one name for every engine: series -> (field, text).
 _SHOWN = {
     "ttft_p95_seconds": ("ttft_p95_s", "95th percentile of time to first token over the window"),
@@ -119,6 +123,28 @@ class Metrics:
             for series, (_, text) in _SHOWN.items()
         }
 
+        self._learning(registry)
+
+    def _learning(self, registry: CollectorRegistry) -> None:
+        self.correction = Gauge(
+            "motley_learned_correction",
+            "Step time over what is modeled that was learned of a configuration",
+            _CONFIGURATION,
+            registry=registry,
+        )
+        self.measured_over_modeled = Gauge(
+            "motley_measured_over_modeled",
+            "Measured over modeled time in the last window, at the load of that window",
+            [*_CONFIGURATION, "what"],
+            registry=registry,
+        )
+        self.learning = Gauge(
+            "motley_learning_configurations",
+            "Configurations that run, by what became of their measurement",
+            ["result"],
+            registry=registry,
+        )
+
     def serve(self, port: int) -> None:
         """Answer /metrics on a port, in a thread of its own; 0 serves nothing."""
         if port:
@@ -149,6 +175,25 @@ class Metrics:
                 gauge = self.demand_measured.labels(*key.split("/", 2), found.reason)
                 gauge.set(float(found.status == "True"))
 
+        if isinstance(translation.learning, Learning):
+            self._learned(translation.learning)
+
+    def _learned(self, learning: Learning) -> None:
+        """Show corrections, and what became of the measurement of what runs."""
+        for gauge in (self.correction, self.measured_over_modeled, self.learning):
+            gauge.clear()
+        for one in learning.corrections:
+            self.correction.labels(*_labels(key_of(one))).set(one.value)
+        results = Counts(judged.verdict.value for judged in learning.judged.values())
+        for result, count in results.items():
+            self.learning.labels(result).set(count)
+        for key, judged in learning.judged.items():
+            seen = judged.estimate
+            ratios = {"tpot": seen.value, "ttft": seen.ttft} if seen is not None else {}
+            for what, ratio in ratios.items():
+                if ratio is not None:
+                    self.measured_over_modeled.labels(*_labels(key), what).set(ratio)
+
     def replanned(self, replans: Iterable[Replan]) -> None:
         """Count changes of plan."""
         for replan in replans:
@@ -176,3 +221,8 @@ class Metrics:
                 self.replicas.labels(kind, namespace, name, replica.stage).inc()
             for refusal in piece.refusals:
                 self.shortfalls.labels(refusal.reason).inc()
+
+
+def _labels(key: LearnedKey) -> tuple[str, ...]:
+    """Values of the labels of one configuration."""
+    return key.model, key.gpu, str(key.tensor_parallel), key.precision, key.engine

@@ -17,10 +17,19 @@ from e2e.motley import Installation
 from e2e.prometheus import Exporter
 
 from motley_operator.api.measuring import PrometheusSpec
+from motley_operator.demand.learning import (
+    FEWEST_REQUESTS,
+    Judged,
+    Source,
+    Verdict,
+    judge_speed,
+)
 from motley_operator.demand.sources import Ready, Reason, judge
-from motley_operator.domain.measurement import Measurement
+from motley_operator.domain.measurement import EngineSteps, Measurement, Reading
 from motley_operator.facts.prometheus import read_prometheus
 from motley_planner.catalog import load_catalog
+from motley_planner.costs.learned import MeasuredLoad, predicted_tpot
+from motley_planner.costs.replica import Replica, replica_of
 
 pytestmark = [
     pytest.mark.e2e,
@@ -33,6 +42,7 @@ pytestmark = [
 NAMESPACE, POOL = "measured", "chat"
 WINDOW_S = 30
 STEP_S = WINDOW_S / 10
+COLUMN, SLOTS, TPOT_S = "c0ffee00", 96, 0.015
 
 
 class Load:
@@ -56,7 +66,7 @@ class Load:
         component = "app_kubernetes_io_component"
         return {
             self.gateway.address: {**labels, component: "gateway"},
-            self.replica.address: {**labels, component: "serve"},
+            self.replica.address: {**labels, component: "serve", "motley_dev_column": COLUMN},
         }
 
     def stop(self) -> None:
@@ -80,14 +90,17 @@ class Load:
             if n
             else ""
         )
-        self.replica.text = VLLM.format(n=n, a=0.4 * n, p=900.0 * n, o=200.0 * n)
+        running = TPOT_S * 200.0 * self.rate  # Little's law
+        self.replica.text = VLLM.format(
+            n=n, a=0.4 * n, p=900.0 * n, o=200.0 * n, t=TPOT_S * n, f=0.3 * n, r=running
+        )
         if self.engine == "sglang":
             for old, new in SGLANG.items():
                 self.replica.text = self.replica.text.replace(old, new)
 
 
 VLLM = """\
-vllm:num_requests_running{{model_name="m"}} 3
+vllm:num_requests_running{{model_name="m"}} {r}
 vllm:num_requests_waiting{{model_name="m"}} 2
 vllm:kv_cache_usage_perc{{model_name="m"}} 0.25
 vllm:e2e_request_latency_seconds_count {n}
@@ -101,6 +114,10 @@ vllm:time_to_first_token_seconds_bucket{{le="0.5"}} {n}
 vllm:time_to_first_token_seconds_bucket{{le="+Inf"}} {n}
 vllm:request_time_per_output_token_seconds_bucket{{le="0.02"}} {n}
 vllm:request_time_per_output_token_seconds_bucket{{le="+Inf"}} {n}
+vllm:request_time_per_output_token_seconds_sum {t}
+vllm:request_time_per_output_token_seconds_count {n}
+vllm:time_to_first_token_seconds_sum {f}
+vllm:time_to_first_token_seconds_count {n}
 """
 SGLANG = {
     "num_requests_running": "num_running_reqs",
@@ -135,12 +152,16 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Load,
             load.stop()
 
 
-def read(url: str, name: str) -> Measurement:
+def whole(url: str) -> Reading:
     source = PrometheusSpec.model_validate({"url": url, "window": f"{WINDOW_S}s"})
     reading = read_prometheus(source, load_catalog(), threading.Event())
     assert reading.error == ""
     assert reading.step_s == STEP_S
-    return reading.measurements.get(f"ServingPool/{NAMESPACE}/{name}", Measurement())
+    return reading
+
+
+def read(url: str, name: str) -> Measurement:
+    return whole(url).measurements.get(f"ServingPool/{NAMESPACE}/{name}", Measurement())
 
 
 def test_both_engines_names_are_read(loads: tuple[str, Load, Load]) -> None:
@@ -159,12 +180,40 @@ def test_both_engines_names_are_read(loads: tuple[str, Load, Load]) -> None:
         assert found.prompt.total / found.prompt.counts[-1] == pytest.approx(900.0, rel=0.05)
         assert found.output.total / found.output.counts[-1] == pytest.approx(200.0, rel=0.05)
         assert found.prompt.counts[0] / found.prompt.counts[-1] == pytest.approx(0.4, rel=0.05)
-        assert (found.running, found.waiting, found.kv_usage) == (3.0, 2.0, 0.25)
+        assert (found.waiting, found.kv_usage) == (2.0, 0.25)
+        assert found.running == pytest.approx(60.0)
         assert found.ttft_p95_s == pytest.approx(0.475)
         assert found.tpot_p95_s == pytest.approx(0.019)
         rate = judge(found, Ready(1, 1), (STEP_S, 60.0), (True, "")).recent
         assert rate is not None
         assert rate.low < 20.0 < rate.high
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_the_speed_of_an_engine_is_told_from_what_it_counts(
+    loads: tuple[str, Load, Load], engine: str
+) -> None:
+    """The stub takes 15 ms a token; what it is called over the model is worked out here anew."""
+    url, catalog = loads[0], load_catalog()
+    load = next(one for one in loads[1:] if one.engine == engine)
+    name, gpu, efficiency = "Qwen/Qwen3-8B", catalog.gpus["H100-SXM5-80GB"], catalog.efficiency
+    assert efficiency is not None
+    made = replica_of(catalog.models[name], "bf16", gpu, 1, catalog.engines[engine], efficiency)
+    assert isinstance(made, Replica)
+
+    def judged() -> Judged:
+        found = whole(url).columns.get(f"ServingPool/{NAMESPACE}/{load.name}", {})
+        source = Source(found.get(COLUMN, EngineSteps()), 1, SLOTS, output_variation=0.0)
+        return judge_speed(made, [source], STEP_S)
+
+    until(lambda: judged().verdict is Verdict.LEARNED, 40.0, "eight steps of the window are there")
+    estimate = judged().estimate
+    assert estimate is not None
+    modeled = predicted_tpot(made, MeasuredLoad(60.0, 900.0, 200.0, SLOTS, 0.0)).seconds
+    # The stub counts in real time: on a busy machine fewer requests, of which the model thinks less.
+    assert estimate.value == pytest.approx(TPOT_S / modeled, rel=0.15)
+    assert estimate.low < estimate.value < estimate.high
+    assert estimate.samples > 8 * FEWEST_REQUESTS
 
 
 def test_what_answers_and_is_no_prometheus_is_an_error_and_no_crash(

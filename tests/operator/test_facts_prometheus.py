@@ -15,6 +15,7 @@ import pytest
 
 from motley_operator.api.measuring import PrometheusSpec
 from motley_operator.domain.measurement import Histogram, Measurement, Reading
+from motley_operator.facts.columns import column_queries
 from motley_operator.facts.prometheus import Measurer, read_prometheus
 from motley_operator.facts.queries import (
     STEPS,
@@ -101,6 +102,10 @@ def test_every_engine_that_is_measured_has_every_series(engine: str) -> None:
     assert wanted <= CATALOG.engines[engine].metrics.keys()
 
 
+COLUMNS = set(column_queries(CATALOG, STEP_S).values())
+COLUMN = steps(*(2,) * STEPS, motley_dev_column="c1")
+
+
 class Server:
     """Answers queries as Prometheus' HTTP API does, or as it must not."""
 
@@ -141,7 +146,8 @@ class Server:
             result: Any = [END, str(float(END))]
         else:
             known = {**range_queries(CATALOG, STEP_S), **instant_queries(CATALOG, STEP_S * STEPS)}
-            result = ANSWERS[next(name for name, text in known.items() if text == query)]
+            names = [name for name, text in known.items() if text == query]
+            result = ANSWERS[names[0]] if names else [COLUMN] if query in COLUMNS else None
         return 200, json.dumps({"status": "success", "data": {"result": result}}).encode()
 
     def close(self) -> None:
@@ -166,7 +172,8 @@ def test_a_reading_asks_at_prometheus_own_time_and_holds_what_it_said(server: Se
     assert reading.step_s == STEP_S
     assert reading.measurements == measurements(ANSWERS, TIMES)
     ranges = [params for path, params in server.asked if path.endswith("query_range")]
-    assert len(ranges) == 4
+    assert len(ranges) == 4 + len(COLUMNS)
+    assert reading.columns[KEY]["c1"].tpot_total_s == (2.0,) * STEPS
     assert {(p["start"][0], p["end"][0], p["step"][0]) for p in ranges} == {
         (str(TIMES[0]), str(END), str(STEP_S))
     }
@@ -231,8 +238,20 @@ def measurer(server: Server, demand: str = "Measured") -> Measurer:
     return Measurer(store, CATALOG)
 
 
+def test_columns_are_asked_for_only_where_something_is_to_be_learned(server: Server) -> None:
+    server.spec = server.spec.model_copy(update={"learn": "Off"})
+    reading = look(server)
+    assert reading.measurements == measurements(ANSWERS, TIMES)
+    assert reading.columns == {}
+    asked = {params["query"][0] for _, params in server.asked}
+    assert not asked & COLUMNS
+
+
 def test_nothing_is_read_where_nobody_asks(server: Server) -> None:
-    assert measurer(server, "Stated").source() is None
+    stated: Any = measurer(server, "Stated")
+    assert stated.source() is not None  # to learn how fast engines are
+    stated._store.kinds["Fleet"][0]["spec"]["prometheus"]["learn"] = "Off"
+    assert stated.source() is None
     none: Any = measurer(server)
     none._store.kinds["Fleet"] = []
     assert none.source() is None

@@ -224,7 +224,7 @@ class FleetSpec(ApiModel):
     solver: Solver = Field(default=Solver(), description="Limits of one solve.")
     prometheus: PrometheusSpec | None = Field(
         default=None,
-        description="Where demand is read for resources with workload.demand: Measured.",
+        description="Where demand of resources with workload.demand: Measured, and engines' speeds, are read.",
     )
 
 

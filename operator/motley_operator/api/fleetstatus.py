@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,10 @@ from motley_operator.api.common import ATOMIC, SET, keyed_by
 from motley_operator.api.quantities import Quantity
 from motley_operator.api.status import Condition
 from motley_operator.api.statusparts import UNSEEN, StatusModel, Text
+
+# A correction beyond these is a mistake somewhere: it stops there, and says what was measured.
+LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
+MOST_CORRECTIONS = 40
 
 
 class InventoryRow(StatusModel):
@@ -62,6 +66,31 @@ class SuspectShape(StatusModel):
     failures: int = Field(ge=1, description="How often, one after the other.")
     since: Text = Field(description="Time of the last one.")
     until: Text = Field(description="Time from which it may be asked for again.")
+
+
+class Correction(StatusModel):
+    """What a step of one configuration takes over what is modeled, learned from Prometheus."""
+
+    model: Text = Field(description="Catalog id of the model.")
+    gpu: Text = Field(description="Catalog GPU id.")
+    tensor_parallel: int = Field(ge=1, description="GPUs of a replica.")
+    precision: Text = Field(description="Precision of the weights.")
+    engine: Text = Field(description="Inference engine.")
+    value: float = Field(
+        ge=LEAST_FACTOR,
+        le=MOST_FACTOR,
+        description="In force: steps take as many times as long as modeled.",
+    )
+    measured: float = Field(
+        gt=0.0, le=1e6, description="What was measured; value follows it slowly and bounded."
+    )
+    low: float = Field(gt=0.0, le=1e6, description="Lower end of the 99 % interval.")
+    high: float = Field(gt=0.0, le=1e6, description="Upper end of the 99 % interval.")
+    samples: int = Field(ge=0, description="Requests behind it.")
+    since: Text = Field(description="Since when value is in force.")
+    provenance: Literal["learned"] = Field(
+        default="learned", description="As promises of plans made with it say."
+    )
 
 
 class FleetStatus(StatusModel):
@@ -117,6 +146,12 @@ class FleetStatus(StatusModel):
         max_length=64,
         description="Shapes of which no node came in time.",
         json_schema_extra=keyed_by("shape"),
+    )
+    corrections: tuple[Correction, ...] = Field(
+        default=(),
+        max_length=MOST_CORRECTIONS,
+        description="How fast engines are over what is modeled, by configuration.",
+        json_schema_extra=keyed_by("model", "gpu", "tensorParallel", "precision", "engine"),
     )
     suspects: tuple[Text, ...] = Field(
         default=(),

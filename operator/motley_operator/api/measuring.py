@@ -1,8 +1,8 @@
-"""Demand that is measured: where it is read, and what of it a status keeps."""
+"""Demand and speeds that are measured: where they are read, and what is made of them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -31,4 +31,8 @@ class PrometheusSpec(ApiModel):
     interval: Duration = Field(default=Duration("30s"), description="Time between two readings.")
     stale_after: Duration = Field(
         default=Duration("2m"), description="Age from which a sample or a reading counts no more."
+    )
+    learn: Literal["Off", "Report", "Apply"] = Field(
+        default="Report",
+        description="What is made of how fast engines are, over what is modeled. Off: nothing. Report: status.corrections says it. Apply: plans are made with it.",
     )

@@ -80,6 +80,9 @@ class Promise(StatusModel):
     expected: Text = Field(description="What the plan expects.")
     low: Text | None = Field(default=None, description="Lower end of the 80 % band.")
     high: Text | None = Field(default=None, description="Upper end of the 80 % band.")
+    provenance: Literal["profiled", "learned"] | None = Field(
+        default=None, description="Where it comes from; absent: the cost model."
+    )
 
 
 class RoutingPolicy(StatusModel):

@@ -8,6 +8,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from motley_operator.cli import plan_table
+from motley_operator.cli.corrections import learned_block
 from motley_operator.cli.output import columns, emit, number, percent, plain, say
 from motley_operator.cli.plan import seconds
 from motley_operator.cli.plan_file import PlanFile, read_plan
@@ -73,6 +74,7 @@ def explanation(content: PlanFile, found: tuple[Worth, ...] = ()) -> dict[str, A
             for entry in content.rejected
         ],
         "worth": plain(found),
+        "learned": plain(content.problem.learned if content.problem is not None else ()),
         "full": _full(content),
         "unknown_gpus": plain(content.unknown_gpus),
     }
@@ -92,6 +94,8 @@ def render(content: PlanFile, found: tuple[Worth, ...] = ()) -> str:
     for entry in content.rejected:
         lines = [f"{entry.key}: not planned", *plan_table.refusal_lines(entry.refusals)]
         blocks.append("\n".join(lines))
+    if learned := learned_block(content):
+        blocks.append(learned)
     if full := _full(content):
         blocks.append(f"No GPU left of: {', '.join(full)}")
     if found:

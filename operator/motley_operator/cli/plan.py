@@ -83,6 +83,12 @@ def add_parser(subparsers: Subparsers) -> None:
         help="measured TTFT and TPOT of your own replicas; goes before the cost model",
     )
     parser.add_argument(
+        "--corrections",
+        metavar="FLEET.yaml",
+        help="learned step times over modeled ones: `kubectl get fleet default -o yaml`, or a list "
+        "`corrections`; planned with whatever the Fleet's prometheus.learn says",
+    )
+    parser.add_argument(
         "--time-limit",
         type=seconds,
         metavar="10s",
@@ -149,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         kv_scales,
         certify_s=CERTIFY_S if args.certificate else 0.0,
         route_by_class=args.route_by_class,
-        catalog=_catalog(args.profile),
+        catalog=_catalog(args.profile, args.corrections),
     )
     content = plan_facts(facts, running, how)
     if args.time_limit is None and _wants_time(content):
@@ -188,12 +194,16 @@ def _facts(args: argparse.Namespace) -> ClusterFacts:
     return facts
 
 
-def _catalog(profile: str | None) -> Catalog:
-    """The catalog that ships with Motley, with a user's measurements of every resource."""
+def _catalog(profile: str | None, corrections: str | None) -> Catalog:
+    """The catalog that ships with Motley, with what a user measured of every resource."""
     from motley_planner.catalog import load_catalog
     from motley_planner.profiles import ProfileError, read_profile
 
     catalog = load_catalog()
+    if corrections is not None:
+        from motley_operator.cli.corrections import read_corrections
+
+        catalog = replace(catalog, learned=read_corrections(corrections, catalog))
     if profile is None:
         return catalog
     try:
@@ -275,4 +285,5 @@ def plan_facts(
     added = tuple(
         gpu for name, gpu in translation.catalog.gpus.items() if catalog.gpus.get(name) != gpu
     )
-    return plan_file(made, Problem(snapshot, added), rejected, translation.unknown_gpus)
+    problem = Problem(snapshot, added, tuple(translation.catalog.learned.values()))
+    return plan_file(made, problem, rejected, translation.unknown_gpus)

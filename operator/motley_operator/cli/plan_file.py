@@ -16,6 +16,7 @@ from typing import Any
 from motley_operator.cli.output import InputError, plain
 from motley_operator.domain.translation import UnknownGpu
 from motley_planner.domain.hardware import Gpu, Node
+from motley_planner.domain.measurements import Learned
 from motley_planner.domain.plan import Plan, PlannedReplica, Refusal
 from motley_planner.domain.snapshot import Snapshot
 
@@ -64,6 +65,7 @@ class Problem:
 
     snapshot: Snapshot
     gpus: tuple[Gpu, ...] = ()  # those that the Fleet added to the catalog
+    learned: tuple[Learned, ...] = ()  # corrections that it was planned with
 
 
 @dataclass(frozen=True, slots=True)

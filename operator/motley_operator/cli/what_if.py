@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         problem.snapshot, old.plan, tuple(args.changes), catalog_of(problem)
     )
     rejected = {entry.key: entry.refusals for entry in old.rejected}
-    new = plan_file.plan_file(made, Problem(snapshot, problem.gpus), rejected, old.unknown_gpus)
+    asked = replace(problem, snapshot=snapshot)
+    new = plan_file.plan_file(made, asked, rejected, old.unknown_gpus)
     emit(args, plan_file.to_document(new), lambda: render(old, new))
     return exit_status(new)
 
@@ -72,12 +73,13 @@ def limited(problem: Problem, time_limit_s: float | None) -> Problem:
 
 
 def catalog_of(problem: Problem) -> Catalog:
-    """The catalog that the plan was made with: ours and what the Fleet added."""
+    """The catalog that the plan was made with: ours, what the Fleet added and what was learned."""
     from motley_planner.catalog import load_catalog
 
     catalog = load_catalog()
     added = {gpu.name: gpu for gpu in problem.gpus}
-    return replace(catalog, gpus={**catalog.gpus, **added})
+    learned = {one.key: one for one in problem.learned}
+    return replace(catalog, gpus={**catalog.gpus, **added}, learned=learned)
 
 
 def render(old: PlanFile, new: PlanFile) -> str:

@@ -49,6 +49,23 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineSteps:
+    """What the engines of one column did, step by step, summed over its replicas."""
+
+    alive: Steps = ()  # targets that showed their presence gauge
+    up: Steps = ()  # targets of which no scrape failed
+    requests: Steps = ()  # finished
+    prompt: Steps = ()  # tokens of the finished requests
+    output: Steps = ()
+    tpot_total_s: Steps = ()  # sum and number of what the engine's TPOT histogram counted
+    tpot_count: Steps = ()
+    ttft_total_s: Steps = ()
+    ttft_count: Steps = ()
+    running: Steps = ()  # requests in batches, mean of the step
+    kv_usage: Steps = ()  # 0..1, the fullest engine at its fullest
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One look at Prometheus; `error` says why there is nothing else in it."""
 
@@ -56,3 +73,4 @@ class Reading:
     step_s: float = 0.0
     measurements: Mapping[str, Measurement] = field(default_factory=dict)  # by resource key
     error: str = ""
+    columns: Mapping[str, Mapping[str, EngineSteps]] = field(default_factory=dict)  # by key, column

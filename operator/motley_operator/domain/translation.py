@@ -56,5 +56,6 @@ class Translation:
     fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
     demands: Mapping[str, object] = field(default_factory=dict)  # demand.Settled, by key
     holding: frozenset[str] = frozenset()  # unit ids in the way: their room was not planned
+    learning: object = None  # demand.corrections.Learning
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

@@ -17,6 +17,7 @@ from typing import Any
 from motley_operator.api import Fleet, read
 from motley_operator.api.measuring import PrometheusSpec
 from motley_operator.domain.measurement import Reading
+from motley_operator.facts.columns import column_queries, engine_steps
 from motley_operator.facts.queries import STEPS, instant_queries, measurements, range_queries
 from motley_operator.facts.store import Store
 from motley_planner.domain.hardware import Catalog
@@ -40,7 +41,7 @@ class Measurer:
         self.reading: Reading | None = None
 
     async def run(self) -> None:
-        """Read while the Fleet names a Prometheus and a resource asks for its figures."""
+        """Read while the Fleet names a Prometheus and wants something of it."""
         try:
             while True:
                 began = time.monotonic()
@@ -58,15 +59,16 @@ class Measurer:
         self._told(self.reading)
 
     def source(self) -> PrometheusSpec | None:
-        """What to read; None where nobody asks."""
-        if not any(_asks(d) for kind in _MEASURED_KINDS for d in self._store.documents(kind)):
+        """What to read; None where nobody asks for demand, and nothing is to be learned."""
+        documents = (d for d in self._store.documents("Fleet"))
+        named = next((d for d in documents if d["metadata"]["name"] == "default"), None)
+        fleet = read(named)[0] if named is not None else None
+        source = fleet.spec.prometheus if isinstance(fleet, Fleet) else None
+        asked = any(_asks(d) for kind in _MEASURED_KINDS for d in self._store.documents(kind))
+        if not asked and (source is None or source.learn == "Off"):
             self.reading = None
             return None
-        for document in self._store.documents("Fleet"):
-            if document["metadata"]["name"] == "default":
-                fleet, _ = read(document)
-                return fleet.spec.prometheus if isinstance(fleet, Fleet) else None
-        return None
+        return source
 
 
 def _asks(document: Mapping[str, Any]) -> bool:
@@ -101,7 +103,10 @@ def _read(server: Any, source: PrometheusSpec, catalog: Catalog, stop: threading
     end = int(float(server.custom_query("time()")[1]))
     times = [end - step_s * i for i in reversed(range(STEPS))]
     answers = {}
-    for name, query in range_queries(catalog, step_s).items():
+    queries = range_queries(catalog, step_s)
+    if source.learn != "Off":
+        queries |= column_queries(catalog, step_s)
+    for name, query in queries.items():
         if stop.is_set():
             return Reading(time.time(), error="the operator ends")
         start, last = (datetime.fromtimestamp(at, UTC) for at in (times[0], times[-1]))
@@ -110,4 +115,5 @@ def _read(server: Any, source: PrometheusSpec, catalog: Catalog, stop: threading
         if stop.is_set():
             return Reading(time.time(), error="the operator ends")
         answers[name] = server.custom_query(query, params={"time": str(end)})
-    return Reading(time.time(), float(step_s), measurements(answers, times))
+    columns = engine_steps(answers, times)
+    return Reading(time.time(), float(step_s), measurements(answers, times), columns=columns)

@@ -42,15 +42,15 @@ def range_queries(catalog: Catalog, step_s: int) -> dict[str, str]:
     Two samples make a target alive: from one alone no increase can be told.
     """
     step = f"[{step_s}s]"
-    running = _names(catalog, "running")
-    alive = _any("sum", (f"(count_over_time({{n}}{_OF}{step}) >= bool 2)", running))
+    running = series_names(catalog, "running")
+    alive = aggregate("sum", (f"(count_over_time({{n}}{_OF}{step}) >= bool 2)", running))
     present = f"sum {_BY} (count_over_time({GATEWAY_PRESENCE}{_OF}{step}) >= bool 2)"
-    finished = [f"{n}_count" for n in _names(catalog, "e2e")]
+    finished = [f"{n}_count" for n in series_names(catalog, "e2e")]
     return {
         "gateways": present,
         "engines": alive,
         "arrived": f"sum by ({', '.join(OWNER)}, class) (increase({GATEWAY_REQUESTS}{_OF}{step}))",
-        "finished": _any("sum", (f"increase({{n}}{_OF}{step})", finished)),
+        "finished": aggregate("sum", (f"increase({{n}}{_OF}{step})", finished)),
     }
 
 
@@ -62,27 +62,29 @@ def instant_queries(catalog: Catalog, window_s: int) -> dict[str, str]:
         "seen": f"count {targets} (up{_OF})",
         "up": f"sum {targets} (up{_OF})",
         "age": f"max {targets} (time() - timestamp(up{_OF}))",
-        "running": _any("sum", (f"{{n}}{_OF}", _names(catalog, "running"))),
-        "waiting": _any("sum", (f"{{n}}{_OF}", _names(catalog, "waiting"))),
-        "kv_usage": _any("max", (f"{{n}}{_OF}", _names(catalog, "kv_usage"))),
+        "running": aggregate("sum", (f"{{n}}{_OF}", series_names(catalog, "running"))),
+        "waiting": aggregate("sum", (f"{{n}}{_OF}", series_names(catalog, "waiting"))),
+        "kv_usage": aggregate("max", (f"{{n}}{_OF}", series_names(catalog, "kv_usage"))),
     }
     for name in ("prompt", "output"):
-        series = _names(catalog, f"{name}_length")
-        queries[f"{name}_buckets"] = _any(
+        series = series_names(catalog, f"{name}_length")
+        queries[f"{name}_buckets"] = aggregate(
             "sum", (f"increase({{n}}_bucket{_OF}{window})", series), "le"
         )
-        queries[f"{name}_total"] = _any("sum", (f"increase({{n}}_sum{_OF}{window})", series))
+        queries[f"{name}_total"] = aggregate("sum", (f"increase({{n}}_sum{_OF}{window})", series))
     for name in ("ttft", "tpot"):
-        summed = _any("sum", (f"rate({{n}}_bucket{_OF}{window})", _names(catalog, name)), "le")
+        summed = aggregate(
+            "sum", (f"rate({{n}}_bucket{_OF}{window})", series_names(catalog, name)), "le"
+        )
         queries[f"{name}_p95"] = f"histogram_quantile(0.95, {summed})"
     return queries
 
 
 def measurements(answers: Answers, times: list[int]) -> dict[str, Measurement]:
     """One measurement for each resource that any answer names; `times` are the steps' ends."""
-    alive = {name: _ranges(answers[name], times) for name in ("gateways", "engines")}
-    arrived = _ranges(answers["arrived"], times, "class")
-    finished = _ranges(answers["finished"], times)
+    alive = {name: steps_by(answers[name], times) for name in ("gateways", "engines")}
+    arrived = steps_by(answers["arrived"], times, "class")
+    finished = steps_by(answers["finished"], times)
     targets = {name: _values(answers[name], COMPONENT) for name in ("seen", "up", "age")}
     single = {name: _values(answers[name]) for name in _SINGLE}
     lengths = {name: _values(answers[f"{name}_buckets"], "le") for name in ("prompt", "output")}
@@ -107,13 +109,13 @@ def measurements(answers: Answers, times: list[int]) -> dict[str, Measurement]:
     return made
 
 
-def _names(catalog: Catalog, quantity: str) -> list[str]:
-    """The series' name in each engine that has one."""
+def series_names(catalog: Catalog, quantity: str) -> list[str]:
+    """The names that engines give a quantity's series."""
     found = {engine.metrics.get(quantity) for engine in catalog.engines.values()}
     return sorted(name for name in found if name)
 
 
-def _any(function: str, asked: tuple[str, list[str]], *more: str) -> str:
+def aggregate(function: str, asked: tuple[str, list[str]], *more: str) -> str:
     """An aggregate over the series of all engines; a target has those of one."""
     expression, names = asked
     each = " or ".join(expression.replace("{n}", name) for name in names)
@@ -125,7 +127,7 @@ def _key(labels: Mapping[str, str]) -> str:
     return f"{kind}/{namespace}/{name}"
 
 
-def _ranges(answer: Answer, times: list[int], label: str = "") -> dict[str, dict[str, Steps]]:
+def steps_by(answer: Answer, times: list[int], label: str = "") -> dict[str, dict[str, Steps]]:
     """Steps by resource and value of a label."""
     made: dict[str, dict[str, Steps]] = {}
     for row in answer:

@@ -6,6 +6,7 @@ from typing import Any
 
 from motley_operator.api import Quantity
 from motley_operator.api.fleetstatus import FleetStatus
+from motley_operator.demand.corrections import Learning
 from motley_operator.domain.actions import Action, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import NodeFigures, Translation
@@ -62,6 +63,7 @@ def _status(
             }
             for add in plan.nodes_to_add
         ],
+        "corrections": _corrections(translation),
         "suspects": _suspects(translation, facts.now),
         **coming_status(plan, translation),
         "solveSeconds": round(plan.solve_seconds, 3),
@@ -117,6 +119,12 @@ def _suspects(translation: Translation, now: float) -> list[str]:
     found = translation.suspicions
     told = (f"{k}: {explained_suspect(s)}" for k in found.known for s in found.in_force(k, now))
     return [shortened(text, 253) for text in sorted(set(told))[:MOST_SUSPECTS]]
+
+
+def _corrections(translation: Translation) -> list[dict[str, Any]]:
+    found = translation.learning
+    rows = found.corrections if isinstance(found, Learning) else ()
+    return [row.model_dump(by_alias=True, mode="json") for row in rows]
 
 
 def _gpus(figures: tuple[NodeFigures, ...]) -> str:

@@ -22,11 +22,15 @@ def plan_status(
     """The plan's part of a status.
 
     While the slice's hash stays, only counts of ready replicas change: figures that other tenants
-    move (gap, bound, promises) do not rewrite a status.
+    move (gap, bound, promises) do not rewrite a status. Promises that rest on what was learned, or
+    did, are written as they are: what is learned moves seldom, and then they are others.
     """
     groups = [_group(group, observed, translation) for group in part.groups[:MOST_GROUPS]]
     if old is not None and old.hash == part.hash:
         document = old.model_dump(by_alias=True, mode="json", exclude_none=True)
+        rows = [_promise(promise) for promise in part.promises[:MOST_PROMISES]]
+        if any(row.get("provenance") == "learned" for row in (*rows, *document["promises"])):
+            document["promises"] = rows
         return PlanStatus.model_validate({**document, "groups": groups})
     document = {
         "hash": part.hash,
@@ -93,6 +97,8 @@ def _promise(promise: Promise) -> dict[str, Any]:
         "low": _figure(promise.low, seconds),
         "high": _figure(promise.high, seconds),
     }
+    if promise.provenance != "modeled":
+        row["provenance"] = promise.provenance
     for name, value in zip(("stage", "class"), about, strict=False):
         row[name] = value
     return row

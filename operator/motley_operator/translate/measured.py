@@ -26,3 +26,11 @@ def with_profiles(
             if profile is not None:
                 own[key] = profile
     return replace(catalog, profiles={**catalog.profiles, **own}) if own else catalog
+
+
+def measurements_of(catalog: Catalog) -> dict[str, object]:
+    """Everything measured that plans are made with, by name, for a hash of what they depend on."""
+    speeds = {
+        f"learned {key}": (one.value, one.low, one.high) for key, one in catalog.learned.items()
+    }
+    return {**catalog.profiles, **speeds}

@@ -23,7 +23,8 @@ from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
 from motley_operator.translate.inputs import inputs_hash
 from motley_operator.translate.jobs import job_demand
-from motley_operator.translate.measured import with_profiles
+from motley_operator.translate.learning import learn
+from motley_operator.translate.measured import measurements_of, with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
 from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.quotas import namespace_quotas
@@ -105,7 +106,9 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         min_improvement=fleet.replan.min_improvement.fraction,
         improvements=held.improvements(),
     )
+    learning = learn(facts, fleet, asked.demands, catalog)
     catalog = with_profiles(catalog, asked.parsed, asked.demands, facts.config_maps)
+    catalog = learning.taught(catalog)
     return Translation(
         snapshot=snapshot,
         catalog=catalog,
@@ -118,6 +121,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         standing=stood.standing,
         marks=stood.marks,
         suspicions=suspected,
+        learning=learning,
         inventory=(inventory := _inventory(facts, surveyed.there, actual)),
         products={f.gpu: f.product for f in sorted(inventory, key=_product, reverse=True)},
         unmet=told.unmet,
@@ -128,7 +132,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
             facts,
             [s for s in sites if not s.coming],
             asked.demands,
-            (asked.rejected, catalog.profiles, avoided, snapshot.quotas, known),
+            (asked.rejected, measurements_of(catalog), avoided, snapshot.quotas, known),
         ),
     )
 

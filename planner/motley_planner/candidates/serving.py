@@ -18,6 +18,7 @@ from motley_planner.candidates.refusals import Survey, placement_refusal
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.shared_memory import offered_points
 from motley_planner.candidates.spanning import pipeline_candidates
+from motley_planner.costs.learned import as_learned
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass
@@ -30,7 +31,7 @@ TENSOR_PARALLEL = (1, 2, 4, 8)
 Listing = tuple[tuple[Candidate, ...], tuple[Refusal, ...]]
 # A replica's evaluator (or why there is none), the classes that fit, and its operating points.
 Offered = tuple[Evaluator | str, tuple[ClassLoad, ...], tuple[OperatingPoint, ...]]
-_CATALOG_PARTS = tuple(f.name for f in fields(Catalog) if f.name != "profiles")
+_CATALOG_PARTS = tuple(f.name for f in fields(Catalog) if f.name not in ("profiles", "learned"))
 _LISTED: Memory[Listing] = Memory(4096)
 _OFFERED: Memory[Offered] = Memory(2048)
 
@@ -70,7 +71,7 @@ def list_candidates(
     place = (request.key, request.role, request.stage.name, request.targets, served)
     profile = Same(catalog.profile_of(request.key))
     parts = tuple(Same(getattr(catalog, name)) for name in _CATALOG_PARTS)
-    made_from = (request, tuple(node_classes), parts, profile)
+    made_from = (request, tuple(node_classes), parts, profile, dict(catalog.learned))
     return _LISTED.get(
         place, made_from, lambda: _list_candidates(request, node_classes, catalog, served)
     )
@@ -144,6 +145,7 @@ def evaluator_of(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Ev
     )
     if isinstance(replica, str):
         return replica
+    replica = as_learned(replica, stage.precision, catalog)
     busy = 1.0 - request.headroom
     built = Evaluator(replica, request.targets, busy, closed_loop=request.closed_loop)
     profile = catalog.profile_of(request.key)
@@ -168,6 +170,7 @@ def offered(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Offered
     parts = (catalog.gpus[gpu], catalog.engines[stage.engine], catalog.efficiency)
     shape = (stage.model, stage.precision, ranks, *map(Same, parts))
     asked = (request.targets, request.headroom, request.closed_loop, request.classes)
+    asked += tuple(catalog.learned.values())
     return _OFFERED.get((shape, asked), (), lambda: _offered(request, gpu, ranks, catalog))
 
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from motley_planner.domain.engines import EngineSpec, FrameworkSpec
 from motley_planner.domain.fabric import Fabric
-from motley_planner.domain.measurements import Profile
+from motley_planner.domain.measurements import Learned, LearnedKey, Profile
 from motley_planner.domain.models import ModelSpec
 
 
@@ -144,6 +144,7 @@ class Catalog:
     labels: Mapping[str, str] = field(default_factory=dict)  # normalized label -> GPU id
     efficiency: Efficiency | None = None
     profiles: Mapping[str, Profile] = field(default_factory=dict)  # by resource key; "": of all
+    learned: Mapping[LearnedKey, Learned] = field(default_factory=dict)
     fabric: Fabric | None = None
 
     def model(self, model_id: str) -> ModelSpec | None:

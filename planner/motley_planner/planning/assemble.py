@@ -49,7 +49,7 @@ LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them
 
 def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly]:
     """The fleet table of a snapshot, and what is needed to read its solution back."""
-    assembly, snapshot = Assembly(), with_uneven_sizes(snapshot)
+    assembly, snapshot = Assembly(learned=catalog.learned), with_uneven_sizes(snapshot)
     _add_candidates(assembly, snapshot, catalog)
     for demand in snapshot.demands:
         block_unservable(assembly, demand)

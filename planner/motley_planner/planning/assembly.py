@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from motley_planner.candidates import Candidate
+from motley_planner.candidates.learned import labelled
 from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.hardware import NodeClass
+from motley_planner.domain.measurements import Learned, LearnedKey
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.quotas import Quota
 from motley_planner.domain.table import (
@@ -62,6 +64,7 @@ class Assembly:
     after_loss: dict[str, tuple[float, int]] = field(default_factory=dict)
     node_classes: dict[str, NodeClass] = field(default_factory=dict)  # by node, once all are known
     _ids: dict[str, dict[str, None]] = field(default_factory=dict)  # of candidates, by key
+    learned: Mapping[LearnedKey, Learned] = field(default_factory=dict)  # the catalog's
 
     def refuse(self, key: str, refusals: Iterable[Refusal]) -> None:
         """Note why a resource cannot be planned (in full)."""
@@ -86,7 +89,7 @@ class Assembly:
         for candidate in candidates:
             if candidate.id in self.columns:
                 continue
-            self.candidates[candidate.id] = candidate
+            self.candidates[candidate.id] = labelled(candidate, self.learned)
             self._ids.setdefault(candidate.key, {})[candidate.id] = None
             self.columns[candidate.id] = _column(candidate)
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from motley_planner.candidates import Candidate
+from motley_planner.candidates.learned import learned_of, tpot_band
 from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.hardware import NodeClass
 from motley_planner.domain.plan import (
@@ -147,20 +149,31 @@ def _promises(
     key: str, replicas: Sequence[PlannedReplica], assembly: Assembly
 ) -> tuple[Promise, ...]:
     """The slowest predicted TTFT and TPOT of each class over the replicas that take it."""
-    worst: dict[str, tuple[float, str]] = {}
+    worst: dict[str, tuple[tuple[float, str], Candidate]] = {}
     by_column = {(c.stage, c.column): c for c in assembly.of(key)}
     for replica in replicas:
         candidate = by_column[(replica.stage, replica.column)]
         for name in replica.rates:
             for what, table in (("ttft_s", candidate.ttft_s), ("tpot_s", candidate.tpot_s)):
-                if name in table:
-                    at = f"{what} {replica.stage} {name}"
-                    worst[at] = max(worst.get(at, (0.0, "")), (table[name], candidate.provenance))
+                at = f"{what} {replica.stage} {name}"
+                rank = (table.get(name, 0.0), candidate.provenance)
+                if name in table and (at not in worst or rank > worst[at][0]):
+                    worst[at] = (rank, candidate)
     return tuple(
-        Promise(what, value, value * (1 - band), value * (1 + band), source)
-        for what, (value, source) in sorted(worst.items())
-        for band in (MEASURED_BAND if source == "profiled" else PREDICTION_BAND,)
+        Promise(what, value, value * low, value * high, source)
+        for what, ((value, source), candidate) in sorted(worst.items(), key=lambda one: one[0])
+        for low, high in (_band(what, candidate, assembly),)
     )
+
+
+def _band(what: str, candidate: Candidate, assembly: Assembly) -> tuple[float, float]:
+    """Shares of a promised time between which it is expected; TPOT alone is learned from."""
+    if candidate.provenance == "learned" and what.startswith("tpot_s"):
+        found = learned_of(candidate, assembly.learned)
+        assert found is not None, "what is labelled learned has a factor"
+        return tpot_band(found)
+    band = MEASURED_BAND if candidate.provenance == "profiled" else PREDICTION_BAND
+    return 1.0 - band, 1.0 + band
 
 
 def _late_promises(key: str, solution: Solution, assembly: Assembly) -> tuple[Promise, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from motley_planner.costs.learned import as_learned
 from motley_planner.costs.memory import kv_bytes
 from motley_planner.costs.replica import replica_of
 from motley_planner.dispatch import (
@@ -117,7 +118,7 @@ def engine_times(replica: PlannedReplica, part: Slice, catalog: Catalog) -> Step
             catalog.efficiency,
         )
         if not isinstance(made, str):
-            return CostedSteps(made)
+            return CostedSteps(as_learned(made, replica.precision, catalog))
     promised = {promise.what: promise.value for promise in part.promises}
     at = [f"{replica.stage} {c.name}" for c in part.classes if c.name in replica.capacity]
     tpot = max((promised.get(f"tpot_s {name}", 0.0) for name in at), default=0.0)
