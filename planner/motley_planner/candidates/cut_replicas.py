@@ -20,7 +20,7 @@ from motley_planner.candidates.operating import BATCHES, LEAST_GAIN, Evaluator
 from motley_planner.candidates.pipeline_grid import Grid, Problem
 from motley_planner.candidates.pipeline_points import Load
 from motley_planner.candidates.point import OperatingPoint
-from motley_planner.candidates.shared_memory import best_mix, shared_point
+from motley_planner.candidates.shared_memory import best_mix, point_at_batch, shared_point
 from motley_planner.costs.pipeline import Pipeline
 from motley_planner.domain.fragments import ReplicaFragment
 
@@ -93,12 +93,4 @@ def sharing_point(
 def point_at(grid: Grid, cut: Cut, batch: int) -> OperatingPoint | None:
     """As many classes as still hold at the batch and layers that a replica was started with."""
     evaluator, loads = cut_evaluator(grid, cut)
-    if len(loads) == len(grid.classes) and loads:
-        shared = shared_point(evaluator, loads, batch)
-        if shared is not None:
-            return shared
-    for size in range(len(loads), 0, -1):
-        fits = batch <= min(load.most_sequences for load in loads[:size])
-        if fits and evaluator.holds(loads[:size], batch):
-            return evaluator.point(loads[:size], batch)
-    return None
+    return point_at_batch(evaluator, loads, batch) if loads else None

@@ -17,7 +17,8 @@ class ClassLoad:
     """A workload class on a given replica; times alone, in seconds.
 
     `prefill_s` is the time that a prompt takes from everybody. In a pipeline that is what its slowest
-    part takes, and the prompt itself is longer under way: `alone_s`, where it differs.
+    part takes, and the prompt itself is longer under way: `alone_s`, where it differs. Where replicas
+    only decode, `prefill_s` is 0 and `alone_s` is how long the KV cache is under way.
     """
 
     name: str

@@ -151,9 +151,9 @@ class Evaluator:
         return [target for target in self.targets if self.decodes_only or target.what != "tpot"]
 
     def _slack_s(self, load: ClassLoad, target: Target, point: tuple[float, float, int]) -> float:
-        """How long a request may wait; of a TPOT, the wait is spread over its tokens."""
+        """How long a request may wait; of a TPOT, its tokens bear the wait and the cache's way."""
         left = target.limit_s - self._slow_s(load, target, point)
-        return left * load.output_tokens if target.what == "tpot" else left
+        return left * load.output_tokens - load.alone_s if target.what == "tpot" else left
 
     def largest_batch(self, admitted: Sequence[ClassLoad]) -> int:
         """The batch of the grid with the largest capacity that fits and misses no target; 0 if none.

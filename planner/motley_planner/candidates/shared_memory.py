@@ -61,6 +61,23 @@ def shared_point(
     return _shared(evaluator).shared_point(loads, batch)
 
 
+def point_at_batch(
+    evaluator: Evaluator, loads: Sequence[ClassLoad], batch: int
+) -> OperatingPoint | None:
+    """The point of a batch that was chosen for another workload or other targets.
+
+    All classes where they may share the memory, else as many as still hold at that batch.
+    """
+    shared = shared_point(evaluator, loads, batch)
+    if shared is not None:
+        return shared
+    for size in range(len(loads), 0, -1):
+        admitted = loads[:size]
+        if batch <= min(c.most_sequences for c in admitted) and evaluator.holds(admitted, batch):
+            return evaluator.point(admitted, batch)
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class SharedMemory(Evaluator):
     """An evaluator whose worst mix is one that the memory holds, not a full batch of the longest."""
