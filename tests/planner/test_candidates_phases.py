@@ -140,13 +140,14 @@ def test_the_bytes_of_a_class_are_those_of_its_prompt() -> None:
     assert weights == {f"{KEY}/main/rag": 6000 * 327_680.0, f"{KEY}/main/chat": 900 * 327_680.0}
     assert kv_bytes(model(), 6000.0, 2.0) == 6000 * 327_680.0
     nics = {
-        (c.fragments[0].gpu.partition("|")[0], c.gpus): c.nic_bytes_per_second
+        (c.fragments[0].gpu.partition("|")[0], c.gpus, c.phase): c.nic_bytes_per_second
         for c in table.columns
         if c.phase != "both"
     }
-    for (gpu, gpus), nic in nics.items():
+    for (gpu, gpus, phase), nic in nics.items():
         assert CATALOG.fabric is not None
-        assert nic == pytest.approx(gpus * CATALOG.fabric.nic_of(gpu))
+        used = 1.0 - pool().headroom if phase == "prefill" else 1.0
+        assert nic == pytest.approx(gpus * CATALOG.fabric.nic_of(gpu) * used)
 
 
 def test_without_a_gateway_for_it_nothing_of_a_table_changes() -> None:

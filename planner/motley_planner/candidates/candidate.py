@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.domain.fragments import ReplicaFragment, size_text
 from motley_planner.domain.hardware import NodeClass
 from motley_planner.domain.table import Phase
@@ -155,3 +156,15 @@ class Shape:
             parts = (*parts, self.phase, self.kv_scale)
         text = "|".join(str(part) for part in parts)
         return sha256(text.encode()).hexdigest()[:8]
+
+
+def at_point(shape: Shape, node_classes: Sequence[NodeClass], point: OperatingPoint) -> Candidate:
+    """The candidate of a shape at an operating point, with what larger pools of it may do."""
+    made = shape.on(node_classes, (point.batch, point.capacity, point.ttft_s, point.tpot_s))
+    return replace(
+        made,
+        provenance=point.provenance,
+        pool_steps=point.pool_steps,
+        time_share=point.time_share,
+        kv_share=point.kv_share,
+    )

@@ -27,6 +27,7 @@ from motley_planner.costs.capacity import (
     step_tokens,
     utilization_cap,
 )
+from motley_planner.costs.pipeline import Pipeline
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s
 
@@ -53,13 +54,19 @@ MEAN_AS_QUANTILE = 0.632  # of an exponential wait: a target for the mean
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Evaluates batches of one replica; `busy` is the planned share of capacity (1 - headroom)."""
+    """Evaluates batches of one replica; `busy` is the planned share of capacity (1 - headroom).
+
+    Of a replica cut into fragments `replica` is the first one's whole. One that only decodes gets
+    no prompts in its steps: its loads have no prefill, and waits count in TPOT.
+    """
 
     replica: Replica
     targets: tuple[Target, ...]
     busy: float
     closed_loop: bool = False  # requests come as slots free up: no prompt waits for another
     correction: Correction = UNCORRECTED  # what a user measured, over what is modeled
+    pipeline: Pipeline | None = None
+    decodes_only: bool = False
 
     def point(self, admitted: Sequence[ClassLoad], batch: int) -> OperatingPoint:
         """Latencies and capacities at a batch, beside the worst mix of the admitted classes.
@@ -72,14 +79,14 @@ class Evaluator:
         rho = self._share(services)
         wait = self._mean_wait_s(admitted, step, batch, rho)
         ttft = {load.name: self._first_token_s(load, step, wait, batch) for load in admitted}
-        capacity = {load.name: rho * _most(load, step, batch) for load in admitted}
+        capacity = {load.name: rho * load.most_per_second(step, batch) for load in admitted}
         if self.closed_loop:  # a slot stays empty until the next prompt has come in
             capacity = {
                 load.name: rho * batch / (ttft[load.name] + load.output_tokens * tpot)
                 for load in admitted
             }
         steps = self._pool_steps(services, rho)
-        known = all(self.correction.covers(*_at(load, batch)) for load in admitted)
+        known = all(self.correction.covers(*load.at(batch)) for load in admitted)
         source = "profiled" if known else "modeled"
         return OperatingPoint(batch, capacity, ttft, dict.fromkeys(ttft, tpot), steps, source)
 
@@ -121,22 +128,32 @@ class Evaluator:
 
     def _services(self, admitted: Sequence[ClassLoad], batch: int) -> list[Service]:
         """Each class under each target that waiting counts in; none where prompts never wait."""
-        waited = [target for target in self.targets if target.what != "tpot"]
+        waited = self._waited()
         if self.closed_loop or not waited:
             return []
         step, tpot = self._steady(admitted, batch)
         sizes = [size for size in BATCHES[::2] if size < batch]
         steps = [(size, self._steady(admitted, size)[0]) for size in sizes]
-        prompt = max(load.prefill_s + self._mixed_steps(load) * step for load in admitted)
+        prompt = 0.0
+        if not self.decodes_only:
+            prompt = max(load.prefill_s + self._mixed_steps(load) * step for load in admitted)
         found = []
         for target in waited:
-            point = (step, tpot, batch)
-            slack = min(target.limit_s - self._slow_s(one, target, point) for one in admitted)
+            slack = min(self._slack_s(one, target, (step, tpot, batch)) for one in admitted)
             quantile = target.quantile or MEAN_AS_QUANTILE
             for load in admitted:
                 work = (load.prefill_s, load.output_tokens, (*steps, (batch, step)))
                 found.append(Service(*work, prompt, slack, quantile))
         return found
+
+    def _waited(self) -> list[Target]:
+        """The targets that waiting counts in."""
+        return [target for target in self.targets if self.decodes_only or target.what != "tpot"]
+
+    def _slack_s(self, load: ClassLoad, target: Target, point: tuple[float, float, int]) -> float:
+        """How long a request may wait; of a TPOT, its tokens bear the wait and the cache's way."""
+        left = target.limit_s - self._slow_s(load, target, point)
+        return left * load.output_tokens - load.alone_s if target.what == "tpot" else left
 
     def largest_batch(self, admitted: Sequence[ClassLoad]) -> int:
         """The batch of the grid with the largest capacity that fits and misses no target; 0 if none.
@@ -172,8 +189,7 @@ class Evaluator:
         if self.closed_loop or self.misses((load,), 1) or self.holds((load,), 1):
             return None
         services = self._services((load,), 1)
-        waited = [target for target in self.targets if target.what != "tpot"]
-        for target, service in zip(waited, services, strict=True):
+        for target, service in zip(self._waited(), services, strict=True):
             value = target.limit_s
             while utilization_cap(1, service, self.busy) < LEAST_UTILIZATION:
                 value *= 1.05
@@ -188,7 +204,7 @@ class Evaluator:
         rho = self.utilization(admitted, batch)
         if rho < LEAST_UTILIZATION:
             return 0.0
-        return rho / sum(1.0 / _most(load, step, batch) for load in admitted)
+        return rho / sum(1.0 / load.most_per_second(step, batch) for load in admitted)
 
     def _steady(self, admitted: Sequence[ClassLoad], batch: int) -> tuple[float, float]:
         """Step time and TPOT of a full batch beside the worst mix.
@@ -196,10 +212,15 @@ class Evaluator:
         Where TPOT was measured, the step is what prompts leave of it.
         """
         context, prompts = self._worst(admitted, batch)
-        step = decode_step_s(self.replica, batch, context)
+        cut = self.pipeline
+        step = (
+            cut.decode_step_s(batch, context)
+            if cut
+            else decode_step_s(self.replica, batch, context)
+        )
         tpot = step + prompts
         if self.correction.tpot:
-            ratio = max(self.correction.tpot_at(*_at(load, batch)) for load in admitted)
+            ratio = max(self.correction.tpot_at(*load.at(batch)) for load in admitted)
             tpot *= ratio
             step = max(LEAST_STEP * step, tpot - prompts)
         return step, tpot
@@ -225,28 +246,23 @@ class Evaluator:
 
     def _mixed_steps(self, load: ClassLoad) -> int:
         """Steps that a prompt is spread over."""
-        return ceil(load.prompt_tokens / step_tokens(self.replica.gpu))
+        parts = [part.whole for part in self.pipeline.parts] if self.pipeline else [self.replica]
+        return ceil(load.prompt_tokens / min(step_tokens(part.gpu) for part in parts))
 
     def _first_token_s(self, load: ClassLoad, step_s: float, wait_s: float, batch: int) -> float:
+        if self.decodes_only:
+            return 0.0
         slower = self.replica.efficiency.moe_prefill if self.replica.model.experts else 1.0
-        own = self.replica.engine.first_token_overhead_s + step_s + slower * load.prefill_s
-        return (own + wait_s) * self.correction.ttft_at(*_at(load, batch))
+        alone = load.alone_s or load.prefill_s
+        own = self.replica.engine.first_token_overhead_s + step_s + slower * alone
+        return (own + wait_s) * self.correction.ttft_at(*load.at(batch))
 
     def _mean_wait_s(
         self, admitted: Sequence[ClassLoad], step: float, batch: int, rho: float
     ) -> float:
-        busy = max(rho * _most(load, step, batch) * load.prefill_s for load in admitted)
+        busy = max(rho * load.most_per_second(step, batch) * load.prefill_s for load in admitted)
         service = max(load.prefill_s for load in admitted)
         return 0.0 if self.closed_loop else first_token_wait_s(busy, service, 0.0)
-
-
-def _most(load: ClassLoad, step_s: float, batch: int) -> float:
-    """Requests/s of a full batch: each takes its prefill, and its share of its tokens' steps."""
-    return 1.0 / (load.prefill_s + load.output_tokens * step_s / batch)
-
-
-def _at(load: ClassLoad, batch: int) -> tuple[float, float, float]:
-    return float(batch), load.prompt_tokens, load.output_tokens
 
 
 def operating_points(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> list[OperatingPoint]:

@@ -25,13 +25,15 @@ class Load:
     """The pipelines at stated batches, beside the worst mix of the admitted classes.
 
     `combos` names the kind of each fragment. Derived once: seconds a layer and fixed, of decoding
-    and of prefill, for each fragment.
+    and of prefill, for each fragment. `mixed`: memory is for a batch of the asked mix, not of the
+    longest class.
     """
 
     grid: Grid
     combos: Ints  # (fragments, pipelines)
     batches: Floats
     admitted: Admitted
+    mixed: bool = False
 
     @property
     def rounds(self) -> Floats:
@@ -68,14 +70,21 @@ class Load:
         return problem.fabric.hop_latency_s + tokens * first / slower
 
     def room(self) -> tuple[Floats, Floats]:
-        """Bytes of each fragment beside its vocabulary, and of one layer's KV of the longest class."""
+        """Bytes of each fragment beside its vocabulary, and of one layer's KV of one sequence.
+
+        Of the longest class; `mixed`: the mean over sequences that run, in proportion to outputs.
+        """
         grid, combos = self.grid, self.combos
         room = grid.usable_bytes[combos]
         room[0] -= grid.vocabulary_bytes[combos[0]]
         if len(combos) > 1 or not grid.problem.model.tied_embeddings:
             room[-1] -= grid.vocabulary_bytes[combos[-1]]
-        kv = grid.kv_bytes[:, list(self.admitted)].max(axis=1)[combos]
-        return room, kv
+        kinds = grid.kv_bytes[:, list(self.admitted)]
+        if self.mixed:
+            running = np.array([grid.classes[c].weight for c in self.admitted], dtype=np.float64)
+            running *= grid.output_tokens[list(self.admitted)]
+            return room, (kinds @ running / running.sum())[combos]
+        return room, kinds.max(axis=1)[combos]
 
     def balanced_layers(self) -> Ints:
         """Layers of each fragment, for each batch: (fragments, pipelines, batches)."""

@@ -7,7 +7,9 @@ stages must be equally wide get only such multisets.
 Dominance, exact: a pipeline is dropped if two disjoint parts of it, run as replicas of their own,
 serve together at least as much of every class for the same set of admitted classes (a part that
 cannot run serves nothing, so this includes a smaller part alone). They take the same GPUs, so
-whatever plan used the pipeline can use them instead.
+whatever plan used the pipeline can use them instead. It is exact with nobody waiting and memory for
+a full batch of the longest class; what is left is then evaluated one by one (`cut_replicas`): how
+busy it may be, and whether its classes had better share its memory.
 
 The result depends on GPU types, model, engine, classes, targets and cost constants, not on how many
 nodes there are: it is kept for later plans, the least recently used of `CACHED` is forgotten.
@@ -22,6 +24,12 @@ from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 
+from motley_planner.candidates.cut_replicas import (
+    Cut,
+    fragments_of,
+    sharing_point,
+    waiting_points,
+)
 from motley_planner.candidates.layering import Bools, Floats, Ints
 from motley_planner.candidates.operating import LEAST_GAIN, OperatingPoint
 from motley_planner.candidates.pipeline_grid import BATCHES, Grid, Problem, grid_of
@@ -77,11 +85,36 @@ def cache_counts() -> tuple[int, int, int]:
 
 @lru_cache(maxsize=CACHED)
 def _cached(asked: _Asked) -> tuple[PipelinePoint, ...]:
-    return tuple(enumerate_pipelines(asked.problem))
+    return tuple(queued_pipelines(asked.problem))
+
+
+def queued_pipelines(problem: Problem) -> Iterator[PipelinePoint]:
+    """`pipelines` without the cache."""
+    grid = grid_of(problem)
+    if grid is None:
+        return
+    at = {(p.whole.gpu.name, p.whole.tensor_parallel): i for i, p in enumerate(grid.parts)}
+    cuts: dict[tuple[int, ...], dict[Cut, list[OperatingPoint]]] = {}
+    for one in enumerate_pipelines(problem):
+        kinds = tuple(at[f.gpu, f.tensor_parallel] for f in one.fragments)
+        cut = tuple((kind, f.layers) for kind, f in zip(kinds, one.fragments, strict=True))
+        cuts.setdefault(kinds, {}).setdefault(cut, []).append(one.point)
+    total = sum(c.weight for c in grid.classes) or 1.0
+    mix = {c.name: c.weight / total for c in grid.classes}
+    for kinds, listed in cuts.items():
+        made = [
+            (cut, point)
+            for cut, points in listed.items()
+            for point in waiting_points(grid, cut, [tuple(p.capacity) for p in points])
+        ]
+        best = max((point.mix_per_second(mix) for _, point in made), default=0.0)
+        shared = sharing_point(grid, kinds, best)
+        made += [shared] if shared is not None and shared not in made else []
+        yield from (PipelinePoint(fragments_of(grid, cut), point) for cut, point in made)
 
 
 def enumerate_pipelines(problem: Problem, *, prune: bool = True) -> Iterator[PipelinePoint]:
-    """`pipelines` without the cache; without `prune` dominated ones too."""
+    """Every useful pipeline as if nobody waited; without `prune` dominated ones too."""
     grid = grid_of(problem)
     if grid is None:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 
-from motley_planner.candidates.candidate import Candidate, Shape
+from motley_planner.candidates.candidate import Candidate, Shape, at_point
 from motley_planner.candidates.operating import (
     ClassLoad,
     Evaluator,
@@ -119,15 +119,7 @@ def shape_of(request: Request, gpu: str, ranks: int) -> Shape:
 
 def candidate_at(shape: Shape, node_class: NodeClass, point: OperatingPoint) -> Candidate:
     """The candidate of a shape at an operating point, with what larger pools of it may do."""
-    times = point.ttft_s, point.tpot_s
-    made = shape.at(node_class, point.batch, point.capacity, *times)
-    return replace(
-        made,
-        provenance=point.provenance,
-        pool_steps=point.pool_steps,
-        time_share=point.time_share,
-        kv_share=point.kv_share,
-    )
+    return at_point(shape, (node_class,), point)
 
 
 def can_split(stage: StageDemand, ranks: int) -> bool:

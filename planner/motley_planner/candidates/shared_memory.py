@@ -19,7 +19,7 @@ longer than the targets leave: of all mixes that hold as many bytes on average, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import cycle, permutations
 
 from motley_planner.candidates.loads import ClassLoad
@@ -43,7 +43,7 @@ def offered_points(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> list[Ope
     points = operating_points(evaluator, loads)
     mix = {load.name: load.share for load in loads}
     best = max((point.mix_per_second(mix) for point in points), default=0.0)
-    batch = _best_batch(evaluator, loads)
+    batch, _ = best_mix(evaluator, loads)
     while batch in {point.batch for point in points}:
         batch -= 1
     found = shared_point(evaluator, loads, batch)
@@ -59,6 +59,23 @@ def shared_point(
     if evaluator.closed_loop or not min(c.most_sequences for c in loads) < batch <= _largest(loads):
         return None
     return _shared(evaluator).shared_point(loads, batch)
+
+
+def point_at_batch(
+    evaluator: Evaluator, loads: Sequence[ClassLoad], batch: int
+) -> OperatingPoint | None:
+    """The point of a batch that was chosen for another workload or other targets.
+
+    All classes where they may share the memory, else as many as still hold at that batch.
+    """
+    shared = shared_point(evaluator, loads, batch)
+    if shared is not None:
+        return shared
+    for size in range(len(loads), 0, -1):
+        admitted = loads[:size]
+        if batch <= min(c.most_sequences for c in admitted) and evaluator.holds(admitted, batch):
+            return evaluator.point(admitted, batch)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +152,11 @@ def most_together(values: dict[str, float], rooms: dict[str, float], batch: floa
     return best
 
 
-def _best_batch(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> int:
-    """The batch that serves most of the asked mix, of those beyond the longest class; 0 if none."""
+def best_mix(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> tuple[int, float]:
+    """The batch that serves most of the asked mix, of those beyond the longest class, and its rate.
+
+    Requests/s with no time or memory kept free; both 0 if there is none.
+    """
     least = min(load.most_sequences for load in loads)
     beyond = [batch for batch in BATCHES if least < batch <= _largest(loads)]
     shared, best, most = _shared(evaluator), 0, 0.0
@@ -146,7 +166,7 @@ def _best_batch(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> int:
         rate = shared.mix_per_second(loads, batch)
         if rate > most:
             best, most = batch, rate
-    return best
+    return best, most
 
 
 def _most(load: ClassLoad, step_s: float) -> float:
@@ -160,4 +180,4 @@ def _largest(loads: Sequence[ClassLoad]) -> float:
 
 
 def _shared(one: Evaluator) -> SharedMemory:
-    return SharedMemory(one.replica, one.targets, one.busy, one.closed_loop, one.correction)
+    return SharedMemory(*(getattr(one, field.name) for field in fields(one)))

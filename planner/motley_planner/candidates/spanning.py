@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-import numpy as np
-
-from motley_planner.candidates.candidate import Candidate, Shape
-from motley_planner.candidates.operating import OperatingPoint
+from motley_planner.candidates.candidate import Candidate, Shape, at_point
+from motley_planner.candidates.cut_replicas import point_at
 from motley_planner.candidates.pipeline_grid import MOST_STAGES, Problem, grid_of
-from motley_planner.candidates.pipeline_points import Load, evaluate
 from motley_planner.candidates.pipelines import PipelinePoint, pipelines
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.fragments import ReplicaFragment
@@ -93,7 +91,7 @@ def candidate_for_pipeline(
     if not fits:
         return None
     point = _point_at(unit, problem_of(request, sorted({f.gpu for f in fragments}), catalog))
-    return None if point is None else shape_for(request, fragments).on(node_classes, _parts(point))
+    return None if point is None else at_point(shape_for(request, fragments), node_classes, point)
 
 
 def shape_for(request: Request, fragments: tuple[ReplicaFragment, ...]) -> Shape:
@@ -122,17 +120,10 @@ def _placed(
 ) -> Iterator[Candidate]:
     shape = shape_for(request, one.fragments)
     for node_classes in product(*(classes[f.gpu] for f in one.fragments)):
-        yield shape.on(node_classes, _parts(one.point))
-
-
-def _parts(
-    point: OperatingPoint,
-) -> tuple[int, dict[str, float], dict[str, float], dict[str, float]]:
-    return point.batch, point.capacity, point.ttft_s, point.tpot_s
+        yield at_point(shape, node_classes, one.point)
 
 
 def _point_at(unit: RunningUnit, problem: Problem) -> OperatingPoint | None:
-    """As many classes as still hold at the batch and layers that the replica was started with."""
     grid = grid_of(problem)
     if grid is None:
         return None
@@ -140,16 +131,5 @@ def _point_at(unit: RunningUnit, problem: Problem) -> OperatingPoint | None:
     wanted = [(f.gpu, f.tensor_parallel) for f in unit.pipeline]
     if not all(kind in kinds for kind in wanted):
         return None
-    combos = np.array([[kinds[kind]] for kind in wanted], dtype=np.int64)
-    layers = np.array([[[f.layers]] for f in unit.pipeline], dtype=np.int64)
-    for size in range(len(grid.classes), 0, -1):
-        load = Load(grid, combos, np.array([float(unit.operating_batch)]), tuple(range(size)))
-        points = evaluate(load, layers)
-        rates = points.capacity[:, 0, 0]
-        if (rates > 0).all():
-            names = [grid.classes[c].name for c in load.admitted]
-            ttft = dict(zip(names, points.ttft_s[:, 0, 0].tolist(), strict=True))
-            tpot = dict.fromkeys(names, float(points.tpot_s[0, 0]))
-            capacity = dict(zip(names, rates.tolist(), strict=True))
-            return OperatingPoint(unit.operating_batch, capacity, ttft, tpot)
-    return None
+    cut = tuple((kinds[f.gpu, f.tensor_parallel], f.layers) for f in unit.pipeline)
+    return point_at(grid, cut, unit.operating_batch)

@@ -146,14 +146,17 @@ def prompt_wait(servers: int, service: Service, rho: float) -> float:
     steps taken off the slack; the smaller one counts.
     """
     rate, step = rho * service.most_per_second, service.steps_s[-1][1]
-    apart = _late(servers, rate * service.prompt_s, service.prompt_s, service.slack_s)
+    apart = late_share(servers, rate * service.prompt_s, service.prompt_s, service.slack_s)
     busy = rate * service.prefill_s
     left = service.slack_s - 2.0 * step / max(1e-9, 1.0 - busy)
-    together = _late(servers, busy, service.prompt_s - step, left) if left > 0.0 else 1.0
+    together = late_share(servers, busy, service.prompt_s - step, left) if left > 0.0 else 1.0
     return min(apart, together)
 
 
-def _late(servers: int, utilization: float, service_s: float, slack_s: float) -> float:
+def late_share(servers: int, utilization: float, service_s: float, slack_s: float) -> float:
+    """P(one of `servers` equal servers of a constant service is free only after the slack)."""
+    if slack_s < 0.0:
+        return 1.0
     if utilization >= 1.0:
         return 1.0
     if service_s <= 0.0 or utilization <= 0.0:

@@ -136,7 +136,8 @@ def _add_tiered_demand(assembly: Assembly, service: ServingDemand, tenant_weight
     key, stages = service.key, [stage.name for stage in service.stages]
     priority = 2 * service.priority + 1
     every = tiered_policies(service, assembly.tiers[key])
-    found = worthwhile(service, every, assembly.tiers[key], assembly.of(key))
+    running = {replica.column for replica in assembly.replicas}
+    found = worthwhile(service, every, assembly.tiers[key], assembly.of(key), running)
     assembly.tiered[key] = found
     for i, stage in enumerate(stages):
         offered = {tiered.combination[i] for tiered in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.plan import PlannedReplica
@@ -23,7 +24,7 @@ def name_replicas(
     """
     running = {unit.id: unit for unit in snapshot.running}
     taken = set(snapshot.reserved) | set(running)
-    shares = _shares(solution)
+    shares, chosen = _shares(solution), _chosen_tiers(solution, assembly)
     counts = Counter(placed.column for placed in solution.placement)
     named: dict[str, list[PlannedReplica]] = {}
     order = sorted(solution.placement, key=lambda p: (p.kept is None, p.column, p.nodes))
@@ -34,7 +35,8 @@ def name_replicas(
         taken.add(f"{candidate.key}/{name}")
         rates, count = shares.get(placed.column, {}), counts[placed.column]
         worth = assembly.columns[placed.column].worth_of(count) / count
-        capacity = {n: rate * worth for n, rate in candidate.capacity.items()}
+        able = _admitted(placed.column, chosen, assembly)
+        capacity = {n: rate * worth for n, rate in candidate.capacity.items() if able(n)}
         named.setdefault(candidate.key, []).append(
             PlannedReplica(
                 name=name,
@@ -59,6 +61,34 @@ def name_replicas(
             )
         )
     return named
+
+
+def _chosen_tiers(solution: Solution, assembly: Assembly) -> dict[tuple[str, str], int]:
+    """The tier that a plan has chosen, by key and stage; a stage keeps to one."""
+    found: dict[tuple[str, str], int] = {}
+    for policy in solution.policies:
+        tiered = {t.id: t for t in assembly.tiered.get(policy.cascade, ())}
+        if policy.share > 0.0 and policy.id in tiered:
+            stages = assembly.tiers[policy.cascade]
+            for stage, tier in zip(stages, tiered[policy.id].combination, strict=True):
+                found[policy.cascade, stage] = tier
+    return found
+
+
+def _admitted(
+    column: str, chosen: Mapping[tuple[str, str], int], assembly: Assembly
+) -> Callable[[str], bool]:
+    """Whether a replica may get requests of a class: a gateway borrows wherever there is capacity.
+
+    One that goes on but is slower than the tier its stage was planned at gets none.
+    """
+    candidate = assembly.candidates[column]
+    tier = chosen.get((candidate.key, candidate.stage))
+    if tier is None:
+        return lambda _: True
+    served = assembly.columns[column].requests_per_second
+    base = f"{candidate.key}/{candidate.stage}/"
+    return lambda name: f"{base}{name}{SEPARATOR}{tier}" in served
 
 
 def _ordinal(

@@ -13,7 +13,7 @@ the combinations that are left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -36,8 +36,13 @@ def worthwhile(
     found: Sequence[TieredPolicy],
     tiers: Mapping[str, StageTiers],
     candidates: Sequence[Candidate],
+    running: Collection[str] = (),
 ) -> tuple[TieredPolicy, ...]:
-    """The policies of the best combinations; all of them where there are few."""
+    """The policies of the best combinations; all of them where there are few.
+
+    `running` names candidates that run: the best combination that all of them hold stays on offer,
+    whatever has become cheaper, so that nothing restarts for a choice that was not offered.
+    """
     by_combination: dict[tuple[int, ...], list[TieredPolicy]] = {}
     for tiered in found:
         by_combination.setdefault(tiered.combination, []).append(tiered)
@@ -47,6 +52,8 @@ def worthwhile(
     split = tuple(tiers[stage.name].split for stage in service.stages)
     if split in by_combination:
         kept[split] = None
+    there = [candidate for candidate in candidates if candidate.id in running]
+    held = {stage: offered.held_by_all(stage, there) for stage, offered in tiers.items()}
     for count, measure in ((BY_PRICE, _price), (BY_GPUS, _gpus)):
         costs = _unit_costs(service, tiers, candidates, measure)
         ranked = sorted(
@@ -54,7 +61,8 @@ def worthwhile(
             for combination, members in by_combination.items()
         )
         best = [c for cost, c in ranked if np.isfinite(cost)]
-        kept |= dict.fromkeys(best[:count])
+        going_on = [c for c in best if all(t in held[s] for s, t in zip(tiers, c, strict=True))]
+        kept |= dict.fromkeys(best[:count] + (going_on[:1] if there else []))
     chosen = kept or by_combination
     return tuple(tiered for combination in chosen for tiered in by_combination[combination])
 

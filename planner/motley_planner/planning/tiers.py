@@ -69,6 +69,14 @@ class StageTiers:
         held = [i for i, batches in enumerate(self.holds) if batches.get(shape, 0) >= batch]
         return tuple(held) or (len(self.tiers) - 1,)
 
+    def held_by_all(self, stage: str, running: Sequence[Candidate]) -> set[int]:
+        """Tiers that every running replica of the stage holds; all where none runs."""
+        found = set(range(len(self.tiers)))
+        for candidate in running:
+            if candidate.stage == stage:
+                found &= set(self.of(candidate))
+        return found
+
     def is_largest(self, candidate: Candidate, tier: int) -> bool:
         """Whether no other of its shape holds the tier at a larger batch."""
         return self.holds[tier].get(shape_of(candidate)) == candidate.operating_batch

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from motley_planner.costs.learned import as_learned
 from motley_planner.costs.memory import kv_bytes
+from motley_planner.costs.pipeline import pipeline_of
 from motley_planner.costs.replica import replica_of
 from motley_planner.dispatch import (
     DispatchRule,
@@ -23,7 +24,7 @@ from motley_planner.simulator.arrivals import Kind
 from motley_planner.simulator.outcomes import VisitOutcomes
 from motley_planner.simulator.scenario import Deployment, Route, ServerSpec
 from motley_planner.simulator.server import BOTH, DECODE, PREFILL
-from motley_planner.simulator.steps import CostedSteps, FixedSteps, StepTimes
+from motley_planner.simulator.steps import CostedSteps, FixedSteps, PipelineSteps, StepTimes
 
 PARTS = (PREFILL, DECODE)
 
@@ -31,8 +32,8 @@ PARTS = (PREFILL, DECODE)
 def deployment_of(part: Slice, catalog: Catalog, rule: DispatchRule | None = None) -> Deployment:
     """A serving slice as a gateway would run it, with the cost model's engines behind it.
 
-    A replica whose model, GPU or engine the catalog does not know, or that spans more than one
-    fragment, runs at the times that the plan promises for its stage.
+    A replica whose model, GPU or engine the catalog does not know runs at the times that the plan
+    promises for its stage.
 
     Raises: SnapshotError for a slice without classes or replicas.
     """
@@ -108,6 +109,11 @@ def engine_times(replica: PlannedReplica, part: Slice, catalog: Catalog) -> Step
     """The cost model's step times, or constant ones from the plan's promises."""
     model = catalog.model(replica.model)
     gpu, engine = catalog.gpus.get(replica.gpu), catalog.engines.get(replica.engine)
+    known = all(fragment.gpu in catalog.gpus for fragment in replica.pipeline)
+    if model and engine and replica.pipeline and known:
+        cut = pipeline_of(model, replica.precision, replica.pipeline, engine, catalog)
+        if not isinstance(cut, str):
+            return PipelineSteps(cut)
     if model and gpu and engine and catalog.efficiency and len(replica.nodes) == 1:
         made = replica_of(
             model,

@@ -10,7 +10,7 @@ Prompts are taken in order, as many as one step's token budget holds, with a dec
 runs (as engines mix them): the running ones advance, and pay for the prefills. Longer prompts are
 spread over several such steps. A prompt waits for the step under way, for a slot and for room in
 the KV cache. If the cache fills up the sequence that joined last gives way and
-is computed again later.
+is computed again later. Where only prompts are served, their caches stay until they have left.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Server:
         "context",
         "due_s",
         "ended",
+        "held",
         "kv_room",
         "max_batch",
         "mode",
@@ -65,6 +66,7 @@ class Server:
         self.phase = IDLE
         self.batch = self.steps = self.version = self.serial = self.preemptions = 0
         self.context = 0.0
+        self.held = 0.0  # tokens of caches that have yet to leave
         self.prefilling: list[Job] = []
         self.segment_steps = 0
         self.segment_start_s = self.due_s = 0.0
@@ -108,6 +110,17 @@ class Server:
         self.version += 1
         return held
 
+    def release(self, job: Job, now_s: float) -> bool:
+        """A cache has left; True if the next event has changed."""
+        self.held = max(0.0, self.held - self._cache(job))
+        if self.phase != IDLE or not self.queue:
+            return False
+        self._begin(now_s)
+        return self.phase != IDLE
+
+    def _cache(self, job: Job) -> float:
+        return job.context + self.times.kv_tokens_per_sequence
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing is under way."""
@@ -115,10 +128,12 @@ class Server:
 
     def _fits(self, job: Job, others: int = 0, their_tokens: float = 0.0) -> bool:
         """Whether a job may start beside the running ones and `others` that start with it."""
+        if self.mode == PREFILL:
+            before, each = self.held + their_tokens, self.times.kv_tokens_per_sequence
+            room = self.kv_room * (1.0 - WATERMARK)
+            return not before or before + job.context + each * (others + 1) <= room
         batch = self.batch + others
         if not batch:
-            return True
-        if self.mode == PREFILL:
             return True
         if batch >= self.max_batch:
             return False
@@ -152,6 +167,7 @@ class Server:
         job.remaining -= 1.0
         job.context += 1.0
         if job.remaining <= 0.0 or self.mode == PREFILL:
+            self.held += self._cache(job) if job.remaining > 0.0 else 0.0
             self.ended.append(job)
         else:
             self._add(job)

@@ -7,8 +7,11 @@ from typing import NamedTuple, Protocol
 
 from motley_planner.costs.capacity import step_tokens
 from motley_planner.costs.memory import kv_bytes, layer_split
+from motley_planner.costs.pipeline import Pipeline, kv_layer_bytes
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s, prefill_s
+
+SPAN = 512.0  # tokens of context over which a pipeline's step is taken as a line
 
 
 class Line(NamedTuple):
@@ -131,3 +134,64 @@ class CostedSteps:
         at_low = decode_step_s(self.replica, batch, low)
         slope = (decode_step_s(self.replica, batch, high) - at_low) / (high - low)
         return Line(at_low - slope * low, slope)
+
+
+@dataclass(slots=True)
+class PipelineSteps:
+    """The cost model's times of a replica cut into fragments, remembered.
+
+    A prompt takes the time of the slowest fragment or link from everybody, and shows its first token
+    when it has passed them all. The cache is as large as the tightest fragment allows. A step bends
+    where another fragment becomes the slowest, so lines hold within `SPAN` tokens of context.
+    """
+
+    pipeline: Pipeline
+    kv_tokens: float = 0.0
+    kv_tokens_per_sequence: float = 0.0
+    chunk_tokens: float = 0.0
+    _prefills: dict[float, list[float]] = field(default_factory=dict)
+    _lines: dict[tuple[int, int], Line] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        parts, model = self.pipeline.parts, self.pipeline.parts[0].whole.model
+        self.chunk_tokens = min(step_tokens(part.whole.gpu) for part in parts)
+        start = float(model.sliding_window_tokens) if layer_split(model)[1] else 0.0
+        rooms = []
+        for free, part, layers in zip(
+            self.pipeline.free_bytes(), parts, self.pipeline.layers, strict=True
+        ):
+            held = layers * kv_layer_bytes(part, start)
+            each = (layers * kv_layer_bytes(part, start + 1000.0) - held) / 1000.0
+            rooms.append((free / each, held / each - start) if each > 0 else (float("inf"), 0.0))
+        self.kv_tokens = max(0.0, min(room for room, _ in rooms))
+        self.kv_tokens_per_sequence = max(0.0, max(extra for _, extra in rooms))
+
+    def prefill_s(self, prompt_tokens: float) -> float:
+        """Of the slowest fragment or link: the others work on other prompts meanwhile."""
+        return max(self._times(prompt_tokens))
+
+    def first_token_delay_s(self, prompt_tokens: float) -> float:
+        """Host work of a new request, and the way through the fragments that are not the slowest."""
+        whole, times = self.pipeline.parts[0].whole, self._times(prompt_tokens)
+        slower = whole.efficiency.moe_prefill if whole.model.experts else 1.0
+        return whole.engine.first_token_overhead_s + slower * sum(times) - max(times)
+
+    def decode(self, batch: int, context_tokens: float) -> Line:
+        """The line through the ends of the span of contexts."""
+        at = int(context_tokens // SPAN)
+        known = self._lines.get((batch, at))
+        if known is None:
+            low = max(1.0, at * SPAN)
+            first, last = (
+                self.pipeline.decode_step_s(float(batch), c) for c in (low, (at + 1) * SPAN)
+            )
+            slope = (last - first) / ((at + 1) * SPAN - low)
+            known = self._lines[batch, at] = Line(first - slope * low, slope)
+        return known
+
+    def _times(self, prompt_tokens: float) -> list[float]:
+        known = self._prefills.get(prompt_tokens)
+        if known is None:
+            known = self.pipeline.prefill_times_s(prompt_tokens)
+            self._prefills[prompt_tokens] = known
+        return known

@@ -169,7 +169,7 @@ class _World:
         if server.mode == PREFILL and job.remaining > 0.0:
             job.hop += 1
             job.server = None
-            self._at(self._moved_s(job, server, now), lambda when: self._dispatch(job, when))
+            self._at(self._moved_s(job, server, now), lambda when: self._moved(job, server, when))
             return
         end = now + server.times.first_token_delay_s(job.prompt)
         self._visits.add(job, end)
@@ -184,6 +184,11 @@ class _World:
             if worth is not None:
                 self._run.quality.append(worth)
         job.answered_s = end
+
+    def _moved(self, job: Job, server: Server, now: float) -> None:
+        if server.release(job, now):
+            self._watch(server)
+        self._dispatch(job, now)
 
     def _moved_s(self, job: Job, server: Server, now: float) -> float:
         """When a KV cache has left over its replica's NIC, one after the other."""
