@@ -161,9 +161,12 @@ def offered(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Offered
         return _offered(request, gpu, ranks, catalog)
     parts = (catalog.gpus[gpu], catalog.engines[stage.engine], catalog.efficiency)
     shape = (stage.model, stage.precision, ranks, *map(Same, parts))
-    asked = (request.targets, request.headroom, request.closed_loop, request.classes)
-    asked += tuple(catalog.learned.values())
-    return _OFFERED.get((shape, asked), (), lambda: _offered(request, gpu, ranks, catalog))
+    asked = request.targets, request.headroom, request.closed_loop, request.classes
+    return _OFFERED.get(
+        (shape, asked, *catalog.learned.values()),
+        (),
+        lambda: _offered(request, gpu, ranks, catalog),
+    )
 
 
 def _offered(request: Request, gpu: str, ranks: int, catalog: Catalog) -> Offered:
