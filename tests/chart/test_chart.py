@@ -77,6 +77,7 @@ USES = [
             ("", "configmaps"),
             ("", "serviceaccounts"),
             ("apps", "deployments"),
+            ("batch", "jobs"),
             ("policy", "poddisruptionbudgets"),
             ("rbac.authorization.k8s.io", "roles"),
             ("rbac.authorization.k8s.io", "rolebindings"),

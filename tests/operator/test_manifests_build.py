@@ -88,6 +88,17 @@ CASES: dict[str, tuple[Document, list[PlannedReplica], list[PolicyChoice]]] = {
         [sglang(tensor_parallel=4)],
         [],
     ),
+    "cached-pool": (
+        pool(
+            model={
+                "id": "Qwen/Qwen3-8B",
+                "source": HUB,
+                "cache": {"persistentVolumeClaim": {"claimName": "models", "subPath": "shared/"}},
+            }
+        ),
+        [replica()],
+        [],
+    ),
     "vllm-cascade": (
         cascade(),
         [replica("small"), replica("large", model="Qwen/Qwen3-32B", tensor_parallel=2)],

@@ -12,6 +12,7 @@ from motley_operator.changes.judging import NO_TROUBLE, Trouble
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes, stranded
 from motley_operator.changes.routing import with_standing_by
+from motley_operator.changes.weights import given_up, waiting_stages
 from motley_operator.domain.actions import Action, AdoptPod, ApplyObject, DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
 from motley_operator.domain.names import COMPONENT, MANAGED_BY, OURS, PLAN, key_of
@@ -20,6 +21,7 @@ from motley_operator.translate.room import is_engine
 from motley_planner.domain.plan import Plan
 
 Place = tuple[str, str, str]  # kind, namespace, name
+_MADE_ONCE = frozenset({"Job"})  # cannot be edited; what it is made of is in its name
 
 
 def changes(
@@ -41,7 +43,8 @@ def changes(
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
     moving = {key: found for key, found in ours.items() if key not in kept}
     short = trouble.short | {part.key for part in plan.slices if part.refusals}
-    moved = pod_changes(pods, moving, facts, replace(trouble, short=short))
+    waiting = waiting_stages(wanted.values(), facts)
+    moved = pod_changes(pods, moving, facts, replace(trouble, short=short, waiting=waiting))
     lost = stranded((pod for key in sorted(kept) for pod in ours.get(key, ())), facts)
     others = {
         place: with_standing_by(m, facts.owned.get(place), moved.standing_by)
@@ -59,6 +62,7 @@ def changes(
         *moved.actions,
         *lost,
         *_leftovers(others, facts, kept),
+        *given_up(wanted.values(), facts),
         *_expired(facts),
     )
 
@@ -118,6 +122,8 @@ def _expired(facts: ClusterFacts) -> list[Action]:
 
 
 def _is_there(manifest: Manifest, live: Document | None) -> bool:
+    if manifest["kind"] in _MADE_ONCE and live is not None:
+        return True
     return live is not None and is_contained(manifest, live)
 
 

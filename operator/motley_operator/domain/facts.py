@@ -89,6 +89,7 @@ class PodFacts:
     ip: str | None = None
     use: PodUse | None = None  # what quotas count of it
     unready_since: float = 0.0  # Unix seconds; of ours, while not ready
+    message: str = ""  # of ours, once failed: the last words of a container
 
     @property
     def terminal(self) -> bool:

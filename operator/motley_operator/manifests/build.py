@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
@@ -17,7 +18,7 @@ from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.gateways import PORT, gateway_deployment
 from motley_operator.manifests.isolation import engine_isolation, gateway_isolation
-from motley_operator.manifests.launch import engine_process
+from motley_operator.manifests.launch import engine_process, stage_image
 from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
@@ -25,6 +26,7 @@ from motley_operator.manifests.routing import routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
+from motley_operator.manifests.weights import weights_objects
 from motley_operator.settings import Settings
 from motley_planner.catalog import model_from_config
 from motley_planner.domain.hardware import Catalog, Gpu
@@ -90,6 +92,7 @@ def build(
             manifests += _job(site, model)
         elif isinstance(model, ServingPool | ModelCascade):
             manifests += _serving(site, model)
+        manifests += weights_objects(owner, site.stages, partial(_fetching_image, site))
     return tuple(manifests)
 
 
@@ -184,6 +187,14 @@ def _plainest(catalog: Catalog, replica: PlannedReplica) -> Gpu:
     """The GPU type that decides on the dtype of all fragments: one without bf16, if there is one."""
     gpus = [catalog.gpus[replica.gpu_on(rank)] for rank in range(len(replica.nodes))]
     return next((gpu for gpu in gpus if not gpu.flop_per_s.get("bf16")), gpus[0])
+
+
+def _fetching_image(site: Site, stage: StageSpec) -> str:
+    """The image of the stage's engines: of those planned, else for the vendor with the first name."""
+    launch = site.catalog.engines[stage.engine.name].launch
+    assert launch is not None, f"{stage.engine.name} was not checked"
+    vendors = [site.catalog.gpus[r.gpu].vendor for r in site.replicas(stage.name)]
+    return stage_image(stage, launch, next(iter(vendors), min(launch.images, default="nvidia")))
 
 
 def _model(catalog: Catalog, stage: StageSpec) -> ModelSpec:

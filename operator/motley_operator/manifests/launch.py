@@ -53,11 +53,11 @@ def engine_process(
     if not model.published_dtype:
         args += launch.precision_args.get(replica.precision, ())
     source = stage.model.source.hugging_face
-    if source is not None and source.revision is not None:
+    if stage.weights is None and source is not None and source.revision is not None:
         args += ["--revision", source.revision]
     extra = launch.rollout_env if replica.role == "rollout" else {}
     return Process(
-        image=stage.engine.image or _image(stage, launch, gpu),
+        image=stage_image(stage, launch, gpu.vendor),
         command=rendered(launch.command, values),
         args=[*args, *stage.engine.extra_args],
         env={**launch.env, **extra},
@@ -65,12 +65,14 @@ def engine_process(
     )
 
 
-def _image(stage: StageSpec, launch: LaunchSpec, gpu: Gpu) -> str:
-    """The image frozen at the first plan, else the catalog's for the GPU's vendor.
+def stage_image(stage: StageSpec, launch: LaunchSpec, vendor: str) -> str:
+    """The image a person wrote, else that frozen at the first plan, else the catalog's.
 
     One image is frozen for a stage; GPUs of another vendor need another repository, not this one.
     """
-    current = launch.images[gpu.vendor]
+    if stage.engine.image:
+        return stage.engine.image
+    current = launch.images[vendor]
     is_same = stage.frozen_image and repository(stage.frozen_image) == repository(current)
     return stage.frozen_image if is_same else current
 
@@ -84,7 +86,7 @@ def repository(image: str) -> str:
 
 def model_location(stage: StageSpec) -> str:
     """Where the engine finds the weights: a mounted folder or a Hugging Face id."""
-    return MODEL_PATH if stage.model.source.persistent_volume_claim else stage.model.id
+    return MODEL_PATH if stage.weights is not None else stage.model.id
 
 
 def rendered(texts: tuple[str, ...], values: Mapping[str, str]) -> list[str]:
