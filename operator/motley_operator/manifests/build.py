@@ -10,7 +10,7 @@ from typing import Any
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain.facts import ClusterFacts
-from motley_operator.domain.names import ROLLOUT, TRAINER
+from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
 from motley_operator.domain.translation import Translation
 from motley_operator.manifests.access import gateway_access
 from motley_operator.manifests.budgets import disruption_budget
@@ -22,7 +22,7 @@ from motley_operator.manifests.launch import engine_process, stage_image
 from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
-from motley_operator.manifests.routing import routing_config_map
+from motley_operator.manifests.routing import Reach, routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
@@ -47,6 +47,7 @@ class Site:
     need: PodNeed
     tolerations: Sequence[Mapping[str, Any]]
     shapes: Mapping[str, NodeShape]  # of nodes that are to come or came for us, by node
+    trust_zones: Mapping[str, str]  # by node
 
     def replicas(self, stage: str) -> tuple[PlannedReplica, ...]:
         """The stage's replicas; one that goes on keeps the name it runs under."""
@@ -66,6 +67,8 @@ def build(
     """
     resources = {resource.key: resource for resource in facts.resources}
     tolerations, shapes = _fleet_tolerations(facts), shapes_by_node(plan, facts)
+    zones = {node: shape.labels.get(TRUST_ZONE, "") for node, shape in shapes.items()}
+    zones |= {node.name: node.labels.get(TRUST_ZONE, "") for node in facts.nodes}
     manifests: list[Manifest] = []
     for part in sorted(plan.slices, key=lambda each: each.key):
         model, resource = translation.parsed.get(part.key), resources.get(part.key)
@@ -87,6 +90,7 @@ def build(
             need=translation.snapshot.pod_need,
             tolerations=tolerations,
             shapes=shapes,
+            trust_zones=zones,
         )
         if isinstance(model, RLJob):
             manifests += _job(site, model)
@@ -106,8 +110,9 @@ def _with_running_names(part: Slice) -> Slice:
 def _serving(site: Site, model: ServingPool | ModelCascade) -> list[Manifest]:
     owner, gateway = site.owner, model.spec.gateway
     ports = {stage.name: _port(site, stage) for stage in site.stages}
+    reach = Reach(ports, site.trust_zones)
     manifests = [
-        routing_config_map(owner, site.part, site.stages, model.spec.workload, ports),
+        routing_config_map(owner, site.part, site.stages, model.spec.workload, reach),
         *gateway_access(owner),
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),
