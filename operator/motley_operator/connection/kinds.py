@@ -48,6 +48,8 @@ _ALL = (
     Kind("ResourceQuota", "", "v1", "resourcequotas"),
     Kind("LimitRange", "", "v1", "limitranges"),
     Kind("ResourceSlice", "resource.k8s.io", "v1", "resourceslices", namespaced=False),
+    Kind("PodTemplate", "", "v1", "podtemplates"),
+    Kind("ProvisioningRequest", "autoscaling.x-k8s.io", "v1", "provisioningrequests"),
     Kind("Event", "", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
 )
@@ -68,8 +70,11 @@ OWNED = (
 )
 # Made, read and granted only where an admin asks for it (`--network-policies`).
 ISOLATION = "NetworkPolicy"
+PROVISIONING = ("PodTemplate", "ProvisioningRequest")  # `--provisioning-requests`
+OPTIONAL = ("ProvisioningRequest",)  # of others' CRDs: without these there is nothing of them
 
 
-def owned_kinds(network_policies: bool) -> tuple[str, ...]:
+def owned_kinds(network_policies: bool = False, provisioning: bool = False) -> tuple[str, ...]:
     """What is followed besides pods."""
-    return (*OWNED, ISOLATION) if network_policies else OWNED
+    isolation = (ISOLATION,) if network_policies else ()
+    return (*OWNED, *isolation, *(PROVISIONING if provisioning else ()))

@@ -141,4 +141,5 @@ class ClusterFacts:
     slices: tuple[SliceFacts, ...] = ()  # of dynamic resource allocation, where it is served
     # Data of ConfigMaps that resources refer to, by (namespace, name); absent = not found.
     config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    served: frozenset[str] = frozenset()  # optional kinds that the API server has and we may use
     reading: Reading | None = None  # the latest look at Prometheus; None: none yet

@@ -55,4 +55,5 @@ class Translation:
     fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
     demands: Mapping[str, object] = field(default_factory=dict)  # demand.Settled, by key
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
+    unserved_shapes: tuple[str, ...] = ()  # for which nobody here takes a request
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

@@ -119,6 +119,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         unmet=told.unmet,
         fleet_ignored=told.ignored,
         suspect_shapes=known.suspects,
+        unserved_shapes=tuple(sorted(known.unserved)),
         inputs_hash=inputs_hash(
             facts,
             [s for s in sites if not s.coming],
