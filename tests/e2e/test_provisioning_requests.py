@@ -81,16 +81,16 @@ def motley(cluster: Cluster, tmp_path: Path, definition: dict[str, Any]) -> Iter
         hands.add_nodes(make_nodes("l40s", 1, prefix="own"))
         api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         api.apply(definition)
-        installed.wait(lambda: requests(installed) == [], 20.0, "the CRD is served")
+        installed.wait(lambda: requests(installed) == [], 60.0, "the CRD is served")
         installed.grant("rules-provisioning.yaml")
         installed.start("--provisioning-requests")
         yield installed
     finally:
         api.delete("Namespace", "", NAMESPACE)
-        installed.stop()
         api.delete("CustomResourceDefinition", "", definition["metadata"]["name"])
         for kind in ("ClusterRole", "ClusterRoleBinding"):
             api.delete(kind, "", "rules-provisioning")
+        installed.stop()
         hands.close()
 
 
@@ -122,6 +122,10 @@ def engines(motley: Installation) -> dict[str, dict[str, Any]]:
     }
 
 
+def unbound(motley: Installation) -> dict[str, dict[str, Any]]:
+    return {n: p for n, p in engines(motley).items() if not p["spec"].get("nodeName")}
+
+
 def provisioned(motley: Installation) -> tuple[str, str]:
     fleet = motley.api.get("Fleet", "", "default") or {}
     rows = {c["type"]: c for c in fleet.get("status", {}).get("conditions", ())}
@@ -133,10 +137,12 @@ def test_all_nodes_of_a_plan_are_asked_for_at_once_and_an_answer_of_no_ends_it(
     motley: Installation, scenario: Scenario
 ) -> None:
     motley.apply([FLEET, pool(130)])
-    motley.wait(lambda: provisioned(motley)[0] == "WaitingForNodes", 20.0, "nodes are asked for")
+    motley.wait(lambda: provisioned(motley)[0] == "WaitingForNodes", 120.0, "nodes are asked for")
+    motley.wait(lambda: bool(requests(motley)), 30.0, "by a request")
     (request,) = requests(motley) or ()
-    waiting = {n: p for n, p in engines(motley).items() if not p["spec"].get("nodeName")}
-    assert waiting and sum(s["count"] for s in request["spec"]["podSets"]) == len(waiting)
+    count = sum(s["count"] for s in request["spec"]["podSets"])
+    motley.wait(lambda: len(unbound(motley)) == count, 30.0, "for as many pods as wait")
+    waiting = unbound(motley)
     claims = request["metadata"]["annotations"][purchases.CLAIMS].split(",")
     assert len(claims) >= 2
     for pod in waiting.values():
@@ -149,7 +155,7 @@ def test_all_nodes_of_a_plan_are_asked_for_at_once_and_an_answer_of_no_ends_it(
     motley.kill()
     motley.start("--provisioning-requests")
     answer(motley, request, "Accepted")
-    motley.wait(lambda: ": accepted" in provisioned(motley)[1], 15.0, "the answer is read")
+    motley.wait(lambda: ": accepted" in provisioned(motley)[1], 90.0, "the answer is read")
     time.sleep(1.0)
     assert [r["metadata"]["uid"] for r in requests(motley) or ()] == [request["metadata"]["uid"]]
     uids = {n: p["metadata"]["uid"] for n, p in engines(motley).items()}
@@ -159,17 +165,17 @@ def test_all_nodes_of_a_plan_are_asked_for_at_once_and_an_answer_of_no_ends_it(
         node["metadata"]["labels"] |= LABELS
     scenario.add_nodes(nodes)
     answer(motley, request, "Provisioned")
-    motley.settle(40.0)
+    motley.settle(150.0)
     assert {n: p["metadata"]["uid"] for n, p in engines(motley).items()} == uids
-    motley.wait(lambda: requests(motley) == [], 15.0, "a request that was met goes")
+    motley.wait(lambda: requests(motley) == [], 60.0, "a request that was met goes")
     assert provisioned(motley)[0] == "NothingAwaited"
 
     motley.apply([pool(400)])
-    motley.wait(lambda: bool(requests(motley)), 20.0, "more is asked for")
+    motley.wait(lambda: bool(requests(motley)), 90.0, "more is asked for")
     (second,) = requests(motley) or ()
     answer(motley, second, "Failed", "no quota in region-1")
-    motley.wait(lambda: provisioned(motley)[0] == "NoNodeCame", 20.0, "no is an answer")
-    motley.wait(lambda: requests(motley) == [], 15.0, "and nothing waits for it any more")
+    motley.wait(lambda: provisioned(motley)[0] == "NoNodeCame", 60.0, "no is an answer")
+    motley.wait(lambda: requests(motley) == [], 60.0, "and nothing waits for it any more")
     assert all(p["spec"].get("nodeName") for p in engines(motley).values())
     path = f"/api/v1/namespaces/{NAMESPACE}/events"
     told = [e for e in motley.api.request("GET", path)["items"]]

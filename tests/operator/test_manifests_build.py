@@ -16,6 +16,7 @@ import yaml
 from motley_operator import manifests, translate
 from motley_operator.admission.merging import with_template
 from motley_operator.api.podtemplates import template_findings
+from motley_operator.manifests.weights import PROGRAM
 from motley_operator.settings import Settings
 from motley_operator.testing import (
     CALIBRATION,
@@ -185,6 +186,23 @@ def test_a_gateway_understands_its_routing_and_its_arguments(name: str) -> None:
     assert "emptyDir" in volumes[mounted[str(settings.state_dir)]]
     role = of_kind(objects, "Role")[0]["rules"]
     assert role[0]["resourceNames"] == [f"{resource}-routing"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_container_runs_a_shell(name: str) -> None:
+    document, replicas, policies = CASES[name]
+    objects = built(document, replicas, policies)
+    specs = [
+        o["spec"] if o["kind"] == "Pod" else o["spec"]["template"]["spec"]
+        for o in objects
+        if o["kind"] in ("Pod", "Deployment", "Job")
+    ]
+    assert specs
+    for container in (c for spec in specs for c in spec["containers"]):
+        words = [*container.get("command", ()), *container.get("args", ())]
+        assert not {"sh", "bash", "/bin/sh", "/bin/bash", "env", "eval"} & set(words)
+        if "-c" in words:  # of a program that is the same whatever anybody writes
+            assert words == ["python3", "-c", PROGRAM]
 
 
 @pytest.mark.parametrize("name", CASES)
