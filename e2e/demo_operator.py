@@ -28,18 +28,20 @@ def install_rbac(api: Api) -> None:
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     account = {"name": ACCOUNT, "namespace": NAMESPACE}
     api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
-    for name, file in (
-        ("motley", "rules-cluster.yaml"),
-        ("motley-namespace", "rules-namespace.yaml"),
-    ):
-        group = "rbac.authorization.k8s.io"
-        common = {"apiVersion": f"{group}/v1", "metadata": {"name": name}}
-        rules = yaml.safe_load((CHART_FILES / file).read_text())
-        api.apply({**common, "kind": "ClusterRole", "rules": rules})
-        role = {"apiGroup": group, "kind": "ClusterRole", "name": name}
-        subjects = [{"kind": "ServiceAccount", **account}]
-        api.apply({**common, "kind": "ClusterRoleBinding", "roleRef": role, "subjects": subjects})
+    grant(api, "motley", "rules-cluster.yaml")
+    grant(api, "motley-namespace", "rules-namespace.yaml")
     _install_leader_role(api, account)
+
+
+def grant(api: Api, name: str, file: str) -> None:
+    """Binds rules of the chart to the operator's service account in the whole cluster."""
+    group = "rbac.authorization.k8s.io"
+    common = {"apiVersion": f"{group}/v1", "metadata": {"name": name}}
+    rules = yaml.safe_load((CHART_FILES / file).read_text())
+    api.apply({**common, "kind": "ClusterRole", "rules": rules})
+    role = {"apiGroup": group, "kind": "ClusterRole", "name": name}
+    subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
+    api.apply({**common, "kind": "ClusterRoleBinding", "roleRef": role, "subjects": subjects})
 
 
 def _install_leader_role(api: Api, account: dict[str, str]) -> None:

@@ -52,9 +52,13 @@ class Installation:
             return True
         return False
 
-    def start(self) -> None:
-        """Starts the operator."""
-        self.process = demo_operator.start(self.folder)
+    def start(self, *flags: str) -> None:
+        """Starts the operator; flags more than those of every test are its own."""
+        self.process = demo_operator.start(self.folder, *flags)
+
+    def grant(self, file: str) -> None:
+        """Gives the operator rules of the chart that are granted only where asked for."""
+        demo_operator.grant(self.api, file.removesuffix(".yaml"), file)
 
     def kill(self) -> None:
         """SIGKILL, as an out-of-memory kill does it."""

@@ -27,6 +27,7 @@ class Settings:
     status_field_manager: str = "motley-status"
     gateway_image: str = GATEWAY_IMAGE
     network_policies: bool = False  # one for the engines and one for the gateway of each resource
+    provisioning_requests: bool = False  # ask cluster-autoscaler for nodes by its own object
     metrics_namespaces: tuple[str, ...] = ()  # whose pods may reach engines besides the gateway
     idle_window_s: float = 0.15  # the cycle waits until nothing has happened for this long ...
     max_wait_s: float = 1.0  # ... but never longer than this after the first wake-up
@@ -61,6 +62,7 @@ _HELP = {
     "context": "context of the kubeconfig (default: its current one)",
     "gateway-image": "image of the gateway pods",
     "network-policies": "make NetworkPolicies: engines are reached by their gateway and each other only",
+    "provisioning-requests": "read and make ProvisioningRequests, for shapes that ask by these",
     "metrics-namespaces": "namespaces, by commas, whose pods may reach engines then, to scrape them",
     "idle-window": "seconds without events before a cycle starts",
     "max-wait": "the longest a cycle waits for quiet, in seconds",
@@ -103,7 +105,11 @@ _FLAGS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("log-level", "log_level", str),
 )
 _CHOICES = {"log-format": ("json", "text"), "log-level": ("debug", "info", "warning", "error")}
-_SWITCHES = {"leader-elect": "leader_election", "network-policies": "network_policies"}
+_SWITCHES = {
+    "leader-elect": "leader_election",
+    "network-policies": "network_policies",
+    "provisioning-requests": "provisioning_requests",
+}
 _ALIASES = {"resource-class": ("--class",)}
 
 

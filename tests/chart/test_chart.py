@@ -77,6 +77,7 @@ USES = [
             ("", "configmaps"),
             ("", "serviceaccounts"),
             ("apps", "deployments"),
+            ("batch", "jobs"),
             ("policy", "poddisruptionbudgets"),
             ("rbac.authorization.k8s.io", "roles"),
             ("rbac.authorization.k8s.io", "rolebindings"),
@@ -200,18 +201,53 @@ def test_approving_is_a_right_of_its_own_that_no_shipped_role_but_the_approvers_
     assert "motley-approver" not in bound
 
 
-def test_the_admission_policy_covers_every_planned_kind_and_fails_closed() -> None:
+def shipped(kind: str) -> dict[str, dict[str, Any]]:
+    """Objects of a kind in the plain manifest, by name."""
     text = (CHART / "install.yaml").read_text()
-    found = {d["kind"]: d for d in yaml.safe_load_all(text) if d}
-    policy, binding = (
-        found["ValidatingAdmissionPolicy"],
-        found["ValidatingAdmissionPolicyBinding"],
-    )
-    (rule,) = policy["spec"]["matchConstraints"]["resourceRules"]
-    assert set(rule["resources"]) == {"modelcascades", "servingpools", "rljobs"}
-    assert policy["spec"]["failurePolicy"] == "Fail"
-    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
-    assert binding["spec"]["validationActions"] == ["Deny"]
+    found = [d for d in yaml.safe_load_all(text) if d and d["kind"] == kind]
+    return {d["metadata"]["name"]: d for d in found}
+
+
+@pytest.mark.parametrize("name", ["motley-approval", "motley-pod-templates", "motley-pods"])
+def test_an_admission_policy_is_bound_denies_and_fails_closed(name: str) -> None:
+    policy = shipped("ValidatingAdmissionPolicy")[name]["spec"]
+    binding = shipped("ValidatingAdmissionPolicyBinding")[name]["spec"]
+    assert policy["failurePolicy"] == "Fail"
+    assert (binding["policyName"], binding["validationActions"]) == (name, ["Deny"])
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    if name == "motley-pods":
+        assert rule["resources"] == ["pods"]
+        # Fail closed must not mean that nobody can make pods when something is wrong with Motley's.
+        (selected,) = policy["matchConstraints"]["objectSelector"]["matchExpressions"]
+        assert selected == {"key": "motley.dev/resource", "operator": "Exists"}
+    else:
+        assert set(rule["resources"]) == {"modelcascades", "servingpools", "rljobs"}
+
+
+@needs_helm
+def test_each_policy_has_a_switch_of_its_own() -> None:
+    def policies(*arguments: str) -> set[str]:
+        found = rendered(*(f"--set={a}" for a in arguments))
+        return {d["metadata"]["name"] for d in found if d["kind"].startswith("ValidatingAdm")}
+
+    every = policies()
+    for switch, name in (
+        ("approval.enforce", "motley-approval"),
+        ("admission.podTemplates", "motley-pod-templates"),
+        ("admission.pods", "motley-pods"),
+    ):
+        assert every - policies(f"{switch}=false") == {name}
+
+
+@needs_helm
+def test_the_right_to_ask_for_nodes_comes_with_the_switch() -> None:
+    def may(*arguments: str) -> set[str]:
+        roles = [d for d in rendered(*arguments) if d["kind"] == "ClusterRole"]
+        rules = next(r["rules"] for r in roles if r["metadata"]["name"] == "motley-namespace")
+        return {name for rule in rules for name in rule["resources"]}
+
+    more = may("--set", "integrations.provisioningRequests=true") - may()
+    assert more == {"provisioningrequests", "podtemplates"}
 
 
 def plain(documents: Documents) -> Documents:

@@ -16,6 +16,7 @@ import yaml
 from motley_operator import manifests, translate
 from motley_operator.admission.merging import with_template
 from motley_operator.api.podtemplates import template_findings
+from motley_operator.manifests.weights import PROGRAM
 from motley_operator.settings import Settings
 from motley_operator.testing import (
     CALIBRATION,
@@ -86,6 +87,17 @@ CASES: dict[str, tuple[Document, list[PlannedReplica], list[PolicyChoice]]] = {
     "sglang-pool": (
         pool(engine={"name": "sglang"}, model={"id": "Qwen/Qwen3-8B", "source": HUB}),
         [sglang(tensor_parallel=4)],
+        [],
+    ),
+    "cached-pool": (
+        pool(
+            model={
+                "id": "Qwen/Qwen3-8B",
+                "source": HUB,
+                "cache": {"persistentVolumeClaim": {"claimName": "models", "subPath": "shared/"}},
+            }
+        ),
+        [replica()],
         [],
     ),
     "vllm-cascade": (
@@ -169,8 +181,28 @@ def test_a_gateway_understands_its_routing_and_its_arguments(name: str) -> None:
     add_arguments(parser)
     settings = settings_of(parser.parse_args(container["args"][1:]))
     assert settings.routing_configmap == ("team-a", f"{resource}-routing")
+    mounted = {m["mountPath"]: m["name"] for m in container["volumeMounts"]}
+    volumes = {v["name"]: v for v in deployment["spec"]["template"]["spec"]["volumes"]}
+    assert "emptyDir" in volumes[mounted[str(settings.state_dir)]]
     role = of_kind(objects, "Role")[0]["rules"]
     assert role[0]["resourceNames"] == [f"{resource}-routing"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_container_runs_a_shell(name: str) -> None:
+    document, replicas, policies = CASES[name]
+    objects = built(document, replicas, policies)
+    specs = [
+        o["spec"] if o["kind"] == "Pod" else o["spec"]["template"]["spec"]
+        for o in objects
+        if o["kind"] in ("Pod", "Deployment", "Job")
+    ]
+    assert specs
+    for container in (c for spec in specs for c in spec["containers"]):
+        words = [*container.get("command", ()), *container.get("args", ())]
+        assert not {"sh", "bash", "/bin/sh", "/bin/bash", "env", "eval"} & set(words)
+        if "-c" in words:  # of a program that is the same whatever anybody writes
+            assert words == ["python3", "-c", PROGRAM]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -209,6 +241,25 @@ def test_a_pod_is_pinned_by_the_scheduler_and_describes_itself(name: str) -> Non
         for field in ("gpu", "tensor_parallel", "operating_batch", "model", "role", "stage"):
             assert described[field] == getattr(planned, field)
         assert described["fragments"] == len(planned.nodes)
+
+
+def test_the_routing_says_which_trust_zone_a_replica_is_in_where_all_its_nodes_are() -> None:
+    world = World().add_node(
+        gpu_node("h0", labels={"motley.dev/trust-zone": "eu"}),
+        gpu_node("h1", labels={"motley.dev/trust-zone": "us"}),
+        gpu_node("h2"),
+    )
+    key = world.add(pool())
+    facts = world.facts()
+    translation = translate.translate(facts, CATALOG, SETTINGS)
+    places = [("h0",), ("h2",), ("h0", "h1"), ("h0", "h0")]
+    replicas = [replica(ordinal=i, nodes=nodes) for i, nodes in enumerate(places)]
+    plan = plan_of(slice_of(key, replicas))
+    objects = manifests.build(plan, translation, facts, CATALOG, SETTINGS)
+    routing = next(o for o in objects if o["metadata"]["name"] == "chat-routing")
+    table = parse_routing(json.loads(routing["data"]["routing.json"]))
+    zones = {r.name[-1]: r.trust_zone for stage in table.stages for r in stage.replicas}
+    assert zones == {"0": "eu", "1": "", "2": "", "3": "eu"}
 
 
 def test_a_kept_replica_goes_on_under_the_name_it_runs_under() -> None:

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
 from motley_operator.api.quantities import Duration, Percentage, Quantity
-from motley_operator.api.rules import NAME_PATTERN, Rule, one_member, some_of
+from motley_operator.api.rules import NAME_PATTERN, Rule, some_of
 
 GROUP = "motley.dev"
 VERSION = "v1alpha1"
@@ -81,64 +81,6 @@ class Table(ApiModel):
     """A CSV table kept in a ConfigMap of the same namespace."""
 
     config_map_key_ref: KeyRef = Field(description="ConfigMap and key that hold the CSV text.")
-
-
-class ClaimSource(ApiModel):
-    """A folder on a PersistentVolumeClaim of the same namespace."""
-
-    claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim.")
-    sub_path: Annotated[str, Field(max_length=512, pattern=r"^[^/].*$")] | None = Field(
-        default=None, description="Folder inside the volume, relative, without a leading slash."
-    )
-
-
-class HuggingFaceSource(ApiModel):
-    """A repository of the Hugging Face hub; its id is the model's id."""
-
-    revision: Line | None = Field(
-        default=None, description="Branch, tag or commit; pin a commit in production."
-    )
-    token_secret_ref: KeyRef | None = Field(
-        default=None, description="Access token for gated repositories."
-    )
-
-
-class ModelSource(ApiModel):
-    """Where the weights come from: exactly one member, named by `type`."""
-
-    rules = (
-        one_member(
-            "source",
-            {"PersistentVolumeClaim": "persistentVolumeClaim", "HuggingFace": "huggingFace"},
-        ),
-    )
-    type: Literal["PersistentVolumeClaim", "HuggingFace"] = Field(
-        description="Which member is set."
-    )
-    persistent_volume_claim: ClaimSource | None = Field(
-        default=None, description="Weights on a volume."
-    )
-    hugging_face: HuggingFaceSource | None = Field(
-        default=None, description="Weights from the hub."
-    )
-
-
-class ModelRef(ApiModel):
-    """Which model is served or trained, in which number format, and where its weights are."""
-
-    id: ModelId = Field(
-        description="Hugging Face id. The catalog knows base and instruct ids; an unknown id needs `architecture`."
-    )
-    precision: Precision = Field(default="bf16", description="Number format of the weights.")
-    source: ModelSource = Field(
-        default=ModelSource(type="HuggingFace", hugging_face=HuggingFaceSource()),
-        description="Where the weights come from.",
-    )
-    architecture: Opaque | None = Field(
-        default=None,
-        max_length=200,
-        description="Fields of the model's config.json (hidden_size, num_hidden_layers, ...), for ids that the catalog does not know.",
-    )
 
 
 class EngineSpec(ApiModel):

@@ -169,7 +169,10 @@ def _solve_result() -> Schema:
 
 
 def _routing() -> Schema:
-    replica = closed({"name": NAME, "url": NAME, "rates": by_name(RATE), "capacity": by_name(RATE)})
+    rates = {"rates": by_name(RATE), "capacity": by_name(RATE)}
+    replica = closed(
+        {"name": NAME, "url": NAME, **rates, "trust_zone": {"type": "string"}}, "trust_zone"
+    )
     request_class = closed({"name": NAME, "prompt_tokens": RATE, "output_tokens": RATE})
     resource = closed({"kind": NAME, "namespace": NAME, "name": NAME})
     body = closed(

@@ -10,7 +10,6 @@ from motley_operator.api.common import (
     ApiModel,
     Budget,
     EngineSpec,
-    ModelRef,
     Opaque,
     Parallelism,
     Placement,
@@ -20,6 +19,7 @@ from motley_operator.api.common import (
     keyed_by,
 )
 from motley_operator.api.frame import ADDRESS, Column, Names, Resource, plan_columns
+from motley_operator.api.models import ModelRef
 from motley_operator.api.quantities import Percentage
 from motley_operator.api.rules import NAME_PATTERN, short_dns_name
 from motley_operator.api.status import ServingStatus

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
-from motley_operator.api.common import EngineSpec, ModelRef, Placement
+from motley_operator.api.common import EngineSpec, Placement
 from motley_operator.api.findings import Finding, Path
+from motley_operator.api.models import ModelRef
 from motley_operator.api.surroundings import architecture_finding, found
 from motley_operator.api.traffic import Percentiles, Slo, Workload
 from motley_planner.catalog import ArchitectureRefusal, model_from_config

@@ -11,10 +11,8 @@ from motley_operator.api.common import (
     ApiModel,
     Argument,
     Budget,
-    ClaimSource,
     EngineSpec,
     Image,
-    ModelRef,
     Opaque,
     Parallelism,
     Placement,
@@ -22,6 +20,7 @@ from motley_operator.api.common import (
     Replan,
 )
 from motley_operator.api.frame import Column, Names, Resource, plan_columns
+from motley_operator.api.models import ClaimSource, ModelRef
 from motley_operator.api.quantities import Duration
 from motley_operator.api.rules import Rule, not_above, positive, short_dns_name, unchanged
 from motley_operator.api.status import ResourceStatus

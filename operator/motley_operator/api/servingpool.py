@@ -10,7 +10,6 @@ from motley_operator.api.common import (
     ApiModel,
     Budget,
     EngineSpec,
-    ModelRef,
     Opaque,
     Parallelism,
     Placement,
@@ -19,6 +18,7 @@ from motley_operator.api.common import (
     Table,
 )
 from motley_operator.api.frame import ADDRESS, Column, Names, Resource, plan_columns
+from motley_operator.api.models import ModelRef
 from motley_operator.api.rules import Rule, short_dns_name
 from motley_operator.api.status import ServingStatus
 from motley_operator.api.traffic import Disaggregation, Gateway, Objective, Slo, Workload

@@ -18,7 +18,9 @@ from motley_operator.api.common import (
 from motley_operator.api.quantities import Duration, Quantity
 from motley_operator.api.rules import NAME_PATTERN, Rule
 
-PODS = "Pods"
+NOTHING = "None"
+ATOMIC_CLASS = "best-effort-atomic-scale-up.autoscaling.x-k8s.io"
+MARGIN_SHARE, LEAST_MARGIN_S = 0.5, 60.0  # of the delay, before a node counts as not coming
 CAPACITY_TYPE = "karpenter.sh/capacity-type"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 ZONE = "topology.kubernetes.io/zone"
@@ -27,7 +29,7 @@ ShapeName = Annotated[str, Field(min_length=1, max_length=50, pattern=NAME_PATTE
 
 
 def _buys(shape: Mapping[str, Any]) -> bool:
-    return bool(shape.get("provision", "None") == PODS)
+    return bool(shape.get("provision", NOTHING) != NOTHING)
 
 
 def _shapes_that_buy(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -47,26 +49,26 @@ def _has_a_limit(spec: Mapping[str, Any]) -> bool:
 LIMITED = Rule(
     "limit of what is bought",
     "shapes",
-    "a shape with provision: Pods has no limit: set its maxNodes, or budget.dollarsPerHour of the Fleet",
+    "a shape that is bought (provision other than None) has no limit: set its maxNodes, or budget.dollarsPerHour of the Fleet",
     "(has(self.budget) && has(self.budget.dollarsPerHour)) || !has(self.shapes) || "
-    "self.shapes.all(s, s.provision != 'Pods' || has(s.maxNodes))",
+    "self.shapes.all(s, s.provision == 'None' || has(s.maxNodes))",
     _has_a_limit,
 )
 CHOSEN = Rule(
     "bought nodes are used",
     "shapes",
-    "a shape with provision: Pods lacks a label of spec.nodeSelector, so that its nodes would not be "
-    "used: add it to the shape's labels",
-    "!has(self.nodeSelector) || !has(self.shapes) || self.shapes.all(s, s.provision != 'Pods' || "
+    "a shape that is bought lacks a label of spec.nodeSelector, so that its nodes would not be used: "
+    " add it to the shape's labels",
+    "!has(self.nodeSelector) || !has(self.shapes) || self.shapes.all(s, s.provision == 'None' || "
     "self.nodeSelector.all(k, has(s.labels) && k in s.labels && s.labels[k] == self.nodeSelector[k]))",
     _selects,
 )
 _FOUND = Rule(
     "labels of what is bought",
     "labels",
-    "provision: Pods needs labels by which pods ask for such a node: set labels, such as "
+    "a shape that is bought needs labels by which pods ask for such a node: set labels, such as "
     "karpenter.sh/nodepool, or instanceType",
-    "self.provision != 'Pods' || has(self.instanceType) || "
+    "self.provision == 'None' || has(self.instanceType) || "
     "(has(self.labels) && size(self.labels) > 0)",
     lambda d: not _buys(d) or bool(d.get("labels")) or "instanceType" in d,
 )
@@ -137,16 +139,35 @@ class NodeShape(ApiModel):
         description="Nodes with these labels at most, those that are there included; absent: no limit.",
     )
     delay: Duration = Field(default=Duration("5m"), description="From the request to a Ready node.")
-    provision: Literal["None", "Pods"] = Field(
+    provision: Literal["None", "Pods", "ProvisioningRequest"] = Field(
         default="None",
         description="None: status.nodesToAdd says how many would help. Pods: pods for such nodes are "
-        "made, so that Karpenter or cluster-autoscaler adds them; they cost money.",
+        "made, so that Karpenter or cluster-autoscaler adds them; they cost money. "
+        "ProvisioningRequest: the same, and cluster-autoscaler is asked for all nodes of a resource "
+        "at once, or none; the operator must run with --provisioning-requests.",
+    )
+    provisioning_class: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=253,
+            pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        ),
+    ] = Field(
+        default=ATOMIC_CLASS,
+        description="provisioningClassName of such requests; check-capacity.autoscaling.x-k8s.io "
+        "books what is there and adds nothing.",
     )
 
     @property
     def buys(self) -> bool:
         """Whether pods are made for nodes of it that are not there."""
-        return self.provision == PODS
+        return self.provision != NOTHING
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds that a pod waits for such a node: its delay and a margin."""
+        return self.delay.seconds + max(LEAST_MARGIN_S, MARGIN_SHARE * self.delay.seconds)
 
     @property
     def selector(self) -> dict[str, str]:

@@ -12,14 +12,26 @@ from motley_operator.changes.judging import NO_TROUBLE, Trouble
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes, stranded
 from motley_operator.changes.routing import with_standing_by
-from motley_operator.domain.actions import Action, AdoptPod, ApplyObject, DeleteObject, Manifest
+from motley_operator.changes.weights import given_up, waiting_stages
+from motley_operator.domain.actions import (
+    Action,
+    AdoptPod,
+    ApplyObject,
+    DeleteObject,
+    EmitEvent,
+    Manifest,
+)
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
 from motley_operator.domain.names import COMPONENT, MANAGED_BY, OURS, PLAN, key_of
+from motley_operator.domain.purchases import REQUEST, TEMPLATE, why_over
 from motley_operator.manifests.frame import Owner
 from motley_operator.translate.room import is_engine
 from motley_planner.domain.plan import Plan
 
 Place = tuple[str, str, str]  # kind, namespace, name
+_MADE_ONCE = frozenset(
+    {"Job", TEMPLATE, REQUEST}
+)  # cannot be edited; what it is made of is in its name
 
 
 def changes(
@@ -41,7 +53,8 @@ def changes(
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
     moving = {key: found for key, found in ours.items() if key not in kept}
     short = trouble.short | {part.key for part in plan.slices if part.refusals}
-    moved = pod_changes(pods, moving, facts, replace(trouble, short=short))
+    waiting = waiting_stages(wanted.values(), facts)
+    moved = pod_changes(pods, moving, facts, replace(trouble, short=short, waiting=waiting))
     lost = stranded((pod for key in sorted(kept) for pod in ours.get(key, ())), facts)
     others = {
         place: with_standing_by(m, facts.owned.get(place), moved.standing_by)
@@ -59,6 +72,7 @@ def changes(
         *moved.actions,
         *lost,
         *_leftovers(others, facts, kept),
+        *given_up(wanted.values(), facts),
         *_expired(facts),
     )
 
@@ -100,8 +114,19 @@ def _leftovers(
             continue
         if _owner(live) not in (owners[key], None):
             continue
+        if place[0] == REQUEST and (why := why_over(live)):
+            leftovers.append(_said(live, why))
         leftovers.append(DeleteObject(*place, metadata["uid"]))
     return leftovers
+
+
+def _said(request: Document, why: str) -> EmitEvent:
+    """The autoscaler's answer, on the resource: the request itself goes."""
+    metadata = request["metadata"]
+    kind, namespace, name = _key(request).split("/", 2)
+    words = f"ProvisioningRequest {metadata['name']}: {why}"
+    place = (kind, namespace, name, str(_owner(request) or ""))
+    return EmitEvent(*place, "Warning", "NodesNotProvisioned", words)
 
 
 def _expired(facts: ClusterFacts) -> list[Action]:
@@ -118,6 +143,8 @@ def _expired(facts: ClusterFacts) -> list[Action]:
 
 
 def _is_there(manifest: Manifest, live: Document | None) -> bool:
+    if manifest["kind"] in _MADE_ONCE and live is not None:
+        return True
     return live is not None and is_contained(manifest, live)
 
 

@@ -42,6 +42,11 @@ class Trouble:
 
     suspicions: Suspicions = NOTHING
     short: frozenset[str] = frozenset()  # keys of resources of which not all can be placed
+    waiting: frozenset[rollout.Stage] = frozenset()  # for their weights: nothing of them starts
+
+    def may_start(self, desired: Mapping[PodName, Manifest]) -> Mapping[PodName, Manifest]:
+        """The desired pods without those that wait for their weights."""
+        return {at: m for at, m in desired.items() if rollout.stage_of(m) not in self.waiting}
 
 
 NO_TROUBLE = Trouble()
@@ -95,7 +100,7 @@ def judge(
                 going.add([pod], _why_unplanned(pod, nodes))
         _broken_gangs(pods, going)
         failing = trouble.suspicions.failing(key, facts.now)
-        _outdated(pods, desired, going, failing, seen.quotas)
+        _outdated(pods, trouble.may_start(desired), going, failing, seen.quotas)
     return last
 
 

@@ -56,14 +56,15 @@ def pod_changes(
     last = judge(desired, ours, Seen(facts, trouble, quotas), going)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
-    waiting = rollout.standing_by(leaving_, desired, facts)
+    startable = trouble.may_start(desired)
+    waiting = rollout.standing_by(leaving_, desired, facts, startable)
     for uid in waiting:
         del going.reasons[uid]
     everyone = sorted(
         (p for pods in ours.values() for p in pods), key=lambda p: (p.namespace, p.name)
     )
     leaving = [pod for pod in everyone if pod.uid in going.reasons]
-    actions = (*_removals(leaving, going.reasons, nodes), *_creations(desired, facts, quotas))
+    actions = (*_removals(leaving, going.reasons, nodes), *_creations(startable, facts, quotas))
     last = [pod for pod in last if pod.uid not in going.reasons]
     return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
 

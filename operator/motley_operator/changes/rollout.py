@@ -30,15 +30,24 @@ Replica = tuple[str, str]  # resource key and replica name
 PodName = tuple[str, str]
 
 
+def stage_of(manifest: Manifest) -> Stage:
+    """The stage that a desired pod is of."""
+    metadata = manifest["metadata"]
+    return (key_of(metadata["labels"], metadata["namespace"]), metadata["labels"][STAGE])
+
+
 def standing_by(
-    leaving: Sequence[Leaving], desired: Mapping[PodName, Manifest], facts: ClusterFacts
+    leaving: Sequence[Leaving],
+    desired: Mapping[PodName, Manifest],
+    facts: ClusterFacts,
+    startable: Mapping[PodName, Manifest],
 ) -> frozenset[str]:
-    """UIDs of the pods that stay for now."""
+    """UIDs of the pods that stay for now; only what is `startable` can take their room."""
     unready = _unready_stages(desired, facts)
     waiting = [one for one in leaving if (one.key, one.stage) in unready]
-    for one in _in_the_way(waiting, desired, facts):
+    for one in _in_the_way(waiting, startable, facts):
         waiting.remove(one)
-    for one in quotas.in_the_way(waiting, desired, facts):
+    for one in quotas.in_the_way(waiting, startable, facts):
         waiting.remove(one)
     return frozenset(pod.uid for one in waiting for pod in one.pods)
 

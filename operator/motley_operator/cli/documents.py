@@ -11,6 +11,7 @@ from typing import Any
 
 from motley_operator.cli.output import InputError
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, PodFacts, ResourceFacts
+from motley_operator.domain.purchases import REQUEST
 from motley_operator.facts.nodes import parse_node
 from motley_operator.facts.pods import parse_pod
 from motley_operator.facts.quotas import default_priority_class, parse_limit_range, parse_quota
@@ -68,6 +69,7 @@ def facts_of(sources: Sources, now: float | None = None) -> ClusterFacts:
         ),
         quotas=tuple(parse_quota(i) for _, i in found if i.get("kind") == "ResourceQuota"),
         limit_ranges=tuple(parse_limit_range(i) for _, i in found if i.get("kind") == "LimitRange"),
+        served=frozenset({REQUEST}),  # a plan on files assumes what its Fleet names
         slices=tuple(parse_slice(i) for _, i in found if i.get("kind") == "ResourceSlice"),
         config_maps={
             (_namespace(item), _name(origin, item)): item.get("data") or {}

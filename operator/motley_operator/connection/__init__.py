@@ -2,11 +2,19 @@
 
 from motley_operator.connection.client import ApiError, Client, Sent
 from motley_operator.connection.credentials import Credentials, load_credentials, own_namespace
-from motley_operator.connection.kinds import CUSTOM, KINDS, OWNED, Kind, owned_kinds
+from motley_operator.connection.kinds import (
+    CUSTOM,
+    KINDS,
+    OPTIONAL,
+    OWNED,
+    Kind,
+    owned_kinds,
+)
 
 __all__ = [
     "CUSTOM",
     "KINDS",
+    "OPTIONAL",
     "OWNED",
     "ApiError",
     "Client",

@@ -39,6 +39,7 @@ _ALL = (
     Kind("ConfigMap", "", "v1", "configmaps"),
     Kind("ServiceAccount", "", "v1", "serviceaccounts"),
     Kind("Deployment", "apps", "v1", "deployments"),
+    Kind("Job", "batch", "v1", "jobs"),
     Kind("PodDisruptionBudget", "policy", "v1", "poddisruptionbudgets"),
     Kind("Role", "rbac.authorization.k8s.io", "v1", "roles"),
     Kind("RoleBinding", "rbac.authorization.k8s.io", "v1", "rolebindings"),
@@ -47,6 +48,8 @@ _ALL = (
     Kind("ResourceQuota", "", "v1", "resourcequotas"),
     Kind("LimitRange", "", "v1", "limitranges"),
     Kind("ResourceSlice", "resource.k8s.io", "v1", "resourceslices", namespaced=False),
+    Kind("PodTemplate", "", "v1", "podtemplates"),
+    Kind("ProvisioningRequest", "autoscaling.x-k8s.io", "v1", "provisioningrequests"),
     Kind("Event", "", "v1", "events"),
     Kind("Lease", "coordination.k8s.io", "v1", "leases"),
 )
@@ -60,14 +63,18 @@ OWNED = (
     "ConfigMap",
     "ServiceAccount",
     "Deployment",
+    "Job",
     "PodDisruptionBudget",
     "Role",
     "RoleBinding",
 )
 # Made, read and granted only where an admin asks for it (`--network-policies`).
 ISOLATION = "NetworkPolicy"
+PROVISIONING = ("PodTemplate", "ProvisioningRequest")  # `--provisioning-requests`
+OPTIONAL = ("ProvisioningRequest",)  # of others' CRDs: without these there is nothing of them
 
 
-def owned_kinds(network_policies: bool) -> tuple[str, ...]:
+def owned_kinds(network_policies: bool = False, provisioning: bool = False) -> tuple[str, ...]:
     """What is followed besides pods."""
-    return (*OWNED, ISOLATION) if network_policies else OWNED
+    isolation = (ISOLATION,) if network_policies else ()
+    return (*OWNED, *isolation, *(PROVISIONING if provisioning else ()))

@@ -89,6 +89,7 @@ class PodFacts:
     ip: str | None = None
     use: PodUse | None = None  # what quotas count of it
     unready_since: float = 0.0  # Unix seconds; of ours, while not ready
+    message: str = ""  # of ours, once failed: the last words of a container
 
     @property
     def terminal(self) -> bool:
@@ -140,4 +141,5 @@ class ClusterFacts:
     slices: tuple[SliceFacts, ...] = ()  # of dynamic resource allocation, where it is served
     # Data of ConfigMaps that resources refer to, by (namespace, name); absent = not found.
     config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    served: frozenset[str] = frozenset()  # optional kinds that the API server has and we may use
     reading: Reading | None = None  # the latest look at Prometheus; None: none yet

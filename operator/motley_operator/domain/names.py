@@ -32,6 +32,7 @@ INPUTS_HASH: Final = "motley.dev/inputs-hash"
 UNIT: Final = "motley.dev/unit"
 IMAGE: Final = "motley.dev/image"
 ATTEMPT: Final = "motley.dev/attempt"
+STAGES: Final = "motley.dev/stages"  # on the Job that fetches the weights of these
 
 APPROVE: Final = "motley.dev/approve"
 PAUSED: Final = "motley.dev/paused"
@@ -46,6 +47,7 @@ INSTANCE_TYPE: Final = "node.kubernetes.io/instance-type"
 
 GATEWAY: Final = "gateway"
 PLAN: Final = "plan"
+WEIGHTS: Final = "weights"
 MAIN_STAGE: Final = "main"
 SERVE: Final = "serve"
 ROLLOUT: Final = "rollout"
@@ -78,6 +80,11 @@ def gateway_name(resource: str) -> str:
 def routing_name(resource: str) -> str:
     """ConfigMap that a gateway watches."""
     return f"{resource}-routing"
+
+
+def weights_name(resource: str, digest: str = "") -> str:
+    """Job and ConfigMap of one model's weights; without a digest, the Job's account and Role."""
+    return "-".join(filter(None, (resource, WEIGHTS, digest)))
 
 
 def plan_name(resource: str) -> str:

@@ -58,4 +58,5 @@ class Translation:
     holding: frozenset[str] = frozenset()  # unit ids in the way: their room was not planned
     learning: object = None  # demand.corrections.Learning
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
+    unserved_shapes: tuple[str, ...] = ()  # for which nobody here takes a request
     inputs_hash: str = ""  # over everything that planning depends on but our own pods

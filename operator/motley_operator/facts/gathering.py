@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from motley_operator.connection import CUSTOM, owned_kinds
+from motley_operator.connection import CUSTOM
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts, ResourceFacts
 from motley_operator.domain.measurement import Reading
 from motley_operator.errors import FactsIncomplete
@@ -36,8 +36,9 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
     scope = _Scope(frozenset(store.settings.namespaces), frozenset(others))
 
     fleets = {d["metadata"]["name"]: d for d in store.documents("Fleet")}
-    kinds = owned_kinds(store.settings.network_policies)
-    owned = [(kind, d) for kind in kinds for d in store.documents(kind) if scope.has(d["metadata"])]
+    owned = [
+        (kind, d) for kind in store.owned for d in store.documents(kind) if scope.has(d["metadata"])
+    ]
     return ClusterFacts(
         now=time.time() if now is None else now,
         nodes=tuple(sorted(store.nodes.values(), key=lambda node: node.name)),
@@ -60,6 +61,7 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
         limit_ranges=_sorted(store.values("LimitRange")),
         slices=tuple(sorted(store.values("ResourceSlice"), key=lambda one: str(one.name))),
         config_maps=store.config_maps(),
+        served=store.served(),
         reading=reading,
     )
 

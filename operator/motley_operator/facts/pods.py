@@ -16,6 +16,7 @@ from motley_operator.facts.nodes import room, unix_seconds
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "motley"
 _ANNOTATION_PREFIX = "motley.dev/"
+_MESSAGE_CHARACTERS = 300
 
 
 def is_ours(document: Mapping[str, Any]) -> bool:
@@ -48,6 +49,7 @@ def parse_pod(document: Mapping[str, Any]) -> PodFacts:
         ip=status.get("podIP") if ours else None,
         use=pod_use(spec),
         unready_since=_unready_since(document) if ours else 0.0,
+        message=_last_words(status) if ours else "",
     )
 
 
@@ -150,15 +152,28 @@ def _reason(status: Mapping[str, Any]) -> str:
     """Why a pod of ours is not running, in one word: its own reason, or a container's."""
     if status.get("reason"):
         return str(status["reason"])
-    for part in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(part) or ():
-            waiting = (container.get("state") or {}).get("waiting") or {}
-            if waiting.get("reason"):
-                return str(waiting["reason"])
+    for container in _containers(status):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason"):
+            return str(waiting["reason"])
     for condition in status.get("conditions") or ():
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return str(condition.get("reason") or "Unschedulable")
     return ""
+
+
+def _last_words(status: Mapping[str, Any]) -> str:
+    """What a failed pod said last: a container's termination message, else the pod's own."""
+    if status.get("phase") != "Failed":
+        return ""
+    ends = [(c.get("state") or {}).get("terminated") or {} for c in _containers(status)]
+    said = [str(end["message"]) for end in ends if end.get("exitCode") and end.get("message")]
+    return (said[0] if said else str(status.get("message") or "")).strip()[-_MESSAGE_CHARACTERS:]
+
+
+def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    parts = ("initContainerStatuses", "containerStatuses")
+    return [container for part in parts for container in status.get(part) or ()]
 
 
 def _controller_uid(metadata: Mapping[str, Any]) -> str | None:

@@ -53,6 +53,7 @@ class Reflector:
         self.collection = collection
         self._on_contact = on_contact  # called when the view became whole, or is known not to
         self.error: str | None = "not read yet"
+        self.absent = False  # an optional kind that the server does not have, or does not show
         self.lists = 0
         self.failed = 0
         self._client = client
@@ -100,6 +101,7 @@ class Reflector:
 
     async def _do_without(self, error: ApiError) -> None:
         logger.info("%s: %s; going on without", self.kind.plural, error)
+        self.absent = True
         self.collection.replace((), self.collection.heard)
         self._version = ""
         self._heard()
@@ -123,6 +125,7 @@ class Reflector:
             if not metadata.get("continue"):
                 break
             params["continue"] = metadata["continue"]
+        self.absent = False
         self.collection.sweep(listed, version_of(page))
         self._version = str(metadata.get("resourceVersion") or "0")
         self.lists += 1

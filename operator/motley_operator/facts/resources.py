@@ -69,6 +69,10 @@ def planned_part(kind: str, document: Mapping[str, Any]) -> tuple[Any, ...]:
     if kind == "Deployment":
         names = ("observedGeneration", "replicas", "readyReplicas", "updatedReplicas")
         status = tuple((status or {}).get(name) for name in names)
+    elif kind == "Job":
+        told = status or {}
+        rows = [(c.get("type"), c.get("status")) for c in told.get("conditions") or ()]
+        status = (rows, *(told.get(name) for name in ("active", "failed", "succeeded")))
     elif kind in ("PodDisruptionBudget", "Service"):
         status = None
     return (

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from motley_operator.connection import CUSTOM, KINDS, Client, owned_kinds
+from motley_operator.connection import CUSTOM, KINDS, OPTIONAL, Client, owned_kinds
 from motley_operator.domain.facts import NodeFacts, PodFacts, SliceFacts
 from motley_operator.domain.quotas import LimitRangeFacts, QuotaFacts
 from motley_operator.facts.collection import Collection
@@ -36,6 +36,7 @@ class Store:
     def __init__(self, client: Client, settings: Settings, wake: Callable[[str], None]) -> None:
         self.settings = settings
         self._client, self._wake = client, wake
+        self.owned = owned_kinds(settings.network_policies, settings.provisioning_requests)
         self._gpu_nodes: set[str] = set()
         self.nodes: Collection[NodeFacts] = Collection(parse_node, self._node_changed)
         self.pods: Collection[PodFacts] = Collection(parse_pod, self._pod_changed)
@@ -114,6 +115,11 @@ class Store:
             if reflector.kind.name == kind:
                 reflector.collection.forget(uid)
 
+    def served(self) -> frozenset[str]:
+        """Optional kinds of ours that the server has and shows."""
+        kinds = [r for r in self._reflectors if r.kind.name in OPTIONAL]
+        return frozenset(r.kind.name for r in kinds) - {r.kind.name for r in kinds if r.absent}
+
     def lists(self) -> int:
         """LISTs made so far; at rest this stands still."""
         return sum(r.lists for r in (*self._reflectors, *self._references.values()))
@@ -129,8 +135,8 @@ class Store:
         for namespace in self.settings.namespaces or ("",):
             for kind in CUSTOM:
                 yield self._whole(Scope(KINDS[kind], namespace))
-            for kind in owned_kinds(self.settings.network_policies):
-                yield self._whole(Scope(KINDS[kind], namespace, _OURS))
+            for kind in self.owned:
+                yield self._whole(Scope(KINDS[kind], namespace, _OURS, kind in OPTIONAL))
             for kind, parse in (("ResourceQuota", parse_quota), ("LimitRange", parse_limit_range)):
                 limits: Collection[Any] = Collection(parse, self._limits_changed)
                 yield self._reflector(limits, Scope(KINDS[kind], namespace))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain.facts import ClusterFacts
-from motley_operator.domain.names import ROLLOUT, TRAINER
+from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
 from motley_operator.domain.translation import Translation
 from motley_operator.manifests.access import gateway_access
 from motley_operator.manifests.budgets import disruption_budget
@@ -17,14 +18,16 @@ from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.gateways import PORT, gateway_deployment
 from motley_operator.manifests.isolation import engine_isolation, gateway_isolation
-from motley_operator.manifests.launch import engine_process
+from motley_operator.manifests.launch import engine_process, stage_image
 from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
-from motley_operator.manifests.routing import routing_config_map
+from motley_operator.manifests.provisioning import with_requests
+from motley_operator.manifests.routing import Reach, routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
+from motley_operator.manifests.weights import weights_objects
 from motley_operator.settings import Settings
 from motley_planner.catalog import model_from_config
 from motley_planner.domain.hardware import Catalog, Gpu
@@ -45,6 +48,7 @@ class Site:
     need: PodNeed
     tolerations: Sequence[Mapping[str, Any]]
     shapes: Mapping[str, NodeShape]  # of nodes that are to come or came for us, by node
+    trust_zones: Mapping[str, str]  # by node
 
     def replicas(self, stage: str) -> tuple[PlannedReplica, ...]:
         """The stage's replicas; one that goes on keeps the name it runs under."""
@@ -64,6 +68,8 @@ def build(
     """
     resources = {resource.key: resource for resource in facts.resources}
     tolerations, shapes = _fleet_tolerations(facts), shapes_by_node(plan, facts)
+    zones = {node: shape.labels.get(TRUST_ZONE, "") for node, shape in shapes.items()}
+    zones |= {node.name: node.labels.get(TRUST_ZONE, "") for node in facts.nodes}
     manifests: list[Manifest] = []
     for part in sorted(plan.slices, key=lambda each: each.key):
         model, resource = translation.parsed.get(part.key), resources.get(part.key)
@@ -85,12 +91,15 @@ def build(
             need=translation.snapshot.pod_need,
             tolerations=tolerations,
             shapes=shapes,
+            trust_zones=zones,
         )
         if isinstance(model, RLJob):
             manifests += _job(site, model)
         elif isinstance(model, ServingPool | ModelCascade):
             manifests += _serving(site, model)
-    return tuple(manifests)
+        manifests += weights_objects(owner, site.stages, partial(_fetching_image, site))
+    by_name = {shape.name: shape for shape in shapes.values()}
+    return tuple(with_requests(manifests, by_name, facts))
 
 
 def _with_running_names(part: Slice) -> Slice:
@@ -103,8 +112,9 @@ def _with_running_names(part: Slice) -> Slice:
 def _serving(site: Site, model: ServingPool | ModelCascade) -> list[Manifest]:
     owner, gateway = site.owner, model.spec.gateway
     ports = {stage.name: _port(site, stage) for stage in site.stages}
+    reach = Reach(ports, site.trust_zones)
     manifests = [
-        routing_config_map(owner, site.part, site.stages, model.spec.workload, ports),
+        routing_config_map(owner, site.part, site.stages, model.spec.workload, reach),
         *gateway_access(owner),
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),
@@ -184,6 +194,14 @@ def _plainest(catalog: Catalog, replica: PlannedReplica) -> Gpu:
     """The GPU type that decides on the dtype of all fragments: one without bf16, if there is one."""
     gpus = [catalog.gpus[replica.gpu_on(rank)] for rank in range(len(replica.nodes))]
     return next((gpu for gpu in gpus if not gpu.flop_per_s.get("bf16")), gpus[0])
+
+
+def _fetching_image(site: Site, stage: StageSpec) -> str:
+    """The image of the stage's engines: of those planned, else for the vendor with the first name."""
+    launch = site.catalog.engines[stage.engine.name].launch
+    assert launch is not None, f"{stage.engine.name} was not checked"
+    vendors = [site.catalog.gpus[r.gpu].vendor for r in site.replicas(stage.name)]
+    return stage_image(stage, launch, next(iter(vendors), min(launch.images, default="nvidia")))
 
 
 def _model(catalog: Catalog, stage: StageSpec) -> ModelSpec:

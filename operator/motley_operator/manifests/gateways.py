@@ -11,6 +11,7 @@ from motley_operator.manifests.frame import Manifest, Owner, sealed
 
 PORT = 8000
 _KEYS_DIR = "/etc/motley/api-keys"
+_STATE_DIR = "/var/lib/motley"  # the last good routing, over restarts of the container
 _GRACE_SECONDS = 75  # the gateway drains for up to 60 s after 3 s of settling
 
 
@@ -64,18 +65,20 @@ def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | Non
             }
         ],
         "containers": [_container(owner, spec, image)],
+        "volumes": [{"name": "state", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
     if priority_class is not None:
         pod["priorityClassName"] = priority_class
     if spec.auth is not None:
         secret = {"secretName": spec.auth.secret_ref.name}
-        pod["volumes"] = [{"name": "api-keys", "secret": secret}]
+        pod["volumes"].append({"name": "api-keys", "secret": secret})
     return pod
 
 
 def _container(owner: Owner, spec: Gateway, image: str) -> dict[str, Any]:
     routing = f"{owner.namespace}/{routing_name(owner.name)}"
     args = ["gateway", "--routing-configmap", routing, "--port", str(PORT)]
+    args += ["--state-dir", _STATE_DIR]
     container: dict[str, Any] = {
         "name": "gateway",
         "image": image,
@@ -91,11 +94,12 @@ def _container(owner: Owner, spec: Gateway, image: str) -> dict[str, Any]:
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": True,
         },
+        "volumeMounts": [{"name": "state", "mountPath": _STATE_DIR}],
     }
     if spec.auth is not None:
         args += ["--api-keys-dir", _KEYS_DIR]
         mount = {"name": "api-keys", "mountPath": _KEYS_DIR, "readOnly": True}
-        container["volumeMounts"] = [mount]
+        container["volumeMounts"].append(mount)
     return container
 
 

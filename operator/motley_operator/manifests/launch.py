@@ -51,17 +51,16 @@ def engine_process(
         "gpu_memory_utilization": f"{engine.memory_utilization:g}",
         "shutdown_timeout": str(launch.shutdown_timeout_seconds),
     }
-    is_mounted = stage.model.source.persistent_volume_claim is not None
-    where = launch.mounted_args if is_mounted else launch.hub_args
+    where = launch.hub_args if stage.weights is None else launch.mounted_args
     args = rendered((*launch.args, *where), values)
     if not model.published_dtype:
         args += launch.precision_args.get(replica.precision, ())
     source = stage.model.source.hugging_face
-    if source is not None and source.revision is not None:
+    if not where and stage.weights is None and source is not None and source.revision is not None:
         args += ["--revision", source.revision]
     extra = launch.rollout_env if replica.role == "rollout" else {}
     return Process(
-        image=stage.engine.image or _image(stage, launch, gpu),
+        image=stage_image(stage, launch, gpu.vendor),
         command=rendered(launch.command, values),
         args=[*args, *stage.engine.extra_args],
         env={**launch.env, **extra},
@@ -69,12 +68,14 @@ def engine_process(
     )
 
 
-def _image(stage: StageSpec, launch: LaunchSpec, gpu: Gpu) -> str:
-    """The image frozen at the first plan, else the catalog's for the GPU's vendor.
+def stage_image(stage: StageSpec, launch: LaunchSpec, vendor: str) -> str:
+    """The image a person wrote, else that frozen at the first plan, else the catalog's.
 
     One image is frozen for a stage; GPUs of another vendor need another repository, not this one.
     """
-    current = launch.images[gpu.vendor]
+    if stage.engine.image:
+        return stage.engine.image
+    current = launch.images[vendor]
     is_same = stage.frozen_image and repository(stage.frozen_image) == repository(current)
     return stage.frozen_image if is_same else current
 
@@ -88,7 +89,7 @@ def repository(image: str) -> str:
 
 def model_location(stage: StageSpec) -> str:
     """Where the engine finds the weights: a mounted folder or a Hugging Face id."""
-    return MODEL_PATH if stage.model.source.persistent_volume_claim else stage.model.id
+    return MODEL_PATH if stage.weights is not None else stage.model.id
 
 
 def rendered(texts: tuple[str, ...], values: Mapping[str, str]) -> list[str]:

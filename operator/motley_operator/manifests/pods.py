@@ -112,14 +112,20 @@ def environment(seat: Seat, values: Mapping[str, str]) -> list[Manifest]:
         {"name": "HF_HOME", "value": f"{CACHE}/huggingface"},
         {"name": "XDG_CACHE_HOME", "value": CACHE},
     ]
-    source = seat.stage.model.source.hugging_face
-    if source is not None and source.token_secret_ref is not None:
-        reference = source.token_secret_ref
-        key = {"name": reference.name, "key": reference.key}
-        env.append({"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}})
-    if seat.stage.model.source.persistent_volume_claim is not None:
+    if seat.stage.weights is not None:
         env.append({"name": "HF_HUB_OFFLINE", "value": "1"})
+    else:
+        env += hub_token(seat.stage)
     return env + [{"name": name, "value": values[name]} for name in sorted(values)]
+
+
+def hub_token(stage: StageSpec) -> list[Manifest]:
+    """The variable that holds the hub's token, where there is one; the pod refers to the Secret."""
+    source = stage.model.source.hugging_face
+    if source is None or source.token_secret_ref is None:
+        return []
+    key = {"name": source.token_secret_ref.name, "key": source.token_secret_ref.key}
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": key}}]
 
 
 def _metadata(seat: Seat, container: Manifest) -> Manifest:
@@ -177,7 +183,7 @@ def _volumes(seat: Seat) -> list[Manifest]:
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": shm}},
         {"name": "cache", "emptyDir": {}},
     ]
-    weights = seat.stage.model.source.persistent_volume_claim
+    weights = seat.stage.weights
     if weights is not None:
         claim = {"claimName": weights.claim_name, "readOnly": True}
         volumes.append({"name": "weights", "persistentVolumeClaim": claim})
@@ -192,7 +198,7 @@ def _mounts(seat: Seat) -> list[Manifest]:
         {"name": "shm", "mountPath": "/dev/shm"},
         {"name": "cache", "mountPath": CACHE},
     ]
-    weights, shared = seat.stage.model.source.persistent_volume_claim, seat.stage.shared
+    weights, shared = seat.stage.weights, seat.stage.shared
     if weights is not None:
         mount = {"name": "weights", "mountPath": MODEL_PATH, "readOnly": True}
         mounts.append(mount | ({"subPath": weights.sub_path} if weights.sub_path else {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from motley_operator.api.traffic import Workload
 from motley_operator.domain.names import GATEWAY, PLAN_HASH, ROUTING_KEY, routing_name
@@ -22,14 +23,27 @@ from motley_planner.dispatch import (
 from motley_planner.domain.plan import PlannedReplica, Slice
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a replica's entry needs besides the plan: engines' ports by stage, trust zones by node."""
+
+    ports: Mapping[str, int]
+    zones: Mapping[str, str]
+
+    def zone_of(self, replica: PlannedReplica) -> str:
+        """The trust zone that all nodes of a replica are in; empty where there is no such."""
+        zones = {self.zones.get(node, "") for node in replica.nodes}
+        return zones.pop() if len(zones) == 1 else ""
+
+
 def routing_config_map(
     owner: Owner,
     part: Slice,
     stages: Sequence[StageSpec],
     workload: Workload,
-    ports: Mapping[str, int],
+    reach: Reach,
 ) -> Manifest:
-    """The ConfigMap `<resource>-routing`; `ports` are the engines' by stage."""
+    """The ConfigMap `<resource>-routing`."""
     table = RoutingTable(
         plan_hash=part.hash,
         resource=ResourceRef(owner.kind, owner.namespace, owner.name),
@@ -42,7 +56,7 @@ def routing_config_map(
                 name=stage.name,
                 model=stage.model.id,
                 replicas=tuple(
-                    _replica(owner, replica, ports[stage.name])
+                    _replica(owner, replica, reach)
                     for replica in sorted(part.replicas, key=lambda each: each.name)
                     if replica.stage == stage.name
                 ),
@@ -64,10 +78,11 @@ def routing_config_map(
     )
 
 
-def _replica(owner: Owner, replica: PlannedReplica, port: int) -> Replica:
+def _replica(owner: Owner, replica: PlannedReplica, reach: Reach) -> Replica:
     return Replica(
         name=f"{owner.name}-{replica.name}",
-        url=f"http://{host_address(owner, replica)}:{port}",
+        url=f"http://{host_address(owner, replica)}:{reach.ports[replica.stage]}",
         rates={name: float(f"{rate:.6g}") for name, rate in replica.rates.items()},
         capacity={name: float(f"{rate:.6g}") for name, rate in replica.capacity.items()},
+        trust_zone=reach.zone_of(replica),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from motley_operator.api import ModelCascade, RLJob, ServingPool
-from motley_operator.api.common import ClaimSource, EngineSpec, ModelRef
+from motley_operator.api.common import EngineSpec
+from motley_operator.api.models import ClaimSource, ModelRef
 from motley_operator.api.traffic import Workload
 from motley_operator.domain.names import MAIN_STAGE, ROLLOUT, TRAINER
 from motley_operator.manifests.frame import digest
@@ -32,11 +34,34 @@ class StageSpec:
     known_hash: str = ""  # worked out before, for there may be thousands of pods
 
     @property
+    def folder(self) -> str:
+        """Folder of the cached weights below the cache's: the model, and the revision."""
+        hub = self.model.source.hugging_face
+        revision = (hub.revision if hub is not None else None) or "main"
+        plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", revision)
+        return f"{self.model.id.replace('/', '--')}/{revision if plain else digest(revision)}"
+
+    @property
+    def weights(self) -> ClaimSource | None:
+        """Where on a volume the weights are; None: engines fetch them."""
+        cache = self.model.cache
+        if cache is None:
+            return self.model.source.persistent_volume_claim
+        claim = cache.persistent_volume_claim
+        path = "/".join(filter(None, ((claim.sub_path or "").rstrip("/"), self.folder)))
+        return ClaimSource.model_construct(claim_name=claim.claim_name, sub_path=path)
+
+    @property
     def inputs_hash(self) -> str:
         """Hash over what a person wrote; a new version of Motley does not change it."""
-        return self.known_hash or digest(
+        if self.known_hash:
+            return self.known_hash
+        model = self.model.model_dump(mode="json")
+        if self.model.cache is None:
+            del model["cache"]  # hashes from before there was this field are still in force
+        return digest(
             (
-                self.model.model_dump(mode="json"),
+                model,
                 self.engine.model_dump(mode="json"),
                 self.template,
                 self.shared.model_dump(mode="json") if self.shared else None,

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from motley_operator.api import Quantity
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.purchases import how_far, live_requests
 from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import Statement
 from motley_planner.domain.plan import Plan
@@ -37,7 +39,7 @@ def coming_status(plan: Plan, translation: Translation) -> dict[str, Any]:
     }
 
 
-def provisioned(plan: Plan, translation: Translation) -> list[Statement]:
+def provisioned(plan: Plan, translation: Translation, facts: ClusterFacts) -> list[Statement]:
     """Whether every node that was asked for is there; nothing where no shape may be bought."""
     if not any(shape.buys for shape in translation.snapshot.shapes):
         return []
@@ -47,11 +49,20 @@ def provisioned(plan: Plan, translation: Translation) -> list[Statement]:
         "and the shape's labels and delay"
         for row in translation.suspect_shapes
     ]
+    failed += [
+        f"shape {name} asks by ProvisioningRequest, which this API server does not serve or the "
+        "operator does not use: install cluster-autoscaler's CRD and start the operator with "
+        "--provisioning-requests, or set provision: Pods"
+        for name in translation.unserved_shapes
+    ]
     waits = [f"{row.count} of shape {row.shape}" for row in plan.nodes_coming]
     if failed:
-        return [Statement(PROVISIONED, "False", "NoNodeCame", "; ".join(failed))]
+        reason = "NoNodeCame" if translation.suspect_shapes else "NotServed"
+        return [Statement(PROVISIONED, "False", reason, "; ".join(failed))]
     if waits:
-        words = f"pods wait for nodes: {', '.join(waits)}"
+        asked = {r["metadata"]["name"]: r for r in live_requests(facts).values()}
+        states = "".join(f"; request {name}: {how_far(asked[name])}" for name in sorted(asked))
+        words = f"pods wait for nodes: {', '.join(waits)}{states}"
         return [Statement(PROVISIONED, "False", "WaitingForNodes", words)]
     return [Statement(PROVISIONED, "True", "NothingAwaited", "every node asked for is there")]
 

@@ -41,7 +41,7 @@ def _status(
         before = FleetStatus.model_validate(old).conditions
     except ValueError:
         before = ()
-    made = conditions(_statements(plan, translation), before, generation, facts.now)
+    made = conditions(_statements(plan, translation, facts), before, generation, facts.now)
     status: dict[str, Any] = {
         "observedGeneration": generation,
         "conditions": [c.model_dump(by_alias=True, mode="json") for c in made],
@@ -72,7 +72,7 @@ def _status(
     return status | {name: round(v, 6) for name, v in figures.items() if v is not None}
 
 
-def _statements(plan: Plan, translation: Translation) -> list[Statement]:
+def _statements(plan: Plan, translation: Translation, facts: ClusterFacts) -> list[Statement]:
     if translation.unmet:
         reason, words = translation.unmet[0].reason, explained(translation.unmet)
         accepted = Statement("Accepted", "False", reason, words)
@@ -85,7 +85,7 @@ def _statements(plan: Plan, translation: Translation) -> list[Statement]:
         waiting = [Statement("Reconciling", "True", "Planning", words)]
         ready = Statement("Ready", "False", "SolverTimeLimit", words)
         return [accepted, ready, *(abnormal or waiting)]
-    abnormal = [*provisioned(plan, translation), *abnormal]
+    abnormal = [*provisioned(plan, translation, facts), *abnormal]
     unknown = ", ".join(f"{u.product} ({u.reason})" for u in translation.unknown_gpus)
     message = f"GPU products left out: {unknown}" if unknown else "every GPU product is known"
     return [accepted, Statement("Ready", "True", "Planned", message), *abnormal]

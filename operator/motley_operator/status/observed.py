@@ -19,6 +19,7 @@ from motley_operator.domain.names import (
     UNIT,
     key_of,
 )
+from motley_operator.domain.weights import Weights, fetched_weights
 from motley_planner.domain.plan import Slice
 
 
@@ -28,6 +29,7 @@ class Observed:
 
     engines: tuple[PodFacts, ...]
     gateways: tuple[PodFacts, ...]
+    weights: tuple[Weights, ...] = ()
 
     @property
     def gateway_ready(self) -> bool:
@@ -80,8 +82,12 @@ def observe(facts: ClusterFacts) -> Mapping[str, Observed]:
             gateways.setdefault(key, []).append(pod)
         elif UNIT in pod.annotations and _owns(owners[key], pod):
             engines.setdefault(key, []).append(pod)
+    weights = fetched_weights(facts)
     return {
-        key: Observed(tuple(engines.get(key, ())), tuple(gateways.get(key, ()))) for key in owners
+        key: Observed(
+            tuple(engines.get(key, ())), tuple(gateways.get(key, ())), weights.get(key, ())
+        )
+        for key in owners
     }
 
 

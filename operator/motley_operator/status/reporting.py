@@ -29,10 +29,11 @@ from motley_operator.status.planned import plan_status
 from motley_operator.status.proposed import Preview, approval, proposed_status
 from motley_operator.status.statements import Case, statements
 from motley_operator.status.suspects import suspect_events, suspect_row, waiting
+from motley_operator.status.weights import UNDER_WAY
 from motley_planner.domain.plan import Plan, Slice
 
 TOLD = (
-    "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "Complete", "Failed", "Suspended",
+    "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "WeightsReady", "Complete", "Failed", "Suspended",
 )  # fmt: skip
 _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 # A spec that cannot be read takes none of these from what runs on.
@@ -260,7 +261,8 @@ def _events(
     for condition in flipped(made, old.conditions, TOLD):
         bad = condition.type == "Failed" or (
             condition.status == "False"
-            and condition.type in ("Accepted", "Planned", "DemandMeasured")
+            and condition.type in ("Accepted", "Planned", "DemandMeasured", "WeightsReady")
+            and condition.reason not in UNDER_WAY
         )
         kind = "Warning" if bad else "Normal"
         if condition.type == "Ready" and condition.status == "True":

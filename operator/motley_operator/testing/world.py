@@ -86,6 +86,7 @@ class World:
     priority_classes: dict[str, int] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)  # ResourceQuotas and LimitRanges
     config_maps: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    served: frozenset[str] = frozenset()  # optional kinds
     reading: Reading | None = None
     events: list[EmitEvent] = field(default_factory=list)
     specs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # of pods we made
@@ -125,6 +126,7 @@ class World:
             quotas=self.limits.quotas(self.pods.values()),
             limit_ranges=self.limits.ranges(),
             config_maps=copy.deepcopy(self.config_maps),
+            served=self.served,
             reading=self.reading,
         )
         refuse_impossible(facts)

@@ -31,11 +31,11 @@ from motley_operator.domain.claims import (
     shape_of,
 )
 from motley_operator.domain.facts import ClusterFacts, Document, NodeFacts, PodFacts, Room
-from motley_operator.domain.names import PRICE
+from motley_operator.domain.names import PRICE, key_of
+from motley_operator.domain.purchases import REQUEST, live_requests, why_over
 from motley_operator.translate.room import fits, held, is_engine, plus, room_left
 from motley_planner.domain.hardware import Catalog
 
-MARGIN_SHARE, LEAST_MARGIN_S = 0.5, 60.0  # of the delay, before a node counts as not coming
 LEAST_PAUSE_S, LONGEST_PAUSE_S = 600.0, 7200.0  # that a suspect shape is not asked for
 FORGET_S = 86_400.0
 _PLENTY = 2**60
@@ -48,6 +48,7 @@ class Offers:
     suspects: tuple[Suspicion, ...] = ()
     overdue: frozenset[str] = frozenset()  # UIDs of pods whose time is over
     closed: frozenset[str] = frozenset()  # shapes that are not on offer now
+    unserved: frozenset[str] = frozenset()  # of these: nobody here takes a request for them
     there: Mapping[str, int] = field(
         default_factory=dict
     )  # nodes of each shape, coming ones included
@@ -57,12 +58,6 @@ class Offers:
 def buying_shapes(fleet: FleetSpec) -> dict[str, NodeShape]:
     """Shapes for whose nodes pods are made, by name."""
     return {shape.name: shape for shape in fleet.shapes if shape.buys}
-
-
-def patience_s(shape: NodeShape) -> float:
-    """Seconds that a pod waits for a node of the shape: its delay and a margin."""
-    delay_s = shape.delay.seconds
-    return delay_s + max(LEAST_MARGIN_S, MARGIN_SHARE * delay_s)
 
 
 def with_claims(facts: ClusterFacts) -> ClusterFacts:
@@ -172,12 +167,15 @@ def coming_node(name: str, shape: NodeShape) -> NodeFacts:
 
 
 def _overdue(facts: ClusterFacts, shapes: Mapping[str, NodeShape]) -> frozenset[str]:
-    """UIDs of the waiting pods whose time is over."""
-    found = set()
+    """UIDs of the waiting pods whose time is over, or whose request for a node has come to nothing."""
+    found, asked = set(), live_requests(facts)
     for pod in facts.pods:
         if _waits(pod) and not pod.deleting:
             shape = shapes.get(shape_of(node_of(pod.labels[CLAIM])))
-            if shape is not None and facts.now - pod.created_at >= patience_s(shape):
+            request = asked.get((key_of(pod.labels, pod.namespace), pod.labels[CLAIM]))
+            vain = request is not None and bool(why_over(request))
+            late = shape is not None and facts.now - pod.created_at >= shape.patience_s
+            if shape is not None and (vain or late):
                 found.add(pod.uid)
     return frozenset(found)
 
@@ -190,10 +188,13 @@ def offers(facts: ClusterFacts, fleet: FleetSpec, catalog: Catalog) -> Offers:
     overdue = _overdue(facts, shapes)
     blamed = _late(facts, overdue) | _mistaken(facts, shapes, catalog)
     suspects = _suspects(facts, shapes, blamed)
+    asks = frozenset(name for name, shape in shapes.items() if shape.provision == REQUEST)
+    unserved = asks if REQUEST not in facts.served else frozenset[str]()
     return Offers(
         suspects=suspects,
         overdue=overdue,
-        closed=frozenset(s.shape for s in suspects if facts.now < s.until),
+        closed=frozenset(s.shape for s in suspects if facts.now < s.until) | unserved,
+        unserved=unserved,
         there={name: _there(facts, shape) for name, shape in shapes.items()},
         taken={name: _numbers(facts, name) for name in shapes},
     )

@@ -15,7 +15,7 @@ from motley_operator.demand.settling import Context, planned
 from motley_operator.demand.sources import Found, Ready, Reason, judge, unread
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.measurement import Measurement
-from motley_operator.domain.names import COMPONENT, GATEWAY, MANAGED_BY, OURS, RANK, key_of
+from motley_operator.domain.names import COMPONENT, GATEWAY, MANAGED_BY, OURS, RANK, UNIT, key_of
 
 
 class Measuring:
@@ -74,6 +74,6 @@ def _ready_pods(facts: ClusterFacts) -> Mapping[str, Ready]:
         key = key_of(pod.labels, pod.namespace)
         if pod.labels.get(COMPONENT) == GATEWAY:
             gateways[key] += 1
-        elif pod.labels.get(RANK, "0") == "0":
+        elif UNIT in pod.annotations and pod.labels.get(RANK, "0") == "0":
             engines[key] += 1
     return {key: Ready(gateways[key], engines[key]) for key in {*gateways, *engines}}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from motley_operator.api.common import ModelRef, Placement
+from motley_operator.api.common import Placement
 from motley_operator.api.findings import Finding
+from motley_operator.api.models import ModelRef
 from motley_operator.api.parts import gpu_names, model_of
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.models import ModelSpec

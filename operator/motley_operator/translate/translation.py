@@ -128,6 +128,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         fleet_ignored=told.ignored,
         holding=actual.holding | stood.going,
         suspect_shapes=known.suspects,
+        unserved_shapes=tuple(sorted(known.unserved)),
         inputs_hash=inputs_hash(
             facts,
             [s for s in sites if not s.coming],

@@ -1,0 +1,220 @@
+"""The shipped admission policies on the real API server: refused for people, let through for Motley."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e.cluster.nodes import make_nodes
+from e2e.cluster.scenario import Scenario
+from e2e.demo_api import Api, Refused
+from e2e.fixtures import Cluster
+from e2e.motley import ROOT, Installation
+
+pytestmark = pytest.mark.e2e
+
+NAMESPACE, EDITOR = "guarded", "edith"
+NAMES = ("motley-pod-templates", "motley-pods")
+HOST: dict[str, dict[str, Any]] = {
+    "network": {"hostNetwork": True},
+    "processes": {"hostPID": True},
+    "disk": {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
+    "privileged": {"containers": [{"name": "engine", "securityContext": {"privileged": True}}]},
+    "escalation": {
+        "initContainers": [{"name": "i", "securityContext": {"allowPrivilegeEscalation": True}}]
+    },
+    "capability": {
+        "containers": [
+            {"name": "a"},
+            {"name": "b", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
+        ]
+    },
+    "port": {"containers": [{"name": "engine", "ports": [{"containerPort": 1, "hostPort": 1}]}]},
+}
+HARMLESS: dict[str, Any] = {
+    "hostNetwork": False,
+    "volumes": [{"name": "v", "emptyDir": {}}],
+    "containers": [
+        {
+            "name": "engine",
+            "ports": [{"containerPort": 1}],
+            "securityContext": {"capabilities": {"add": ["IPC_LOCK"]}},
+        }
+    ],
+}
+
+
+def shipped() -> list[dict[str, Any]]:
+    text = (ROOT / "charts" / "motley" / "install.yaml").read_text()
+    return [d for d in yaml.safe_load_all(text) if d and d["metadata"]["name"] in NAMES]
+
+
+def pool(spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "ServingPool",
+        "metadata": {"name": "chat", "namespace": NAMESPACE},
+        "spec": {
+            "model": {"id": "Qwen/Qwen3-8B"},
+            "workload": {
+                "requestsPerSecond": 4,
+                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
+            },
+            "podTemplate": {"spec": spec},
+        },
+    }
+
+
+def cascade(spec: dict[str, Any]) -> dict[str, Any]:
+    model = {"id": "Qwen/Qwen3-8B"}
+    stages: list[dict[str, Any]] = [
+        {"name": "small", "model": model},
+        {"name": "large", "model": model, "podTemplate": {"spec": spec}},
+    ]
+    table = {"configMapKeyRef": {"name": "t", "key": "t.csv"}}
+    made = pool({})
+    workload = made["spec"]["workload"]
+    quality = {"floor": "50%", "calibration": table}
+    return {
+        **made,
+        "kind": "ModelCascade",
+        "spec": {"stages": stages, "quality": quality, "workload": workload},
+    }
+
+
+def job(spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **pool({}),
+        "kind": "RLJob",
+        "spec": {
+            "framework": {"name": "areal"},
+            "model": {"id": "Qwen/Qwen2.5-7B-Instruct"},
+            "algorithm": {"batchPrompts": 64, "maxNewTokens": 2048, "steps": 100},
+            "trainer": {"podTemplate": {"spec": spec}},
+            "storage": {"persistentVolumeClaim": {"claimName": "rl-shared"}},
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    hands = Scenario(cluster.kubeconfig, cluster.local)
+    folder: Path = tmp_path_factory.mktemp("operator")
+    installed = Installation.install(cluster.kubeconfig, folder)
+    api = installed.api
+    try:
+        hands.add_nodes(make_nodes("l40s", 1))
+        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        group = "rbac.authorization.k8s.io"
+        metadata = {"name": "edits", "namespace": NAMESPACE}
+        every = {"verbs": ["*"], "resources": ["*"]}
+        rules = [{"apiGroups": ["motley.dev"], **every}, {"apiGroups": [""], **every}]
+        # Everything that exists in motley.dev, but not what the policy asks for.
+        rules[0] = {**rules[0], "resources": ["servingpools", "modelcascades", "rljobs"]}
+        api.apply(
+            {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules}
+        )
+        api.apply(
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": "RoleBinding",
+                "metadata": metadata,
+                "roleRef": {"apiGroup": group, "kind": "Role", "name": "edits"},
+                "subjects": [{"apiGroup": group, "kind": "User", "name": EDITOR}],
+            }
+        )
+        assert len(shipped()) == 4
+        for document in shipped():
+            api.apply(document)
+        installed.start()
+        yield installed
+    finally:
+        with suppress(Refused):
+            for document in shipped():
+                api.delete(document["kind"], "", document["metadata"]["name"])
+            api.delete("Namespace", "", NAMESPACE)
+        installed.stop()
+        hands.close()
+
+
+@pytest.fixture
+def editor(cluster: Cluster, motley: Installation) -> Iterator[Api]:
+    api = Api(str(cluster.kubeconfig), EDITOR)
+    yield api
+    api.close()
+
+
+def refused_in_time(api: Api, manifest: dict[str, Any], says: str) -> None:
+    """A policy takes a moment to be in force; until then a dry run is let through."""
+    deadline = time.monotonic() + 60.0
+    while True:
+        try:
+            _dry(api, manifest)
+        except Refused as refusal:
+            assert refusal.status == 403 and says in str(refusal), refusal
+            return
+        assert time.monotonic() < deadline, f"let through: {manifest}"
+        time.sleep(0.2)
+
+
+def _dry(api: Api, manifest: dict[str, Any]) -> None:
+    plural = {"ServingPool": "servingpools", "ModelCascade": "modelcascades", "RLJob": "rljobs"}
+    path = f"/apis/motley.dev/v1alpha1/namespaces/{NAMESPACE}/{plural[manifest['kind']]}"
+    api.request("POST", f"{path}?dryRun=All", manifest)
+
+
+def test_a_template_that_asks_for_the_node_is_refused_when_it_is_written(editor: Api) -> None:
+    for spec in HOST.values():
+        refused_in_time(editor, pool(spec), "podTemplate may")
+    for make in (cascade, job):
+        refused_in_time(editor, make(HOST["disk"]), "hostPath")
+        _dry(editor, make(HARMLESS))
+    _dry(editor, pool(HARMLESS))
+    _dry(
+        editor,
+        {**pool({}), "spec": {k: v for k, v in pool({})["spec"].items() if k != "podTemplate"}},
+    )
+
+
+def test_only_motley_makes_and_changes_pods_with_its_labels(
+    motley: Installation, editor: Api
+) -> None:
+    motley.apply([pool({})])
+    motley.settle(
+        60.0
+    )  # its engines and, by the ReplicaSet controller, its gateway are let through
+    pods = [p for p in motley.api.list("Pod") if p["metadata"]["namespace"] == NAMESPACE]
+    engine = next(p for p in pods if "motley.dev/replica" in p["metadata"]["labels"])
+    assert any(p["metadata"]["labels"]["app.kubernetes.io/component"] == "gateway" for p in pods)
+    name, labels = engine["metadata"]["name"], engine["metadata"]["labels"]
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    container = {"name": "c", "image": "i"}
+    fake = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "fake", "labels": labels},
+        "spec": {"containers": [container]},
+    }
+    with pytest.raises(Refused, match="made and changed by Motley's operator only"):
+        editor.request("POST", f"{path}?dryRun=All", fake)
+    plain = {**fake, "metadata": {"name": "fake", "labels": {"app": "mine"}}}
+    editor.request("POST", f"{path}?dryRun=All", plain)
+    for change in (
+        {"labels": {"motley.dev/serving": None}},
+        {"labels": {"motley.dev/resource": None}},
+        {"labels": {"motley.dev/stage": "other"}},
+        {"annotations": {"motley.dev/unit": "{}"}},
+    ):
+        with pytest.raises(Refused, match="made and changed by Motley's operator only"):
+            editor.patch("Pod", NAMESPACE, name, {"metadata": change})
+    editor.patch("Pod", NAMESPACE, name, {"metadata": {"labels": {"team": "mine"}}})
+    # An admin may: the check is a right, which cluster-admin has.
+    motley.api.patch("Pod", NAMESPACE, name, {"metadata": {"annotations": {"note": "x"}}})
+    # And the operator still drains and deletes what it made.
+    motley.api.delete("ServingPool", NAMESPACE, "chat")
+    motley.wait(lambda: not motley.look().pods, 120.0, "all pods are gone")
