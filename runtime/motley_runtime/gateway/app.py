@@ -77,7 +77,7 @@ class Gateway:
         """Holds the connections to engines while it is entered."""
         limits = self.settings.limits
         upstream = AiohttpUpstream(limits)
-        caller = Caller(upstream, self.metrics, limits.attempts)
+        caller = Caller(upstream, self.metrics, limits)
         self._cascade = Cascade(caller, self.metrics, self.settings.optimistic_tokens)
         try:
             yield

@@ -35,6 +35,14 @@ class Metrics:
         self.upstream_failures = self._counter(
             "upstream_failures", "Failed calls to replicas by kind.", "stage", "kind"
         )
+        self.legs = self._counter(
+            "legs",
+            "Calls where phases may be apart: prefill, decode, alone (a decode replica's own "
+            "prefill) or whole, and how they ended.",
+            "stage",
+            "leg",
+            "outcome",
+        )
         self.refused = self._counter(
             "refused_requests",
             "Requests sent away: rate, concurrency, shed or timeout.",
@@ -59,6 +67,13 @@ class Metrics:
         )
         self.duration_s = self._histogram(
             "request_duration_seconds", "Seconds from request to the end of its answer."
+        )
+        self.leg_s = Histogram(
+            "motley_gateway_leg_seconds",
+            "Seconds of a leg that was answered, to the end of its answer.",
+            ("leg",),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
         )
         self._answered: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
         self._plan = Gauge(
