@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motley_operator import manifests, translate
@@ -242,6 +242,7 @@ def test_what_stands_by_goes_on_in_pairs_while_a_plan_changes(back: bool) -> Non
 rates = st.lists(st.floats(0.01, 50.0), min_size=1, max_size=3)
 
 
+@settings(deadline=None)
 @given(rates, rates)
 def test_flows_made_of_rates_keep_every_groups_sum(out: list[float], into: list[float]) -> None:
     scale = sum(out) / sum(into)

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motley_planner.dispatch import (
@@ -65,6 +65,7 @@ flows_drawn = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(flows_drawn, st.none() | st.floats(0.0, 9.0))
 def test_a_table_with_flows_comes_back_from_its_document(
     flows: dict[tuple[str, str], float], whole: float | None
@@ -73,6 +74,7 @@ def test_a_table_with_flows_comes_back_from_its_document(
     assert parse_routing(routing_document(made)) == made
 
 
+@settings(deadline=None)
 @given(flows_drawn, st.none() | st.floats(0.0, 9.0), st.integers(1, 200))
 def test_every_prefix_of_requests_follows_the_flows_within_one(
     flows: dict[tuple[str, str], float], whole: float | None, count: int
@@ -89,6 +91,7 @@ def test_every_prefix_of_requests_follows_the_flows_within_one(
         assert abs(drawn[way] - count * rate / total) <= 1.0 + 1e-6
 
 
+@settings(deadline=None)
 @given(flows_drawn, st.integers(50, 200))
 def test_each_leg_keeps_its_replicas_planned_shares(
     flows: dict[tuple[str, str], float], count: int
