@@ -27,6 +27,7 @@ from motley_planner.simulator.workflow_traces import (
     poisson_arrivals,
     standard_slo_s,
 )
+from motley_planner.simulator.workflow_tuning import tuned_alpha
 from motley_planner.simulator.workflows import (
     GPUS,
     MILDER,
@@ -35,7 +36,6 @@ from motley_planner.simulator.workflows import (
     Scheduling,
     WorkflowRun,
     simulate_workflows,
-    tuned_alpha,
 )
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,13 +25,13 @@ from motley_planner.simulator.workflow_traces import (
     shape_of,
     standard_slo_s,
 )
+from motley_planner.simulator.workflow_tuning import tuned_alpha
 from motley_planner.simulator.workflows import (
     GPUS,
     MILDER,
     Fleet,
     Scheduling,
     simulate_workflows,
-    tuned_alpha,
 )
 
 seconds = st.floats(0.01, 1e3)
@@ -121,7 +122,7 @@ def test_the_order_of_urgency_does_not_depend_on_when_it_is_looked_at(
     started = []
     while (found := queue.start()) is not None:
         started.append(found[1])
-    for one, two in zip(started, started[1:], strict=False):
+    for one, two in pairwise(started):
         assert urgency[one] >= urgency[two] - 1e-6
 
 

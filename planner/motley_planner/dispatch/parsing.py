@@ -12,6 +12,7 @@ from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     ESTIMATORS,
     HANDOFFS,
+    MOST_ALPHA,
     DispatchRule,
     Flow,
     Handoff,
@@ -159,7 +160,9 @@ def _replica(value: object, at: str, classes: frozenset[str]) -> Replica:
     for field, text in (("trust_zone", zone), ("group", group)):
         if not isinstance(text, str):
             raise RoutingError(f"{at}.{field}", "must be a string")
-    return Replica(_text(item.get("name"), f"{at}.name"), url, rates, admissible, zone, group)
+    tokens = _number(item.get("kv_tokens", 0), f"{at}.kv_tokens")
+    name = _text(item.get("name"), f"{at}.name")
+    return Replica(name, url, rates, admissible, zone, group, tokens)
 
 
 def _by_class(value: object, at: str, classes: frozenset[str]) -> dict[str, float]:
@@ -230,7 +233,7 @@ def _dispatch(value: object) -> DispatchRule:
     alpha = _number(item.get("alpha", DispatchRule().alpha), "routing.alpha")
     if alpha > 1.0:
         raise RoutingError("routing.alpha", f"must be from 0 to 1, is {alpha:g}")
-    return DispatchRule(policy, alpha)
+    return DispatchRule(policy, min(alpha, MOST_ALPHA))
 
 
 def _mapping(value: object, at: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 ESTIMATORS = ("LogProb",)
+MOST_ALPHA = 0.6  # above it nearly all goes to the fastest GPUs: 3 to 8 times the P95
 HANDOFFS = ("nixl", "bootstrap")
 DISPATCH_POLICIES = ("earliestFinish", "hexgen", "roundRobin", "leastLoaded")
 
@@ -27,7 +28,8 @@ class Replica:
     `rates` are planned requests/s by class; `capacity` is the requests/s the replica could serve
     if it did only that class. A class absent from `capacity` is not admissible here. `trust_zone` is
     that of the replica's nodes, empty where they have none. Replicas of one phase and `group` stand
-    for each other when a prefill is paired with a decode; a plan's groups are zones.
+    for each other when a prefill is paired with a decode; a plan's groups are zones. `kv_tokens` are
+    what one gateway may have at work there, 0 for no limit.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Replica:
     capacity: Mapping[str, float]
     trust_zone: str = ""
     group: str = ""
+    kv_tokens: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class DispatchRule:
-    """How a replica is picked; `alpha` (0..1, `hexgen` only) weighs suitability against load."""
+    """How a replica is picked; `alpha` (`hexgen` only) weighs suitability against load."""
 
     policy: str = DISPATCH_POLICIES[0]
     alpha: float = 0.2
@@ -197,4 +200,6 @@ def _replica_document(replica: Replica) -> dict[str, Any]:
         document["trust_zone"] = replica.trust_zone
     if replica.group:
         document["group"] = replica.group
+    if replica.kv_tokens:
+        document["kv_tokens"] = replica.kv_tokens
     return document

@@ -109,6 +109,10 @@ class Workflows:
             step = self._step(known.kind, known.step)
             step.rest_s -= _GAIN * step.rest_s
 
+    def seconds(self, call: StepCall) -> float:
+        """Seconds that a call's step usually takes."""
+        return self._seconds(call.step, self._step(call.kind, call.step))
+
     def rest_s(self, kind: str, step: str) -> float:
         """Seconds that the steps after one usually take."""
         return self._step(kind, step).rest_s

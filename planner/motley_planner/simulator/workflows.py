@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
 
@@ -284,25 +284,3 @@ class _World:
         self._workflows.ended(str(live.number))
         self._latency_s[live.number] = now - live.arrival_s
         self._admission.observe(live.under_way, now - live.arrival_s)
-
-
-def tuned_alpha(
-    queries: Sequence[Query],
-    arrival_s: Sequence[float],
-    slo_s: Sequence[float],
-    grid: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
-    fleet: Fleet = PUBLISHED,
-) -> tuple[float, float]:
-    """The alpha of a grid whose replay of a recent trace has the least P95, and that P95.
-
-    O(grid) simulations; ties go to the smaller alpha, which balances more.
-    """
-    base = Scheduling(rule=DispatchRule("hexgen", 0.0))
-
-    def p95_s(alpha: float) -> float:
-        how = replace(base, rule=DispatchRule("hexgen", alpha))
-        return simulate_workflows(queries, arrival_s, slo_s, how, fleet).p95_s
-
-    found = [(p95_s(alpha), alpha) for alpha in sorted(grid)]
-    best, alpha = min(found)
-    return alpha, best

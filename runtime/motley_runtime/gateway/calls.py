@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from motley_planner.dispatch import Stage, Ticket
 from motley_runtime.gateway.answers import check_begun, check_status, check_whole
+from motley_runtime.gateway.credits import Credits
 from motley_runtime.gateway.deadlines import Latencies
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.metrics import Metrics
@@ -24,10 +25,13 @@ from motley_runtime.gateway.upstream import Answer, OpenStream, Upstream
 class Caller:
     """Calls stages by way of the dispatcher, and learns how long they take."""
 
-    def __init__(self, upstream: Upstream, metrics: Metrics, limits: Limits) -> None:
+    def __init__(
+        self, upstream: Upstream, metrics: Metrics, limits: Limits, credits: Credits
+    ) -> None:
         self._upstream, self._metrics, self._attempts = upstream, metrics, limits.attempts
         self.latencies = Latencies()
-        self._pairs = PairCaller(upstream, metrics, limits, self.latencies)
+        self._credits = credits
+        self._pairs = PairCaller(upstream, metrics, limits, (self.latencies, credits))
 
     async def fetch(self, job: CallContext, stage: Stage, body: bytes) -> Answer:
         """The whole answer of one replica of a stage. Raises: GatewayError 502, 503 or 504."""
@@ -40,7 +44,8 @@ class Caller:
                 break
             began_s = time.monotonic()
             try:
-                answer = await self._upstream.fetch(call_of(job, ticket, body))
+                async with self._credits.held(ticket.replica, job):
+                    answer = await self._upstream.fetch(call_of(job, ticket, body))
                 check_status(answer.status)
                 check_whole(answer)
             except UpstreamError as error:
@@ -74,6 +79,7 @@ class Caller:
             async with AsyncExitStack() as stack:
                 try:
                     call = call_of(job, ticket, body)
+                    await stack.enter_async_context(self._credits.held(ticket.replica, job))
                     opened = await stack.enter_async_context(self._upstream.stream(call))
                     check_status(opened.status)
                     check_begun(opened)

@@ -45,7 +45,7 @@ class Metrics:
         )
         self.refused = self._counter(
             "refused_requests",
-            "Requests sent away: rate, concurrency, shed or timeout.",
+            "Requests sent away: rate, concurrency, shed, timeout or credit.",
             "reason",
         )
         self.early_returns = self._counter(
@@ -55,6 +55,14 @@ class Metrics:
         )
         self.waiting = Gauge(
             "motley_gateway_waiting", "Requests waiting for their turn.", registry=self.registry
+        )
+        self.waiting_for_credit = Gauge(
+            "motley_gateway_waiting_for_credit",
+            "Requests waiting for room on their replica.",
+            registry=self.registry,
+        )
+        self.steps = self._counter(
+            "workflow_steps", "Calls of workflows: in_time, late or failed.", "outcome"
         )
         self.routing_refused = self._counter("routing_refused", "Routing documents refused.")
         self.policies = self._counter("policy_requests", "Requests by cascade policy.", "policy")

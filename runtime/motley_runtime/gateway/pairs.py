@@ -22,6 +22,7 @@ import orjson
 
 from motley_planner.dispatch import Stage, Ticket, Way
 from motley_runtime.gateway.answers import check_begun, check_status, check_whole
+from motley_runtime.gateway.credits import Credits
 from motley_runtime.gateway.deadlines import Latencies
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.handshakes import (
@@ -78,8 +79,8 @@ class _Leg:
 class _Tries:
     """What one call has tried of a stage, and where it goes next."""
 
-    def __init__(self, job: CallContext, stage: Stage, metrics: Metrics) -> None:
-        self.job, self.stage, self._metrics = job, stage, metrics
+    def __init__(self, job: CallContext, stage: Stage, metrics: Metrics, credits: Credits) -> None:
+        self.job, self.stage, self._metrics, self._credits = job, stage, metrics, credits
         self._barred = outside(stage, job.trust_zones)
         self._tried = set(self._barred)
         self._last: UpstreamError | None = None
@@ -120,7 +121,8 @@ class _Tries:
             self._metrics.retries.labels(self.stage.name).inc()
         outcome = "cancelled"
         try:
-            yield ticket
+            async with self._credits.held(ticket.replica, job):
+                yield ticket
             job.dispatcher.finish(ticket)
             outcome = "answered"
             self._metrics.leg_s.labels(leg).observe(time.monotonic() - now)
@@ -149,14 +151,18 @@ class PairCaller:
     """Calls stages with flows; the same two methods as `Caller`."""
 
     def __init__(
-        self, upstream: Upstream, metrics: Metrics, limits: Limits, latencies: Latencies
+        self,
+        upstream: Upstream,
+        metrics: Metrics,
+        limits: Limits,
+        shared: tuple[Latencies, Credits],
     ) -> None:
         self._upstream, self._metrics, self._limits = upstream, metrics, limits
-        self._latencies = latencies
+        self._latencies, self._credits = shared
 
     async def fetch(self, job: CallContext, stage: Stage, body: bytes) -> Answer:
         """The whole answer of a stage. Raises: GatewayError 400, 502, 503 or 504."""
-        tries, failures = _Tries(job, stage, self._metrics), 0
+        tries, failures = _Tries(job, stage, self._metrics, self._credits), 0
         for way in tries.ways(self._limits.attempts):
             began_s = time.monotonic()
             try:
@@ -180,7 +186,7 @@ class PairCaller:
         self, job: CallContext, stage: Stage, body: bytes
     ) -> AsyncIterator[OpenStream]:
         """An answer that has begun. Raises: GatewayError; UpstreamError once it has."""
-        tries, failures = _Tries(job, stage, self._metrics), 0
+        tries, failures = _Tries(job, stage, self._metrics, self._credits), 0
         for way in tries.ways(self._limits.attempts):
             began_s, is_begun = time.monotonic(), False
             try:
