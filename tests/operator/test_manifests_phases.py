@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from motley_operator import manifests, translate
+from motley_operator.adoption import adopted
 from motley_operator.changes import changes
 from motley_operator.changes.routing import with_standing_by
 from motley_operator.domain.actions import CreatePod, DeletePod
@@ -18,6 +19,7 @@ from motley_operator.domain.facts import PodFacts, Room
 from motley_operator.manifests.routing import _flows
 from motley_operator.settings import Settings
 from motley_operator.testing import World, gpu_node, plan_of, pool, replica, slice_of
+from motley_operator.translate.restoring import unit_of
 from motley_operator.translate.running import read_unit
 from motley_planner.catalog import load_catalog
 from motley_planner.dispatch import Replica, RoutingTable, parse_routing
@@ -260,3 +262,18 @@ def test_flows_made_of_rates_keep_every_groups_sum(out: list[float], into: list[
     for i, rate in enumerate(into):
         total = sum(f.requests_per_second for f in found if f.target == f"z{i}")
         assert total == pytest.approx(rate * scale, rel=1e-4)
+
+
+def test_routing_that_goes_on_takes_its_flows_along() -> None:
+    made = world()
+    running = [replace(r, kept=f"{KEY}/{r.name}") for r in PAIR]
+    facts = made.facts()
+    translation = translate.translate(facts, CATALOG, SETTINGS)
+    units = tuple(replace(unit_of(KEY, r), id=f"{KEY}/{r.name}") for r in PAIR)
+    snapshot = replace(translation.snapshot, running=units)
+    translation = replace(translation, snapshot=snapshot)
+    old = plan_of(replace(slice_of(KEY, running, digest="old"), flows=(flow("az-1", "az-2", 1.0),)))
+    other = [replace(r, rates={"all": 0.5}) for r in running]
+    new = plan_of(replace(slice_of(KEY, other, digest="new"), flows=(flow("az-1", "az-2", 0.5),)))
+    (part,) = adopted(new, old, frozenset(), translation, facts).slices
+    assert (part.hash, part.flows, part.replicas) == ("old", old.slices[0].flows, tuple(running))

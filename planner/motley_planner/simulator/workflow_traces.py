@@ -110,7 +110,7 @@ def drawn_queries(
         most = round(2 * (shape.evaluations - 1))
         evaluations = 1 + int(rng.binomial(most, (shape.evaluations - 1) / most))
         stages = ["retrieve", "keywords", *["retrieve"] * 3]
-        row = [(step,) for step in stages]
+        row: list[tuple[str, ...]] = [(step,) for step in stages]
         row += [("generate",) * _CANDIDATES, *[("revise",)] * revisions]
         row += [("unit_test",), ("write_tests",), ("unit_test",)]
         row += [("evaluate",) * evaluations, ("unit_test",)]
