@@ -49,6 +49,7 @@ chart:  ## writes charts/motley/install.yaml anew (needs helm)
 bench: venv  ## the benchmarks of tests/bench
 	@$(PY) -m pytest tests/bench -m "slow or not slow" $(PYTEST)
 	@$(PY) -m tests.bench.fleets --write
+	@$(PY) -m tests.bench.workflows --write
 
 ROWS := ../shared/data/perf/e2e_agg_dev.csv.gz
 fit: venv  ## fits the cost model to measured rows (ROWS=...), writes its factors and errors anew

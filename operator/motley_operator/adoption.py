@@ -19,7 +19,7 @@ from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROUTING_KEY, routing_name, unit_id
 from motley_operator.domain.translation import Translation
 from motley_operator.translate.running import ids_by_key
-from motley_planner.domain.plan import Plan, PlannedReplica, PolicyChoice, Slice
+from motley_planner.domain.plan import Plan, PlannedFlow, PlannedReplica, PolicyChoice, Slice
 
 GAIN = 1e-3  # share of the rate served for which new routing is worth it
 
@@ -34,6 +34,7 @@ class Routing:
     rates: Rates
     policies: tuple[PolicyChoice, ...]
     served: float | None  # requests/s; None where it is not known
+    flows: tuple[PlannedFlow, ...] = ()
 
 
 def adopted(
@@ -66,11 +67,16 @@ def _unit(key: str, replica: PlannedReplica) -> str:
 
 def _of_slice(part: Slice) -> Routing:
     rates = {_unit(part.key, replica): replica.rates for replica in part.replicas}
-    return Routing(part.hash, rates, part.policies, part.served_requests_per_second)
+    served = part.served_requests_per_second
+    return Routing(part.hash, rates, part.policies, served, part.flows)
 
 
 def _of_cluster(part: Slice, translation: Translation, facts: ClusterFacts) -> Routing | None:
-    """The routing that the cluster has; None where it is not the one that the status tells of."""
+    """The routing that the cluster has; None where it is not the one that the status tells of.
+
+    One with phases apart is not taken over: it names colocated replicas only in `replicas`, so its
+    units are not all that run. After a restart of the operator such a resource gets new flows.
+    """
     model = translation.parsed.get(part.key)
     if not isinstance(model, ServingPool | ModelCascade | RLJob) or model.status.plan is None:
         return None
@@ -132,5 +138,6 @@ def _with(part: Slice, routing: Routing) -> Slice:
         hash=routing.hash,
         replicas=replicas,
         policies=routing.policies,
+        flows=routing.flows,
         served_requests_per_second=served,
     )

@@ -37,7 +37,7 @@ class Settings:
     first_time_limit_s: float = 8.0  # of a solve while nothing runs: its plan is kept for long
     relative_gap: float = 1e-3
     latency_tiers: bool = True  # of cascades with an end-to-end target; False: a fixed split
-    pairs_phases: bool = False  # plan as if the gateway could pair prefill and decode replicas
+    pairs_phases: bool = False  # plans of disaggregation: Auto may put prefill and decode apart
     stuck_after_s: float = 120.0  # a cycle that takes longer fails the liveness probe
     stale_after_s: float = 30.0  # no decision on a view that could not be refreshed for so long
     create_concurrency: int = 16
@@ -63,6 +63,7 @@ _HELP = {
     "gateway-image": "image of the gateway pods",
     "network-policies": "make NetworkPolicies: engines are reached by their gateway and each other only",
     "provisioning-requests": "read and make ProvisioningRequests, for shapes that ask by these",
+    "pair-phases": "let plans put prefill and decode apart where disaggregation is Auto, too",
     "metrics-namespaces": "namespaces, by commas, whose pods may reach engines then, to scrape them",
     "idle-window": "seconds without events before a cycle starts",
     "max-wait": "the longest a cycle waits for quiet, in seconds",
@@ -109,6 +110,7 @@ _SWITCHES = {
     "leader-elect": "leader_election",
     "network-policies": "network_policies",
     "provisioning-requests": "provisioning_requests",
+    "pair-phases": "pairs_phases",
 }
 _ALIASES = {"resource-class": ("--class",)}
 

@@ -130,11 +130,9 @@ def test_compression_needs_phases_apart_and_is_never_silent(
     assert packed == ("4 bits" in render(read_plan(tmp_path / "kv.json")))
 
 
-def test_always_is_refused_with_what_would_help(tmp_path: Path, capsys: Capture) -> None:
-    words = files(tmp_path, MIX, **{**RAG, "disaggregation": "Always"})
-    status, document = made(capsys, tmp_path / "plan.json", *words)
-    (refusal,) = document["rejected"][0]["refusals"]
-    assert status == 2
-    assert (refusal["reason"], refusal["field"]) == ("GatewayRequired", "spec.disaggregation")
-    allowed = made(capsys, tmp_path / "plan.json", *words, "--allow-disaggregation")[1]
-    assert {r["phase"] for r in allowed["slices"][0]["replicas"]} == {"prefill", "decode"}
+def test_always_needs_no_flag_and_never_goes_before_it(tmp_path: Path, capsys: Capture) -> None:
+    for mode, phases in (("Always", {"prefill", "decode"}), ("Never", {"both"})):
+        words = files(tmp_path, MIX, **{**RAG, "disaggregation": mode})
+        flag = ["--allow-disaggregation"] if mode == "Never" else []
+        document = made(capsys, tmp_path / "plan.json", *words, *flag)[1]
+        assert {r["phase"] for r in document["slices"][0]["replicas"]} == phases

@@ -57,12 +57,16 @@ def _priority(
         )  # fmt: skip
 
 
-def _disaggregation(mode: str, at: Path, around: Surroundings) -> Iterator[Finding]:
-    if mode == "Always" and not around.pairs_phases:
+def _disaggregation(mode: str, engine: str, at: Path, catalog: Catalog) -> Iterator[Finding]:
+    known = catalog.engines.get(engine)
+    launch = known.launch if known is not None else None
+    if mode == "Always" and launch is not None and launch.phases is None:
+        able = (n for n, e in catalog.engines.items() if e.launch is not None and e.launch.phases)
         yield found(
-            (*at, "disaggregation"), "gateway",
-            "the gateway cannot hand a request from a prefill to a decode replica yet: set "
-            "disaggregation to Auto or Never", "GatewayRequired",
+            (*at, "disaggregation"), "engine phases",
+            f"{engine} cannot hand a KV cache from a prefill to a decode replica: set "
+            f"disaggregation to Auto or Never, or take one of {', '.join(sorted(able))}",
+            "InvalidSpec",
         )  # fmt: skip
 
 
@@ -74,7 +78,7 @@ def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
     yield from slo_findings(spec.slo, (*at, "slo"))
     yield from workload_findings(spec.workload, (*at, "workload"))
     yield from template_findings(spec.pod_template, (*at, "podTemplate"))
-    yield from _disaggregation(spec.disaggregation, at, around)
+    yield from _disaggregation(spec.disaggregation, spec.engine.name, at, catalog)
     yield from profile_findings(pool, catalog, around.config_maps)
 
 
@@ -86,7 +90,7 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
         yield from engine_findings(stage.engine, (*at, "engine"), catalog, ("serve", stage.model))
         yield from placement_findings(stage.placement, (*at, "placement"), catalog)
         yield from template_findings(stage.pod_template, (*at, "podTemplate"))
-        yield from _disaggregation(stage.disaggregation, at, around)
+        yield from _disaggregation(stage.disaggregation, stage.engine.name, at, catalog)
     yield from slo_findings(spec.slo, ("spec", "slo"))
     yield from workload_findings(spec.workload, ("spec", "workload"))
     yield from quality_findings(cascade, around.config_maps)

@@ -29,7 +29,6 @@ class Surroundings:
     catalog: Catalog = field(default_factory=load_catalog)
     config_maps: ConfigMaps = field(default_factory=dict)
     priority_classes: Mapping[str, int] | None = None  # None: not known here, so not checked
-    pairs_phases: bool = False  # the gateway hands requests from prefill to decode replicas
 
 
 def found(path: Path, rule: str, message: str, reason: str) -> Finding:

@@ -104,7 +104,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--allow-disaggregation",
         action="store_true",
-        help="plan as if gateways could pair prefill with decode replicas (they cannot yet)",
+        help="plan prefill and decode on replicas of their own where disaggregation is Auto, too",
     )
     parser.add_argument(
         "--allow-kv-compression",

@@ -23,17 +23,18 @@ from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
 from motley_operator.manifests.provisioning import with_requests
-from motley_operator.manifests.routing import Reach, routing_config_map
+from motley_operator.manifests.routing import Surroundings, routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
 from motley_operator.manifests.weights import weights_objects
 from motley_operator.settings import Settings
 from motley_planner.catalog import model_from_config
+from motley_planner.domain.engines import LaunchSpec
 from motley_planner.domain.hardware import Catalog, Gpu
 from motley_planner.domain.models import ModelSpec
 from motley_planner.domain.plan import Plan, PlannedReplica, Slice
-from motley_planner.domain.snapshot import PodNeed
+from motley_planner.domain.snapshot import PodNeed, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Site:
     tolerations: Sequence[Mapping[str, Any]]
     shapes: Mapping[str, NodeShape]  # of nodes that are to come or came for us, by node
     trust_zones: Mapping[str, str]  # by node
+    zones: Mapping[str, str]  # by node
 
     def replicas(self, stage: str) -> tuple[PlannedReplica, ...]:
         """The stage's replicas; one that goes on keeps the name it runs under."""
@@ -68,8 +70,9 @@ def build(
     """
     resources = {resource.key: resource for resource in facts.resources}
     tolerations, shapes = _fleet_tolerations(facts), shapes_by_node(plan, facts)
-    zones = {node: shape.labels.get(TRUST_ZONE, "") for node, shape in shapes.items()}
-    zones |= {node.name: node.labels.get(TRUST_ZONE, "") for node in facts.nodes}
+    trust = {node: shape.labels.get(TRUST_ZONE, "") for node, shape in shapes.items()}
+    trust |= {node.name: node.labels.get(TRUST_ZONE, "") for node in facts.nodes}
+    zones = _zones(plan, translation.snapshot)
     manifests: list[Manifest] = []
     for part in sorted(plan.slices, key=lambda each: each.key):
         model, resource = translation.parsed.get(part.key), resources.get(part.key)
@@ -91,7 +94,8 @@ def build(
             need=translation.snapshot.pod_need,
             tolerations=tolerations,
             shapes=shapes,
-            trust_zones=zones,
+            trust_zones=trust,
+            zones=zones,
         )
         if isinstance(model, RLJob):
             manifests += _job(site, model)
@@ -111,10 +115,11 @@ def _with_running_names(part: Slice) -> Slice:
 
 def _serving(site: Site, model: ServingPool | ModelCascade) -> list[Manifest]:
     owner, gateway = site.owner, model.spec.gateway
-    ports = {stage.name: _port(site, stage) for stage in site.stages}
-    reach = Reach(ports, site.trust_zones)
+    launches = {stage.name: _launch(site, stage) for stage in site.stages}
+    ports = {name: launch.port for name, launch in launches.items()}
+    around = Surroundings(launches, site.zones, site.trust_zones)
     manifests = [
-        routing_config_map(owner, site.part, site.stages, model.spec.workload, reach),
+        routing_config_map(owner, site.part, site.stages, model.spec.workload, around),
         *gateway_access(owner),
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),
@@ -141,7 +146,7 @@ def _isolation(site: Site, ports: Sequence[int]) -> list[Manifest]:
 def _job(site: Site, job: RLJob) -> list[Manifest]:
     owner = site.owner
     rollout, trainer = site.stages
-    port = _port(site, rollout)
+    port = _launch(site, rollout).port
     rollouts = [f"{host_address(owner, r)}:{port}" for r in site.replicas(ROLLOUT)]
     gang = next(iter(site.replicas(TRAINER)), None)
     manifests = [
@@ -212,10 +217,21 @@ def _model(catalog: Catalog, stage: StageSpec) -> ModelSpec:
     return model
 
 
-def _port(site: Site, stage: StageSpec) -> int:
+def _launch(site: Site, stage: StageSpec) -> LaunchSpec:
     launch = site.catalog.engines[stage.engine.name].launch
     assert launch is not None, f"{stage.engine.name} was not checked"
-    return launch.port
+    return launch
+
+
+def _zones(plan: Plan, snapshot: Snapshot) -> dict[str, str]:
+    """Zone of every node of a plan that the planner knew; "+shape/i" is one that is to come."""
+    known = {node.name: node.node_class.zone for node in snapshot.nodes}
+    coming = {shape.name: shape.node_class.zone for shape in snapshot.shapes}
+    for part in plan.slices:
+        for name in (name for replica in part.replicas for name in replica.nodes):
+            if name not in known and name.startswith("+"):
+                known[name] = coming.get(name[1:].rpartition("/")[0], "")
+    return known
 
 
 def _fleet_tolerations(facts: ClusterFacts) -> tuple[Mapping[str, Any], ...]:

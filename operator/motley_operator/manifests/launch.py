@@ -58,7 +58,10 @@ def engine_process(
     source = stage.model.source.hugging_face
     if not where and stage.weights is None and source is not None and source.revision is not None:
         args += ["--revision", source.revision]
-    extra = launch.rollout_env if replica.role == "rollout" else {}
+    extra = dict(launch.rollout_env) if replica.role == "rollout" else {}
+    if replica.phase != "both":
+        added, env = _phase(launch, replica.phase)
+        args, extra = args + added, extra | env
     return Process(
         image=stage_image(stage, launch, gpu.vendor),
         command=rendered(launch.command, values),
@@ -66,6 +69,16 @@ def engine_process(
         env={**launch.env, **extra},
         launch=launch,
     )
+
+
+def _phase(launch: LaunchSpec, phase: str) -> tuple[list[str], dict[str, str]]:
+    """What a replica that only prefills, or only decodes, adds: arguments and environment."""
+    phases = launch.phases
+    assert phases is not None, "the planner lists phases of engines that have them only"
+    values = {"handoff_port": str(phases.port)}
+    args = phases.prefill_args if phase == "prefill" else phases.decode_args
+    env = zip(phases.env, rendered(tuple(phases.env.values()), values), strict=True)
+    return rendered(args, values), dict(env)
 
 
 def stage_image(stage: StageSpec, launch: LaunchSpec, vendor: str) -> str:

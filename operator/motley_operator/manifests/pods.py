@@ -151,6 +151,8 @@ def _metadata(seat: Seat, container: Manifest) -> Manifest:
     }
     if replica.pipeline:
         unit["pipeline"] = [[f.gpu, f.tensor_parallel, f.layers] for f in replica.pipeline]
+    if replica.phase != "both":
+        unit |= {"phase": replica.phase, "kv_scale": replica.kv_scale}
     if is_coming(node := replica.nodes[seat.rank]):
         metadata["labels"][CLAIM] = claim_of(node)
     metadata["annotations"] = {

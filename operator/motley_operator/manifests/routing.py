@@ -12,6 +12,8 @@ from motley_operator.manifests.frame import Manifest, Owner, sealed
 from motley_operator.manifests.pods import host_address
 from motley_operator.manifests.stages import StageSpec
 from motley_planner.dispatch import (
+    Flow,
+    Handoff,
     Policy,
     Replica,
     RequestClass,
@@ -20,19 +22,29 @@ from motley_planner.dispatch import (
     Stage,
     routing_document,
 )
+from motley_planner.domain.engines import LaunchSpec
 from motley_planner.domain.plan import PlannedReplica, Slice
+
+_LEAST_RATE = 1e-9  # requests/s; below it a flow is the solver's rounding
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """What a replica's entry needs besides the plan: engines' ports by stage, trust zones by node."""
+class Surroundings:
+    """What a routing file says besides its slice: engines by stage, zones and trust zones by node."""
 
-    ports: Mapping[str, int]
+    launches: Mapping[str, LaunchSpec]
     zones: Mapping[str, str]
+    trust_zones: Mapping[str, str]
 
-    def zone_of(self, replica: PlannedReplica) -> str:
+    def group_of(self, replica: PlannedReplica) -> str:
+        """Replicas of one phase in one zone, at one KV scale, stand for each other in pairs."""
+        if replica.phase == "both":
+            return ""
+        return _group(self.zones.get(replica.nodes[0], ""), replica.kv_scale)
+
+    def trust_zone_of(self, replica: PlannedReplica) -> str:
         """The trust zone that all nodes of a replica are in; empty where there is no such."""
-        zones = {self.zones.get(node, "") for node in replica.nodes}
+        zones = {self.trust_zones.get(node, "") for node in replica.nodes}
         return zones.pop() if len(zones) == 1 else ""
 
 
@@ -41,7 +53,7 @@ def routing_config_map(
     part: Slice,
     stages: Sequence[StageSpec],
     workload: Workload,
-    reach: Reach,
+    around: Surroundings,
 ) -> Manifest:
     """The ConfigMap `<resource>-routing`."""
     table = RoutingTable(
@@ -51,18 +63,7 @@ def routing_config_map(
         classes=tuple(
             RequestClass(c.name, c.prompt_tokens, c.output_tokens) for c in workload.classes
         ),
-        stages=tuple(
-            Stage(
-                name=stage.name,
-                model=stage.model.id,
-                replicas=tuple(
-                    _replica(owner, replica, reach)
-                    for replica in sorted(part.replicas, key=lambda each: each.name)
-                    if replica.stage == stage.name
-                ),
-            )
-            for stage in stages
-        ),
+        stages=tuple(_stage(owner, part, stage, around) for stage in stages),
         policies=tuple(Policy(p.id, p.share, p.thresholds, p.classes) for p in part.policies),
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)
@@ -78,11 +79,82 @@ def routing_config_map(
     )
 
 
-def _replica(owner: Owner, replica: PlannedReplica, reach: Reach) -> Replica:
+def _stage(owner: Owner, part: Slice, spec: StageSpec, around: Surroundings) -> Stage:
+    launch = around.launches[spec.name]
+    members = sorted((r for r in part.replicas if r.stage == spec.name), key=lambda r: r.name)
+    made = {
+        phase: tuple(
+            _replica(owner, r, around)
+            for r in members
+            if r.phase == phase
+        )
+        for phase in ("both", "prefill", "decode")
+    }
+    flows = _flows(part, spec.name, made["prefill"], made["decode"])
+    handoff = None
+    if flows and launch.phases is not None:
+        handoff = Handoff(launch.phases.handoff, launch.phases.port)
+    return Stage(
+        name=spec.name,
+        model=spec.model.id,
+        replicas=made["both"],
+        prefill=made["prefill"],
+        decode=made["decode"],
+        flows=flows,
+        handoff=handoff,
+    )
+
+
+def _flows(
+    part: Slice, stage: str, prefill: Sequence[Replica], decode: Sequence[Replica]
+) -> tuple[Flow, ...]:
+    """The plan's flows between groups that there are; of a class without any, all with all.
+
+    All with all is in proportion to planned rates: rate(a, b) = out(a) x in(b) / sum of in. A plan
+    that was restored from a record has no flows; a node may have left its zone.
+    """
+    found = []
+    for name in sorted({name for each in prefill for name in each.capacity}):
+        out, into = _by_group(prefill, name), _by_group(decode, name)
+        planned = [
+            Flow(name, source, target, float(f"{flow.requests_per_second:.6g}"))
+            for flow in part.flows
+            if flow.stage == stage
+            and flow.request_class == name
+            and flow.requests_per_second > _LEAST_RATE
+            and (source := _group(flow.source, flow.kv_scale)) in out
+            and (target := _group(flow.target, flow.kv_scale)) in into
+        ]
+        total = sum(into.values())
+        found += planned or [
+            Flow(name, a, b, float(f"{x * y / total:.6g}"))
+            for a, x in out.items()
+            for b, y in into.items()
+            if total > 0
+        ]
+    return tuple(found)
+
+
+def _group(zone: str, kv_scale: float) -> str:
+    return zone if kv_scale == 1.0 else f"{zone}/{kv_scale:g}"
+
+
+def _by_group(replicas: Sequence[Replica], name: str) -> dict[str, float]:
+    """Planned requests/s of a class by group, of groups that can serve it."""
+    rates: dict[str, float] = {}
+    for each in replicas:
+        if each.capacity.get(name, 0.0) > 0:
+            rates[each.group] = rates.get(each.group, 0.0) + each.rates.get(name, 0.0)
+    return rates
+
+
+def _replica(owner: Owner, replica: PlannedReplica, around: Surroundings) -> Replica:
+    port = around.launches[replica.stage].port
     return Replica(
         name=f"{owner.name}-{replica.name}",
-        url=f"http://{host_address(owner, replica)}:{reach.ports[replica.stage]}",
+        url=f"http://{host_address(owner, replica)}:{port}",
         rates={name: float(f"{rate:.6g}") for name, rate in replica.rates.items()},
         capacity={name: float(f"{rate:.6g}") for name, rate in replica.capacity.items()},
-        trust_zone=reach.zone_of(replica),
+        trust_zone=around.trust_zone_of(replica),
+        group=around.group_of(replica),
     )

@@ -123,9 +123,12 @@ def _unit(
         precision=described["precision"],
         nodes=nodes,
         pipeline=tuple(ReplicaFragment(*fragment) for fragment in described["pipeline"]),
+        phase=described["phase"],
+        kv_scale=described["kv_scale"],
     )
 
 
+_PHASES = ("both", "prefill", "decode")
 _FIELDS: Mapping[str, type] = {
     "gpu": str,
     "tensor_parallel": int,
@@ -153,7 +156,11 @@ def read_unit(annotations: Mapping[str, str]) -> dict[str, Any] | None:
     pipeline = described.get("pipeline", [])
     if not _is_pipeline(pipeline) or (pipeline and len(pipeline) != fragments):
         return None
-    return {**described, "fragments": fragments, "pipeline": pipeline}
+    phase, kv_scale = described.get("phase", "both"), described.get("kv_scale", 1.0)
+    if phase not in _PHASES or not isinstance(kv_scale, int | float) or not 0 < kv_scale <= 1:
+        return None
+    told = {"fragments": fragments, "pipeline": pipeline, "phase": phase, "kv_scale": kv_scale}
+    return {**described, **told}
 
 
 def _is_pipeline(value: Any) -> bool:

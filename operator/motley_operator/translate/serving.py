@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from motley_operator.api import ModelCascade, Quantity, ServingPool, Stage
 from motley_operator.api.common import Budget as BudgetSpec
 from motley_operator.api.common import Placement, Replan
@@ -83,6 +85,21 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
         max_pipeline=spec.parallelism.max_pipeline,
         disaggregation=spec.disaggregation.lower(),
     )
+
+
+def with_phases(demand: ServingDemand, catalog: Catalog, is_offered: bool) -> ServingDemand:
+    """The demand with phases apart only where that can be run.
+
+    Auto means colocated until an admin offers the other; an engine without a handshake has none.
+    """
+    stages = []
+    for stage in demand.stages:
+        launch = catalog.engines[stage.engine].launch
+        wanted = stage.disaggregation == "always" or is_offered
+        can = launch is not None and launch.phases is not None
+        mode = stage.disaggregation if wanted and can else "never"
+        stages.append(replace(stage, disaggregation=mode))
+    return replace(demand, stages=tuple(stages))
 
 
 def placement(catalog: Catalog, *specs: Placement) -> PlannerPlacement:

@@ -31,7 +31,7 @@ from motley_operator.translate.quotas import namespace_quotas
 from motley_operator.translate.restoring import Places, counted
 from motley_operator.translate.room import not_below_zero, plus, room_left
 from motley_operator.translate.running import Running, pods_by_key, running_units
-from motley_operator.translate.serving import cascade_demand, pool_demand
+from motley_operator.translate.serving import cascade_demand, pool_demand, with_phases
 from motley_operator.translate.standing import Limits, Stand, stand
 from motley_operator.translate.suspects import avoided_columns, avoiding, suspicions, with_losses
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
@@ -98,6 +98,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         quotas=namespace_quotas(facts, asking, vendors, need),
         shapes=offered,
         frozen=frozenset(frozen),
+        gateway_can_disaggregate=True,
         avoided=avoided,
         cooling=held.cooling(),
         latency_tiers=settings.latency_tiers,
@@ -168,7 +169,7 @@ def _read(resource: ResourceFacts) -> tuple[Resource | None, tuple[Finding, ...]
 def _read_resources(
     facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
 ) -> _Asked:
-    around = Surroundings(catalog, facts.config_maps, facts.priority_classes, settings.pairs_phases)
+    around = Surroundings(catalog, facts.config_maps, facts.priority_classes)
     asked = _Asked(around)
     pods = pods_by_key(facts)
     for resource in sorted(facts.resources, key=lambda each: each.key):
@@ -199,7 +200,10 @@ def _read_resources(
             if isinstance(model, ServingPool | ModelCascade):
                 demand = asked.measured[resource.key] = measuring.settled(resource.key, model)
                 model = with_demand(model, demand)
-            asked.demands[resource.key] = _demand(resource.key, model, facts, (catalog, fleet))
+            wanted = _demand(resource.key, model, facts, (catalog, fleet))
+            if isinstance(wanted, ServingDemand):
+                wanted = with_phases(wanted, catalog, settings.pairs_phases)
+            asked.demands[resource.key] = wanted
     return asked
 
 

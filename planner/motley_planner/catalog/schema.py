@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
-from motley_planner.domain.engines import EngineSpec, FrameworkSpec, LaunchSpec, PipelineLaunch
+from motley_planner.domain.engines import (
+    EngineSpec,
+    FrameworkSpec,
+    LaunchSpec,
+    PhaseLaunch,
+    PipelineLaunch,
+)
 from motley_planner.domain.hardware import Efficiency, Gpu, NodeShapePrice
 from motley_planner.domain.models import ModelSpec
 from motley_planner.units import GIGA, MEBI, MICRO, MILLI, TERA
@@ -139,9 +145,15 @@ class PipelineLaunchEntry(_Entry):
     env: dict[str, str] = {}
     port: int = Field(ge=1, le=65535)
 
-    def to_domain(self) -> PipelineLaunch:
-        """The block, unchanged."""
-        return PipelineLaunch(**self.model_dump())
+
+class PhaseLaunchEntry(_Entry):
+    """The [launch.phases] block: what replicas of one phase add."""
+
+    handoff: Literal["nixl", "bootstrap"]
+    port: int = Field(ge=1, le=65535)
+    prefill_args: tuple[str, ...]
+    decode_args: tuple[str, ...]
+    env: dict[str, str] = {}
 
 
 class LaunchEntry(_Entry):
@@ -161,11 +173,16 @@ class LaunchEntry(_Entry):
     termination_grace_seconds: PositiveInt = 60
     shutdown_timeout_seconds: Count = 0
     pipeline: PipelineLaunchEntry | None = None
+    phases: PhaseLaunchEntry | None = None
 
     def to_domain(self) -> LaunchSpec:
         """The launch block, unchanged."""
-        plain = self.model_dump(exclude={"pipeline"})
-        return LaunchSpec(**plain, pipeline=self.pipeline.to_domain() if self.pipeline else None)
+        plain = self.model_dump(exclude={"pipeline", "phases"})
+        return LaunchSpec(
+            **plain,
+            pipeline=PipelineLaunch(**self.pipeline.model_dump()) if self.pipeline else None,
+            phases=PhaseLaunch(**self.phases.model_dump()) if self.phases else None,
+        )
 
 
 class EngineEntry(_Entry):

@@ -13,7 +13,10 @@ from motley_planner.dispatch.policies import PolicyMixer, accepts
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     ESTIMATORS,
+    HANDOFFS,
     DispatchRule,
+    Flow,
+    Handoff,
     Policy,
     Replica,
     RequestClass,
@@ -22,14 +25,18 @@ from motley_planner.dispatch.routing import (
     Stage,
     routing_document,
 )
+from motley_planner.dispatch.ways import Way, hop_name, only, ways_of
 
 __all__ = [
     "DISPATCH_POLICIES",
     "ESTIMATORS",
+    "HANDOFFS",
     "Affinity",
     "DispatchOptions",
     "DispatchRule",
     "Dispatcher",
+    "Flow",
+    "Handoff",
     "Policy",
     "PolicyMixer",
     "RecentPrefixes",
@@ -40,8 +47,12 @@ __all__ = [
     "RoutingTable",
     "Stage",
     "Ticket",
+    "Way",
     "accepts",
     "classify",
+    "hop_name",
+    "only",
     "parse_routing",
     "routing_document",
+    "ways_of",
 ]

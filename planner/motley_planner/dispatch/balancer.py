@@ -21,6 +21,7 @@ from motley_planner.dispatch.pickers import HexGen, LeastLoaded, Picker
 from motley_planner.dispatch.policies import PolicyMixer, policies_of
 from motley_planner.dispatch.routing import Policy, RoutingTable, Stage
 from motley_planner.dispatch.tokens import EarliestFinish
+from motley_planner.dispatch.ways import Way, WayMixer, hops_of
 
 _PHASES = 64  # distinct starting points of the policy sequence among gateways
 _NEVER = float("inf")
@@ -69,20 +70,27 @@ class Dispatcher:
         self._random = random
         self._affinity = affinity
         known = previous._health if previous is not None else {}
+        hops = tuple(hop for stage in table.stages for hop in hops_of(stage))
         self._health: dict[str, Health] = {
-            stage.name: known.get(stage.name) or Health() for stage in table.stages
+            stage.name: known.get(stage.name) or Health() for stage in hops
         }
         self._loads = {
             (stage.name, replica.name): self._load(stage.name, replica.name, previous)
-            for stage in table.stages
+            for stage in hops
             for replica in stage.replicas
         }
         self._lanes = {
             (stage.name, each.name): self._lanes_of(stage, each.name)
-            for stage in table.stages
+            for stage in hops
             for each in table.classes
         }
         self._mixers = {each.name: self._mixer(each.name, previous) for each in table.classes}
+        self._ways = {
+            (stage.name, each.name): self._way_mixer(stage, each.name, previous)
+            for stage in table.stages
+            if stage.flows
+            for each in table.classes
+        }
 
     def _mixer(self, class_name: str, previous: Dispatcher | None) -> PolicyMixer:
         """The mixer of a class: the one at work where its policies and shares have not changed."""
@@ -91,6 +99,12 @@ class Dispatcher:
         if known is not None and known.policies == tuple(p for p in policies if p.share > 0):
             return known
         return PolicyMixer(policies, int(self._random() * _PHASES) if self._random else 0)
+
+    def _way_mixer(self, stage: Stage, name: str, previous: Dispatcher | None) -> WayMixer:
+        fresh = WayMixer(stage, name, int(self._random() * _PHASES) if self._random else 0)
+        known = previous._ways.get((stage.name, name)) if previous is not None else None
+        same = known and (known.ways, known.policies) == (fresh.ways, fresh.policies)
+        return known if known and same else fresh
 
     def _load(self, stage: str, replica: str, previous: Dispatcher | None) -> ReplicaLoad:
         known = previous._loads.get((stage, replica)) if previous is not None else None
@@ -113,16 +127,40 @@ class Dispatcher:
         """The policy of the next request of a class, in exactly the plan's proportions."""
         return self._mixers[class_name].draw()
 
+    def draw_way(self, stage_name: str, class_name: str, now_s: float) -> Way | None:
+        """How the next request goes through a stage with phases apart, in the plan's proportions.
+
+        A way of which one end has no replica in use gives way to others. None where there is none.
+        """
+        return self._ways[stage_name, class_name].draw(
+            lambda way: (
+                self._is_well(way.hop, class_name, now_s)
+                and (way.prefill is None or self._is_well(way.prefill, class_name, now_s))
+            )
+        )
+
+    def ways(self, stage_name: str, class_name: str) -> tuple[Way, ...]:
+        """All ways of a class through a stage; only the colocated one where phases are not apart."""
+        mixer = self._ways.get((stage_name, class_name))
+        return mixer.ways if mixer is not None else (Way(stage_name),)
+
+    def _is_well(self, hop: str, class_name: str, now_s: float) -> bool:
+        return any(
+            lane.load.failing_until_s <= now_s for lane in self._lanes[hop, class_name].every
+        )
+
     def is_admissible(self, stage_name: str, class_name: str) -> bool:
-        """Whether any replica of the stage serves the class at all."""
-        return bool(self._lanes[stage_name, class_name].every)
+        """Whether any replica of the stage serves the class at all, or a pair of them does."""
+        return any(
+            self._lanes[way.hop, class_name].every for way in self.ways(stage_name, class_name)
+        )
 
     def failing(self, stage_name: str, now_s: float) -> int:
         """How many replicas of a stage are left out at the moment."""
         return sum(
             load.failing_until_s > now_s
-            for (stage, _), load in self._loads.items()
-            if stage == stage_name
+            for (hop, _), load in self._loads.items()
+            if hop == stage_name or hop.startswith(f"{stage_name}/")
         )
 
     def choose(

@@ -11,7 +11,11 @@ from urllib.parse import urlsplit
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     ESTIMATORS,
+    HANDOFFS,
+    MOST_ALPHA,
     DispatchRule,
+    Flow,
+    Handoff,
     Policy,
     Replica,
     RequestClass,
@@ -85,16 +89,59 @@ def _class(value: object, at: str) -> RequestClass:
 
 def _stage(value: object, at: str, classes: frozenset[str]) -> Stage:
     item = _mapping(value, at)
-    replicas = tuple(
-        _replica(entry, f"{at}.replicas[{i}]", classes)
-        for i, entry in enumerate(_items(item.get("replicas"), f"{at}.replicas"))
-    )
-    _unique([replica.name for replica in replicas], f"{at}.replicas")
+    phases = {
+        phase: tuple(
+            _replica(entry, f"{at}.{phase}[{i}]", classes)
+            for i, entry in enumerate(_items(given, f"{at}.{phase}"))
+        )
+        for phase, given in (
+            ("replicas", item.get("replicas")),
+            ("prefill", item.get("prefill", [])),
+            ("decode", item.get("decode", [])),
+        )
+    }
+    _unique([each.name for phase in phases.values() for each in phase], f"{at}.replicas")
     return Stage(
         name=_token(item.get("name"), f"{at}.name"),
         model=_text(item.get("model"), f"{at}.model"),
-        replicas=replicas,
+        flows=tuple(
+            _flow(entry, f"{at}.flows[{i}]", classes, phases)
+            for i, entry in enumerate(_items(item.get("flows", []), f"{at}.flows"))
+        ),
+        handoff=_handoff(item.get("handoff"), f"{at}.handoff", bool(item.get("flows"))),
+        **phases,
     )
+
+
+def _flow(
+    value: object, at: str, classes: frozenset[str], phases: Mapping[str, tuple[Replica, ...]]
+) -> Flow:
+    item = _mapping(value, at)
+    name = _text(item.get("class"), f"{at}.class")
+    if name not in classes:
+        raise RoutingError(f"{at}.class", "names a class that is not in classes")
+    ends = []
+    for end, phase in (("from", "prefill"), ("to", "decode")):
+        group = item.get(end)
+        if not any(r.group == group and name in r.capacity for r in phases[phase]):
+            rule = f"no {phase} replica of group {group!r} has a capacity for class {name!r}"
+            raise RoutingError(f"{at}.{end}", rule)
+        ends.append(str(group))
+    return Flow(name, ends[0], ends[1], _number(item.get("rate"), f"{at}.rate"))
+
+
+def _handoff(value: object, at: str, is_needed: bool) -> Handoff | None:
+    if value is None and not is_needed:
+        return None
+    item = _mapping(value, at)
+    protocol = _text(item.get("protocol"), f"{at}.protocol")
+    if protocol not in HANDOFFS:
+        listed = ", ".join(HANDOFFS)
+        raise RoutingError(f"{at}.protocol", f"must be one of {listed}, is {protocol!r}")
+    port = item.get("bootstrap_port", 8998)
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+        raise RoutingError(f"{at}.bootstrap_port", f"must be a port, is {port!r}")
+    return Handoff(protocol, port)
 
 
 def _replica(value: object, at: str, classes: frozenset[str]) -> Replica:
@@ -109,10 +156,13 @@ def _replica(value: object, at: str, classes: frozenset[str]) -> Replica:
         if rate > 0 and capacity.get(name, 0.0) <= 0:
             raise RoutingError(f"{at}.rates.{name}", "a planned rate needs a capacity above 0")
     admissible = {name: amount for name, amount in capacity.items() if amount > 0}
-    zone = item.get("trust_zone", "")
-    if not isinstance(zone, str):
-        raise RoutingError(f"{at}.trust_zone", "must be a string")
-    return Replica(_text(item.get("name"), f"{at}.name"), url, rates, admissible, zone)
+    zone, group = item.get("trust_zone", ""), item.get("group", "")
+    for field, text in (("trust_zone", zone), ("group", group)):
+        if not isinstance(text, str):
+            raise RoutingError(f"{at}.{field}", "must be a string")
+    tokens = _number(item.get("kv_tokens", 0), f"{at}.kv_tokens")
+    name = _text(item.get("name"), f"{at}.name")
+    return Replica(name, url, rates, admissible, zone, group, tokens)
 
 
 def _by_class(value: object, at: str, classes: frozenset[str]) -> dict[str, float]:
@@ -183,7 +233,7 @@ def _dispatch(value: object) -> DispatchRule:
     alpha = _number(item.get("alpha", DispatchRule().alpha), "routing.alpha")
     if alpha > 1.0:
         raise RoutingError("routing.alpha", f"must be from 0 to 1, is {alpha:g}")
-    return DispatchRule(policy, alpha)
+    return DispatchRule(policy, min(alpha, MOST_ALPHA))
 
 
 def _mapping(value: object, at: str) -> Mapping[str, Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ESTIMATORS = ("LogProb",)
+MOST_ALPHA = 0.6  # above it nearly all goes to the fastest GPUs: 3 to 8 times the P95
+HANDOFFS = ("nixl", "bootstrap")
 DISPATCH_POLICIES = ("earliestFinish", "hexgen", "roundRobin", "leastLoaded")
 
 
@@ -25,7 +27,9 @@ class Replica:
 
     `rates` are planned requests/s by class; `capacity` is the requests/s the replica could serve
     if it did only that class. A class absent from `capacity` is not admissible here. `trust_zone` is
-    that of the replica's nodes, empty where they have none.
+    that of the replica's nodes, empty where they have none. Replicas of one phase and `group` stand
+    for each other when a prefill is paired with a decode; a plan's groups are zones. `kv_tokens` are
+    what one gateway may have at work there, 0 for no limit.
     """
 
     name: str
@@ -33,15 +37,47 @@ class Replica:
     rates: Mapping[str, float]
     capacity: Mapping[str, float]
     trust_zone: str = ""
+    group: str = ""
+    kv_tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Planned requests/s of one class from a group of prefill to a group of decode replicas."""
+
+    request_class: str
+    source: str
+    target: str
+    requests_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """How the engines hand a KV cache over: vLLM's `nixl`, or SGLang's `bootstrap` and its port."""
+
+    protocol: str
+    bootstrap_port: int = 8998
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One model of a cascade with its replicas; a pool has the single stage `main`."""
+    """One model of a cascade with its replicas; a pool has the single stage `main`.
+
+    `replicas` serve both phases; `prefill` and `decode` replicas one each, in pairs along `flows`.
+    """
 
     name: str
     model: str
     replicas: tuple[Replica, ...]
+    prefill: tuple[Replica, ...] = ()
+    decode: tuple[Replica, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    handoff: Handoff | None = None
+
+    @property
+    def every_replica(self) -> tuple[Replica, ...]:
+        """Those of all phases."""
+        return (*self.replicas, *self.prefill, *self.decode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +95,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class DispatchRule:
-    """How a replica is picked; `alpha` (0..1, `hexgen` only) weighs suitability against load."""
+    """How a replica is picked; `alpha` (`hexgen` only) weighs suitability against load."""
 
     policy: str = DISPATCH_POLICIES[0]
     alpha: float = 0.2
@@ -130,11 +166,27 @@ def _policy_document(policy: Policy) -> dict[str, Any]:
 
 
 def _stage_document(stage: Stage) -> dict[str, Any]:
-    return {
+    document: dict[str, Any] = {
         "name": stage.name,
         "model": stage.model,
         "replicas": [_replica_document(replica) for replica in stage.replicas],
     }
+    if stage.handoff is not None:
+        document["prefill"] = [_replica_document(replica) for replica in stage.prefill]
+        document["decode"] = [_replica_document(replica) for replica in stage.decode]
+        document["flows"] = [
+            {
+                "class": flow.request_class,
+                "from": flow.source,
+                "to": flow.target,
+                "rate": flow.requests_per_second,
+            }
+            for flow in stage.flows
+        ]
+        document["handoff"] = {"protocol": stage.handoff.protocol}
+        if stage.handoff.protocol == "bootstrap":
+            document["handoff"]["bootstrap_port"] = stage.handoff.bootstrap_port
+    return document
 
 
 def _replica_document(replica: Replica) -> dict[str, Any]:
@@ -146,4 +198,8 @@ def _replica_document(replica: Replica) -> dict[str, Any]:
     }
     if replica.trust_zone:
         document["trust_zone"] = replica.trust_zone
+    if replica.group:
+        document["group"] = replica.group
+    if replica.kv_tokens:
+        document["kv_tokens"] = replica.kv_tokens
     return document

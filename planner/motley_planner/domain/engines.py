@@ -22,6 +22,20 @@ class PipelineLaunch:
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseLaunch:
+    """What a replica of one phase adds, and how a gateway hands a request from one to the other.
+
+    Further placeholder: {handoff_port}.
+    """
+
+    handoff: str  # nixl | bootstrap
+    port: int  # of the side channel or bootstrap server
+    prefill_args: tuple[str, ...]
+    decode_args: tuple[str, ...]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """How one process is started; the planner carries it as opaque text.
 
@@ -46,6 +60,7 @@ class LaunchSpec:
     termination_grace_seconds: int = 60
     shutdown_timeout_seconds: int = 0  # how long the engine lets running requests finish
     pipeline: PipelineLaunch | None = None
+    phases: PhaseLaunch | None = None  # None: no replicas of one phase
 
     @property
     def placeholders(self) -> frozenset[str]:

@@ -184,7 +184,7 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
         if isinstance(demand, ServingDemand):
             slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
             demand = replace(demand, slo=slo)
-        paired = unit.phase == "both" or snapshot.gateway_can_disaggregate
+        paired = unit.phase == "both" or _pairs(demand, unit.stage, snapshot)
         if demand is not None and len(classes) == len(unit.nodes) and paired:
             kind = (replace(unit, id="", nodes=()), *classes)
             if kind not in alike:
@@ -198,6 +198,13 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
             continue
         assembly.add((candidate,))
         assembly.replicas.append(RunningReplica(unit.id, candidate.id, unit.nodes))
+
+
+def _pairs(demand: object, stage: str, snapshot: Snapshot) -> bool:
+    """Whether a stage's phases may be apart."""
+    if not snapshot.gateway_can_disaggregate or not isinstance(demand, ServingDemand):
+        return False
+    return any(s.name == stage and mode_of(demand, s) != "never" for s in demand.stages)
 
 
 def _leave(assembly: Assembly, unit: RunningUnit) -> None:

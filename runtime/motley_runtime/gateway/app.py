@@ -22,6 +22,7 @@ from motley_runtime.gateway.admission import client_of, dispatcher_of, job_of, m
 from motley_runtime.gateway.auth import ApiKeys
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.cascade import Cascade
+from motley_runtime.gateway.credits import Credits
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.exchange import (
     ClientGone,
@@ -41,6 +42,7 @@ from motley_runtime.gateway.openai_api import PATHS, parse_request
 from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.prefixes import PrefixIndex
 from motley_runtime.gateway.probes import model_body, models_body, readiness
+from motley_runtime.gateway.steps import Steps
 from motley_runtime.gateway.upstream import AiohttpUpstream
 
 log = logging.getLogger("motley.gateway")
@@ -69,6 +71,7 @@ class Gateway:
         self.is_draining = False
         self.in_flight = 0
         self.share = FairShare(settings.sharing, self.metrics)
+        self.steps = Steps(self.metrics)
         self._keys = ApiKeys(settings.api_keys_dir) if settings.api_keys_dir else None
         self._cascade: Cascade | None = None
 
@@ -77,7 +80,8 @@ class Gateway:
         """Holds the connections to engines while it is entered."""
         limits = self.settings.limits
         upstream = AiohttpUpstream(limits)
-        caller = Caller(upstream, self.metrics, limits.attempts)
+        credits = Credits(self.metrics, self.settings.sharing.wait_s)
+        caller = Caller(upstream, self.metrics, limits, credits)
         self._cascade = Cascade(caller, self.metrics, self.settings.optimistic_tokens)
         try:
             yield
@@ -145,6 +149,7 @@ class Gateway:
             dispatcher = dispatcher_of(self.live)
             job = job_of(self.settings, parse_request(path, raw), client, headers, dispatcher)
             job.request_id = request_id
+            self.steps.arrived(job, headers)
             del raw
             with self.live.working(dispatcher):
                 await self._answer(job, receive, reply)
@@ -203,6 +208,7 @@ class Gateway:
 
     def _record(self, job: Job, status: int, began_s: float) -> None:
         duration_s = time.monotonic() - began_s
+        self.steps.ended(job, duration_s, status == 200)
         self.metrics.answered(job.stage, status, job.class_name, duration_s)
         fields = {
             "request_id": job.request_id,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from motley_planner.dispatch import Dispatcher, Policy
+from motley_planner.dispatch.workflows import StepCall
 from motley_runtime.gateway.clients import ANYBODY, Client
 from motley_runtime.gateway.openai_api import ParsedRequest
 from motley_runtime.gateway.prefixes import PromptKey
@@ -18,6 +19,7 @@ class Job:
 
     `deadline_s` is on the event loop's clock. `best` is the answer of the latest stage that gave
     one below its threshold, `spent` the usage of all answers so far, `discarded` their tokens.
+    `step` is the call's place in a workflow, done by `due_s`; `start_by_s` orders those that wait.
     """
 
     request: ParsedRequest
@@ -39,6 +41,9 @@ class Job:
     best_stage: str = ""
     discarded: list[tuple[str, int]] = field(default_factory=list)
     first_bytes_s: float | None = None
+    step: StepCall | None = None
+    due_s: float = 0.0
+    start_by_s: float = 0.0
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that tell a client how its answer came about."""

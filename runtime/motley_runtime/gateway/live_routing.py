@@ -15,6 +15,7 @@ from motley_planner.dispatch import (
     Dispatcher,
     RoutingError,
     RoutingTable,
+    only,
     parse_routing,
 )
 from motley_runtime.gateway.last_good import LastGood
@@ -98,8 +99,5 @@ class LiveRouting:
         zones = self._trust_zones
         if zones is None:
             return table
-        stages = (
-            replace(s, replicas=tuple(r for r in s.replicas if r.trust_zone in zones))
-            for s in table.stages
-        )
+        stages = (only(stage, zones.__contains__) for stage in table.stages)
         return replace(table, stages=tuple(stages))

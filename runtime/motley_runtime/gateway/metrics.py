@@ -35,9 +35,17 @@ class Metrics:
         self.upstream_failures = self._counter(
             "upstream_failures", "Failed calls to replicas by kind.", "stage", "kind"
         )
+        self.legs = self._counter(
+            "legs",
+            "Calls where phases may be apart: prefill, decode, alone (a decode replica's own "
+            "prefill) or whole, and how they ended.",
+            "stage",
+            "leg",
+            "outcome",
+        )
         self.refused = self._counter(
             "refused_requests",
-            "Requests sent away: rate, concurrency, shed or timeout.",
+            "Requests sent away: rate, concurrency, shed, timeout or credit.",
             "reason",
         )
         self.early_returns = self._counter(
@@ -47,6 +55,14 @@ class Metrics:
         )
         self.waiting = Gauge(
             "motley_gateway_waiting", "Requests waiting for their turn.", registry=self.registry
+        )
+        self.waiting_for_credit = Gauge(
+            "motley_gateway_waiting_for_credit",
+            "Requests waiting for room on their replica.",
+            registry=self.registry,
+        )
+        self.steps = self._counter(
+            "workflow_steps", "Calls of workflows: in_time, late or failed.", "outcome"
         )
         self.routing_refused = self._counter("routing_refused", "Routing documents refused.")
         self.policies = self._counter("policy_requests", "Requests by cascade policy.", "policy")
@@ -59,6 +75,13 @@ class Metrics:
         )
         self.duration_s = self._histogram(
             "request_duration_seconds", "Seconds from request to the end of its answer."
+        )
+        self.leg_s = Histogram(
+            "motley_gateway_leg_seconds",
+            "Seconds of a leg that was answered, to the end of its answer.",
+            ("leg",),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
         )
         self._answered: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
         self._plan = Gauge(

@@ -16,6 +16,9 @@ EMBEDDINGS = "/v1/embeddings"
 RESPONSES = "/v1/responses"
 PATHS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 
+# Between gateway and engines only: a client that names a cache or a host in them would read another
+# client's prompt, or make an engine connect to where it likes.
+_OURS = ("kv_transfer_params", "bootstrap_host", "bootstrap_port", "bootstrap_room")
 _BYTES_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English text; only orders of magnitude count
 _TOKENS_PER_MESSAGE = 4.0  # role and separators in OpenAI's chat format
 
@@ -49,6 +52,8 @@ def parse_request(path: str, raw: bytes) -> ParsedRequest:
         raise GatewayError(400, f"the body is not JSON: {error}", "invalid_json") from error
     if not isinstance(body, dict):
         raise GatewayError(400, "the body must be a JSON object", "invalid_json")
+    for key in _OURS:
+        body.pop(key, None)
     if path == CHAT and not (isinstance(body.get("messages"), list) and body["messages"]):
         raise GatewayError(400, "messages must be a non-empty list", "invalid_value", "messages")
     if path == COMPLETIONS and not body.get("prompt"):

@@ -26,6 +26,7 @@ class Limits:
     body_s: float = 30.0
     connect_s: float = 2.0
     first_byte_s: float = 600.0
+    prefill_s: float = 120.0
     answer_s: float = 600.0
     idle_s: float = 60.0
     client_s: float = 60.0
@@ -174,6 +175,7 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
         limits=Limits(
             connect_s=args.connect_seconds,
             first_byte_s=args.first_byte_seconds,
+            prefill_s=args.prefill_seconds,
             answer_s=args.answer_seconds,
             idle_s=args.idle_seconds,
             client_s=args.client_seconds,
@@ -228,6 +230,12 @@ _BOUNDS: tuple[_Row, ...] = (
         _seconds,
         _LIMITS.first_byte_s,
         "longest wait for a stream's first bytes",
+    ),
+    (
+        "prefill-seconds",
+        _seconds,
+        _LIMITS.prefill_s,
+        "longest wait for a prefill replica, before a request goes another way",
     ),
     ("answer-seconds", _seconds, _LIMITS.answer_s, "longest wait for a whole answer"),
     ("idle-seconds", _seconds, _LIMITS.idle_s, "longest silence in a stream"),

@@ -42,7 +42,7 @@ def _describe(dispatcher: Dispatcher) -> dict[str, Any]:
         "resource": f"{table.resource.kind} {table.resource.namespace}/{table.resource.name}",
         "stages": {
             stage.name: {
-                "replicas": len(stage.replicas),
+                "replicas": len(stage.every_replica),
                 "failing": dispatcher.failing(stage.name, now),
             }
             for stage in table.stages

@@ -1,0 +1,592 @@
+"""Prefill on one replica, decode on another: the handshakes field by field, and what fails in them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+NIXL_ASK = {
+    "do_remote_decode": True,
+    "do_remote_prefill": False,
+    "remote_engine_id": None,
+    "remote_block_ids": None,
+    "remote_host": None,
+    "remote_port": None,
+}
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Cluster:
+    """What the engines of one test share: the caches that wait, and every breach of protocol."""
+
+    wrong: list[str] = field(default_factory=list)
+    caches: dict[str, dict[str, Any]] = field(default_factory=dict)  # by remote_request_id
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    rooms: dict[int, asyncio.Event] = field(default_factory=dict)
+    used_rooms: Counter[int] = field(default_factory=Counter)
+
+    def must(self, holds: bool, what: str) -> None:
+        if not holds:
+            self.wrong.append(what)
+
+
+@dataclass
+class PhaseEngine:
+    """A vLLM-like or SGLang-like engine in one role; it notes what is not as it should be."""
+
+    name: str
+    role: str
+    protocol: str
+    cluster: Cluster
+    url: str = ""
+    seen: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    delay_s: float = 0.0
+    status: int = 200
+    drops: bool = False
+    dies_after_chunks: int | None = None
+    params: Any = "right"
+    chunk_delay_s: float = 0.0
+    bootstrap_port: int = 8998
+    aborted: int = 0
+    at_work: int = 0
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        body = json.loads(raw)
+        self.seen.append(body)
+        self.paths.append(request.path)
+        self.ids.append(request.headers["x-request-id"])
+        self.at_work += 1
+        try:
+            if self.protocol == "bootstrap":
+                self._check_bootstrap(body)
+            await asyncio.sleep(self.delay_s)
+            if self.drops:
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
+            if self.status != 200:
+                return web.json_response({"error": {"message": "no"}}, status=self.status)
+            if self.protocol == "nixl":
+                return await self._nixl(request, body)
+            return await self._bootstrap(request, body)
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        finally:
+            self.at_work -= 1
+
+    async def _nixl(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        must, params = self.cluster.must, body.get("kv_transfer_params")
+        request_id = request.headers["x-request-id"]
+        if self.role == "prefill":
+            must(params == NIXL_ASK, f"ask {params}")
+            must(body["stream"] is False, "prefill is streamed")
+            must(body["max_tokens"] == 1, "prefill makes more than a token")
+            must(body.get("max_completion_tokens", 1) == 1, "max_completion_tokens")
+            for key in ("stream_options", "min_tokens", "min_completion_tokens"):
+                must(key not in body, f"{key} on the prefill leg")
+            answer = {"id": "p", "object": "chat.completion", "choices": [], "usage": {}}
+            told: Any = self.params
+            if told == "right":
+                told = {
+                    "do_remote_prefill": True,
+                    "do_remote_decode": False,
+                    "remote_engine_id": f"engine-{self.name}",
+                    "remote_block_ids": [[3, 1, 4], [1, 5]],
+                    "remote_request_id": f"cmpl-{request_id}",
+                    "remote_host": "10.0.0.7",
+                    "remote_port": 5600,
+                    "tp_size": 2,
+                }
+                self.cluster.caches[request_id] = told
+            return web.json_response(answer | {"kv_transfer_params": told})
+        if params is not None:
+            kept = self.cluster.caches.pop(request_id, None)
+            must(kept is not None, "decode before its prefill")
+            must(json.dumps(params) == json.dumps(kept), f"carried {params}, kept {kept}")
+        return await self._answer(request, body)
+
+    def _check_bootstrap(self, body: dict[str, Any]) -> None:
+        must, room = self.cluster.must, body.get("bootstrap_room")
+        must(isinstance(room, int) and 0 <= room < 2**63, f"room {room!r}")
+        must(body.get("bootstrap_host") == "127.0.0.1", "bootstrap_host")
+        must(body.get("bootstrap_port") == self.bootstrap_port, "bootstrap_port")
+        if self.role == "prefill":
+            self.cluster.used_rooms[room] += 1
+
+    async def _bootstrap(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        room = body["bootstrap_room"]
+        if self.role == "decode":
+            await self.cluster.rooms.setdefault(room, asyncio.Event()).wait()
+            mine = {k: v for k, v in body.items()}
+            other = self.cluster.bodies.get(str(room))
+            self.cluster.must(json.dumps(mine).encode() == other, "the legs' bodies differ")
+        else:
+            self.cluster.bodies[str(room)] = json.dumps(body).encode()
+            self.cluster.rooms.setdefault(room, asyncio.Event()).set()
+        return await self._answer(request, body)
+
+    async def _answer(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        if not body.get("stream"):
+            message = {"role": "assistant", "content": self.name}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
+            return web.json_response({"id": "d", "choices": [choice], "usage": usage})
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for index in range(4):
+            if index == self.dies_after_chunks:
+                assert request.transport is not None
+                request.transport.abort()
+                return response
+            delta = {"choices": [{"index": 0, "delta": {"content": f"{self.name}{index} "}}]}
+            await response.write(b"data: " + json.dumps(delta).encode() + b"\n\n")
+            await asyncio.sleep(self.chunk_delay_s)
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+
+Make = Callable[..., Awaitable[PhaseEngine]]
+
+
+@pytest.fixture
+async def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+async def make(cluster: Cluster, serve_app: Any) -> Any:
+    """Starts engines of one protocol."""
+    from contextlib import AsyncExitStack
+
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str, role: str, protocol: str, **options: Any) -> PhaseEngine:
+            engine = PhaseEngine(name, role, protocol, cluster, **options)
+            app = web.Application()
+            for path in (CHAT, "/v1/completions", "/v1/embeddings"):
+                app.router.add_post(path, engine.handle)
+            engine.url = await stack.enter_async_context(serve_app(app))
+            return engine
+
+        yield start
+
+
+def entry(engine: Any, rate: float = 1.0, group: str = "z", **fields: Any) -> dict[str, Any]:
+    rates = {"rates": {"all": rate}, "capacity": {"all": max(rate, 1.0)}}
+    return {"name": engine.name, "url": engine.url, "group": group, **rates, **fields}
+
+
+def document(
+    routing_of: Any, protocol: str, prefill: list[Any], decode: list[Any], *whole: Any, **more: Any
+) -> dict[str, Any]:
+    """One pool whose flows join every group of prefill with every group of decode replicas."""
+    made: dict[str, Any] = routing_of(("main", list(whole)))
+    ends = [dict.fromkeys(each["group"] for each in some) for some in (prefill, decode)]
+    flows = [{"class": "all", "from": a, "to": b, "rate": 1.0} for a in ends[0] for b in ends[1]]
+    made["stages"][0] |= {
+        "prefill": prefill,
+        "decode": decode,
+        "flows": more.pop("flows", flows),
+        "handoff": {"protocol": protocol, **more},
+    }
+    return made
+
+
+@dataclass
+class Pair:
+    gateway: Any
+    prefill: PhaseEngine
+    decode: PhaseEngine
+    cluster: Cluster
+    whole: Any = None
+
+    async def said(self, **fields: Any) -> str:
+        """What a chat answers, streamed or not, as text; an error's code."""
+        response = await self.gateway.chat(**fields)
+        if response.status != 200:
+            return str((await response.json())["error"]["code"])
+        if not fields.get("stream"):
+            return str((await response.json())["choices"][0]["message"]["content"])
+        events = [line for line in (await response.text()).splitlines() if line]
+        deltas = [json.loads(e[6:]) for e in events if e != "data: [DONE]"]
+        return "".join(d["choices"][0]["delta"]["content"] for d in deltas)
+
+    async def at_rest(self, eventually: Any) -> None:
+        """Nothing is left: no place, no task of a leg, no request at an engine."""
+        await eventually(lambda: self.gateway.gateway.live.current.in_flight() == 0)
+        await eventually(lambda: self.prefill.at_work == self.decode.at_work == 0)
+
+
+@pytest.fixture
+def pair(make: Make, start_gateway: Any, start_engine: Any, routing_of: Any, cluster: Any) -> Any:
+    async def start(
+        protocol: str,
+        prefill: dict[str, Any] | None = None,
+        decode: dict[str, Any] | None = None,
+        colocated: bool = False,
+        **limits: Any,
+    ) -> Pair:
+        p = await make("p", "prefill", protocol, **(prefill or {}))
+        d = await make("d", "decode", protocol, **(decode or {}))
+        whole = await start_engine("whole", text="whole") if colocated else None
+        others = [entry(whole, rate=0.0)] if whole else []
+        made = document(routing_of, protocol, [entry(p)], [entry(d)], *others)
+        return Pair(await start_gateway(made, limits=limits), p, d, cluster, whole)
+
+    return start
+
+
+BOTH = pytest.mark.parametrize("protocol", ["nixl", "bootstrap"])
+STREAM = pytest.mark.parametrize("stream", [False, True])
+
+
+@BOTH
+@STREAM
+async def test_a_request_is_prefilled_on_one_replica_and_answered_by_another(
+    pair: Any, protocol: str, stream: bool, eventually: Any
+) -> None:
+    two = await pair(protocol)
+    asked = {"max_tokens": 50, "temperature": 0.5, "min_tokens": 3, "max_completion_tokens": 50}
+    if stream:
+        asked |= {"stream": True, "stream_options": {"include_usage": False}}
+    assert (await two.said(**asked)).startswith("d")
+    await two.at_rest(eventually)
+    assert two.cluster.wrong == []
+    (first,), (second,) = two.prefill.seen, two.decode.seen
+    assert two.prefill.paths == two.decode.paths == [CHAT]
+    assert two.prefill.ids == two.decode.ids  # one request id for both legs
+    told = ("kv_transfer_params", "bootstrap_host", "bootstrap_port", "bootstrap_room")
+    carried = {key: value for key, value in second.items() if key not in told}
+    assert carried == asked | {
+        "messages": [{"role": "user", "content": "hello"}],
+        "model": "org/main",
+    }
+    if protocol == "nixl":
+        assert two.cluster.caches == {}  # fetched
+        assert first["temperature"] == 0.5
+    else:
+        assert first == second
+    for leg in ("prefill", "decode"):
+        head = f'motley_gateway_legs_total{{leg="{leg}",outcome="answered",stage="main"}}'
+        assert await two.gateway.metric(head) == 1
+
+
+@BOTH
+async def test_a_completion_of_tokens_is_paired_too(pair: Any, protocol: str) -> None:
+    two = await pair(protocol)
+    response = await two.gateway.post("/v1/completions", prompt=[1, 2, 3], max_tokens=4)
+    assert response.status == 200
+    assert len(two.prefill.seen) == len(two.decode.seen) == 1
+    assert two.cluster.wrong == []
+
+
+async def test_a_room_is_never_used_twice(pair: Any) -> None:
+    two = await pair("bootstrap")
+    assert set(await asyncio.gather(*(two.said() for _ in range(60)))) == {"d"}
+    assert len(two.cluster.used_rooms) == 60
+    assert two.cluster.used_rooms.most_common(1)[0][1] == 1
+    assert two.cluster.wrong == []
+
+
+async def test_the_bootstrap_port_is_the_routings(
+    make: Make, start_gateway: Any, routing_of: Any, cluster: Cluster
+) -> None:
+    p = await make("p", "prefill", "bootstrap", bootstrap_port=9001)
+    d = await make("d", "decode", "bootstrap", bootstrap_port=9001)
+    made = document(routing_of, "bootstrap", [entry(p)], [entry(d)], bootstrap_port=9001)
+    assert (await (await start_gateway(made)).chat()).status == 200
+    assert cluster.wrong == []
+
+
+async def test_both_sglang_legs_are_under_way_at_once(pair: Any, eventually: Any) -> None:
+    two = await pair("bootstrap", prefill={"delay_s": 0.5})
+    asking = asyncio.ensure_future(two.said())
+    await eventually(lambda: two.prefill.at_work == two.decode.at_work == 1)
+    assert await asking == "d"
+
+
+async def test_the_nixl_decode_leg_waits_for_its_prefill(pair: Any, eventually: Any) -> None:
+    two = await pair("nixl", prefill={"delay_s": 0.3})
+    asking = asyncio.ensure_future(two.said())
+    await eventually(lambda: two.prefill.at_work == 1)
+    assert two.decode.seen == []
+    assert await asking == "d"
+
+
+@BOTH
+async def test_a_client_cannot_name_a_cache_or_a_host_of_its_own(pair: Any, protocol: str) -> None:
+    two = await pair(protocol)
+    theirs = {"do_remote_prefill": True, "remote_host": "evil", "remote_port": 1}
+    asked = {"kv_transfer_params": theirs, "bootstrap_host": "evil", "bootstrap_room": 7}
+    assert await two.said(**asked) == "d"
+    assert two.cluster.wrong == []
+    assert "evil" not in json.dumps(two.prefill.seen + two.decode.seen)
+
+
+PREFILL_FAILS = [
+    pytest.param({"drops": True}, id="it drops the connection"),
+    pytest.param({"status": 500}, id="it answers 500"),
+    pytest.param({"status": 503}, id="it is busy"),
+    pytest.param({"delay_s": 30.0}, id="it is too slow"),
+]
+
+
+@BOTH
+@STREAM
+@pytest.mark.parametrize("trouble", PREFILL_FAILS)
+async def test_a_failed_prefill_leg_sends_the_request_to_a_colocated_replica(
+    pair: Any, protocol: str, stream: bool, trouble: dict[str, Any], eventually: Any
+) -> None:
+    two = await pair(protocol, prefill=trouble, colocated=True, prefill_s=0.3)
+    assert (await two.said(stream=stream)).startswith("whole")
+    await two.at_rest(eventually)
+    assert two.gateway.gateway.live.current.failing("main", 0.0) == 1  # only the prefill replica
+    assert await two.gateway.metric("motley_gateway_retries_total") == 1
+    # The circuit is open: the next one does not ask it again.
+    asked = len(two.prefill.seen)
+    assert (await two.said(stream=stream)).startswith("whole")
+    assert len(two.prefill.seen) == asked
+
+
+@BOTH
+@STREAM
+@pytest.mark.parametrize("trouble", [{"drops": True}, {"status": 500}])
+async def test_a_decode_leg_that_fails_before_the_first_byte_goes_to_a_colocated_replica(
+    pair: Any, protocol: str, stream: bool, trouble: dict[str, Any], eventually: Any
+) -> None:
+    two = await pair(protocol, decode=trouble, colocated=True)
+    assert (await two.said(stream=stream)).startswith("whole")
+    await two.at_rest(eventually)
+    assert two.whole.seen[0].keys().isdisjoint({"kv_transfer_params", "bootstrap_room"})
+
+
+async def test_without_colocated_replicas_a_vllm_decode_replica_reads_the_prompt_itself(
+    pair: Any, eventually: Any
+) -> None:
+    two = await pair("nixl", prefill={"status": 500})
+    assert await two.said(max_tokens=9) == "d"
+    assert "kv_transfer_params" not in two.decode.seen[0]
+    assert two.decode.seen[0]["max_tokens"] == 9
+    head = 'motley_gateway_legs_total{leg="alone",outcome="answered",stage="main"}'
+    assert await two.gateway.metric(head) == 1
+    await two.at_rest(eventually)
+
+
+async def test_an_sglang_pair_that_fails_is_followed_by_another_pair(
+    make: Make, start_gateway: Any, routing_of: Any, cluster: Cluster
+) -> None:
+    bad = await make("bad", "prefill", "bootstrap", status=500)
+    good = await make("good", "prefill", "bootstrap")
+    d = await make("d", "decode", "bootstrap")
+    made = document(routing_of, "bootstrap", [entry(bad, 9.0), entry(good, 0.1)], [entry(d, 9.0)])
+    gateway = await start_gateway(made)
+    response = await gateway.chat()
+    assert response.status == 200
+    assert (len(bad.seen), len(good.seen)) == (1, 1)
+    assert gateway.gateway.live.current.in_flight() == 0
+    assert cluster.wrong == []
+
+
+@STREAM
+async def test_where_every_way_fails_the_client_is_told(
+    pair: Any, stream: bool, eventually: Any
+) -> None:
+    two = await pair("nixl", prefill={"status": 500}, decode={"status": 500})
+    assert await two.said(stream=stream) == "upstream_failed"
+    await two.at_rest(eventually)
+
+
+WRONG_PARAMS = [
+    pytest.param("a text", id="not an object"),
+    pytest.param({}, id="nothing in it"),
+    pytest.param({"do_remote_prefill": "true"}, id="a text for a boolean"),
+    pytest.param({"remote_block_ids": None}, id="no blocks"),
+    pytest.param({"remote_host": ""}, id="no host"),
+    pytest.param({"remote_port": "5600"}, id="a text for a port"),
+    pytest.param({"remote_port": True}, id="a boolean for a port"),
+    pytest.param({"remote_engine_id": 7}, id="a number for an engine"),
+]
+RIGHT = {
+    "do_remote_prefill": True,
+    "remote_engine_id": "e",
+    "remote_block_ids": [1],
+    "remote_host": "h",
+    "remote_port": 5600,
+}
+
+
+@pytest.mark.parametrize("params", WRONG_PARAMS)
+async def test_parameters_that_cannot_be_right_never_reach_a_decode_replica(
+    pair: Any, params: Any, eventually: Any
+) -> None:
+    told = RIGHT | params if isinstance(params, dict) and params else params
+    two = await pair("nixl", prefill={"params": told})
+    assert await two.said() == "d"
+    assert "kv_transfer_params" not in two.decode.seen[0]
+    head = 'motley_gateway_legs_total{leg="prefill",outcome="handshake",stage="main"}'
+    assert await two.gateway.metric(head) == 1
+    await two.at_rest(eventually)
+
+
+async def test_a_prefill_that_kept_no_cache_is_no_failure(pair: Any) -> None:
+    """vLLM answers null where the first token was the last one."""
+    two = await pair("nixl", prefill={"params": None})
+    assert await two.said() == "d"
+    assert "kv_transfer_params" not in two.decode.seen[0]
+    assert two.gateway.gateway.live.current.failing("main", 0.0) == 0
+
+
+@BOTH
+async def test_a_refused_request_is_refused_by_the_replica_that_would_answer(
+    pair: Any, protocol: str, eventually: Any
+) -> None:
+    two = await pair(protocol, prefill={"status": 400}, decode={"status": 400, "delay_s": 0.1})
+    response = await two.gateway.chat()
+    assert response.status == 400
+    assert (await response.json())["error"]["message"] == "no"
+    assert two.gateway.gateway.live.current.failing("main", 0.0) == 0
+    await two.at_rest(eventually)
+
+
+@BOTH
+async def test_a_decode_replica_that_dies_in_mid_stream_ends_the_stream_with_an_error(
+    pair: Any, protocol: str, eventually: Any
+) -> None:
+    two = await pair(protocol, decode={"dies_after_chunks": 2}, colocated=True)
+    response = await two.gateway.chat(stream=True)
+    text = await response.text()
+    assert "d0 " in text and "upstream_failed" in text and "[DONE]" not in text
+    assert two.whole.seen == []  # something was sent: nothing is tried again
+    await two.at_rest(eventually)
+    assert two.gateway.gateway.live.current.failing("main", 0.0) == 1
+
+
+@BOTH
+@pytest.mark.parametrize("slow", ["prefill", "decode"])
+@STREAM
+async def test_a_client_that_leaves_ends_both_legs(
+    pair: Any, protocol: str, slow: str, stream: bool, eventually: Any
+) -> None:
+    two = await pair(protocol, **{slow: {"delay_s": 30.0}})
+    asking = asyncio.ensure_future(two.gateway.chat(stream=stream))
+    engine = two.prefill if slow == "prefill" else two.decode
+    await eventually(lambda: engine.at_work == 1)
+    asking.cancel()
+    await asyncio.wait({asking})
+    await two.at_rest(eventually)
+    assert engine.aborted == 1
+    assert two.gateway.gateway.live.current.failing("main", 0.0) == 0
+
+
+@BOTH
+async def test_a_client_that_leaves_in_mid_stream_ends_the_decode_leg(
+    pair: Any, protocol: str, eventually: Any
+) -> None:
+    two = await pair(protocol, decode={"chunk_delay_s": 1.0})
+    response = await two.gateway.chat(stream=True)
+    await response.content.readany()
+    response.close()
+    await two.at_rest(eventually)
+    assert two.decode.aborted == 1
+
+
+UNPAIRABLE = [
+    pytest.param(CHAT, {"messages": [{"role": "user", "content": "x"}], "n": 2}, id="two choices"),
+    pytest.param("/v1/completions", {"prompt": ["a", "b"]}, id="two prompts"),
+    pytest.param("/v1/completions", {"prompt": "a", "echo": True}, id="the prompt again"),
+    pytest.param("/v1/embeddings", {"input": "a"}, id="embeddings"),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), UNPAIRABLE)
+async def test_what_no_handshake_is_made_for_goes_another_way(
+    pair: Any, path: str, body: dict[str, Any]
+) -> None:
+    vllm = await pair("nixl")
+    assert (await vllm.gateway.post(path, **body)).status == 200
+    assert vllm.prefill.seen == [] and "kv_transfer_params" not in vllm.decode.seen[0]
+
+
+@pytest.mark.parametrize(("path", "body"), UNPAIRABLE)
+async def test_sglang_pairs_alone_refuse_what_no_handshake_is_made_for(
+    pair: Any, path: str, body: dict[str, Any]
+) -> None:
+    sglang = await pair("bootstrap")
+    response = await sglang.gateway.post(path, **body)
+    assert response.status == 400
+    assert (await response.json())["error"]["code"] == "unsupported_by_plan"
+    beside = await pair("bootstrap", colocated=True)
+    assert (await beside.gateway.post(path, **body)).status == 200
+    assert len(beside.whole.seen) == 1
+
+
+async def test_pairs_follow_the_flows_of_the_plan(
+    make: Make, start_gateway: Any, start_engine: Any, routing_of: Any, cluster: Cluster
+) -> None:
+    """Three flows and a colocated replica, in the proportions 4 : 2 : 1 : 1, within one request."""
+    p = {zone: await make(f"p{zone}", "prefill", "nixl") for zone in "ab"}
+    d = {zone: await make(f"d{zone}", "decode", "nixl") for zone in "ab"}
+    whole = await start_engine("whole", text="whole")
+    planned = {("a", "a"): 4.0, ("a", "b"): 2.0, ("b", "b"): 1.0}
+    made = document(
+        routing_of,
+        "nixl",
+        [entry(p["a"], 6.0, "a"), entry(p["b"], 1.0, "b")],
+        [entry(d["a"], 4.0, "a"), entry(d["b"], 3.0, "b")],
+        entry(whole, 1.0),
+        flows=[
+            {"class": "all", "from": a, "to": b, "rate": rate} for (a, b), rate in planned.items()
+        ],
+    )
+    gateway = await start_gateway(made)
+    for _ in range(80):
+        assert (await gateway.chat()).status == 200
+    assert cluster.wrong == []
+    seen = Counter(
+        (body["kv_transfer_params"]["remote_engine_id"][-1], zone)
+        for zone, engine in d.items()
+        for body in engine.seen
+    )
+    for ends, rate in planned.items():
+        assert abs(seen[ends] - 10 * rate) <= 1
+    assert abs(len(whole.seen) - 10) <= 1
+
+
+async def test_replicas_outside_a_clients_trust_zones_take_no_leg(
+    make: Make, start_gateway: Any, start_engine: Any, routing_of: Any
+) -> None:
+    p = await make("p", "prefill", "nixl")
+    d = await make("d", "decode", "nixl")
+    whole = await start_engine("whole")
+    zones = [entry(p, trust_zone="out"), entry(d, trust_zone="in"), entry(whole, trust_zone="in")]
+    gateway = await start_gateway(document(routing_of, "nixl", [zones[0]], [zones[1]], zones[2]))
+    response = await gateway.chat(headers={"x-motley-trust-zones": "in"})
+    assert response.status == 200
+    assert p.seen == []
+
+
+async def test_a_plan_that_puts_phases_apart_takes_over_without_a_failed_request(
+    make: Make, start_gateway: Any, start_engine: Any, routing_of: Any, eventually: Any
+) -> None:
+    whole = await start_engine("whole", text="whole", delay_s=0.3)
+    p, d = await make("p", "prefill", "nixl"), await make("d", "decode", "nixl")
+    gateway = await start_gateway(routing_of(("main", [entry(whole)])))
+    before = [asyncio.ensure_future(gateway.chat()) for _ in range(10)]
+    await eventually(lambda: len(whole.seen) == 10)
+    assert gateway.offer(document(routing_of, "nixl", [entry(p)], [entry(d)]))
+    after = [asyncio.ensure_future(gateway.chat()) for _ in range(10)]
+    assert {r.status for r in await asyncio.gather(*before, *after)} == {200}
+    assert (len(whole.seen), len(d.seen)) == (10, 10)
+    assert d.cluster.wrong == []

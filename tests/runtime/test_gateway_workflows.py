@@ -1,0 +1,102 @@
+"""Workflows at the gateway: what is urgent goes first, credits bound what is at work."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+def headers(name: str, left_ms: int, step: str = "a") -> dict[str, str]:
+    told = {"x-motley-workflow-id": name, "x-motley-step": step}
+    return told | {"x-motley-deadline-ms": str(left_ms)}
+
+
+async def test_the_most_urgent_of_those_that_wait_goes_first(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
+) -> None:
+    engine = await start_engine("e", delay_s=0.1)
+    gateway = await start_gateway(routing_of(("main", [replica_of(engine, kv_tokens=60)])))
+
+    def ask(text: str, left_ms: int) -> Any:
+        told = headers(text, left_ms)
+        return asyncio.ensure_future(gateway.chat(text, max_tokens=50, headers=told))
+
+    asked = [ask("first", 90_000)]
+    await eventually(lambda: len(engine.seen) == 1)
+    for number, (text, left_ms) in enumerate((("c", 80_000), ("a", 5_000), ("b", 40_000))):
+        asked.append(ask(text, left_ms))
+        await eventually(lambda n=number: _is(gateway, n + 1))
+    assert {r.status for r in await asyncio.gather(*asked)} == {200}
+    said = [body["messages"][0]["content"] for body in engine.seen]
+    assert said == ["first", "a", "b", "c"]
+    assert await gateway.metric('motley_gateway_workflow_steps_total{outcome="in_time"}') == 4
+
+
+async def _is(gateway: Any, waiting: int) -> bool:
+    return bool(await gateway.metric("motley_gateway_waiting_for_credit") == waiting)
+
+
+async def test_without_credits_nothing_waits(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
+) -> None:
+    engine = await start_engine("e", delay_s=0.3)
+    gateway = await start_gateway(routing_of(("main", [replica_of(engine)])))
+    asked = [asyncio.ensure_future(gateway.chat(max_tokens=999)) for _ in range(5)]
+    await eventually(lambda: len(engine.seen) == 5)
+    assert {r.status for r in await asyncio.gather(*asked)} == {200}
+
+
+async def test_a_client_that_leaves_while_it_waits_takes_no_credit_along(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
+) -> None:
+    engine = await start_engine("e", delay_s=0.2)
+    gateway = await start_gateway(routing_of(("main", [replica_of(engine, kv_tokens=60)])))
+    one = asyncio.ensure_future(gateway.chat("one", max_tokens=50))
+    await eventually(lambda: len(engine.seen) == 1)
+    two = asyncio.ensure_future(gateway.chat("two", max_tokens=50, stream=True))
+    await eventually(lambda: _is(gateway, 1))
+    two.cancel()
+    await asyncio.wait({two})
+    await eventually(lambda: _is(gateway, 0))
+    assert (await one).status == 200
+    assert (await gateway.chat("three", max_tokens=50)).status == 200
+    assert [body["messages"][0]["content"] for body in engine.seen] == ["one", "three"]
+    assert gateway.gateway.live.current.in_flight() == 0
+
+
+async def test_who_waits_too_long_for_room_is_told_to_come_back(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
+) -> None:
+    engine = await start_engine("e", delay_s=1.0)
+    made = routing_of(("main", [replica_of(engine, kv_tokens=60)]))
+    gateway = await start_gateway(made, sharing={"wait_s": 0.1})
+    one = asyncio.ensure_future(gateway.chat(max_tokens=50))
+    await eventually(lambda: len(engine.seen) == 1)
+    response = await gateway.chat(max_tokens=50)
+    assert (response.status, response.headers["retry-after"]) == (503, "1")
+    assert gateway.gateway.live.current.failing("main", 0.0) == 0
+    assert (await one).status == 200
+
+
+async def test_a_later_step_gets_what_is_left_of_its_workflows_time(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any
+) -> None:
+    """Half of 10 s for the first of two equal steps, all that is left for the last one."""
+    engine = await start_engine("e")
+    gateway = await start_gateway(routing_of(("main", [replica_of(engine)])))
+    book = gateway.gateway.steps.book
+    for number in range(60):
+        for step in "ab":
+            told = headers(str(number), 10_000, step)
+            assert (await gateway.chat(headers=told)).status == 200
+        book.ended(f"/{number}")
+    ratio = book.rest_s("", "a") / book.seconds(_call("a"))
+    assert 0.3 < ratio < 3.0  # equal but for noise of a few milliseconds
+    assert book.rest_s("", "b") < 0.1 * book.rest_s("", "a")
+    assert len(book) == 0
+
+
+def _call(step: str) -> Any:
+    from motley_planner.dispatch.workflows import StepCall
+
+    return StepCall("x", step)
