@@ -83,11 +83,7 @@ def _stage(owner: Owner, part: Slice, spec: StageSpec, around: Surroundings) -> 
     launch = around.launches[spec.name]
     members = sorted((r for r in part.replicas if r.stage == spec.name), key=lambda r: r.name)
     made = {
-        phase: tuple(
-            _replica(owner, r, around)
-            for r in members
-            if r.phase == phase
-        )
+        phase: tuple(_replica(owner, r, around) for r in members if r.phase == phase)
         for phase in ("both", "prefill", "decode")
     }
     flows = _flows(part, spec.name, made["prefill"], made["decode"])
