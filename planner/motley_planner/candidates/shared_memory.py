@@ -19,7 +19,8 @@ longer than the targets leave: of all mixes that hold as many bytes on average, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from itertools import cycle, permutations
 
 from motley_planner.candidates.loads import ClassLoad
@@ -33,13 +34,29 @@ from motley_planner.candidates.operating import (
 from motley_planner.candidates.point import OperatingPoint
 from motley_planner.costs.capacity import Service, utilization_cap
 
+CACHED = 1024  # replicas with their targets and classes; tiers of a cascade are a hundred or two
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    text: str  # everything of both: they hold mappings, which have no hash
+    evaluator: Evaluator = field(compare=False)
+    loads: tuple[ClassLoad, ...] = field(compare=False)
+
 
 def offered_points(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> list[OperatingPoint]:
     """The useful points of one replica, with one that shares its memory where that serves more.
 
     More: a twentieth of the asked mix of all classes over every other point. A mix changes while
-    replicas run; see `shared_point` for one that is there already.
+    replicas run; see `shared_point` for one that is there already. The answer is kept for later
+    plans, the least recently used of `CACHED` is forgotten.
     """
+    return list(_cached(_Asked(repr((evaluator, loads)), evaluator, tuple(loads))))
+
+
+@lru_cache(maxsize=CACHED)
+def _cached(asked: _Asked) -> tuple[OperatingPoint, ...]:
+    evaluator, loads = asked.evaluator, asked.loads
     points = operating_points(evaluator, loads)
     mix = {load.name: load.share for load in loads}
     best = max((point.mix_per_second(mix) for point in points), default=0.0)
@@ -49,7 +66,7 @@ def offered_points(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> list[Ope
     found = shared_point(evaluator, loads, batch)
     if found is not None and found.mix_per_second(mix) > LEAST_GAIN * best:
         points.append(found)
-    return points
+    return tuple(points)
 
 
 def shared_point(
@@ -180,4 +197,4 @@ def _largest(loads: Sequence[ClassLoad]) -> float:
 
 
 def _shared(one: Evaluator) -> SharedMemory:
-    return SharedMemory(*(getattr(one, field.name) for field in fields(one)))
+    return SharedMemory(*(getattr(one, each.name) for each in fields(one)))

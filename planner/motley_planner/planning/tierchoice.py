@@ -56,15 +56,55 @@ def worthwhile(
     held = {stage: offered.held_by_all(stage, there) for stage, offered in tiers.items()}
     for count, measure in ((BY_PRICE, _price), (BY_GPUS, _gpus)):
         costs = _unit_costs(service, tiers, candidates, measure)
-        ranked = sorted(
-            (_mixture_cost(service, members, costs), combination)
-            for combination, members in by_combination.items()
-        )
-        best = [c for cost, c in ranked if np.isfinite(cost)]
-        going_on = [c for c in best if all(t in held[s] for s, t in zip(tiers, c, strict=True))]
-        kept |= dict.fromkeys(best[:count] + (going_on[:1] if there else []))
+        best = _cheapest(service, by_combination, costs, count)
+        going_on = {
+            c: members
+            for c, members in by_combination.items()
+            if there and all(tier in held[s] for s, tier in zip(tiers, c, strict=True))
+        }
+        kept |= dict.fromkeys(best + _cheapest(service, going_on, costs, 1))
     chosen = kept or by_combination
     return tuple(tiered for combination in chosen for tiered in by_combination[combination])
+
+
+def _cheapest(
+    service: ServingDemand,
+    combinations: Mapping[tuple[int, ...], Sequence[TieredPolicy]],
+    costs: UnitCosts,
+    count: int,
+) -> list[tuple[int, ...]]:
+    """The cheapest combinations. No mixture costs less than its cheapest policy, so programs are
+    solved in the order of that bound, until none that is left can be among them."""
+    bounds = sorted(
+        (min((cost for _, cost in _policy_costs(service, members, costs)), default=float("inf")), c)
+        for c, members in combinations.items()
+    )
+    ranked: list[tuple[float, tuple[int, ...]]] = []
+    for bound, combination in bounds:
+        if bound == float("inf") or (len(ranked) >= count and bound >= ranked[count - 1][0]):
+            break
+        cost = _mixture_cost(service, combinations[combination], costs)
+        if cost < float("inf"):
+            ranked = sorted([*ranked, (cost, combination)])
+    return [combination for _, combination in ranked[:count]]
+
+
+def _policy_costs(
+    service: ServingDemand, policies: Sequence[TieredPolicy], costs: UnitCosts
+) -> list[tuple[TieredPolicy, float]]:
+    """The policies that all classes follow and that cost no infinity, with their costs."""
+    stages = [stage.name for stage in service.stages]
+    found = []
+    for tiered in (t for t in policies if not t.policy.request_class):
+        visits = [tiered.policy.visits.get(name, 0.0) for name in stages]
+        cost = sum(
+            visited * costs[name][tier]
+            for name, tier, visited in zip(stages, tiered.combination, visits, strict=True)
+            if visited > 0
+        )
+        if np.isfinite(cost):
+            found.append((tiered, float(cost)))
+    return found
 
 
 def _price(candidate: Candidate) -> float:
@@ -100,18 +140,8 @@ def _unit_costs(
 def _mixture_cost(
     service: ServingDemand, policies: Sequence[TieredPolicy], costs: UnitCosts
 ) -> float:
-    stages = [stage.name for stage in service.stages]
-    each, usable = [], []
-    for tiered in (t for t in policies if not t.policy.request_class):
-        visits = [tiered.policy.visits.get(name, 0.0) for name in stages]
-        cost = sum(
-            visited * costs[name][tier]
-            for name, tier, visited in zip(stages, tiered.combination, visits, strict=True)
-            if visited > 0
-        )
-        if np.isfinite(cost):
-            each.append(cost)
-            usable.append(tiered)
+    found = _policy_costs(service, policies, costs)
+    usable, each = [t for t, _ in found], [cost for _, cost in found]
     if not usable:
         return float("inf")
     builder = MilpBuilder()
