@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from motley_operator.domain.measurement import Reading
+from motley_operator.domain.names import QUEUE
 from motley_operator.domain.quotas import LimitRangeFacts, PodUse, QuotaFacts
 
 Document = Mapping[str, Any]
@@ -143,3 +144,10 @@ class ClusterFacts:
     config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     served: frozenset[str] = frozenset()  # optional kinds that the API server has and we may use
     reading: Reading | None = None  # the latest look at Prometheus; None: none yet
+
+
+def queues(facts: ClusterFacts) -> Mapping[str, str]:
+    """The queue of each resource that is labelled with one, by key."""
+    metadata = {resource.key: resource.document["metadata"] for resource in facts.resources}
+    labels = {key: (each.get("labels") or {}).get(QUEUE) for key, each in metadata.items()}
+    return {key: str(queue) for key, queue in labels.items() if queue}

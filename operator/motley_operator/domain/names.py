@@ -40,6 +40,7 @@ EXCLUDE: Final = "motley.dev/exclude"
 TRUST_ZONE: Final = "motley.dev/trust-zone"
 PRICE: Final = "motley.dev/price-usd-per-hour"
 PLANNED_INPUTS: Final = "motley.dev/planned-inputs"  # on the Lease
+QUEUE: Final = "kueue.x-k8s.io/queue-name"  # on a resource, and then on its pods
 REPLAN_REQUESTED: Final = "motley.dev/replan-requested-at"
 
 ZONE: Final = "topology.kubernetes.io/zone"

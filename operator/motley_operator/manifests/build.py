@@ -23,6 +23,7 @@ from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
 from motley_operator.manifests.provisioning import with_requests
+from motley_operator.manifests.queues import with_queues
 from motley_operator.manifests.routing import Surroundings, routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
@@ -103,7 +104,7 @@ def build(
             manifests += _serving(site, model)
         manifests += weights_objects(owner, site.stages, partial(_fetching_image, site))
     by_name = {shape.name: shape for shape in shapes.values()}
-    return tuple(with_requests(manifests, by_name, facts))
+    return tuple(with_queues(with_requests(manifests, by_name, facts), facts))
 
 
 def _with_running_names(part: Slice) -> Slice:

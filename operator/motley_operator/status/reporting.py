@@ -33,7 +33,7 @@ from motley_operator.status.weights import UNDER_WAY
 from motley_planner.domain.plan import Plan, Slice
 
 TOLD = (
-    "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "WeightsReady", "Complete", "Failed", "Suspended",
+    "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "WeightsReady", "Queued", "Complete", "Failed", "Suspended",
 )  # fmt: skip
 _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 # A spec that cannot be read takes none of these from what runs on.

@@ -11,6 +11,7 @@ from motley_operator.lifecycle import Phase
 from motley_operator.status.conditions import Statement
 from motley_operator.status.observed import Observed, missing, planned_by_stage
 from motley_operator.status.proposed import AWAITING, Preview, planned
+from motley_operator.status.queues import queued
 from motley_operator.status.suspects import retried, suspected
 from motley_operator.status.weights import weights_ready
 from motley_planner.domain.plan import Refusal, Slice
@@ -49,7 +50,7 @@ def statements(case: Case) -> tuple[Statement, ...]:
     """All conditions that hold now; abnormal ones are there only while they are true."""
     ready = _ready(case)
     found = [_accepted(case), _planned(case), ready, *_measured(case), *suspected(case.suspects)]
-    found += weights_ready(case.observed.weights)
+    found += [*weights_ready(case.observed.weights), *queued(case.observed.engines)]
     stalled = _stalled(case)
     if stalled is not None:
         found.append(stalled)

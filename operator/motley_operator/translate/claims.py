@@ -30,7 +30,14 @@ from motley_operator.domain.claims import (
     number_of,
     shape_of,
 )
-from motley_operator.domain.facts import ClusterFacts, Document, NodeFacts, PodFacts, Room
+from motley_operator.domain.facts import (
+    ClusterFacts,
+    Document,
+    NodeFacts,
+    PodFacts,
+    Room,
+    queues,
+)
 from motley_operator.domain.names import PRICE, key_of
 from motley_operator.domain.purchases import REQUEST, live_requests, why_over
 from motley_operator.translate.room import fits, held, is_engine, plus, room_left
@@ -49,6 +56,7 @@ class Offers:
     overdue: frozenset[str] = frozenset()  # UIDs of pods whose time is over
     closed: frozenset[str] = frozenset()  # shapes that are not on offer now
     unserved: frozenset[str] = frozenset()  # of these: nobody here takes a request for them
+    queued: frozenset[str] = frozenset()  # keys of resources that a queue may hold back
     there: Mapping[str, int] = field(
         default_factory=dict
     )  # nodes of each shape, coming ones included
@@ -195,6 +203,7 @@ def offers(facts: ClusterFacts, fleet: FleetSpec, catalog: Catalog) -> Offers:
         overdue=overdue,
         closed=frozenset(s.shape for s in suspects if facts.now < s.until) | unserved,
         unserved=unserved,
+        queued=frozenset(queues(facts)),
         there={name: _there(facts, shape) for name, shape in shapes.items()},
         taken={name: _numbers(facts, name) for name in shapes},
     )

@@ -51,6 +51,8 @@ def _shape(shape: NodeShape, gpu: Gpu, wishes: Sequence[Wish], known_of: Offers)
         for wish in wishes
         if not all(has_labels(shape.node_labels, selector) for selector in wish.selectors)
     }
+    # A gated pod has no node added for it, and nobody can tell how long it has waited for one.
+    excluded |= known_of.queued
     return Shape(
         name=shape.name,
         node_class=NodeClass(

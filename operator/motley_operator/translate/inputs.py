@@ -45,7 +45,8 @@ def inputs_hash(
     fleet = (facts.fleet or {}).get("spec")
     rejected, profiles, avoided, quotas, known = others
     ordered = (sorted(rejected.items()), sorted(profiles.items()), sorted(map(repr, avoided)))
-    shut = (sorted(known.closed), sorted(known.overdue))
+    queued = (f"queued {key}" for key in known.queued)
+    shut = (sorted([*known.closed, *queued]), sorted(known.overdue))
     text = repr((nodes, asked, requested, fleet, ordered, quotas, shut))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
