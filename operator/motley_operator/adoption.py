@@ -17,8 +17,7 @@ from typing import Any
 from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROUTING_KEY, routing_name, unit_id
-from motley_operator.domain.translation import Translation
-from motley_operator.translate.running import ids_by_key
+from motley_operator.domain.translation import Translation, ids_by_key
 from motley_planner.domain.plan import Plan, PlannedFlow, PlannedReplica, PolicyChoice, Slice
 
 GAIN = 1e-3  # share of the rate served for which new routing is worth it

@@ -26,11 +26,11 @@ from motley_operator.domain.names import (
     unit_id,
 )
 from motley_operator.domain.standing import running_name
-from motley_operator.domain.translation import Translation
+from motley_operator.domain.translation import Translation, ids_by_key
 from motley_operator.manifests.stages import stages_of
 from motley_operator.translate.restoring import counted
 from motley_operator.translate.room import fits, minus, room_left
-from motley_operator.translate.running import ids_by_key, pods_by_key
+from motley_operator.translate.running import pods_by_key
 from motley_planner.domain.plan import Plan, PlannedReplica, Slice
 from motley_planner.domain.quotas import Quota
 

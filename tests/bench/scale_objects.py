@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -35,6 +36,7 @@ def node_objects(count: int) -> list[Document]:
     """Nodes of four shapes in equal parts, filled up to the size of real ones; a tenth is struck."""
     parts = [(shape, count // 4 + (i < count % 4)) for i, shape in enumerate(SHAPES)]
     nodes = make_mix(parts)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     struck = set(Random(3).sample(range(count), count // 10))
     for number, node in enumerate(nodes):
         labels = node["metadata"]["labels"]
@@ -42,6 +44,15 @@ def node_objects(count: int) -> list[Document]:
             labels[BURST_LABEL] = "struck"
         for i in range(60 - len(labels)):
             labels[f"feature.node.kubernetes.io/cpu-cpuid.FEATURE-{i:02d}-SUPPORTED"] = "true"
+        node["status"]["conditions"] = [
+            {
+                "type": "Ready",
+                "status": "True",
+                "reason": "KubeletReady",
+                "lastHeartbeatTime": now,
+                "lastTransitionTime": now,
+            }
+        ]
         node["status"]["images"] = [
             {
                 "names": [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from motley_operator.domain.claims import Suspicion
 from motley_operator.domain.standing import Standing
 from motley_operator.domain.suspects import Suspicions
+from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import Snapshot
@@ -60,3 +61,11 @@ class Translation:
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
     unserved_shapes: tuple[str, ...] = ()  # for which nobody here takes a request
     inputs_hash: str = ""  # over everything that planning depends on but our own pods
+
+
+def ids_by_key(units: Iterable[RunningUnit]) -> dict[str, frozenset[str]]:
+    """Ids of the running units of each resource that has any."""
+    found: dict[str, set[str]] = {}
+    for unit in units:
+        found.setdefault(unit.key, set()).add(unit.id)
+    return {key: frozenset(ids) for key, ids in found.items()}

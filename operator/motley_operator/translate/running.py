@@ -8,7 +8,7 @@ is gone, so that no two pods ever share one.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
@@ -45,14 +45,6 @@ def pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
         if is_engine(pod) and pod.belongs_to(owners.get(key)):
             pods.setdefault(key, []).append(pod)
     return pods
-
-
-def ids_by_key(units: Iterable[RunningUnit]) -> dict[str, frozenset[str]]:
-    """Ids of the running units of each resource that has any."""
-    found: dict[str, set[str]] = {}
-    for unit in units:
-        found.setdefault(unit.key, set()).add(unit.id)
-    return {key: frozenset(ids) for key, ids in found.items()}
 
 
 def running_units(
