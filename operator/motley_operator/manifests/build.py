@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
+from motley_operator.api.quality import cascade_calibrators
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROLLOUT, TRAINER
@@ -21,7 +22,7 @@ from motley_operator.manifests.launch import engine_process
 from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
-from motley_operator.manifests.routing import routing_config_map
+from motley_operator.manifests.routing import Traffic, routing_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
@@ -89,7 +90,7 @@ def build(
         if isinstance(model, RLJob):
             manifests += _job(site, model)
         elif isinstance(model, ServingPool | ModelCascade):
-            manifests += _serving(site, model)
+            manifests += _serving(site, model, facts)
     return tuple(manifests)
 
 
@@ -100,11 +101,15 @@ def _with_running_names(part: Slice) -> Slice:
     return replace(part, replicas=tuple(named))
 
 
-def _serving(site: Site, model: ServingPool | ModelCascade) -> list[Manifest]:
+def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts) -> list[Manifest]:
     owner, gateway = site.owner, model.spec.gateway
     ports = {stage.name: _port(site, stage) for stage in site.stages}
+    fitted = (
+        cascade_calibrators(model, facts.config_maps) if isinstance(model, ModelCascade) else {}
+    )
+    traffic = Traffic(model.spec.workload, ports, fitted)
     manifests = [
-        routing_config_map(owner, site.part, site.stages, model.spec.workload, ports),
+        routing_config_map(owner, site.part, site.stages, traffic),
         *gateway_access(owner),
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from motley_operator.api.traffic import Workload
 from motley_operator.domain.names import GATEWAY, PLAN_HASH, ROUTING_KEY, routing_name
@@ -11,6 +12,7 @@ from motley_operator.manifests.frame import Manifest, Owner, sealed
 from motley_operator.manifests.pods import host_address
 from motley_operator.manifests.stages import StageSpec
 from motley_planner.dispatch import (
+    Calibrator,
     Policy,
     Replica,
     RequestClass,
@@ -22,20 +24,26 @@ from motley_planner.dispatch import (
 from motley_planner.domain.plan import PlannedReplica, Slice
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What comes and where it may go: the workload, engines' ports and fitted scores by stage."""
+
+    workload: Workload
+    ports: Mapping[str, int]
+    calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
+
+
 def routing_config_map(
-    owner: Owner,
-    part: Slice,
-    stages: Sequence[StageSpec],
-    workload: Workload,
-    ports: Mapping[str, int],
+    owner: Owner, part: Slice, stages: Sequence[StageSpec], traffic: Traffic
 ) -> Manifest:
-    """The ConfigMap `<resource>-routing`; `ports` are the engines' by stage."""
+    """The ConfigMap `<resource>-routing`."""
+    ports = traffic.ports
     table = RoutingTable(
         plan_hash=part.hash,
         resource=ResourceRef(owner.kind, owner.namespace, owner.name),
         served_model_names=tuple(dict.fromkeys((owner.name, *(s.model.id for s in stages)))),
         classes=tuple(
-            RequestClass(c.name, c.prompt_tokens, c.output_tokens) for c in workload.classes
+            RequestClass(c.name, c.prompt_tokens, c.output_tokens) for c in traffic.workload.classes
         ),
         stages=tuple(
             Stage(
@@ -50,6 +58,7 @@ def routing_config_map(
             for stage in stages
         ),
         policies=tuple(Policy(p.id, p.share, p.thresholds, p.classes) for p in part.policies),
+        calibrators=traffic.calibrators,
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)
     metadata["annotations"] = {PLAN_HASH: part.hash}

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from motley_planner.calibrating.thresholds import Choice, Rule, choose, path, policy_of
 from motley_planner.candidates.calibration import CalibrationTable
+from motley_planner.candidates.certify import lower_bound
 from motley_planner.candidates.policies import ESCALATE_ALL
 
 STATIC = (0.5, 0.7, 0.9)  # thresholds that people write down without calibration
@@ -40,7 +43,7 @@ def frontier(table: CalibrationTable, rule: Rule) -> Frontier:
 class AtFloor:
     """Dollars a question of the cheapest way of each kind that keeps a floor; None where none does.
 
-    `single` and `static` are picked knowing the whole table, `cascade` with its confidence.
+    All are judged by their lower bounds at the rule's confidence.
     """
 
     floor: float
@@ -56,8 +59,8 @@ def at_floors(table: CalibrationTable, rule: Rule, floors: Sequence[float]) -> t
     found = []
     for floor in floors:
         choice = choose(table, replace(rule, floor=floor))
-        single = [usd for usd, quality in made.singles.values() if quality >= floor]
-        static = [_usd(each) for each in made.static.values() if each.quality >= floor]
+        single = [usd for usd, low in _bounded(table, rule) if low >= floor]
+        static = [_usd(each) for each in made.static.values() if each.quality_low >= floor]
         found.append(
             AtFloor(
                 floor=floor,
@@ -68,6 +71,18 @@ def at_floors(table: CalibrationTable, rule: Rule, floors: Sequence[float]) -> t
             )
         )
     return tuple(found)
+
+
+def _bounded(table: CalibrationTable, rule: Rule) -> list[tuple[float, float]]:
+    """Dollars and the lower bound of quality of each stage alone."""
+    assert rule.prices is not None
+    found = []
+    for stage in table.stages:
+        quality = np.asarray(table.qualities[stage])
+        mean, variance = float(quality.mean()), float(quality.var(ddof=1))
+        low = lower_bound(mean, variance, len(quality), rule.confidence)
+        found.append((rule.prices[stage], low))
+    return found
 
 
 def _usd(choice: Choice) -> float:

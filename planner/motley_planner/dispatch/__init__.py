@@ -7,6 +7,12 @@ promised is what is done. Time and randomness are passed in.
 from motley_planner.dispatch.affinity import Affinity, RecentPrefixes
 from motley_planner.dispatch.balancer import Dispatcher, DispatchOptions
 from motley_planner.dispatch.classify import classify
+from motley_planner.dispatch.estimators import (
+    Calibrator,
+    EstimatorError,
+    calibrator_document,
+    parse_calibrator,
+)
 from motley_planner.dispatch.lanes import Ticket
 from motley_planner.dispatch.parsing import RoutingError, parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
@@ -27,9 +33,11 @@ __all__ = [
     "DISPATCH_POLICIES",
     "ESTIMATORS",
     "Affinity",
+    "Calibrator",
     "DispatchOptions",
     "DispatchRule",
     "Dispatcher",
+    "EstimatorError",
     "Policy",
     "PolicyMixer",
     "RecentPrefixes",
@@ -41,7 +49,9 @@ __all__ = [
     "Stage",
     "Ticket",
     "accepts",
+    "calibrator_document",
     "classify",
+    "parse_calibrator",
     "parse_routing",
     "routing_document",
 ]
