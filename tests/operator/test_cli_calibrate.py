@@ -155,3 +155,17 @@ def test_a_live_stage_needs_its_endpoint(capsys: pytest.CaptureFixture[str]) -> 
     words = ["calibrate", "--templates", "3", "--stage", "a=1", "--stage", "b", "--floor", "50%"]
     assert main(words) == 2
     assert "http://HOST:PORT" in capsys.readouterr().err
+
+
+def test_the_guides_example_prints_what_the_guide_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = Path(__file__).parents[2]
+    words = ["--stage", "small", "--stage", "large", "--floor", "80%", "-o", "table"]
+    prices = ["--price", "small=0.05/0.20", "--price", "large=0.60/2.40"]
+    table = root / "docs" / "guides" / "calibration.csv"
+    assert main(["calibrate", "--replay", str(table), *words, *prices]) == 0
+    guide = (root / "docs" / "guides" / "calibration.md").read_text()
+    shown = [line.strip() for line in guide.splitlines()]
+    for line in capsys.readouterr().out.splitlines():
+        assert line.strip() in shown
