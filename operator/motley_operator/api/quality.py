@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from motley_operator.api.findings import Finding
@@ -10,9 +12,11 @@ from motley_operator.api.modelcascade import ModelCascade
 from motley_operator.api.surroundings import ConfigMaps, found
 from motley_planner.candidates.calibration import check_calibration
 from motley_planner.candidates.policies import quality_refusal, routing_policies
+from motley_planner.dispatch import Calibrator, EstimatorError, parse_calibrator
 from motley_planner.domain.demand import RoutingPolicy
 
 ESTIMATORS = ("LogProb",)  # what the gateway can compute
+FITTED_KEY = "estimator.json"  # beside the table, as `motley calibrate --estimator` writes it
 
 Policies = tuple[RoutingPolicy, ...]
 
@@ -44,6 +48,12 @@ def quality_findings(cascade: ModelCascade, config_maps: ConfigMaps) -> Iterator
         )  # fmt: skip
     else:
         yield from _table(cascade, data[ref.key])
+        _, mistake = _fitted(data.get(FITTED_KEY), *_question(cascade, data[ref.key])[:2])
+        if mistake is not None:
+            yield found(
+                ("spec", "quality", "calibration"), "calibration",
+                f"ConfigMap {ref.name}, key {FITTED_KEY}: {mistake}", "CalibrationInvalid",
+            )  # fmt: skip
 
 
 def _table(cascade: ModelCascade, text: str) -> Iterator[Finding]:
@@ -67,6 +77,40 @@ def cascade_policies(cascade: ModelCascade, config_maps: ConfigMaps) -> Policies
     text = config_maps[(cascade.metadata.namespace or "", ref.name)][ref.key]
     policies, _ = _policies(*_question(cascade, text))
     return policies
+
+
+def cascade_calibrators(cascade: ModelCascade, config_maps: ConfigMaps) -> Mapping[str, Calibrator]:
+    """The fitted scores that came with the table, by stage; none where it holds plain ones."""
+    ref = cascade.spec.quality.calibration.config_map_key_ref
+    data = config_maps.get((cascade.metadata.namespace or "", ref.name), {})
+    if FITTED_KEY not in data or ref.key not in data:
+        return {}
+    return _fitted(data[FITTED_KEY], *_question(cascade, data[ref.key])[:2])[0]
+
+
+@lru_cache(maxsize=64)
+def _fitted(
+    text: str | None, table: str, stages: tuple[str, ...]
+) -> tuple[Mapping[str, Calibrator], str | None]:
+    """The calibrators, or why they cannot be used."""
+    if text is None:
+        return {}, None
+    again = "write both with one run of `motley calibrate`"
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}, f"is not JSON: {again}"
+    if not isinstance(document, dict) or document.get("version") != 1:
+        return {}, f"is not of version 1: {again}"
+    if document.get("table_sha256") != hashlib.sha256(table.encode()).hexdigest():
+        return {}, f"was fitted with another table: {again}"
+    given = document.get("calibrators")
+    if not isinstance(given, dict) or set(given) - set(stages):
+        return {}, f"calibrators: name stages among {', '.join(stages)}"
+    try:
+        return {name: parse_calibrator(each) for name, each in given.items()}, None
+    except EstimatorError as error:
+        return {}, f"calibrators: {error}"
 
 
 def _question(cascade: ModelCascade, text: str) -> tuple[str, tuple[str, ...], float]:

@@ -36,6 +36,8 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("simulate", "simulate", "replay requests on a plan by discrete events"),
     ("solve", "solve", "the planner core on a bare column table"),
     ("predict", "predict", "the cost model on rows of configurations"),
+    ("questions", "questions", "questions with known answers, drawn from templates"),
+    ("calibrate", "calibrate", "score a cascade's stages on questions; thresholds, table"),
     ("validate", "validate", "check resources: every error at once, with line numbers"),
     ("strategies", "strategies", "list the planning strategies and their papers"),
     ("crds", "crds", "print the custom resource definitions"),

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
+from motley_operator.api.quality import cascade_calibrators
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
@@ -101,7 +102,7 @@ def build(
         if isinstance(model, RLJob):
             manifests += _job(site, model)
         elif isinstance(model, ServingPool | ModelCascade):
-            manifests += _serving(site, model)
+            manifests += _serving(site, model, facts)
         manifests += weights_objects(owner, site.stages, partial(_fetching_image, site))
     by_name = {shape.name: shape for shape in shapes.values()}
     return tuple(with_queues(with_requests(manifests, by_name, facts), facts))
@@ -114,13 +115,16 @@ def _with_running_names(part: Slice) -> Slice:
     return replace(part, replicas=tuple(named))
 
 
-def _serving(site: Site, model: ServingPool | ModelCascade) -> list[Manifest]:
+def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts) -> list[Manifest]:
     owner, gateway = site.owner, model.spec.gateway
     launches = {stage.name: _launch(site, stage) for stage in site.stages}
     ports = {name: launch.port for name, launch in launches.items()}
-    around = Surroundings(launches, site.zones, site.trust_zones)
+    fitted = (
+        cascade_calibrators(model, facts.config_maps) if isinstance(model, ModelCascade) else {}
+    )
+    around = Surroundings(model.spec.workload, launches, site.zones, site.trust_zones, fitted)
     manifests = [
-        routing_config_map(owner, site.part, site.stages, model.spec.workload, around),
+        routing_config_map(owner, site.part, site.stages, around),
         *gateway_access(owner),
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),

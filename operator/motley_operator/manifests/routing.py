@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from motley_operator.api.traffic import Workload
 from motley_operator.domain.names import GATEWAY, PLAN_HASH, ROUTING_KEY, routing_name
@@ -12,6 +12,7 @@ from motley_operator.manifests.frame import Manifest, Owner, sealed
 from motley_operator.manifests.pods import host_address
 from motley_operator.manifests.stages import StageSpec
 from motley_planner.dispatch import (
+    Calibrator,
     Flow,
     Handoff,
     Policy,
@@ -30,11 +31,16 @@ _LEAST_RATE = 1e-9  # requests/s; below it a flow is the solver's rounding
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a routing file says besides its slice: engines by stage, zones and trust zones by node."""
+    """What a routing file says besides its slice: what comes, and where it may go.
 
+    Engines and fitted scores are by stage, zones and trust zones by node.
+    """
+
+    workload: Workload
     launches: Mapping[str, LaunchSpec]
     zones: Mapping[str, str]
     trust_zones: Mapping[str, str]
+    calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
 
     def group_of(self, replica: PlannedReplica) -> str:
         """Replicas of one phase in one zone, at one KV scale, stand for each other in pairs."""
@@ -49,11 +55,7 @@ class Surroundings:
 
 
 def routing_config_map(
-    owner: Owner,
-    part: Slice,
-    stages: Sequence[StageSpec],
-    workload: Workload,
-    around: Surroundings,
+    owner: Owner, part: Slice, stages: Sequence[StageSpec], around: Surroundings
 ) -> Manifest:
     """The ConfigMap `<resource>-routing`."""
     table = RoutingTable(
@@ -61,10 +63,11 @@ def routing_config_map(
         resource=ResourceRef(owner.kind, owner.namespace, owner.name),
         served_model_names=tuple(dict.fromkeys((owner.name, *(s.model.id for s in stages)))),
         classes=tuple(
-            RequestClass(c.name, c.prompt_tokens, c.output_tokens) for c in workload.classes
+            RequestClass(c.name, c.prompt_tokens, c.output_tokens) for c in around.workload.classes
         ),
         stages=tuple(_stage(owner, part, stage, around) for stage in stages),
         policies=tuple(Policy(p.id, p.share, p.thresholds, p.classes) for p in part.policies),
+        calibrators=around.calibrators,
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)
     metadata["annotations"] = {PLAN_HASH: part.hash}

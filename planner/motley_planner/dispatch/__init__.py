@@ -7,6 +7,12 @@ promised is what is done. Time and randomness are passed in.
 from motley_planner.dispatch.affinity import Affinity, RecentPrefixes
 from motley_planner.dispatch.balancer import Dispatcher, DispatchOptions
 from motley_planner.dispatch.classify import classify
+from motley_planner.dispatch.estimators import (
+    Calibrator,
+    EstimatorError,
+    calibrator_document,
+    parse_calibrator,
+)
 from motley_planner.dispatch.lanes import Ticket
 from motley_planner.dispatch.parsing import RoutingError, parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
@@ -32,9 +38,11 @@ __all__ = [
     "ESTIMATORS",
     "HANDOFFS",
     "Affinity",
+    "Calibrator",
     "DispatchOptions",
     "DispatchRule",
     "Dispatcher",
+    "EstimatorError",
     "Flow",
     "Handoff",
     "Policy",
@@ -49,9 +57,11 @@ __all__ = [
     "Ticket",
     "Way",
     "accepts",
+    "calibrator_document",
     "classify",
     "hop_name",
     "only",
+    "parse_calibrator",
     "parse_routing",
     "routing_document",
     "ways_of",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from motley_planner.dispatch.estimators import Calibrator, EstimatorError, parse_calibrator
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     ESTIMATORS,
@@ -75,6 +76,7 @@ def parse_routing(document: object) -> RoutingTable:
         policies=_policies(root.get("policies", []), stages, [c.name for c in classes]),
         estimator=_estimator(root.get("estimator")),
         dispatch=_dispatch(root.get("routing")),
+        calibrators=_calibrators(root.get("estimator"), stages),
     )
 
 
@@ -220,6 +222,20 @@ def _estimator(value: object) -> str:
     if kind not in ESTIMATORS:
         raise RoutingError("estimator.type", f"must be one of {', '.join(ESTIMATORS)}, is {kind!r}")
     return kind
+
+
+def _calibrators(value: object, stages: tuple[Stage, ...]) -> dict[str, Calibrator]:
+    given = {} if value is None else _mapping(value, "estimator").get("calibrators", {})
+    names, found = {stage.name for stage in stages}, {}
+    for name, each in _mapping(given, "estimator.calibrators").items():
+        at = f"estimator.calibrators.{name}"
+        if name not in names:
+            raise RoutingError(at, "names a stage that is not in stages")
+        try:
+            found[name] = parse_calibrator(each)
+        except EstimatorError as error:
+            raise RoutingError(at, str(error)) from error
+    return found
 
 
 def _dispatch(value: object) -> DispatchRule:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from motley_planner.dispatch.estimators import Calibrator, calibrator_document
 
 ESTIMATORS = ("LogProb",)
 MOST_ALPHA = 0.6  # above it nearly all goes to the fastest GPUs: 3 to 8 times the P95
@@ -112,7 +114,11 @@ class ResourceRef:
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """Everything one gateway needs to run one plan."""
+    """Everything one gateway needs to run one plan.
+
+    `calibrators` (by stage) turn log-probabilities into the scores that thresholds are about; a
+    stage without one is scored by its mean token probability.
+    """
 
     plan_hash: str
     resource: ResourceRef
@@ -122,6 +128,7 @@ class RoutingTable:
     policies: tuple[Policy, ...]
     estimator: str = "LogProb"
     dispatch: DispatchRule = DispatchRule()
+    calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
 
     @property
     def is_cascade(self) -> bool:
@@ -152,6 +159,9 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
         "policies": [_policy_document(policy) for policy in table.policies],
         "estimator": {"type": table.estimator},
     }
+    if table.calibrators:
+        fitted = {name: calibrator_document(each) for name, each in table.calibrators.items()}
+        document["estimator"]["calibrators"] = fitted
     if table.dispatch != DispatchRule():
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
     return document

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from motley_planner.dispatch import Stage, accepts
+from motley_planner.dispatch import Calibrator, Stage, accepts
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.exchange import Reply
@@ -36,7 +36,7 @@ from motley_runtime.gateway.relay import (
     send_answer,
     send_raw,
 )
-from motley_runtime.gateway.scoring import score, with_logprobs
+from motley_runtime.gateway.scoring import features, with_logprobs, with_top_logprobs
 
 _MAX_SCORE = 1.0  # of the LogProb estimator
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
@@ -144,6 +144,9 @@ class Cascade:
     async def _asked(self, job: Job, stage: Stage) -> dict[str, Any] | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
         body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
+        fitted = _calibrator(job, stage)
+        if fitted is not None and "margin" in fitted.features:
+            body = with_top_logprobs(body, job.request.is_chat)
         raw = orjson.dumps(body)
         if job.deadline_s is None or job.best is None:
             return decoded(await self._caller.fetch(job, stage, raw))
@@ -157,7 +160,7 @@ class Cascade:
         job.spent = add_usage(job.spent, usage)
         wrong = hard_failure(job.request, answer)
         if wrong is None:
-            job.score = score(answer)
+            job.score = _score(job, stage, features(answer))
         if wrong is None and accepts(job.score, threshold):
             job.stage = stage.name
             job.visits.append(f"{stage.name}:{job.score:.4f}")
@@ -181,7 +184,8 @@ class Cascade:
             if opened.status != 200:
                 self._escalate(job, stage, "failed", "failure")
                 raise _Escalated
-            job.score = await stream.hold(self._optimistic_tokens)
+            held = await stream.hold(self._optimistic_tokens)
+            job.score = None if held is None else _score(job, stage, stream.features())
             if not accepts(job.score, threshold):
                 shown = "unscored" if job.score is None else f"{job.score:.4f}"
                 self._escalate(job, stage, shown, "score")
@@ -198,3 +202,15 @@ class Cascade:
     def _escalate(self, job: Job, stage: Stage, shown: str, reason: str) -> None:
         job.visits.append(f"{stage.name}:{shown}")
         self._metrics.escalations.labels(stage.name, reason).inc()
+
+
+def _calibrator(job: Job, stage: Stage) -> Calibrator | None:
+    return job.dispatcher.table.calibrators.get(stage.name)
+
+
+def _score(job: Job, stage: Stage, found: dict[str, float] | None) -> float | None:
+    """The score that thresholds are about: fitted where the plan says so; None where unknown."""
+    if found is None:
+        return None
+    fitted = _calibrator(job, stage)
+    return found["mean"] if fitted is None else fitted.score(found)

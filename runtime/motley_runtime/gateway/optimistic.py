@@ -16,7 +16,7 @@ import orjson
 
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.openai_api import ParsedRequest, add_usage
-from motley_runtime.gateway.scoring import wants_logprobs
+from motley_runtime.gateway.scoring import features_of, wants_logprobs
 from motley_runtime.gateway.streams import LineSplitter
 from motley_runtime.gateway.upstream import OpenStream
 
@@ -61,6 +61,10 @@ class OptimisticStream:
         if not self._logprobs or len(self._logprobs) < self.tokens:
             return None
         return min(1.0, math.exp(math.fsum(self._logprobs) / len(self._logprobs)))
+
+    def features(self) -> dict[str, float]:
+        """Features of what is held back, after a `hold` that gave a score."""
+        return features_of(self._logprobs) or {}
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """What was held back, then the rest as it comes."""

@@ -35,25 +35,76 @@ def strip_logprobs(answer: dict[str, Any]) -> None:
 
 def score(answer: dict[str, Any]) -> float | None:
     """The geometric mean token probability of an answer; None where it cannot be told."""
+    found = features(answer)
+    return None if found is None else found["mean"]
+
+
+def features(answer: dict[str, Any]) -> dict[str, float] | None:
+    """What an answer's log-probabilities say, each 0..1; None where it cannot be told.
+
+    `mean`: geometric mean of the token probabilities; `least` and `tenth`: their minimum and 10 %
+    quantile; `margin`: mean lead of a token over the next likely one, where the engine names both.
+    """
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices:
         return None
-    scores = [_choice_score(choice) for choice in choices]
-    known = [each for each in scores if each is not None]
-    return min(known) if len(known) == len(scores) else None
+    found = [_choice_features(choice) for choice in choices]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    shared = set.intersection(*(set(each) for each in known))
+    return {name: min(each[name] for each in known) for name in shared}
 
 
-def _choice_score(choice: Any) -> float | None:
+def features_of(logprobs: list[float]) -> dict[str, float] | None:
+    """As `features`, of a list of token log-probabilities; without `margin`."""
+    if not logprobs:
+        return None
+    mean = min(1.0, math.exp(math.fsum(logprobs) / len(logprobs)))
+    tenth = sorted(logprobs)[len(logprobs) // 10]
+    return {"mean": mean, "least": _probability(min(logprobs)), "tenth": _probability(tenth)}
+
+
+def with_top_logprobs(asked: dict[str, Any], is_chat: bool) -> dict[str, Any]:
+    """A scored request that also asks for each token's runner-up, which `margin` needs."""
+    if is_chat:
+        top = asked.get("top_logprobs")
+        return asked if isinstance(top, int) and top >= 2 else {**asked, "top_logprobs": 2}
+    known = asked.get("logprobs")
+    return asked if isinstance(known, int) and known >= 2 else {**asked, "logprobs": 2}
+
+
+def _choice_features(choice: Any) -> dict[str, float] | None:
     logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
     if not isinstance(logprobs, dict):
         return None
     if isinstance(logprobs.get("content"), list):
-        values = [item.get("logprob") for item in logprobs["content"] if isinstance(item, dict)]
+        items = [item for item in logprobs["content"] if isinstance(item, dict)]
+        values = [item.get("logprob") for item in items]
+        tops = [_listed(item.get("top_logprobs")) for item in items]
     elif isinstance(logprobs.get("token_logprobs"), list):
         values = logprobs["token_logprobs"]
+        given = logprobs.get("top_logprobs")
+        tops = [_listed(each) for each in given] if isinstance(given, list) else []
     else:
         return None
-    numbers = [float(value) for value in values if isinstance(value, int | float)]
-    if not numbers:
-        return None
-    return min(1.0, math.exp(math.fsum(numbers) / len(numbers)))
+    found = features_of([float(value) for value in values if isinstance(value, int | float)])
+    if found is not None and tops and all(len(top) > 1 for top in tops):
+        leads = [_probability(top[0]) - _probability(top[1]) for top in tops]
+        found["margin"] = math.fsum(leads) / len(leads)
+    return found
+
+
+def _listed(top: Any) -> list[float]:
+    """The log-probabilities of one token's candidates, likeliest first."""
+    if isinstance(top, dict):
+        values = list(top.values())
+    elif isinstance(top, list):
+        values = [each.get("logprob") for each in top if isinstance(each, dict)]
+    else:
+        return []
+    return sorted((float(v) for v in values if isinstance(v, int | float)), reverse=True)
+
+
+def _probability(logprob: float) -> float:
+    return min(1.0, math.exp(min(0.0, logprob)))

@@ -1,0 +1,70 @@
+"""Floors on published outcomes of real models; skipped where they are not there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.bench import calibration as bench
+
+from motley_planner.calibrating import Rule, judge
+from motley_planner.calibrating.frontier import at_floors, frontier
+
+pytestmark = pytest.mark.skipif(not bench.DATA.exists(), reason=f"{bench.DATA} is not there")
+
+
+def test_routellm_replay_gives_the_published_accuracies() -> None:
+    """Source: lm-sys/RouteLLM@0b64fda, its shipped outcomes."""
+    for task, rows, published in (
+        ("mmlu", 14042, (0.681, 0.806, 0.859)),
+        ("gsm8k", 1319, (0.638, 0.857, 0.929)),
+        (None, 15361, (0.677, 0.810, None)),
+    ):
+        table = bench.routellm(task)
+        small, large = (np.asarray(table.qualities[stage]) for stage in table.stages)
+        found = (small.mean(), large.mean(), np.maximum(small, large).mean())
+        assert table.rows == rows
+        for mean, value in zip(found, published, strict=True):
+            assert value is None or round(float(mean), 3) == value
+
+
+def test_a_threshold_from_half_the_table_keeps_the_floor_on_all_of_it() -> None:
+    table = bench.mmlu_pro()
+    rule = Rule(0.5, bench.FINITE_CONFIDENCE, population=table.rows)
+    kept, ratio = bench.halves(table, bench.floor_at(table, 0.7), rule, 60)
+    assert kept >= 0.95
+    assert ratio <= 1.15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gap", bench.GAPS)
+def test_each_floor_is_kept_by_19_of_20_halves_with_at_most_15_percent_more_calls(
+    gap: float,
+) -> None:
+    table = bench.mmlu_pro()
+    rule = Rule(0.5, bench.FINITE_CONFIDENCE, population=table.rows)
+    kept, ratio = bench.halves(table, bench.floor_at(table, gap), rule, bench.HALVES)
+    assert kept >= 0.95
+    assert ratio <= 1.15
+
+
+def test_the_frontier_beats_single_models_and_fixed_thresholds() -> None:
+    table, rule = bench.mmlu_pro(), Rule(0.5, prices=bench.PRICES)
+    floors = [bench.floor_at(table, gap) for gap in bench.GAPS]
+    for each in at_floors(table, rule, floors):
+        assert each.cascade is not None and each.single is not None
+        assert each.cascade < each.single
+        assert each.static is None or each.cascade <= each.static
+    made = frontier(table, rule)
+    (usd_0, low), (usd_1, high) = made.singles["small"], made.singles["large"]
+    for point in made.curve:
+        # Above the line that mixing both models blindly reaches, from where calls are few enough.
+        usd = point.usd_per_question or 0.0
+        if 0.2 < point.escalation < 0.7:
+            assert point.quality > low + (high - low) * (usd - usd_0) / (usd_1 - usd_0)
+
+
+def test_a_score_that_says_nothing_is_refused_on_measured_outcomes() -> None:
+    table = bench.routellm()
+    verdict = judge(table, Rule(0.74))
+    assert verdict.reason in ("BlindScore", "Worthwhile")
+    assert verdict.deferrals[0].auroc is not None and verdict.deferrals[0].auroc < 0.6
