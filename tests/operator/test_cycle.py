@@ -78,6 +78,7 @@ class Bench:
         read = SimpleNamespace(
             snapshot=SimpleNamespace(services=()),
             demands={},
+            learning=None,
             suspicions=SimpleNamespace(due_at=self.due_at),
         )
         return SimpleNamespace(

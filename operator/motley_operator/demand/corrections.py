@@ -68,9 +68,9 @@ def settled(
         precision=key.precision,
         engine=key.engine,
         value=bounded(round(value, DIGITS)),
-        measured=round(seen.value, DIGITS),
-        low=max(1e-3, math.floor(seen.low * 1e3) / 1e3),
-        high=math.ceil(seen.high * 1e3) / 1e3,
+        measured=_figure(round(seen.value, DIGITS)),
+        low=_figure(math.floor(seen.low * 10**DIGITS) / 10**DIGITS),
+        high=_figure(math.ceil(seen.high * 10**DIGITS) / 10**DIGITS),
         samples=seen.samples,
         since=datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
@@ -95,6 +95,11 @@ def key_of(one: Correction) -> LearnedKey:
 def learned_of(one: Correction) -> Learned:
     """The correction in the planner's words."""
     return Learned(key_of(one), one.value, one.low, one.high, one.samples, one.since)
+
+
+def _figure(factor: float) -> float:
+    """A measured factor as the status takes it."""
+    return min(1e6, max(10.0**-DIGITS, factor))
 
 
 def _is_apart(before: Correction, seen: Estimate) -> bool:

@@ -27,6 +27,7 @@ UNSTEADY = 1.5  # largest over smallest predicted TPOT of the steps
 # No interval is narrower than this, and a part of TPOT's share that is prompts of others, which come
 # in lumps. Simulated engines lay inside it at Poisson arrivals and at gaps of twice their variation.
 FLOOR, PROMPTS_FLOOR = 0.03, 0.20
+PLAUSIBLE = (0.05, 20.0)  # ratios beyond are another unit or another thing than a token's time
 MISMATCH = 2.0  # between requests in batches as counted and as Little's law has them
 
 
@@ -135,6 +136,8 @@ def _sample(replica: Replica, source: Source, at: int, step_s: float) -> _Sample
     if firsts > 0.0:
         ttft = first_s / firsts / predicted_ttft_s(replica, load, requests / (step_s * n))
     modeled = predicted.seconds
+    if not PLAUSIBLE[0] <= tpot / modeled <= PLAUSIBLE[1]:
+        return Verdict.INCONSISTENT
     return _Sample(tpot / modeled, modeled, predicted.prompts_s / modeled, requests, ttft)
 
 
