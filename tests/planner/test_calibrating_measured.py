@@ -30,7 +30,7 @@ def test_routellm_replay_gives_the_published_accuracies() -> None:
 def test_a_threshold_from_half_the_table_keeps_the_floor_on_all_of_it() -> None:
     table = bench.mmlu_pro()
     rule = Rule(0.5, bench.FINITE_CONFIDENCE, population=table.rows)
-    kept, ratio = bench.halves(table, bench.floor_at(table, 0.7), rule, 60)
+    kept, ratio = bench.halves(table, bench.floor_at(table, 0.7), rule, 30)
     assert kept >= 0.95
     assert ratio <= 1.15
 
@@ -64,7 +64,7 @@ def test_the_frontier_beats_single_models_and_fixed_thresholds() -> None:
 
 
 def test_a_score_that_says_nothing_is_refused_on_measured_outcomes() -> None:
-    table = bench.routellm()
-    verdict = judge(table, Rule(0.74))
-    assert verdict.reason in ("BlindScore", "Worthwhile")
-    assert verdict.deferrals[0].auroc is not None and verdict.deferrals[0].auroc < 0.6
+    # The length of the prompt, with GPT-4 behind Mixtral.
+    verdict = judge(bench.routellm(), Rule(0.74))
+    assert verdict.reason == "BlindScore"
+    assert verdict.deferrals[0].auroc == pytest.approx(0.450, abs=5e-4)
