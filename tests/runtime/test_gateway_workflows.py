@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from motley_planner.dispatch.workflows import StepCall
+
 
 def headers(name: str, left_ms: int, step: str = "a") -> dict[str, str]:
     told = {"x-motley-workflow-id": name, "x-motley-step": step}
@@ -14,7 +16,8 @@ def headers(name: str, left_ms: int, step: str = "a") -> dict[str, str]:
 async def test_the_most_urgent_of_those_that_wait_goes_first(
     start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
 ) -> None:
-    engine = await start_engine("e", delay_s=0.1)
+    engine = await start_engine("e")
+    gate = hold_first(engine)
     gateway = await start_gateway(routing_of(("main", [replica_of(engine, kv_tokens=60)])))
 
     def ask(text: str, left_ms: int) -> Any:
@@ -26,10 +29,24 @@ async def test_the_most_urgent_of_those_that_wait_goes_first(
     for number, (text, left_ms) in enumerate((("c", 80_000), ("a", 5_000), ("b", 40_000))):
         asked.append(ask(text, left_ms))
         await eventually(lambda n=number: _is(gateway, n + 1))
+    gate.set()
     assert {r.status for r in await asyncio.gather(*asked)} == {200}
     said = [body["messages"][0]["content"] for body in engine.seen]
     assert said == ["first", "a", "b", "c"]
     assert await gateway.metric('motley_gateway_workflow_steps_total{outcome="in_time"}') == 4
+
+
+def hold_first(engine: Any) -> asyncio.Event:
+    """Makes the engine's first answer wait until the event is set."""
+    gate, answer = asyncio.Event(), engine._respond
+
+    async def held(request: Any, body: Any) -> Any:
+        if engine.seen[0] is body:
+            await gate.wait()
+        return await answer(request, body)
+
+    engine._respond = held
+    return gate
 
 
 async def _is(gateway: Any, waiting: int) -> bool:
@@ -49,7 +66,8 @@ async def test_without_credits_nothing_waits(
 async def test_a_client_that_leaves_while_it_waits_takes_no_credit_along(
     start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
 ) -> None:
-    engine = await start_engine("e", delay_s=0.2)
+    engine = await start_engine("e")
+    gate = hold_first(engine)
     gateway = await start_gateway(routing_of(("main", [replica_of(engine, kv_tokens=60)])))
     one = asyncio.ensure_future(gateway.chat("one", max_tokens=50))
     await eventually(lambda: len(engine.seen) == 1)
@@ -58,6 +76,7 @@ async def test_a_client_that_leaves_while_it_waits_takes_no_credit_along(
     two.cancel()
     await asyncio.wait({two})
     await eventually(lambda: _is(gateway, 0))
+    gate.set()
     assert (await one).status == 200
     assert (await gateway.chat("three", max_tokens=50)).status == 200
     assert [body["messages"][0]["content"] for body in engine.seen] == ["one", "three"]
@@ -67,7 +86,8 @@ async def test_a_client_that_leaves_while_it_waits_takes_no_credit_along(
 async def test_who_waits_too_long_for_room_is_told_to_come_back(
     start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
 ) -> None:
-    engine = await start_engine("e", delay_s=1.0)
+    engine = await start_engine("e")
+    gate = hold_first(engine)
     made = routing_of(("main", [replica_of(engine, kv_tokens=60)]))
     gateway = await start_gateway(made, sharing={"wait_s": 0.1})
     one = asyncio.ensure_future(gateway.chat(max_tokens=50))
@@ -75,6 +95,7 @@ async def test_who_waits_too_long_for_room_is_told_to_come_back(
     response = await gateway.chat(max_tokens=50)
     assert (response.status, response.headers["retry-after"]) == (503, "1")
     assert gateway.gateway.live.current.failing("main", 0.0) == 0
+    gate.set()
     assert (await one).status == 200
 
 
@@ -96,7 +117,5 @@ async def test_a_later_step_gets_what_is_left_of_its_workflows_time(
     assert len(book) == 0
 
 
-def _call(step: str) -> Any:
-    from motley_planner.dispatch.workflows import StepCall
-
+def _call(step: str) -> StepCall:
     return StepCall("x", step)
