@@ -21,6 +21,7 @@ from e2e.fixtures import Cluster
 from e2e.motley import Installation
 
 from motley_operator.domain import purchases
+from motley_operator.domain.claims import CLAIM
 
 pytestmark = pytest.mark.e2e
 
@@ -123,7 +124,13 @@ def engines(motley: Installation) -> dict[str, dict[str, Any]]:
 
 
 def unbound(motley: Installation) -> dict[str, dict[str, Any]]:
-    return {n: p for n, p in engines(motley).items() if not p["spec"].get("nodeName")}
+    """Engines that wait for a node that is to come; others are pinned and bound in a moment."""
+    found = engines(motley).items()
+    return {n: p for n, p in found if CLAIM in p["metadata"]["labels"] and not _node(p)}
+
+
+def _node(pod: dict[str, Any]) -> str:
+    return str(pod["spec"].get("nodeName") or "")
 
 
 def provisioned(motley: Installation) -> tuple[str, str]:
