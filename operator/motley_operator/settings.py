@@ -36,7 +36,7 @@ class Settings:
     time_limit_s: float = 1.2  # of one solve; the incumbent at the limit is a valid plan
     first_time_limit_s: float = 8.0  # of a solve while nothing runs: its plan is kept for long
     relative_gap: float = 1e-3
-    latency_tiers: bool = True  # of cascades with an end-to-end target; False: a fixed split
+    latency_tiers: bool = False  # of every cascade with an end-to-end target, not only where needed
     pairs_phases: bool = False  # plans of disaggregation: Auto may put prefill and decode apart
     stuck_after_s: float = 120.0  # a cycle that takes longer fails the liveness probe
     stale_after_s: float = 30.0  # no decision on a view that could not be refreshed for so long

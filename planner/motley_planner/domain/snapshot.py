@@ -91,7 +91,8 @@ class Snapshot:
     move_price: MovePrice = field(default_factory=MovePrice)
     steady: bool = False  # True: only service may move what runs, neither money nor a job's pace
     edited: frozenset[str] = field(default_factory=frozenset)  # keys that may be rebuilt at once
-    latency_tiers: bool = True  # False: a fixed split of end-to-end targets, which solves faster
+    latency_tiers: bool = True  # False: a fixed split of end-to-end targets, which solves faster,
+    # but for cascades that no fixed split can serve, or whose replicas only tiers admit
     still: frozenset[str] = field(default_factory=frozenset)  # keys that get no further replica now
     cooling: frozenset[str] = field(default_factory=frozenset)  # keys that no money may move yet
     min_improvement: float = 0.05  # share of the price that moving what runs must save

@@ -31,7 +31,7 @@ from motley_planner.planning.demands import (
     block_unservable,
     policies_of,
 )
-from motley_planner.planning.latency import split_shares, stage_slos
+from motley_planner.planning.latency import split_shares, stage_slos, wants_tiers
 from motley_planner.planning.limits import add_limits, add_shared_limits, freeze
 from motley_planner.planning.phases import (
     mode_of,
@@ -96,7 +96,7 @@ def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) ->
     for service in snapshot.services:
         allowed = [c for c in classes if service.key not in c.excluded_for]
         together = all(mode_of(service, stage) != "always" for stage in service.stages)
-        if snapshot.latency_tiers and together and is_tiered(service):
+        if together and is_tiered(service) and wants_tiers(service, allowed, snapshot, catalog):
             _add_tiered(assembly, service, allowed, catalog)
             continue
         slos = stage_slos(service, allowed, catalog)

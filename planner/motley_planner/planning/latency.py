@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from motley_planner.candidates import Candidate, stage_candidates
+from motley_planner.candidates import Candidate, candidate_for_pieces, stage_candidates
 from motley_planner.domain.demand import ServingDemand, Slo
 from motley_planner.domain.hardware import Catalog, NodeClass
+from motley_planner.domain.snapshot import Snapshot
 
 
 def stage_slos(
@@ -50,6 +51,43 @@ def split_shares(
     if total <= 0:
         return {stage.name: 1.0 / len(service.stages) for stage in service.stages}
     return {name: seconds / total for name, seconds in fastest.items()}
+
+
+def wants_tiers(
+    service: ServingDemand, allowed: Sequence[NodeClass], snapshot: Snapshot, catalog: Catalog
+) -> bool:
+    """Whether a cascade is planned in latency tiers: all are, or the fixed split cannot serve it.
+
+    It cannot where a class has no candidate at some stage, or where a replica that runs would do
+    but for the split: one that came by tiers must not restart because a split has become possible.
+    """
+    if snapshot.latency_tiers:
+        return True
+    slos, names = stage_slos(service, allowed, catalog), {c.name for c in service.classes}
+    for stage in service.stages:
+        found, _ = stage_candidates(
+            stage,
+            service.classes,
+            slos[stage.name],
+            allowed,
+            catalog,
+            headroom=service.headroom,
+            key=service.key,
+        )
+        if names - {name for candidate in found for name in candidate.capacity}:
+            return True
+    nodes = {node.name: node.node_class for node in snapshot.nodes}
+    for unit in (u for u in snapshot.running if u.key == service.key and u.stage in slos):
+        classes = [nodes[name] for name in unit.nodes if name in nodes]
+        if len(classes) < len(unit.nodes):
+            continue
+        free, split = (
+            candidate_for_pieces(unit, replace(service, slo=slo), classes, catalog)
+            for slo in (replace(service.slo, e2e_s={}), slos[unit.stage])
+        )
+        if free is not None and split is None:
+            return True
+    return False
 
 
 def _slowest_s(service: ServingDemand, candidate: Candidate) -> float:
