@@ -15,6 +15,7 @@ This is the only place where errors become waits:
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 import uuid
@@ -163,6 +164,7 @@ class Cycle:
                 self.metrics.delay_seconds.observe(now - woken_at)
             self._started_at = None
             cycle_id.reset(token)
+            gc.collect(1)  # the young only: main.py has the collector wait for very many of them
         return report_
 
     async def _steps(self, causes: dict[str, int]) -> CycleReport:

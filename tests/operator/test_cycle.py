@@ -125,8 +125,8 @@ async def test_a_stream_without_a_pause_does_not_put_a_cycle_off_for_ever(bench:
 async def test_nothing_happens_without_a_wake_up_until_the_resync(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = Bench(monkeypatch, Settings(idle_window_s=0.02, resync_s=0.2))
-    await bench.running(0.5)
+    bench = Bench(monkeypatch, Settings(idle_window_s=0.02, resync_s=0.3))
+    await bench.running(0.85)
     assert len(bench.decided) == 3  # at the start, and twice by the timer
 
 
