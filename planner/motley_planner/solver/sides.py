@@ -114,4 +114,4 @@ class Sides:
         slopes = np.zeros((self.number, len(self.whole)))
         where = self._side_of_row[self._rows], self._at
         np.subtract.at(slopes, where, np.asarray(solution.row_dual)[self._rows] * self._values)
-        return reached, slopes
+        return np.asarray(reached, dtype=np.float64), slopes
