@@ -312,3 +312,9 @@ def test_the_examples_on_200_nodes_take_less_than_two_seconds_of_cpu(tmp_path: P
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["slices"]) == 3
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
+
+
+def test_a_plan_file_carries_proofs_of_its_bounds_unasked(planned: Path) -> None:
+    plan = read_plan(planned / "plan.json").plan
+    assert plan.no_certificates == ""
+    assert [proof.level for proof in plan.certificates] == [level.name for level in plan.levels]

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from motley_planner.domain.table import FleetTable
+from motley_planner.formulations.fleet import solve_table
 from motley_planner.formulations.program import Index, formulate
 from motley_planner.formulations.starts import find_starts
-from motley_planner.solver import benders, highs
+from motley_planner.solver import benders, first_parts, highs
 from motley_planner.solver.blocks import Structured
 from motley_planner.solver.clock import CLOCK
-from motley_planner.solver.milp import Floats, Milp
+from motley_planner.solver.milp import Milp
 from motley_planner.solver.relaxing import Limits
 from motley_planner.solver.search import Search
 from motley_planner.testing.fleets import fleet, loaded, lose, lp_capacity, running
@@ -38,37 +39,36 @@ def search_from(table: FleetTable, number: int = 0) -> tuple[Search, Milp, Index
     return search, milp, index
 
 
-def decomposed(search: Search) -> list[Floats]:
-    """The points that a decomposition on all blocks judged."""
-    known: list[Floats] = []
+def decomposed(search: Search) -> int:
+    """How many counts a decomposition on all blocks judged."""
     every = np.ones(search.program.blocks.number, dtype=np.bool_)
-    benders.decompose(search, every, search.limits.deadline, known)
-    return known
+    return benders.decompose(search, every, search.limits.deadline)
 
 
 @pytest.mark.parametrize("objective", ["max_min", "goodput"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_alone_it_finds_what_the_whole_integer_program_finds(seed: int, objective: str) -> None:
+@pytest.mark.parametrize("near", [True, False], ids=["neighbourhoods", "whole"])
+def test_alone_it_finds_what_the_whole_integer_program_finds(
+    seed: int, objective: str, near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not near:
+        monkeypatch.setattr(benders, "IDLE", 0)
     search, milp, index = search_from(lost_nodes(objective, seed))
     before = search.value
-    known = decomposed(search)
+    judged = decomposed(search)
     limits = highs.MipLimits(CLOCK.now() + 20.0, 1e-6)
     best = highs.solve_mip(milp, index.levels[0].cost, limits).value
     assert best is not None
     best += index.levels[0].constant
     assert search.value == pytest.approx(best, rel=2 * benders.MASTER_GAP)
-    assert search.value > before + 1e-3 and len(known) < benders.MOST_ROUNDS
+    assert search.value > before + 1e-3 and judged < benders.MOST_ROUNDS
     assert search.x is not None and milp.violation(search.x) <= 1e-6
-    assert max(index.levels[0].value_of(x) for x in known) == pytest.approx(search.value)
 
 
-def test_points_that_are_known_are_not_proposed_again() -> None:
+def test_what_was_found_is_not_proposed_again() -> None:
     search, _, _ = search_from(lost_nodes("max_min", 2))
-    known = decomposed(search)
-    first = len(known)
-    every = np.ones(search.program.blocks.number, dtype=np.bool_)
-    benders.decompose(search, every, search.limits.deadline, known)
-    assert first > 2 and len(known) <= first + 2
+    assert decomposed(search) > 2
+    assert decomposed(search) <= 2
 
 
 def test_counts_without_rates_end_it_and_leave_the_incumbent() -> None:
@@ -87,9 +87,10 @@ def test_counts_without_rates_end_it_and_leave_the_incumbent() -> None:
 
 
 def test_a_fleet_with_too_many_counts_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benders, "MOST_COUNTS", 3)
-    search, _, _ = search_from(lost_nodes("max_min", 0))
-    assert decomposed(search) == []
+    monkeypatch.setattr(first_parts, "MOST_COUNTS", 3)
+    monkeypatch.setattr(first_parts, "decompose", lambda *_: pytest.fail("decomposed"))
+    found = solve_table(replace(lost_nodes("max_min", 0), time_limit_s=5.0), use_worker=False)
+    assert found.status in ("optimal", "feasible")
 
 
 def test_only_a_level_of_one_scale_is_decomposed() -> None:

@@ -117,7 +117,9 @@ def test_a_profile_goes_before_what_was_learned_and_that_before_the_model() -> N
     assert measured.provenance == "profiled"
     assert measured.tpot_s["chat"] == pytest.approx(0.040)
     assert measured.ttft_s["chat"] == pytest.approx(0.900)
-    far = read_profile("\n".join((header, rows[0].replace("1000,200,128,900,40", "9,9,1,1,1"))), CATALOG)
+    far = read_profile(
+        "\n".join((header, rows[0].replace("1000,200,128,900,40", "9,9,1,1,1"))), CATALOG
+    )
     away, alone = candidates(replace(learned(1.5), profiles={"": far})), candidates(learned(1.5))
     for one, other in zip(away, alone, strict=True):
         assert (one.column, one.provenance) == (other.column, other.provenance)

@@ -44,7 +44,7 @@ class How:
     time_limit_s: float | None = None
     strategy: str = "exact"
     kv_scales: tuple[float, ...] = ()
-    certify_s: float = 0.0
+    certify_s: float | None = 0.0  # None: proofs of bounds where they cost little
     route_by_class: bool = False
     catalog: Catalog | None = None  # None: the one that ships with Motley
 
@@ -114,7 +114,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--certificate",
         action="store_true",
-        help="add prices of limits that prove each level's bound without a solver",
+        help="prices of limits that prove each level's bound without a solver, whatever they take;"
+        " without it only in files and where they take little",
     )
     parser.add_argument(
         "--route-by-class",
@@ -153,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
         limit_s,
         args.strategy,
         kv_scales,
-        certify_s=CERTIFY_S if args.certificate else 0.0,
+        certify_s=CERTIFY_S if args.certificate else None,
         route_by_class=args.route_by_class,
         catalog=_catalog(args.profile, args.corrections),
     )
@@ -163,7 +164,8 @@ def run(args: argparse.Namespace) -> int:
         content = plan_facts(facts, running, replace(how, time_limit_s=PATIENT_TIME_LIMIT_S))
     from motley_operator.cli import plan_file, plan_table
 
-    emit(args, plan_file.to_document(content), lambda: plan_table.render(content))
+    shown = content if args.certificate else plan_file.without_proofs(content)
+    emit(args, plan_file.to_document(content), lambda: plan_table.render(shown))
     for entry in content.rejected:
         for refusal in entry.refusals:
             say(args, f"motley: {entry.key}: {refusal.field}: {refusal.message}; {refusal.lift}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,11 @@ def plan_file(
         for n in snapshot.nodes
     )
     return PlanFile(plan, inventory(snapshot.nodes, plan), seats, entries, unknown_gpus, problem)
+
+
+def without_proofs(content: PlanFile) -> PlanFile:
+    """The content for a reader who did not ask for proofs of bounds."""
+    return replace(content, plan=replace(content.plan, certificates=()))
 
 
 def inventory(nodes: tuple[Node, ...], plan: Plan) -> tuple[ShapeRow, ...]:

@@ -194,3 +194,4 @@ class Plan:
     nodes_to_add: tuple[NodesToAdd, ...] = ()
     nodes_coming: tuple[NodesToAdd, ...] = ()  # those that replicas of the plan wait for
     certificates: tuple[Certificate, ...] = ()
+    no_certificates: str = ""  # why there are none

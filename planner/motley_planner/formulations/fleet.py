@@ -18,7 +18,8 @@ from motley_planner.formulations.starts import filled_up, find_starts
 from motley_planner.solver import Job, Outcome, a_worker, solve
 from motley_planner.solver.clock import CLOCK
 
-MARGIN_S, MARGIN_SHARE = 0.2, 0.15  # of the limit, kept back for clean rates and the placement
+# Kept back for clean rates and the placement, which take about as long as the formulation did.
+MARGIN_S, MARGIN_SHARE = 0.07, 0.15  # at least, but no larger share of the limit
 FILL_SECONDS = 0.3  # for the rates of a plan that was filled up: most of it starts a process
 UNSERVED = 1e-6  # share of a demand
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
@@ -81,8 +82,9 @@ def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index
         milp, index = formulate(table, most=most)
     relaxed = None if index.packing.exact else widen(milp, index.packing.gains)
     starts = tuple(find_starts(milp, index))
-    margin = min(MARGIN_S, MARGIN_SHARE * table.time_limit_s)
-    left = table.time_limit_s - (CLOCK.now() - started) - margin
+    spent = CLOCK.now() - started
+    margin = min(max(MARGIN_S, spent), MARGIN_SHARE * table.time_limit_s)
+    left = table.time_limit_s - spent - margin
     return index, Job(
         milp=milp,
         levels=index.levels,

@@ -224,4 +224,5 @@ def _told(found: Solution, planned: Solution) -> Solution:
         gap=first.gap if first else None,
         solve_seconds=planned.solve_seconds + found.solve_seconds,
         certificates=(),
+        no_certificates="replicas that wait for nodes were added after the solve",
     )

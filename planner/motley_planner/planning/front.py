@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,8 +10,10 @@ from motley_planner.catalog import load_catalog
 from motley_planner.domain.hardware import Catalog, Node
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.domain.solution import Solution
+from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SolverError
-from motley_planner.formulations.certificate import certify
+from motley_planner.formulations.certificate import certify, with_cheap_proofs
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.buying import bought, nodes_coming, offered, without_offers
@@ -28,19 +31,20 @@ def plan(
     *,
     use_worker: bool = True,
     strategy: str = "exact",
-    certify_s: float = 0.0,
+    certify_s: float | None = 0.0,
 ) -> Plan:
     """The best plan found for the whole fleet, with its bound, gap and moves.
 
     Never raises for demand that cannot be met: refusals in the slices say what is missing. Another
     strategy than `exact` plans the same table in its own way, and moves what runs as it likes. In
-    `certify_s` seconds more, proofs of the bounds are sought that need no solver to be checked.
+    `certify_s` seconds more, proofs of the bounds are sought that need no solver to be checked; None
+    seeks them where they cost little beside the solve and its time limit leaves the time.
 
     Raises: SolverError if there is no solution in time (the caller keeps what runs); CatalogError
     if a data file is wrong; SnapshotError if the snapshot contradicts itself or the strategy does
     not apply to it.
     """
-    catalog = catalog or load_catalog()
+    catalog, begin = catalog or load_catalog(), time.monotonic()
     if strategy == "exact":  # the others know one mix for all classes
         snapshot = with_class_policies(snapshot)
     table, assembly = assemble(offered(snapshot), catalog)
@@ -54,9 +58,8 @@ def plan(
         from motley_planner import strategies  # what only comparisons need is loaded for them
 
         solution = strategies.run(strategy, table)
-    if certify_s > 0.0:
-        proofs = certify(table, solution, certify_s, use_worker=use_worker)
-        solution = replace(solution, certificates=proofs)
+    left_s = table.time_limit_s - (time.monotonic() - begin)
+    solution = _certified(table, solution, certify_s, left_s, use_worker=use_worker)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
     if strategy == "exact":
@@ -78,6 +81,7 @@ def plan(
         slices=slices,
         levels=solution.levels,
         certificates=solution.certificates,
+        no_certificates=solution.no_certificates,
         objective=solution.objective,
         bound=solution.bound,
         gap=solution.gap,
@@ -92,6 +96,24 @@ def plan(
         nodes_coming=nodes_coming(snapshot, solution),
         nodes_to_add=nodes_to_add(snapshot, catalog, solution, use_worker=use_worker),
     )
+
+
+def _certified(
+    table: FleetTable,
+    solution: Solution,
+    certify_s: float | None,
+    left_s: float,
+    *,
+    use_worker: bool,
+) -> Solution:
+    """The solution with certificates, or with the reason why there are none."""
+    if certify_s is None:
+        return with_cheap_proofs(table, solution, left_s, use_worker=use_worker)
+    if certify_s <= 0.0:
+        return replace(solution, no_certificates="none was asked for")
+    proofs = certify(table, solution, certify_s, use_worker=use_worker)
+    why = "" if proofs else f"none was found in {certify_s:.2g} s"
+    return replace(solution, certificates=proofs, no_certificates=why)
 
 
 def _charged(replica: PlannedReplica, nodes: Mapping[str, Node]) -> PlannedReplica:

@@ -15,14 +15,14 @@ import numpy as np
 
 from motley_planner.solver.benders import decompose, is_least_of_many
 from motley_planner.solver.clock import CLOCK
-from motley_planner.solver.milp import Floats
 from motley_planner.solver.search import Search
 
 FEW_REPLICAS = 60
 BOX_BLOCKS, BOX_SHARE = 60, 0.35  # share of the time left
 ROOT_SECONDS, ROOT_SHARE = 0.5, 0.6  # what the first one gets at least, of the time left at most
 HURRY_BLOCKS, HURRY_SHARE = 80, 0.5
-DECOMPOSED, DECOMPOSED_SHARE = (80, 240), 0.9
+MOST_COUNTS, FEW_BLOCKS, MOST_BLOCKS = 600, 80, 400  # of a decomposition
+FEW_SECONDS = 0.2  # for few blocks as a whole, before more of them in neighbourhoods
 LADDER, LADDER_SHARE = (30, 90, 270), 0.25
 NEARLY_ALL, WHOLE_SHARE, LONG_SECONDS = 0.75, 0.5, 5.0
 EPSILON = 1e-7
@@ -45,13 +45,15 @@ def first_parts(search: Search, *, hurry: bool) -> None:
 
 
 def _decompose(search: Search) -> None:
-    """Benders decomposition on the best blocks, then on more of them."""
-    if not is_least_of_many(search.program.milp, search.level):
+    """Benders decomposition on the best blocks, as many as its master may have beside the core."""
+    program = search.program
+    if not is_least_of_many(program.milp, search.level):
         return
-    until, known = search.share(DECOMPOSED_SHARE), list[Floats]()
-    for number in DECOMPOSED:
-        if not search.done():
-            decompose(search, search.best(number, by_group=False), until, known)
+    room = MOST_COUNTS - int(program.milp.integer[program.core].sum())
+    for number, seconds in ((FEW_BLOCKS, FEW_SECONDS), (min(room, MOST_BLOCKS), np.inf)):
+        if FEW_BLOCKS <= room and not search.done():
+            until = min(search.limits.deadline, CLOCK.now() + seconds)
+            decompose(search, search.best(number, by_group=False), until, near=number > FEW_BLOCKS)
 
 
 def _past_the_root(search: Search, share: float) -> float:

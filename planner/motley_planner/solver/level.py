@@ -37,6 +37,7 @@ def search_level(
     """
     if start is not None:
         search.x, search.value = start, search.level.value_of(start)
+    search.home = others[0] if others else None
     for other in others:
         search.offer(other)
     if search.is_highest() or not search.relax(warm):

@@ -37,6 +37,7 @@ class Search:
         self.program, self.relaxed, self.level = program, relaxed, level
         self.limits, self.report = limits, report
         self.x: Floats | None = None
+        self.home: Floats | None = None  # what runs, where anything does
         self.value, self.bound = -np.inf, np.inf
         self.relaxation: Relaxation | None = None
         self.status = "open"  # infeasible | unbounded | solved to the end
