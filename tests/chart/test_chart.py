@@ -328,10 +328,6 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
         ("metrics.service=false", "Service", 0),
         ("crds.install=false", "CustomResourceDefinition", 0),
         ("rbac.create=false", "ClusterRoleBinding", 0),
-        ("approval.enforce=true", "ValidatingAdmissionPolicy", 1),
-        ("approval.enforce=true", "ValidatingAdmissionPolicyBinding", 1),
-        ("approval.enforce=false", "ValidatingAdmissionPolicy", 0),
-        ("approval.enforce=false", "ValidatingAdmissionPolicyBinding", 0),
     ],
 )
 def test_a_switch_turns_its_objects_on_and_off(setting: str, kind: str, count: int) -> None:
