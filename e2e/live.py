@@ -1,8 +1,9 @@
 """`make demo-live`: a cascade of two real language models, served, hurt and re-planned under load.
 
 Local control plane, three nodes whose pods are processes of this machine, the operator, the real
-gateway, llama.cpp engines. Both models are measured first (answers, scores, speed); then questions
-come in while an engine is killed, a node is lost with what it ran, and the quality floor changes.
+gateway, llama.cpp engines. Both models are measured first (answers, scores, speed), and the
+planner decides what each is worth; then questions come in while an engine is killed, a node is lost with
+what it ran, and a higher rate is asked for.
 
     python -m e2e.live [--seconds 60] [--state DIR] [--picture FILE.svg]
 
@@ -166,7 +167,10 @@ def _programs(folder: Path, cluster: LocalCluster) -> dict[str, Program]:
         where = ["--account", str(account), "--server", server]
         module = "motley_operator.cli.main"
         frame = [sys.executable, "-m", "e2e.engines.container", *hosts, *where, module]
-        return [*frame, *container["args"]]
+        state = folder / "gateway-state" / pod["metadata"]["name"]
+        state.mkdir(parents=True, exist_ok=True)
+        mounts = {m["mountPath"]: str(state) for m in container.get("volumeMounts", [])}
+        return [*frame, *(mounts.get(word, word) for word in container["args"])]
 
     def engine(pod: Document, container: Document) -> Sequence[str]:
         mount = next(m for m in container["volumeMounts"] if m["mountPath"] == WEIGHTS)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import os
 import runpy
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from aiohttp.resolver import ThreadedResolver
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("module")
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args()
-    socket.getaddrinfo = _with_hosts(options.hosts, socket.getaddrinfo)
+    _Hosts(options.hosts).install()
     if options.account is not None:
         from motley_runtime.gateway import routing_configmap
 
@@ -40,24 +41,30 @@ def main() -> None:
     runpy.run_module(options.module, run_name="__main__", alter_sys=True)
 
 
-def _with_hosts(path: Path, original: Callable[..., Any]) -> Callable[..., Any]:
-    """getaddrinfo that asks the hosts file before the system."""
-    known: dict[str, str] = {}
-    read_at = 0
+class _Hosts:
+    """aiohttp's resolver, asking the hosts file first; uvloop never calls the socket module."""
 
-    def getaddrinfo(host: Any, *args: Any, **more: Any) -> Any:
-        nonlocal read_at
-        changed_at = path.stat().st_mtime_ns if path.exists() else 0
-        if changed_at != read_at:
-            read_at = changed_at
-            known.clear()
-            for line in path.read_text().splitlines():
-                address, _, name = line.partition(" ")
-                known[name] = address
-        text = host.decode() if isinstance(host, bytes) else host
-        return original(known.get(text, host), *args, **more)
+    def __init__(self, path: Path) -> None:
+        self._path, self._read_at = path, 0
+        self._known: dict[str, str] = {}
 
-    return getaddrinfo
+    def address_of(self, host: str) -> str:
+        """The host's address in the file, or the host."""
+        changed_at = self._path.stat().st_mtime_ns if self._path.exists() else 0
+        if changed_at != self._read_at:
+            lines = (line.partition(" ") for line in self._path.read_text().splitlines())
+            self._known = {name: address for address, _, name in lines}
+            self._read_at = changed_at
+        return self._known.get(host, host)
+
+    def install(self) -> None:
+        """From now on every aiohttp client of this process asks here."""
+        original: Callable[..., Any] = ThreadedResolver.resolve
+
+        async def resolve(resolver: ThreadedResolver, host: str, *args: Any, **more: Any) -> Any:
+            return await original(resolver, self.address_of(host), *args, **more)
+
+        setattr(ThreadedResolver, "resolve", resolve)  # noqa: B010
 
 
 if __name__ == "__main__":

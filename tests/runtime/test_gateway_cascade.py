@@ -240,3 +240,26 @@ def test_usage_sums_nested_numbers_and_keeps_what_only_one_side_has() -> None:
     left = {"a": 1, "d": {"x": 1}, "n": None}
     right = {"a": 2, "b": 3, "d": {"x": 2, "y": 5}, "n": {"z": 1}}
     assert add_usage(left, right) == {"a": 3, "b": 3, "d": {"x": 3, "y": 5}, "n": {"z": 1}}
+
+
+@pytest.mark.parametrize(
+    ("threshold", "left_out", "status"),
+    [(1.01, "small", 200), (0.5, "small", 503), (0.5, "large", 200)],
+)
+async def test_a_gateway_is_ready_when_the_stages_that_are_asked_first_serve(
+    threshold: float,
+    left_out: str,
+    status: int,
+    start_engine: Any,
+    start_gateway: Any,
+    routing_of: Any,
+    replica_of: Any,
+) -> None:
+    """A plan may skip the small model: nobody waits for a replica that is not planned."""
+    engine = await start_engine("only", text="exactly forty two")
+    stages = [(n, [] if n == left_out else [replica_of(engine)]) for n in ("small", "large")]
+    gateway = await start_gateway(routing_of(*stages, policies=[policy("p", 1.0, small=threshold)]))
+    async with gateway.http.get(f"{gateway.url}/ready") as response:
+        assert response.status == status, await response.text()
+    if threshold > 1.0:
+        assert (await gateway.chat()).headers["x-motley-stage"] == "large"

@@ -36,9 +36,13 @@ from motley_runtime.gateway.relay import (
     send_answer,
     send_raw,
 )
-from motley_runtime.gateway.scoring import features, with_logprobs, with_top_logprobs
+from motley_runtime.gateway.scoring import (
+    MAX_SCORE,
+    features,
+    with_logprobs,
+    with_top_logprobs,
+)
 
-_MAX_SCORE = 1.0  # of the LogProb estimator
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
@@ -65,7 +69,7 @@ class Cascade:
         *earlier, last = job.dispatcher.table.stages
         for stage in earlier if job.request.is_scored else ():
             threshold = job.policy.thresholds[stage.name] if job.policy else 0.0
-            if threshold > _MAX_SCORE:
+            if threshold > MAX_SCORE:
                 continue
             if not self._is_time_for(job, stage):
                 await self._return_best(job, reply)

@@ -7,13 +7,14 @@ from typing import Any
 
 from motley_planner.dispatch import Dispatcher, RoutingTable
 from motley_runtime.gateway.live_routing import LiveRouting
+from motley_runtime.gateway.scoring import MAX_SCORE
 
 
 def readiness(live: LiveRouting, is_draining: bool, in_flight: int) -> tuple[bool, dict[str, Any]]:
     """Whether a request can be answered, and a body that says why not.
 
-    Ready: a routing table is in force, its first stage has a replica admissible for some class,
-    and the gateway is not draining. A refused newer table does not take readiness away.
+    Ready: a routing table is in force, every stage that a policy asks first has a replica admissible
+    for some class, and the gateway is not draining. A refused newer table does not take readiness away.
     """
     reasons = ["draining: finishing the requests in flight"] if is_draining else []
     body: dict[str, Any] = {"in_flight": in_flight, "in_flight_by_plan": dict(live.at_work)}
@@ -28,11 +29,20 @@ def readiness(live: LiveRouting, is_draining: bool, in_flight: int) -> tuple[boo
 
 
 def _unserved(dispatcher: Dispatcher) -> list[str]:
+    """Stages that some request would be sent to first and that serve no class."""
     table = dispatcher.table
-    first = table.stages[0]
-    if any(dispatcher.is_admissible(first.name, each.name) for each in table.classes):
-        return []
-    return [f"stage {first.name!r} has no replica that serves any class"]
+    names = [stage.name for stage in table.stages]
+    first = {names[0]} if not table.policies else set()
+    for policy in table.policies:
+        asked = (n for n in names[:-1] if policy.thresholds[n] <= MAX_SCORE)
+        if policy.share > 0.0:
+            first.add(next(asked, names[-1]))
+    return [
+        f"stage {name!r} has no replica that serves any class"
+        for name in names
+        if name in first
+        and not any(dispatcher.is_admissible(name, each.name) for each in table.classes)
+    ]
 
 
 def _describe(dispatcher: Dispatcher) -> dict[str, Any]:

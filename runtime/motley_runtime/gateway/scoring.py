@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+MAX_SCORE = 1.0  # of the LogProb estimator; a threshold above it skips the stage
+
 
 def with_logprobs(body: dict[str, Any], is_chat: bool) -> dict[str, Any]:
     """The request of a stage whose answer will be scored: whole, with log-probabilities."""
