@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tests.bench import page
 
 from motley_planner.calibrating import Rule, choose, read_outcomes
 from motley_planner.calibrating.frontier import at_floors, frontier
@@ -28,8 +29,7 @@ from motley_planner.candidates.calibration import CalibrationTable
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "cascade"
-PAGE, PICTURE = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "pictures" / "frontier.svg"
-BEGIN, END = "<!-- bench:calibration -->\n", "<!-- /bench:calibration -->"
+PICTURE = ROOT / "docs" / "pictures" / "frontier.svg"
 
 SMALL, LARGE = "Meta-Llama-3_1-8B-Instruct", "Meta-Llama-3_1-70B-Instruct"
 OTHERS = "Llama-2-7b-hf,Qwen1.5-7B-Chat,Mistral-7B-Instruct-v0.2,Phi-3-mini-4k-instruct"
@@ -165,9 +165,7 @@ def main() -> None:
         *accuracy_rows(),
     ]
     if options.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text(before + BEGIN + "\n".join(tables) + "\n" + END + after, encoding="utf-8")
+        page.put("calibration", "\n".join(tables))
         rule = Rule(0.5, prices=PRICES)
         chosen = [choose(table, replace(rule, floor=floor_at(table, gap))) for gap in GAPS]
         title = "MMLU-Pro: Llama-3.1-8B, then 70B; chosen under four floors"

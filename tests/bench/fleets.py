@@ -19,7 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+
+from tests.bench import page
 
 from motley_planner.checker import check
 from motley_planner.domain.solution import Solution
@@ -29,8 +30,6 @@ from motley_planner.formulations.fleet import solve_table
 from motley_planner.solver.clock import CLOCK
 from motley_planner.testing.fleets import fleet, loaded, lose, lp_capacity, running
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- bench:fleets -->", "<!-- /bench:fleets -->"
 HEAD = (
     "| case | seeds | limit, CPU s | gap, median % | gap, worst % | demanded % | CPU s, median | "
     "CPU s, worst |\n|---|---|---|---|---|---|---|---|"
@@ -231,15 +230,11 @@ def main() -> None:
 
 def write(found: list[str]) -> None:
     """Puts rows into the page, in place of those with the same first cell."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    inside, after = rest.split(END)
-    kept = {row_name(line): line for line in inside.splitlines() if is_row(line)}
+    kept = {row_name(line): line for line in page.get("fleets").splitlines() if is_row(line)}
     kept |= {row_name(line): line for line in found}
     replans = sorted(line for name, line in kept.items() if "lost" in name)
     gaps = sorted((line for line in kept.values() if line not in replans), key=_place)
-    tables = "\n".join(["", HEAD, *gaps, "", REPLAN_HEAD, *replans, "", ""])
-    PAGE.write_text(before + BEGIN + tables + END + after, encoding="utf-8")
+    page.put("fleets", "\n".join([HEAD, *gaps, "", REPLAN_HEAD, *replans]))
 
 
 def _place(line: str) -> tuple[str, int, str]:

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.bench import page
+
 from motley_planner.dispatch import Dispatcher, parse_routing
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- bench:gateway -->", "<!-- /bench:gateway -->"
 CHUNK = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]}\n\n'
 CHUNK_S = 0.02
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -323,7 +323,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mock", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--scale", type=float, default=1.0, help="measure less (0.1) or all (1)")
-    parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="write the table into the page")
     args = parser.parse_args(arguments)
     if args.mock:
         import uvloop
@@ -334,9 +334,7 @@ def main(arguments: list[str]) -> int:
     table = "\n".join(asyncio.run(rows(args.scale)))
     print(table)
     if args.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+        page.put("gateway", table)
     return 0
 
 

@@ -19,6 +19,8 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench import page
+
 from motley_planner.dispatch import (
     Dispatcher,
     Replica,
@@ -31,8 +33,6 @@ from motley_planner.dispatch import (
 from motley_runtime.gateway.prefixes import PrefixIndex, PromptKey
 
 TRACE = Path(__file__).parents[2] / "../shared/data/traces/mooncake_conversation.jsonl.gz"
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- bench:prefix -->", "<!-- /bench:prefix -->"
 SEEN_BLOCKS = 64
 BUSY = 0.7
 
@@ -153,7 +153,7 @@ def rows_of_table(rows: list[tuple[float, tuple[int, ...]]]) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Prints the table, and writes it where asked to; 2 without the trace."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="write the table into the page")
     args = parser.parse_args(arguments)
     if not TRACE.exists():
         print(f"{TRACE} is not there", file=sys.stderr)
@@ -161,9 +161,7 @@ def main(arguments: list[str]) -> int:
     lines = "\n".join(rows_of_table(requests_of(TRACE)))
     print(lines)
     if args.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, _, rest = text.partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{lines}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+        page.put("prefix", lines)
     return 0
 
 

@@ -32,6 +32,7 @@ from random import Random
 from e2e.cluster import processes
 from e2e.cluster.local import LocalCluster
 from e2e.motley import Installation
+from tests.bench import page
 from tests.bench.scale_hands import Bench, Lines, calls_in, is_write
 from tests.bench.scale_load import Churn, Heartbeats, slope
 from tests.bench.scale_objects import (
@@ -41,8 +42,6 @@ from tests.bench.scale_objects import (
     node_objects,
     pool_objects,
 )
-
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 def measure(bench: Bench, options: argparse.Namespace) -> None:
@@ -165,13 +164,10 @@ def _soak(bench: Bench, options: argparse.Namespace) -> None:
 
 
 def write(rows: list[tuple[str, str, str]], mark: str) -> None:
-    """Puts the rows between `<!-- bench:MARK -->` and `<!-- /bench:MARK -->` of the page."""
-    begin, end = f"<!-- bench:{mark} -->", f"<!-- /bench:{mark} -->"
+    """Puts the rows into the page."""
     lines = ["| what | measured | wanted |", "|---|---|---|"]
     lines += [f"| {what.strip()} | {figure} | {wanted} |" for what, figure, wanted in rows]
-    table = "\n".join(lines)
-    before, _, rest = PAGE.read_text("utf-8").partition(begin)
-    PAGE.write_text(f"{before}{begin}\n{table}\n\n{end}{rest.partition(end)[2]}", "utf-8")
+    page.put(mark, "\n".join(lines))
 
 
 def flags_of(folder: Path, nodes: int) -> dict[str, tuple[str, ...]]:
@@ -200,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rest-s", type=float, default=120.0)
     parser.add_argument("--soak-s", type=float, default=0.0, help="churn for so long, and no more")
     parser.add_argument("--samples", metavar="FILE", help="where the soak's samples go, as JSON")
-    parser.add_argument("--write", action="store_true", help=f"put the rows into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="put the rows into the page")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="motley-scale-") as name:
         folder = Path(name)

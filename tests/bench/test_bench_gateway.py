@@ -46,12 +46,6 @@ async def test_a_thousand_streams_at_once_do_not_fail_nor_leave_memory_behind() 
     assert second.rss_mib - first.rss_mib < 5
 
 
-def test_the_page_has_a_place_for_both_tables() -> None:
-    text = gateway.PAGE.read_text(encoding="utf-8")
-    assert text.index(gateway.BEGIN) < text.index(gateway.END)
-    assert text.index(prefix_affinity.BEGIN) < text.index(prefix_affinity.END)
-
-
 def test_a_mock_stream_ends_as_the_load_expects() -> None:
     async def ask() -> bool:
         loop = asyncio.get_running_loop()

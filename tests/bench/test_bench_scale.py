@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.bench import scale, scale_load, scale_objects
+from tests.bench import scale_load, scale_objects
 from tests.bench.scale_hands import Lines, calls_in, is_write
 
 
@@ -45,9 +45,3 @@ def test_calls_are_counted_and_the_lease_is_no_write() -> None:
     calls = calls_in([record("update", "leases"), record("patch", "servingpools", "status")])
     assert calls == {"update leases": 1, "patch servingpools/status": 1}
     assert [call for call in calls if is_write(call)] == ["patch servingpools/status"]
-
-
-def test_the_page_has_a_place_for_every_table() -> None:
-    text = scale.PAGE.read_text(encoding="utf-8")
-    for mark in ("scale-1000", "scale-5000", "soak"):
-        assert text.count(f"<!-- bench:{mark} -->") == text.count(f"<!-- /bench:{mark} -->") == 1

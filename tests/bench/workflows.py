@@ -14,10 +14,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import t as student
+from tests.bench import page
 
 from motley_planner.dispatch import DispatchRule
 from motley_planner.simulator.workflow_traces import (
@@ -38,8 +38,6 @@ from motley_planner.simulator.workflows import (
     simulate_workflows,
 )
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- bench:workflows -->", "<!-- /bench:workflows -->"
 SEEDS = 12
 RATES = (0.15, 0.5)
 SLO_SCALE = 3.0  # the tightest deadline that the paper sweeps
@@ -174,9 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = table(args.seeds)
     print(made)
     if args.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-        PAGE.write_text(f"{before}\n{made}\n{after}", encoding="utf-8")
+        page.put("workflows", made)
     return 0
 
 
