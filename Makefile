@@ -26,8 +26,9 @@ test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 	@sh .ci/test $(PYTEST)
 
 FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_leadership.py tests/e2e/test_suspects.py \
-          tests/operator/test_fuzzed_manifests.py tests/e2e/test_live.py
-test-faults: venv binaries  ## every fault of docs/faults.md: 8 to 10 minutes (MOTLEY_FAULTS=full: longer)
+          tests/operator/test_fuzzed_manifests.py \
+          tests/e2e/test_live.py tests/e2e/test_weights.py tests/e2e/test_provisioning_requests.py
+test-faults: venv binaries  ## every fault of docs/faults.md, and real models: 10 to 13 minutes (MOTLEY_FAULTS=full: longer)
 	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
 
 unit: venv  ## the tests that need no control plane

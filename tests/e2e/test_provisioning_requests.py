@@ -23,7 +23,7 @@ from e2e.motley import Installation
 from motley_operator.domain import purchases
 from motley_operator.domain.claims import CLAIM
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]  # run with the faults
 
 NAMESPACE = "requested"
 GROUP = f"/apis/autoscaling.x-k8s.io/v1/namespaces/{NAMESPACE}/provisioningrequests"

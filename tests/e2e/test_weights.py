@@ -13,7 +13,7 @@ from e2e.demo_api import Api, Refused, path_of
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]  # run with the faults
 
 NAMESPACE, RESTRICTED = "fetched", "fetched-restricted"
 PLACE = ("ServingPool", NAMESPACE, "chat")
