@@ -15,6 +15,7 @@ from e2e.cluster import binaries, client, components, processes, state
 from e2e.cluster.state import ClusterError, Component, State
 
 READY_TIMEOUT_S = 60.0
+AFTER_ETCD = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,11 @@ class LocalCluster:
             processes.stop(self.component(name).process, grace_s=5.0)
             if name == "kwok":
                 self._release_leases(found.ports["kube-apiserver"])
-            if name == "etcd":  # a half-dead API server answers each request after minutes
-                processes.stop(self.component("kube-apiserver").process)
-            names = ("etcd", "kube-apiserver") if name == "etcd" else (name,)
+            # A half-dead API server answers each request after minutes; a scheduler whose watches
+            # outlived etcd was once seen to bind nothing any more.
+            names = (name, *AFTER_ETCD) if name == "etcd" else (name,)
+            for one in names[1:]:
+                processes.stop(self.component(one).process)
             for one in names:
                 found = self._spawn(found, one, self.component(one).argv)
                 self._await(one, found)
