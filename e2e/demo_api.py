@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,7 @@ from motley_operator.connection import load_credentials
 Document = dict[str, Any]
 
 FIELD_MANAGER = "motley-demo"
+BUSY_TRIES, BUSY_S = 40, 0.25  # what a server that is busy with itself is given
 
 # kind -> (path before the namespace, plural, namespaced)
 _CORE, _RBAC = "/api/v1", "/apis/rbac.authorization.k8s.io/v1"
@@ -94,23 +96,34 @@ class Api:
         Raises: Refused.
         """
         payload = None if body is None else json.dumps(body)
+        status, text = self._answer(method, path, payload, content_type)
+        # "storage is (re)initializing": an API server that has just started or lost its history.
+        for _ in range(BUSY_TRIES):
+            if status != http.HTTPStatus.TOO_MANY_REQUESTS:
+                break
+            time.sleep(BUSY_S)
+            status, text = self._answer(method, path, payload, content_type)
+        document: Document = json.loads(text) if text else {}
+        if status >= 400:
+            raise Refused(status, f"{method} {path}", str(document.get("message", "")))
+        if status == http.HTTPStatus.CREATED:
+            self._remember(method, path, document)
+        return document
+
+    def _answer(
+        self, method: str, path: str, payload: str | None, content_type: str
+    ) -> tuple[int, bytes]:
         headers = {**self._headers, "Content-Type": content_type}
         for attempt in (1, 2):
             try:
                 self._connection.request(method, path, payload, headers)
                 answer = self._connection.getresponse()
-                text = answer.read()
-                break
+                return answer.status, answer.read()
             except (http.client.RemoteDisconnected, ConnectionError):
                 self._connection.close()  # an idle connection that the server has closed
                 if attempt == 2:
                     raise
-        document: Document = json.loads(text) if text else {}
-        if answer.status >= 400:
-            raise Refused(answer.status, f"{method} {path}", str(document.get("message", "")))
-        if answer.status == http.HTTPStatus.CREATED:
-            self._remember(method, path, document)
-        return document
+        raise AssertionError("unreachable")
 
     def _remember(self, method: str, path: str, document: Document) -> None:
         path = path.partition("?")[0]
