@@ -76,8 +76,10 @@ def tell(live: Live, seconds: float) -> tuple[list[Answer], list[Event]]:
     over = threading.Event()
 
     def load() -> None:
-        where = _cached(lambda: endpoints(Live(view, _reader(live), live.nodes, live.stages)))
+        mine = Live(view, _reader(live), live.nodes, live.stages)
+        where = _cached(lambda: endpoints(mine))
         answers.extend(asyncio.run(live_load.run(where, NAME, RATE, over.is_set)))
+        mine.installation.api.close()
 
     thread = threading.Thread(target=load)
     began = time.monotonic()
