@@ -249,7 +249,8 @@ def row_name(line: str) -> str:
 
 def is_row(line: str) -> bool:
     """Whether a line is a row of figures."""
-    return line.startswith("| ") and not line.startswith(("| case", "| re-plan"))
+    heads = ("| case", "| re-plan", "| fleet |", "| first plan", "| from nodes")
+    return line.startswith("| ") and not line.startswith(heads)
 
 
 if __name__ == "__main__":

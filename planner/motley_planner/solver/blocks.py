@@ -77,14 +77,15 @@ class Structured:
         return np.flatnonzero(free).astype(np.int32)
 
     @cached_property
-    def _rows(self) -> NDArray[np.int64]:
+    def column_of_entry(self) -> NDArray[np.int64]:
+        """The variable of each entry of the program's matrix."""
         return np.repeat(np.arange(self.milp.num_cols), np.diff(self.milp.start))
 
     def reduced_costs(self, cost: Floats, duals: Floats) -> Floats:
         """cost - A^T duals for every variable; `duals` of private rows are 0."""
         milp = self.milp
         priced = np.bincount(
-            self._rows, weights=milp.value * duals[milp.index], minlength=milp.num_cols
+            self.column_of_entry, weights=milp.value * duals[milp.index], minlength=milp.num_cols
         )
         return np.asarray(cost - priced)
 
@@ -145,6 +146,29 @@ class Structured:
         row_kept = self.shared.copy()
         row_kept[blocks.private_rows[chosen[blocks.row_block]]] = True
         return Part(milp, columns, np.flatnonzero(row_kept).astype(np.int32))
+
+    def only(self, mine: Bools) -> tuple[Part, Structured]:
+        """The program with the core and these blocks alone, as a part and as blocks of its own."""
+        blocks, part = self.blocks, self.restrict(mine)
+        column = np.full(self.milp.num_cols, -1, dtype=np.int32)
+        column[part.columns] = np.arange(len(part.columns), dtype=np.int32)
+        row = np.full(self.milp.num_rows, -1, dtype=np.int32)
+        row[part.rows] = np.arange(len(part.rows), dtype=np.int32)
+        rates, private = mine[self.rate_block], mine[blocks.row_block]
+        sizes = np.diff(blocks.first)[mine]
+        kept = Blocks(
+            count=column[blocks.count[mine]],
+            rate=column[blocks.rate[rates]],
+            first=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+            time=blocks.time[rates],
+            most=blocks.most[rates],
+            beside=blocks.beside[rates],
+            limit=blocks.limit[mine],
+            group=blocks.group[mine],
+            private_rows=row[blocks.private_rows[private]],
+            row_block=(np.cumsum(mine) - 1)[blocks.row_block[private]].astype(np.int32),
+        )
+        return part, Structured(part.milp, kept)
 
 
 class Part:

@@ -20,7 +20,7 @@ import numpy as np
 from motley_planner.solver.blocks import Structured
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.level import search_level
-from motley_planner.solver.milp import Bools, Floats, Level, Milp
+from motley_planner.solver.milp import Bools, Floats, Level
 from motley_planner.solver.relaxing import Limits
 from motley_planner.solver.search import Search
 
@@ -61,14 +61,13 @@ def _least(
     search: Search, mine: Bools, weights: Floats, most: Floats, deadline: float
 ) -> float | None:
     """A lower bound on sum w y over a group's blocks in any plan not worse than the incumbent."""
-    blocks = search.program.blocks
-    milp = _alone(search, mine)
-    upper = milp.col_upper.copy()
-    limit = np.where(mine, most, 0.0)
-    upper[blocks.count] = np.minimum(upper[blocks.count], limit)
-    part = Structured(milp.with_bounds(milp.col_lower, upper), replace(blocks, limit=limit))
-    cost = np.zeros(milp.num_cols)
-    cost[blocks.count] = -weights
+    alone = _alone(search, mine)
+    blocks = replace(alone.blocks, limit=most[mine])
+    upper = alone.milp.col_upper.copy()
+    upper[blocks.count] = np.minimum(upper[blocks.count], blocks.limit)
+    part = Structured(alone.milp.with_bounds(alone.milp.col_lower, upper), blocks)
+    cost = np.zeros(part.milp.num_cols)
+    cost[blocks.count] = -weights[mine]
     limits = Limits(deadline, GROUP_GAP)
     inner = Search(part, None, Level("group", cost), limits, lambda *_: None)
     assert search.x is not None
@@ -77,20 +76,22 @@ def _least(
     return None if bound is None or inner.status == "unbounded" else -bound
 
 
-def _alone(search: Search, mine: Bools) -> Milp:
+def _alone(search: Search, mine: Bools) -> Structured:
     """The program relaxed so that the other groups' columns may be left out (at 0)."""
     program, level = search.program, search.level
-    milp, blocks = program.milp, program.blocks
-    removed = np.concatenate([blocks.count[~mine], blocks.rate[~mine[program.rate_block]]])
-    _, index, value = milp.columns_of(removed)
-    positive = np.bincount(index, weights=value > 0, minlength=milp.num_rows) > 0
-    negative = np.bincount(index, weights=value < 0, minlength=milp.num_rows) > 0
+    part, alone = program.only(mine)
+    removed = np.ones(program.milp.num_cols, dtype=np.bool_)
+    removed[part.columns] = False
+    entries = removed[program.column_of_entry]
+    index, value = program.milp.index[entries], program.milp.value[entries]
+    positive = np.bincount(index, weights=value > 0, minlength=program.milp.num_rows) > 0
+    negative = np.bincount(index, weights=value < 0, minlength=program.milp.num_rows) > 0
     loose = replace(
-        milp,
-        row_lower=np.where(positive, -np.inf, milp.row_lower),
-        row_upper=np.where(negative, np.inf, milp.row_upper),
+        alone.milp,
+        row_lower=np.where(positive[part.rows], -np.inf, alone.milp.row_lower),
+        row_upper=np.where(negative[part.rows], np.inf, alone.milp.row_upper),
     )
-    if (level.cost[removed] > 0).any():
-        return loose
-    least = search.value - level.constant
-    return loose.with_row(level.cost, least - 1e-9 * max(1.0, abs(least)), np.inf)
+    if not (level.cost[removed] > 0).any():
+        least = search.value - level.constant
+        loose = loose.with_row(part.take(level.cost), least - 1e-9 * max(1.0, abs(least)), np.inf)
+    return alone.with_milp(loose)

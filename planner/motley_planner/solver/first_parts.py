@@ -18,11 +18,12 @@ from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.search import Search
 
 FEW_REPLICAS = 60
-BOX_BLOCKS, BOX_SHARE = 60, 0.35  # share of the time left
+BOX_BLOCKS, GROUP_BLOCKS, BOX_SHARE = 60, 10, 0.35  # of all groups, or of each; of the time left
 ROOT_SECONDS, ROOT_SHARE = 0.5, 0.6  # what the first one gets at least, of the time left at most
 HURRY_BLOCKS, HURRY_SHARE = 80, 0.5
 MOST_COUNTS, FEW_BLOCKS, MOST_BLOCKS = 600, 80, 400  # of a decomposition
 FEW_SECONDS = 0.2  # for few blocks as a whole, before more of them in neighbourhoods
+PARTS_BLOCKS, PARTS_SHARE = 300, 0.6  # of a decomposition that follows a box
 LADDER, LADDER_SHARE = (30, 90, 270), 0.25
 NEARLY_ALL, WHOLE_SHARE, LONG_SECONDS = 0.75, 0.5, 5.0
 EPSILON = 1e-7
@@ -40,6 +41,9 @@ def first_parts(search: Search, *, hurry: bool) -> None:
         search.mip(part, part.milp, search.share(HURRY_SHARE))
     elif found.x[search.program.blocks.count].sum() >= FEW_REPLICAS:
         _box(search)
+        if is_least_of_many(search.program.milp, search.level) and not search.done():
+            best = search.best(PARTS_BLOCKS, by_group=False)
+            decompose(search, best, search.share(PARTS_SHARE))
     else:
         ladder(search)
 
@@ -67,7 +71,8 @@ def _left(search: Search) -> float:
 
 
 def _box(search: Search) -> None:
-    part = search.program.restrict(search.best(BOX_BLOCKS, by_group=False))
+    number = max(BOX_BLOCKS, GROUP_BLOCKS * len(np.unique(search.program.blocks.group)))
+    part = search.program.restrict(search.best(number, by_group=False))
     assert search.relaxation is not None and search.relaxation.x is not None
     near = part.take(search.relaxation.x)
     at = near if search.x is None else part.take(search.x)

@@ -18,11 +18,13 @@ from motley_planner.solver.sifting import sift
 
 CUT_GAP = 2e-3  # cuts are for weak relaxations
 CUT_SHARE = 0.3
+CUT_SECONDS = 0.1  # of a group; with less its own program hardly gets beyond its relaxation
 CUT_ROUNDS = 3
 NEIGHBOURS = 8  # neighbourhoods a turn
 LEAST_NEIGHBOUR_SECONDS, NEIGHBOUR_SECONDS = 0.2, 2.5
 NEIGHBOUR_SHARE = 0.06
-WIDTH = 60  # blocks of each group that a neighbourhood may choose from
+WIDTH, LEAST_WIDTH, MOST_FREE = 60, 8, 300  # blocks of a group that a neighbourhood may choose
+# from, and of all its groups together
 PROOF_SHARE = 0.4
 PATIENCE = 3  # turns without any gain after which nothing more is expected
 
@@ -45,8 +47,10 @@ def refine(search: Search) -> None:
 
 def _may_cut(search: Search) -> bool:
     program = search.program
-    one_group = len(np.unique(program.blocks.group)) < 2
-    return not one_group and search.relaxed is None and not program.milp.integer[program.core].any()
+    groups = len(np.unique(program.blocks.group))
+    enough = search.share(CUT_SHARE) - CLOCK.now() >= CUT_SECONDS * groups
+    plain = search.relaxed is None and not program.milp.integer[program.core].any()
+    return groups > 1 and enough and plain
 
 
 def _cut(search: Search) -> bool:
@@ -73,7 +77,9 @@ def _try_neighbourhood(search: Search) -> None:
     blocks = search.program.blocks
     free = _two_groups(search) if search.random.random() < 0.4 else _some_rows(search)
     most = search.most_counts()
-    candidates = search.best(WIDTH, by_group=True) & free & (most > 0)
+    width = MOST_FREE // max(1, len(np.unique(blocks.group[free])))
+    width = max(LEAST_WIDTH, min(WIDTH, width))
+    candidates = search.best(width, by_group=True) & free & (most > 0)
     at = search.x[blocks.count]
     part, milp = search.limited(candidates | (at > 0.5), most)
     lower = np.zeros(search.program.milp.num_cols)

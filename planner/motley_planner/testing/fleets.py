@@ -89,7 +89,7 @@ def fleet(family: str, gpus: int, seed: int = 0) -> FleetTable:
     kind = FAMILIES[family]
     random = Random(f"{family}/{gpus}/{seed}")
     zones = tuple(f"z{i}" for i in range(kind.zones))
-    nodes = _nodes(random, tuple(GPUS)[: kind.types], zones, gpus)
+    nodes = nodes_of(random, tuple(GPUS)[: kind.types], zones, gpus)
     classes, tokens = [], {}
     for i in range(kind.classes):
         name = f"k{i}"
@@ -100,7 +100,7 @@ def fleet(family: str, gpus: int, seed: int = 0) -> FleetTable:
     return FleetTable(tuple(classes), columns, nodes, objective="max_min")
 
 
-def _nodes(
+def nodes_of(
     random: Random, types: tuple[str, ...], zones: tuple[str, ...], gpus: int
 ) -> tuple[NodeGroup, ...]:
     """Nodes of 8, 4 and 1 GPUs in random pools until there are enough."""
@@ -164,23 +164,15 @@ def shapes(
 
 def _rates(model: str, shape: Shape, tokens: list[tuple[int, int]]) -> Floats:
     """Requests/s of one replica by class: 1 / time of the slowest fragment."""
-    parameters, layers, kv = MODELS[model]
-    layer = parameters / layers  # GB at one byte a parameter
+    layers = MODELS[model][1]
     room, slow = [], []
     for gpu, tp in shape:
-        memory, bandwidth, flops, _ = GPUS[gpu]
-        room.append(tp * memory * USABLE_MEMORY / (layer + BATCH * 2000 * kv / 1e9))
-        power = tp**TP_POWER
-        prefill = [2 * layer * p / (0.5 * flops * 1e3 * power) for p, _ in tokens]
-        decode = [
-            o * (layer / BATCH + (p + o / 2) * kv / 1e9) / (0.7 * bandwidth * 1e3 * power)
-            for p, o in tokens
-        ]
-        slow.append(np.add(prefill, decode))
-    room_of, seconds = np.array(room), np.array(slow)
+        room.append(layers_in(model, gpu, tp))
+        slow.append(np.add(*_layer_seconds(model, gpu, tp, tokens)))
+    room_of, busy = np.array(room), np.array(slow)
     if room_of.sum() < layers:
         return np.zeros(len(tokens))
-    mean = seconds.mean(axis=1)
+    mean = busy.mean(axis=1)
     low, high = 0.0, float(layers * mean.max())
     for _ in range(50):
         middle = (low + high) / 2
@@ -189,7 +181,40 @@ def _rates(model: str, shape: Shape, tokens: list[tuple[int, int]]) -> Floats:
     split = np.minimum(room_of, high / mean)
     split *= layers / split.sum()
     hop = 0.002 * (len(shape) - 1)
-    return np.asarray(1.0 / ((split[:, None] * seconds).max(axis=0) * (1 + hop)))
+    return np.asarray(1.0 / ((split[:, None] * busy).max(axis=0) * (1 + hop)))
+
+
+def layers_in(model: str, gpu: str, tp: int) -> float:
+    """Layers of a model that `tp` GPUs hold with the KV caches of a batch, not rounded."""
+    parameters, layers, kv = MODELS[model]
+    return tp * GPUS[gpu][0] * USABLE_MEMORY / (parameters / layers + BATCH * 2000 * kv / 1e9)
+
+
+def _layer_seconds(
+    model: str, gpu: str, tp: int, tokens: list[tuple[int, int]]
+) -> tuple[Floats, Floats]:
+    """Seconds of one layer for a request of each class: prompt and answer."""
+    parameters, layers, kv = MODELS[model]
+    layer = parameters / layers  # GB at one byte a parameter
+    _, bandwidth, flops, _ = GPUS[gpu]
+    power = tp**TP_POWER
+    prefill = [2 * layer * p / (0.5 * flops * 1e3 * power) for p, _ in tokens]
+    decode = [
+        o * (layer / BATCH + (p + o / 2) * kv / 1e9) / (0.7 * bandwidth * 1e3 * power)
+        for p, o in tokens
+    ]
+    return np.array(prefill), np.array(decode)
+
+
+def seconds_of(
+    model: str, gpu: str, tp: int, tokens: list[tuple[int, int]]
+) -> tuple[Floats, Floats] | None:
+    """Seconds that prompt and answer of each class keep one replica busy; None where it has no room."""
+    layers = MODELS[model][1]
+    if layers_in(model, gpu, tp) < layers:
+        return None
+    prefill, decode = _layer_seconds(model, gpu, tp, tokens)
+    return layers * prefill, layers * decode
 
 
 def _matched_by_parts(shape: Shape, rates: Floats, speeds: dict[Shape, Floats]) -> bool:
@@ -215,7 +240,11 @@ def loaded(table: FleetTable, objective: str, capacity: float) -> FleetTable:
         replace(c, requests_per_second=c.requests_per_second * factor * capacity)
         for c in table.classes
     )
-    table = replace(table, classes=classes)
+    cascades = tuple(
+        replace(c, requests_per_second=c.requests_per_second * factor * capacity)
+        for c in table.cascades
+    )
+    table = replace(table, classes=classes, cascades=cascades)
     if objective != "budget":
         return replace(table, objective=objective)  # type: ignore[arg-type]
     price = sum(GPUS[g.gpu][3] * g.gpus * (g.count or 0) for g in table.nodes)
