@@ -33,9 +33,10 @@ from e2e.demo_api import Document
 from e2e.demo_view import View
 from e2e.engines import models
 from e2e.engines.models import MODELS, ModelsError
+from e2e.live_manifests import BUSY, Measured
 from e2e.live_picture import draw
 from e2e.live_questions import ask, ask_all, busy_rate, mean
-from e2e.live_story import BUSY, Live, Measured
+from e2e.live_story import Live
 from e2e.motley import Installation
 
 NODES = Shape("NVIDIA-L4", 2, 23034, 16, 64, 200, "process")

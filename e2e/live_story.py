@@ -1,4 +1,4 @@
-"""What happens in the live demo: manifests, load, an engine killed, a node lost, a higher rate."""
+"""What happens in the live demo: load, an engine killed, a node lost, a higher rate."""
 
 from __future__ import annotations
 
@@ -13,28 +13,15 @@ from e2e import live_load
 from e2e.cluster.process_nodes import ProcessNodes
 from e2e.demo_api import Api, Document, path_of
 from e2e.demo_view import View
-from e2e.engines.models import MODELS
 from e2e.live_load import Answer
-from e2e.live_questions import MAX_TOKENS, Outcome, calibration_table, mean
+from e2e.live_manifests import CONFIDENCE, NAME, NAMESPACE, RATE, STAGES, Measured, manifests
+from e2e.live_questions import calibration_table, mean
 from e2e.motley import Installation
 from motley_planner.candidates.policies import policies_from_table
 
-NAMESPACE, NAME = "live", "quiz"
 KEY = f"ModelCascade/{NAMESPACE}/{NAME}"
-BUSY = 4  # requests at a time, of the profile and of the plan
-RATE = 1.0  # requests/s
-CONFIDENCE = 0.8  # forty questions certify little
 SETTLE_S = 120.0
 Event = tuple[float, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One model: its answers to all questions, and requests/s when busy."""
-
-    name: str
-    outcomes: list[Outcome]
-    requests_per_s: float
 
 
 @dataclass(slots=True)
@@ -46,19 +33,14 @@ class Live:
     nodes: ProcessNodes
     stages: list[Measured]  # the weaker model first
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """The stages' names."""
-        return "first", "second"
-
     def table(self) -> str:
         """The calibration table, measured."""
-        both = zip(self.names, (one.outcomes for one in self.stages), strict=True)
+        both = zip(STAGES, (one.outcomes for one in self.stages), strict=True)
         return calibration_table(list(both))
 
     def floor(self) -> float:
         """Half-way between the least and the most that a policy is certified to give."""
-        offered = policies_from_table(self.table(), self.names, CONFIDENCE)
+        offered = policies_from_table(self.table(), STAGES, CONFIDENCE)
         qualities = [policy.quality for policy in offered]
         return (min(qualities) + max(qualities)) / 2
 
@@ -67,7 +49,7 @@ def tell(live: Live, seconds: float) -> tuple[list[Answer], list[Event]]:
     """Applies the cascade, loads it, hurts it: all answers and what happened when."""
     view, floor = live.view, live.floor()
     view.title("kubectl apply: a cascade of both, and questions")
-    live.installation.apply(manifests(live, floor))
+    live.installation.apply(manifests(live.stages, live.table(), floor))
     began = time.monotonic()
     live.installation.settle(SETTLE_S)
     live.installation.wait(lambda: bool(endpoints(live)), 30.0, "the gateway is in its Service")
@@ -156,103 +138,13 @@ def judge(live: Live, answers: Sequence[Answer]) -> None:
     floor = live.floor()
     view.expect(right / len(answers) >= floor, f"the floor of {100 * floor:.0f} % holds")
     view.fact("right answers", f"{100 * right / len(answers):.0f} %")
-    for name, one in zip(live.names, live.stages, strict=True):
+    for name, one in zip(STAGES, live.stages, strict=True):
         used = "planned" if name in planned else "not planned: it saves nothing"
         view.fact(f"{one.name}, {100 * mean(one.outcomes, 'quality'):.0f} % right alone", used)
     view.fact(
         "latency P50, P95", f"{took[len(took) // 2]:.2f} s, {took[int(0.95 * len(took))]:.2f} s"
     )
     view.fact("plans that answered", str(len(plans)))
-
-
-def manifests(live: Live, floor: float) -> list[Document]:
-    """Namespace, weights, profile, calibration and the cascade."""
-    data = {"table.csv": live.table(), "profile.csv": _profile(live.stages)}
-    lengths = [one for stage in live.stages for one in stage.outcomes]
-    classes = [{
-        "name": "question",
-        "promptTokens": round(mean(lengths, "prompt_tokens")),
-        "outputTokens": MAX_TOKENS,
-    }]  # fmt: skip
-    spec = {
-        "stages": [_stage(name, one) for name, one in zip(live.names, live.stages, strict=True)],
-        "quality": {
-            "floor": f"{100 * floor:.1f}%",
-            "confidence": f"{CONFIDENCE:.0%}",
-            "estimator": {"type": "LogProb"},
-            "calibration": {"configMapKeyRef": {"name": "measured", "key": "table.csv"}},
-        },
-        "workload": {"requestsPerSecond": f"{RATE:g}", "classes": classes},
-        "replan": {"nodeLossTolerance": 1, "cooldown": "10s"},
-        "gateway": {"replicas": 1},
-    }
-    return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-        *_volume(),
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "measured", "namespace": NAMESPACE},
-            "data": data,
-        },
-        {
-            "apiVersion": "motley.dev/v1alpha1",
-            "kind": "ModelCascade",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "spec": spec,
-        },
-    ]
-
-
-def _stage(name: str, one: Measured) -> Document:
-    claim = {"claimName": "weights", "subPath": f"{one.name}.gguf"}
-    source = {"type": "PersistentVolumeClaim", "persistentVolumeClaim": claim}
-    return {
-        "name": name,
-        "model": {
-            "id": MODELS[one.name].hugging_face_id,
-            "precision": "int4",
-            "source": source,
-        },
-        "engine": {"name": "llamacpp", "extraArgs": ["--ctx-size", "4096"]},
-        "profile": {"configMapKeyRef": {"name": "measured", "key": "profile.csv"}},
-    }
-
-
-def _profile(stages: Sequence[Measured]) -> str:
-    """What each engine did when busy, for the prompt and answer lengths of the questions."""
-    lines = ["model,gpu,tp,precision,prompt_tokens,output_tokens,batch,ttft_ms,requests_per_second"]
-    for one in stages:
-        cells = [MODELS[one.name].hugging_face_id, "L4", "1", "int4"]
-        cells += [f"{mean(one.outcomes, 'prompt_tokens'):.0f}", str(MAX_TOKENS), str(BUSY)]
-        cells += [f"{1e3 * mean(one.outcomes, 'first_token_s'):.1f}", f"{one.requests_per_s:.3f}"]
-        lines.append(",".join(cells))
-    return "\n".join(lines) + "\n"
-
-
-def _volume() -> list[Document]:
-    common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
-    size = {"storage": "1Gi"}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": "live-weights"},
-            "spec": {
-                **common,
-                "capacity": size,
-                "persistentVolumeReclaimPolicy": "Retain",
-                "claimRef": {"namespace": NAMESPACE, "name": "weights"},
-                "hostPath": {"path": "/var/empty"},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "weights", "namespace": NAMESPACE},
-            "spec": {**common, "volumeName": "live-weights", "resources": {"requests": size}},
-        },
-    ]
 
 
 def endpoints(live: Live) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import signal
 import threading
 import time
@@ -23,20 +22,13 @@ from typing import Any
 
 from e2e.cluster import processes
 from e2e.cluster.components import STOPPED_LABEL
+from e2e.cluster.process_pods import State, answers, condition, patch_status, pod_status
 from e2e.cluster.processes import Process
 from e2e.demo_api import Api, Document, Refused, path_of
 
 LOOK_S = 0.1
 LEASE_S = 5.0
 BACKOFF_S = 1.0  # a kubelet waits 10 s before a second start
-PROBE_TIMEOUT_S = 1.0
-CONDITIONS = (
-    "PodScheduled",
-    "PodReadyToStartContainers",
-    "Initialized",
-    "ContainersReady",
-    "Ready",
-)
 
 Program = Callable[[Document, Document], Sequence[str]]  # pod, container -> argv
 
@@ -89,12 +81,12 @@ class ProcessNodes:
             body = {**node, "metadata": {**node["metadata"], "labels": labels}}
             api.request("POST", path_of("Node"), body)
             status = {
-                "conditions": [_condition("Ready", True, "KubeletReady")],
+                "conditions": [condition("Ready", True, "KubeletReady")],
                 "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
                 "capacity": node["status"]["capacity"],
                 "allocatable": node["status"]["allocatable"],
             }
-            _patch_status(api, path_of("Node", "", name), status)
+            patch_status(api, path_of("Node", "", name), status)
             self.names.add(name)
         api.close()
 
@@ -199,7 +191,7 @@ class ProcessNodes:
                 time.sleep(BACKOFF_S)
                 self._begin(seat, argv)
             if time.monotonic() - probed > (probe or {}).get("periodSeconds", 1) / 2:
-                probed, ready = time.monotonic(), self._answers(seat, container, probe)
+                probed, ready = time.monotonic(), answers(seat.address, container, probe)
                 if ready != seat.is_ready:
                     seat.is_ready = ready
                     self._report(seat, api, path)
@@ -234,46 +226,9 @@ class ProcessNodes:
             }
             api.request("DELETE", path, body)
 
-    def _answers(self, seat: Seat, container: Document, probe: Document | None) -> bool:
-        if probe is None:
-            return True
-        get = probe["httpGet"]
-        ports = {one.get("name"): one["containerPort"] for one in container.get("ports", [])}
-        connection = http.client.HTTPConnection(
-            seat.address, ports.get(get["port"], get["port"]), timeout=PROBE_TIMEOUT_S
-        )
-        try:
-            connection.request("GET", get["path"])
-            return 200 <= connection.getresponse().status < 400
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
     def _report(self, seat: Seat, api: Api, path: str) -> None:
-        ready = {"ContainersReady": seat.is_ready, "Ready": seat.is_ready}
-        states = [
-            {
-                "name": container["name"],
-                "image": container["image"],
-                "imageID": "",
-                "ready": seat.is_ready,
-                "started": True,
-                "restartCount": seat.restarts,
-                "state": {"running": {"startedAt": _now()}},
-            }
-            for container in seat.pod["spec"]["containers"]
-        ]
-        status = {
-            "phase": "Running",
-            "startTime": _now(),
-            "hostIP": "127.0.0.1",
-            "podIP": seat.address,
-            "podIPs": [{"ip": seat.address}],
-            "conditions": [_condition(kind, ready.get(kind, True), "") for kind in CONDITIONS],
-            "containerStatuses": states,
-        }
-        _patch_status(api, path, status)
+        state = State(seat.address, seat.is_ready, seat.restarts)
+        patch_status(api, path, pod_status(seat.pod, state))
 
     def _write_hosts(self) -> None:
         """The names that headless Services give to pods, and their addresses."""
@@ -287,17 +242,3 @@ class ProcessNodes:
             draft = self.hosts.with_suffix(".new")
             draft.write_text("".join(lines))
             draft.replace(self.hosts)
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _condition(kind: str, is_true: bool, reason: str) -> Document:
-    found = {"type": kind, "status": str(is_true), "lastTransitionTime": _now()}
-    return {**found, "lastHeartbeatTime": _now(), "reason": reason} if reason else found
-
-
-def _patch_status(api: Api, path: str, status: Document) -> None:
-    patch = "application/strategic-merge-patch+json"
-    api.request("PATCH", f"{path}/status", {"status": json.loads(json.dumps(status))}, patch)

@@ -6,7 +6,6 @@ arrivals to engines with the cost model's steps, whose caches hold what memory h
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -19,18 +18,7 @@ from motley_planner.domain.plan import Slice
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
-from motley_planner.simulator import (
-    Report,
-    Scenario,
-    Terms,
-    deployment_of,
-    drawn,
-    kinds_of,
-    outcomes_of,
-    report_of,
-    simulate,
-    stages_of,
-)
+from motley_planner.testing.simulating import Load, is_kept, simulated
 
 CATALOG = load_catalog()
 PRICE = {"H100-SXM5-80GB": 6.88, "A100-SXM4-80GB": 3.43, "L40S": 1.86}
@@ -96,33 +84,20 @@ def limit_of(name: str) -> tuple[float, Slice]:
     return low, best
 
 
-def simulated(part: Slice, load: float) -> Report:
-    kinds = [replace(k, requests_per_second=k.requests_per_second * load) for k in kinds_of(part)]
-    arrivals = drawn(kinds, 4000, seed=7)
-    last = float(arrivals.time_s[-1])
-    scenario = Scenario(
-        deployment_of(part, CATALOG), arrivals, outcomes_of(part), end_s=last + 60.0, seed=7
-    )
-    return report_of(simulate(scenario), part.key, stages_of(part), Terms(part.slo, 0.1 * last))
-
-
-def is_kept(report: Report) -> bool:
-    shares = [each for each in report.attainment if each.share is not None]
-    return all(each.share >= each.wanted - 0.01 for each in shares if each.share is not None)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_plans_at_their_limit_keep_their_targets(name: str) -> None:
     rate, part = limit_of(name)
     table, assembly = assemble(snapshot_of(name, rate), CATALOG)
     sharing = {assembly.candidates[c.id].column for c in table.columns if c.kv_share}
     assert any(replica.column in sharing for replica in part.replicas) == CASES[name][5]
-    assert is_kept(simulated(part, 1.0))
+    assert is_kept(simulated(part, CATALOG, Load()))
 
 
 def test_half_as_much_again_is_too_much_for_most_of_them() -> None:
     """Else the caps would be far too low."""
-    broken = [name for name in CASES if not is_kept(simulated(limit_of(name)[1], 1.5))]
+    broken = [
+        name for name in CASES if not is_kept(simulated(limit_of(name)[1], CATALOG, Load(1.5)))
+    ]
     assert len(broken) >= len(CASES) / 2, broken
 
 

@@ -32,18 +32,8 @@ from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.prerouting import with_class_policies
-from motley_planner.simulator import (
-    Report,
-    Scenario,
-    Terms,
-    deployment_of,
-    drawn,
-    kinds_of,
-    outcomes_of,
-    report_of,
-    simulate,
-    stages_of,
-)
+from motley_planner.simulator import Report
+from motley_planner.testing.simulating import Load, is_kept, simulated
 
 CATALOG = load_catalog()
 CLASSES = (WorkloadClass("chat", 900, 220, 3), WorkloadClass("math", 1500, 260, 1))
@@ -272,15 +262,6 @@ def test_a_routing_file_with_classes_reads_back_and_one_that_leaves_a_class_out_
         parse_routing(routing_document(routed(unknown)))
 
 
-def simulated(part: Slice) -> Report:
-    arrivals = drawn(kinds_of(part), 4000, seed=3)
-    last = float(arrivals.time_s[-1])
-    scenario = Scenario(
-        deployment_of(part, CATALOG), arrivals, outcomes_of(part), end_s=last + 60.0, seed=3
-    )
-    return report_of(simulate(scenario), part.key, stages_of(part), Terms(part.slo, 0.1 * last))
-
-
 def visited(report: Report) -> dict[tuple[str, str], int]:
     return {(each.stage, each.name): each.requests for each in report.classes}
 
@@ -292,9 +273,9 @@ def test_simulated_every_class_visits_the_stages_as_planned_and_the_promises_hol
     """Policies that skip the small stage included: they never visit it."""
     part = solved(cascade(0.85, slo=Slo(e2e_s={"p95": 14.0})), by_class)
     assert any(choice.visits["small"] == 0.0 for choice in part.policies)
-    report = simulated(part)
+    report = simulated(part, CATALOG, Load(seed=3))
     assert report.answered == report.requests
-    assert all(each.share is None or each.share >= each.wanted - 0.01 for each in report.attainment)
+    assert is_kept(report)
     for choice in part.policies:
         assert report.policies.get(choice.id, 0.0) == pytest.approx(choice.share, abs=0.02)
     seen = visited(report)

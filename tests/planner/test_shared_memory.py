@@ -20,22 +20,10 @@ from motley_planner.catalog import load_catalog
 from motley_planner.costs.memory import resident_tokens
 from motley_planner.domain.demand import ServingDemand, Slo, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Node, NodeClass
-from motley_planner.domain.plan import Slice
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
-from motley_planner.simulator import (
-    Report,
-    Scenario,
-    Terms,
-    deployment_of,
-    drawn,
-    kinds_of,
-    outcomes_of,
-    report_of,
-    simulate,
-    stages_of,
-)
+from motley_planner.testing.simulating import Load, is_kept, simulated
 
 CATALOG = load_catalog()
 GPU = "H100-SXM5-80GB"
@@ -90,20 +78,6 @@ def demand_of(name: str) -> tuple[Snapshot, ServingDemand]:
     return Snapshot(fleet, services=(demand,), time_limit_s=5), demand
 
 
-def simulated(part: Slice, load: float) -> Report:
-    kinds = [replace(k, requests_per_second=k.requests_per_second * load) for k in kinds_of(part)]
-    arrivals = drawn(kinds, 4000, seed=7)
-    last = float(arrivals.time_s[-1])
-    scenario = Scenario(
-        deployment_of(part, CATALOG), arrivals, outcomes_of(part), end_s=last + 60.0, seed=7
-    )
-    return report_of(simulate(scenario), part.key, stages_of(part), Terms(part.slo, 0.1 * last))
-
-
-def is_kept(report: Report) -> bool:
-    return all(each.share is None or each.share >= each.wanted - 0.01 for each in report.attainment)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_plans_that_share_memory_serve_what_no_other_could_and_keep_their_promises(
     name: str,
@@ -114,7 +88,7 @@ def test_plans_that_share_memory_serve_what_no_other_could_and_keep_their_promis
     (part,) = plan(snapshot, CATALOG, use_worker=False).slices
     assert part.served_requests_per_second >= 0.999 * demand.requests_per_second
     assert any(replica.column in sharing for replica in part.replicas)
-    assert is_kept(simulated(part, 1.0))
+    assert is_kept(simulated(part, CATALOG, Load()))
     plain = replace(table, columns=tuple(c for c in table.columns if not c.kv_share))
     from motley_planner.formulations.fleet import solve_table
 
@@ -138,8 +112,8 @@ def test_without_the_row_a_plan_of_the_same_points_fills_the_memory_and_breaks_i
     kept, broken = (
         replace(part, replicas=(replace(one, rates={"essay": rate}),)) for rate in (memory, time)
     )
-    assert is_kept(simulated(kept, 1.0))
-    assert not is_kept(simulated(broken, 1.0))
+    assert is_kept(simulated(kept, CATALOG, Load()))
+    assert not is_kept(simulated(broken, CATALOG, Load()))
 
 
 @settings(max_examples=60, deadline=None)

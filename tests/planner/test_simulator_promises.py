@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from dataclasses import replace as changed
 from pathlib import Path
 
 import pytest
@@ -27,21 +26,8 @@ from motley_planner.domain.hardware import Node, NodeClass
 from motley_planner.domain.plan import Slice
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.planning import plan
-from motley_planner.simulator import (
-    Arrivals,
-    Report,
-    Scenario,
-    Terms,
-    deployment_of,
-    drawn,
-    kinds_of,
-    like_trace,
-    outcomes_of,
-    read_trace,
-    report_of,
-    simulate,
-    stages_of,
-)
+from motley_planner.simulator import read_trace
+from motley_planner.testing.simulating import Load, is_kept, simulated
 
 CATALOG = load_catalog()
 AZURE = Path(__file__).parents[2] / "../shared/data/traces/azure2023_conv.csv.gz"
@@ -68,7 +54,6 @@ SLOS = {
     "tail": Slo(ttft_s={"p99": 2.0}, tpot_s={"p90": 0.08}),
     "whole": Slo(e2e_s={"p95": 25.0}),
 }
-GRACE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -132,35 +117,6 @@ def planned(case: Case) -> Slice | None:
     return part if part.replicas and full else None
 
 
-def simulated(
-    part: Slice, load: float, seed: int, count: int, trace: Arrivals | None = None
-) -> Report:
-    """The plan under `load` times its planned rates."""
-    kinds = [
-        changed(kind, requests_per_second=kind.requests_per_second * load)
-        for kind in kinds_of(part)
-        if kind.requests_per_second > 0
-    ]
-    arrivals = (
-        like_trace(kinds, trace.first(count), seed=seed)
-        if trace is not None
-        else drawn(kinds, count, seed=seed)
-    )
-    last = float(arrivals.time_s[-1])
-    scenario = Scenario(
-        deployment_of(part, CATALOG), arrivals, outcomes_of(part), end_s=last + GRACE_S, seed=seed
-    )
-    terms = Terms(part.slo, 0.1 * last)
-    return report_of(simulate(scenario), part.key, stages_of(part), terms)
-
-
-def is_within(report: Report, margin: float) -> bool:
-    """Whether every target's share is reached, less the margin."""
-    return not report.refused and all(
-        each.share is None or each.share >= each.wanted - margin for each in report.attainment
-    )
-
-
 def cases(count: int) -> list[tuple[Case, Slice]]:
     """The first `count` cases that the fleet can serve in full."""
     found: list[tuple[Case, Slice]] = []
@@ -177,9 +133,9 @@ def test_plans_hold_at_their_rates_and_fail_well_above_them_in_short() -> None:
     found = cases(12)
     broken, strong = [], 0
     for seed, (case, part) in enumerate(found):
-        if not is_within(simulated(part, 1.0, seed, 4000), 0.01):
+        if not is_kept(simulated(part, CATALOG, Load(1.0, seed))):
             broken.append(case.name)
-        strong += is_within(simulated(part, 1.3, seed, 4000), 0.01)
+        strong += is_kept(simulated(part, CATALOG, Load(1.3, seed)))
     assert len(found) == 12
     assert len(broken) <= 1, broken
     assert strong <= 7
@@ -195,11 +151,11 @@ def test_plans_keep_their_promises_under_poisson_and_azure_arrivals() -> None:
     broken: dict[str, list[str]] = {"poisson": [], "azure": []}
     strong = 0
     for seed, (case, part) in enumerate(found):
-        if not is_within(simulated(part, 1.0, seed, 6000), 0.01):
+        if not is_kept(simulated(part, CATALOG, Load(1.0, seed, 6000))):
             broken["poisson"].append(case.name)
-        if not is_within(simulated(part, 1.0, seed, 9000, azure), 0.03):
+        if not is_kept(simulated(part, CATALOG, Load(1.0, seed, 9000, azure)), 0.03):
             broken["azure"].append(case.name)
-        strong += is_within(simulated(part, 1.3, seed, 6000), 0.01)
+        strong += is_kept(simulated(part, CATALOG, Load(1.3, seed, 6000)))
     print(f"{len(found)} plans; broken {broken}; {strong} hold at 1.3 times their load")
     assert all(len(names) <= 0.05 * len(found) for names in broken.values()), broken
     assert strong <= 0.5 * len(found)
@@ -230,8 +186,8 @@ def test_a_cascade_keeps_its_whole_answer_within_its_target_and_its_policies_in_
     )
     part = planned(Case("cascade", ("H100-SXM5-80GB",), demand))
     assert part is not None
-    report = simulated(part, 1.0, 1, 6000)
-    assert is_within(report, 0.01) and report.answered == report.requests
+    report = simulated(part, CATALOG, Load(1.0, 1, 6000))
+    assert is_kept(report) and report.answered == report.requests
     for choice in part.policies:
         assert report.policies[choice.id] == pytest.approx(choice.share, abs=0.001)
     visits = {each.stage: each.requests for each in report.classes}
