@@ -14,6 +14,8 @@ import argparse
 import asyncio
 import json
 import os
+import re
+import socket
 import statistics
 import sys
 import tempfile
@@ -30,6 +32,9 @@ from motley_planner.dispatch import Dispatcher, parse_routing
 
 CHUNK = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]}\n\n'
 CHUNK_S = 0.02
+KEY = "sk-bench"  # of proxies that do not start without one
+CHUNKS = re.compile(rb'"max_(?:completion_)?tokens":(\d+)')
+MODELS = b'{"object":"list","data":[{"id":"m","object":"model"}],"status":"ok"}'
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -76,16 +81,22 @@ class MockEngine(asyncio.Protocol):
         head, found, body = self._pending.partition(b"\r\n\r\n")
         if not found:
             return
+        if b"content-length:" not in head.lower():  # a health check, or what is served
+            self._pending = body
+            self._transport.write(framed(MODELS))
+            return
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         if len(body) < length:
             return
         self._pending = body[length:]
-        if b'"stream":true' in body[:length]:
-            self._left = int(body.split(b'"n_chunks":')[1].split(b"}")[0].split(b",")[0])
+        asked = body[:length].replace(b": ", b":")  # as proxies write it anew
+        if b'"stream":true' in asked:
+            found_tokens = CHUNKS.search(asked)
+            self._left = int(found_tokens[1]) if found_tokens else 0
             self._transport.write(self.stream_head)
             self._step()
         else:
-            self._transport.write(self.scored if b'"logprobs":true' in body else self.plain)
+            self._transport.write(self.scored if b'"logprobs":true' in asked else self.plain)
 
     def _step(self) -> None:
         if self._transport.is_closing():
@@ -115,7 +126,7 @@ def routing(url: str, thresholds: tuple[float, ...] = ()) -> dict[str, Any]:
         "version": 1,
         "plan_hash": "bench",
         "resource": {"kind": "ServingPool", "namespace": "a", "name": "chat"},
-        "served_model_names": ["chat"],
+        "served_model_names": ["chat", "m"],
         "classes": [{"name": "all", "prompt_tokens": 500, "output_tokens": 40}],
         "stages": [{"name": n, "model": "m", "replicas": [replica]} for n in names],
         "policies": policies,
@@ -131,9 +142,8 @@ class Running:
     engine_port: int
 
     def cpu_s(self) -> float:
-        """CPU seconds the gateway has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """CPU seconds the gateway and its children have used."""
+        return sum(_cpu_s(pid) for pid in _family(self.pid))
 
     def rss_mib(self) -> float:
         """Resident memory of the gateway, MiB."""
@@ -141,32 +151,63 @@ class Running:
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-@asynccontextmanager
-async def running(thresholds: tuple[float, ...] = ()) -> AsyncIterator[Running]:
-    """A mock engine on core 1 and a gateway on core 0, or wherever there is room."""
-    cores = range(os.cpu_count() or 1)
-    here, there = cores[-1], cores[0]
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def _family(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+@dataclass(slots=True)
+class Mock:
+    """A mock engine's process and its port."""
+
+    process: asyncio.subprocess.Process
+    port: int
+
+
+async def mock_on() -> Mock:
+    """A mock engine on the last core."""
     command = [sys.executable, "-m", "tests.bench.gateway", "--mock"]
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
     engine = await asyncio.create_subprocess_exec(*command, **pipes)  # type: ignore[arg-type]
-    os.sched_setaffinity(engine.pid, {here})
+    os.sched_setaffinity(engine.pid, {(os.cpu_count() or 1) - 1})
     assert engine.stdout is not None
-    engine_port = int(await engine.stdout.readline())
+    return Mock(engine, int(await engine.stdout.readline()))
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@asynccontextmanager
+async def running(thresholds: tuple[float, ...] = ()) -> AsyncIterator[Running]:
+    """A mock engine on core 1 and a gateway on core 0, or wherever there is room."""
+    engine = await mock_on()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "routing.json"
-        path.write_text(json.dumps(routing(f"http://127.0.0.1:{engine_port}", thresholds)))
+        path.write_text(json.dumps(routing(f"http://127.0.0.1:{engine.port}", thresholds)))
         with (Path(folder) / "log").open("w") as log:
             flags = ["--routing-file", str(path), "--host", "127.0.0.1", "--port", "0"]
             gateway = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "motley_runtime.gateway", *flags, stderr=log
             )
-            os.sched_setaffinity(gateway.pid, {there})  # its threads come later
+            os.sched_setaffinity(gateway.pid, {0})  # its threads come later
             try:
-                yield Running(gateway.pid, await _port(Path(folder) / "log"), engine_port)
+                yield Running(gateway.pid, await _port(Path(folder) / "log"), engine.port)
             finally:
                 gateway.kill()
-                engine.kill()
-                await asyncio.gather(gateway.wait(), engine.wait())
+                engine.process.kill()
+                await asyncio.gather(gateway.wait(), engine.process.wait())
 
 
 async def _port(log: Path) -> int:
@@ -178,14 +219,16 @@ async def _port(log: Path) -> int:
             await asyncio.sleep(0.05)
 
 
-def request(n_chunks: int = 0) -> bytes:
+def request(n_chunks: int = 0, model: str = "") -> bytes:
     """A request with a prompt of 2 kB."""
-    body: dict[str, Any] = {"messages": [{"role": "user", "content": "word " * 400}]}
+    body: dict[str, Any] = {"model": model} if model else {}
+    body |= {"messages": [{"role": "user", "content": "word " * 400}]}
     if n_chunks:
-        body |= {"stream": True, "n_chunks": n_chunks}
+        body |= {"stream": True, "max_tokens": n_chunks}
     raw = json.dumps(body, separators=(",", ":")).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n\r\n"
-    return head.encode() + raw
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head += f"authorization: Bearer {KEY}\r\n" if model else ""
+    return f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
 
 
 class Connection:
@@ -207,16 +250,32 @@ class Connection:
             length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
             await self._reader.readexactly(length)
             return b" 200 " in head
-        return (await self._reader.readuntil(b"\r\n0\r\n\r\n")).endswith(b"[DONE]\n\n\r\n0\r\n\r\n")
+        whole = await self._reader.readuntil(b"\r\n0\r\n\r\n")
+        return b" 200 " in head and b"[DONE]" in whole[-200:]
+
+    async def first_byte(self, raw: bytes) -> float:
+        """Seconds to the first byte of a stream that came whole.
+
+        Raises: ConnectionError where it did not.
+        """
+        began = time.perf_counter()
+        self._writer.write(raw)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        some = await self._reader.read(1)
+        first = time.perf_counter() - began
+        whole = some + await self._reader.readuntil(b"\r\n0\r\n\r\n")
+        if b" 200 " not in head or b"[DONE]" not in whole[-200:]:
+            raise ConnectionError("the stream was cut")
+        return first
 
     def close(self) -> None:
         """Closes it."""
         self._writer.transport.abort()
 
 
-async def added_p50_ms(at: Running, calls: int) -> float:
+async def added_p50_ms(at: Running, calls: int, model: str = "") -> float:
     """Median milliseconds that the gateway adds to a call, one at a time."""
-    raw = request()
+    raw = request(model=model)
     direct, through = await Connection.to(at.engine_port), await Connection.to(at.port)
     times: dict[Connection, list[float]] = {direct: [], through: []}
     for number in range(calls):
@@ -230,10 +289,10 @@ async def added_p50_ms(at: Running, calls: int) -> float:
     return 1000 * (statistics.median(times[through]) - statistics.median(times[direct]))
 
 
-async def per_cpu_second(at: Running, clients: int, calls: int) -> float:
+async def per_cpu_second(at: Running, clients: int, calls: int, model: str = "") -> float:
     """Requests answered per CPU second of the gateway."""
     connections = [await Connection.to(at.port) for _ in range(clients)]
-    raw = request()
+    raw = request(model=model)
 
     async def some(connection: Connection, count: int) -> None:
         for _ in range(count):
