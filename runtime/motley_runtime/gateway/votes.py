@@ -18,7 +18,7 @@ _STATED = re.compile(
     r"(?i:(?:answer|option|choice)\s*(?:is|:)?)[\s:*$(\[{\\]*(?:boxed\{|text\{)*([A-J])\b(?!\s+[a-z])"
 )
 _ALONE = re.compile(r"(?<![A-Za-z'])([A-J])(?![A-Za-z']|\s+[a-z])")
-_BOX = "\\boxed{"
+_BRACE = re.compile(r"\\boxed\{|[{}]")
 
 
 def vote_of(text: str, how: Extraction) -> str | None:
@@ -37,15 +37,16 @@ def vote_of(text: str, how: Extraction) -> str | None:
 
 def _boxed(text: str) -> str | None:
     """What the last closed \\boxed{...} holds, braces in it balanced."""
-    at = text.rfind(_BOX)
-    while at >= 0:
-        depth, start = 1, at + len(_BOX)
-        for position in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[position], 0)
-            if depth == 0:
-                return text[start:position]
-        at = text.rfind(_BOX, 0, at)
-    return None
+    opened: list[tuple[int, bool]] = []
+    last = (-1, -1)
+    for found in _BRACE.finditer(text):
+        if found[0] != "}":
+            opened.append((found.end(), found[0] != "{"))
+        elif opened:
+            start, is_box = opened.pop()
+            if is_box and start > last[0]:
+                last = (start, found.start())
+    return text[last[0] : last[1]] if last[0] >= 0 else None
 
 
 def _letter(text: str) -> str | None:
