@@ -136,7 +136,10 @@ def _event(drawn: Drawn, at: int) -> bytes:
 
 
 def _end(drawn: Drawn) -> bytes:
-    last = {"index": 0, "delta": {"content": f"\\boxed{{{drawn.answer}}}"}, "finish_reason": "stop"}
+    said = {"content": f"\\boxed{{{drawn.answer}}}"}
+    last: dict[str, Any] = {"index": 0, "delta": said, "finish_reason": "stop"}
+    if drawn.logprobs is not None:
+        last["logprobs"] = {"content": [{"token": "t", "logprob": drawn.logprobs[-1]}]}
     usage = {"prompt_tokens": 10, "completion_tokens": drawn.tokens}
     usage["total_tokens"] = 10 + drawn.tokens
     events = ({"choices": [last]}, {"choices": [], "usage": usage})

@@ -128,7 +128,7 @@ def questions(model: str, is_best: bool) -> list[Question]:
     return found
 
 
-def accuracy(rule: BranchRule, asked: Sequence[Question], seeds: int = 5) -> float:
+def accuracy(rule: BranchRule, asked: Sequence[Question], seeds: int = 3) -> float:
     """Share of questions that the gateway answers right, over drawn subsets of recorded answers.
 
     Lengths do not depend on answers (the data keep none by sample): SART's own assumption.
@@ -169,11 +169,11 @@ def expected_single(asked: Sequence[Question]) -> float:
 
 def latency_table() -> str:
     """Latency and tokens, as the page holds them."""
-    lines = [
+    head = (
         "| N / M | pruning | latency, predicted | measured | off by | tokens, predicted | measured "
-        "| off by | given up a request | streams closed |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+        "| off by | given up a request | streams closed |"
+    )
+    lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
     for row in rows():
         steps, tokens = row.predicted
         lines.append(
@@ -189,7 +189,7 @@ def latency_table() -> str:
     return "\n".join(lines)
 
 
-def accuracy_table(seeds: int = 5) -> str:
+def accuracy_table(seeds: int = 3) -> str:
     """Accuracy, as the page holds it; empty where the data are not there."""
     if not DATA.exists():
         return ""
