@@ -17,11 +17,13 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from tests.bench import page
 from tests.bench.branch_engine import (
+    STEP_S,
     Drawn,
     Measured,
     Rig,
@@ -33,6 +35,8 @@ from tests.bench.branch_engine import (
 
 from motley_planner.costs.order_statistics import branch_steps, branch_tokens
 from motley_planner.dispatch import BranchRule, Confidence, Pruning
+from motley_planner.simulator.branching import Branched, simulate_branches
+from motley_planner.simulator.steps import FixedSteps
 
 REQUESTS, MEAN, DEVIATION = 600, 60.0, 0.5
 SPREAD = math.sqrt(math.exp(DEVIATION**2) - 1.0)
@@ -56,6 +60,7 @@ class Row:
     run: Measured
     seconds: float
     tokens: float
+    simulated: tuple[float, float, float]  # latency and tokens, as above; given up a request
 
     @property
     def predicted(self) -> tuple[float, float]:
@@ -72,13 +77,37 @@ def rows(
 ) -> list[Row]:
     """Every shape on the same draws, relative to waiting for all of 4."""
     drawn = lengths(requests, max(n for n, _ in (*shapes, (4, 4))), SPREAD, MEAN, seed)
-    base = measured(BranchRule(4, 4, choose="Vote"), drawn, None)
-    found = []
-    for n, m in shapes:
-        rule = BranchRule(n, m, choose="Vote")
-        run = measured(rule, drawn, None)
-        found.append(Row(rule, run, run.seconds / base.seconds, run.tokens / base.tokens))
-    return found
+    return [_row(BranchRule(n, m, choose="Vote"), drawn, None) for n, m in shapes]
+
+
+def _row(rule: BranchRule, drawn: np.ndarray, score: Callable[[int, int], float] | None) -> Row:
+    four = BranchRule(4, 4, choose="Vote")
+    base, run = _measured_four(drawn[:, :4].tobytes(), len(drawn)), measured(rule, drawn, score)
+    ours, theirs = simulated(rule, drawn, score), simulated(four, drawn, None)
+    relative = (ours[0] / theirs[0], ours[1] / theirs[1], ours[2])
+    return Row(rule, run, run.seconds / base.seconds, run.tokens / base.tokens, relative)
+
+
+@lru_cache(maxsize=8)
+def _measured_four(raw: bytes, requests: int) -> Measured:
+    drawn = np.frombuffer(raw, dtype=int).reshape(requests, 4)
+    return measured(BranchRule(4, 4, choose="Vote"), drawn, None)
+
+
+def simulated(
+    rule: BranchRule, drawn: np.ndarray, score: Callable[[int, int], float] | None
+) -> tuple[float, float, float]:
+    """Mean seconds, tokens and branches given up of the same requests in the simulator."""
+    asked = []
+    for number, row in enumerate(drawn[:, : rule.samples]):
+        scores: tuple[float, ...] = ()
+        if score is not None:
+            scores = tuple(math.exp(score(number, b)) for b in range(rule.samples))
+        asked.append(Branched(number * 1e6, 1.0, tuple(map(float, row)), scores))
+    times = FixedSteps(prefill_s_per_token=STEP_S, decode_step_s=STEP_S)
+    run = simulate_branches(asked, rule, times, rule.samples)
+    mean = statistics.fmean
+    return mean(run.latency_s), mean(run.tokens), run.pruned / len(asked)
 
 
 def pruned_rows(
@@ -88,13 +117,8 @@ def pruned_rows(
 ) -> list[Row]:
     """With two-phase pruning by confidence: below 0.5, M at most before the first has ended."""
     drawn = lengths(requests, max(n for n, _ in (*shapes, (4, 4))), SPREAD, MEAN, seed)
-    base = measured(BranchRule(4, 4, choose="Vote"), drawn, None)
-    found = []
-    for n, m in shapes:
-        rule = BranchRule(n, m, Pruning(0.5, n - m, 10), Confidence("Tail", 8))
-        run = measured(rule, drawn, confidence_of)
-        found.append(Row(rule, run, run.seconds / base.seconds, run.tokens / base.tokens))
-    return found
+    rules = [BranchRule(n, m, Pruning(0.5, n - m, 10), Confidence("Tail", 8)) for n, m in shapes]
+    return [_row(rule, drawn, confidence_of) for rule in rules]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,21 +194,18 @@ def expected_single(asked: Sequence[Question]) -> float:
 def latency_table() -> str:
     """Latency and tokens, as the page holds them."""
     head = (
-        "| N / M | pruning | latency, predicted | measured | off by | tokens, predicted | measured "
-        "| off by | given up a request | streams closed |"
+        "| N / M | pruning | latency, predicted | simulated | measured | tokens, predicted "
+        "| simulated | measured | given up a request | streams closed |"
     )
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
-    for row in rows():
-        steps, tokens = row.predicted
+    for row in [*rows(), *pruned_rows()]:
+        (steps, tokens), rule, run = row.predicted, row.rule, row.run
+        is_plain = rule.prune is None
+        said = (f"{steps:.2f}", f"{tokens:.2f}") if is_plain else ("", "")
         lines.append(
-            f"| {row.rule.samples} / {row.rule.stop_after} | no | {steps:.2f} | {row.seconds:.2f} "
-            f"| {row.seconds / steps - 1:+.1%} | {tokens:.2f} | {row.tokens:.2f} "
-            f"| {row.tokens / tokens - 1:+.1%} | 0 | {row.run.aborted} of {row.run.opened} |"
-        )
-    for row in pruned_rows():
-        lines.append(
-            f"| {row.rule.samples} / {row.rule.stop_after} | yes | | {row.seconds:.2f} | | "
-            f"| {row.tokens:.2f} | | {row.run.pruned:.1f} | {row.run.aborted} of {row.run.opened} |"
+            f"| {rule.samples} / {rule.stop_after} | {'no' if is_plain else 'yes'} | {said[0]} "
+            f"| {row.simulated[0]:.2f} | {row.seconds:.2f} | {said[1]} | {row.simulated[1]:.2f} "
+            f"| {row.tokens:.2f} | {run.pruned:.1f} | {run.aborted} of {run.opened} |"
         )
     return "\n".join(lines)
 

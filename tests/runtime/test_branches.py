@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.bench import branches as bench
-from tests.bench.branch_engine import STEP_S, Drawn, Rig, StepEngine, lengths, measured, run_virtual
+from tests.bench.branch_engine import STEP_S, Drawn, Rig, StepEngine, lengths, run_virtual
+from tests.bench.branches import simulated
 
 from motley_planner.costs.order_statistics import branch_steps
 from motley_planner.dispatch import BranchRule, Confidence, Pruning
@@ -29,15 +30,17 @@ def test_latency_and_tokens_are_what_order_statistics_predict_within_five_per_ce
         assert unneeded * 0.9 <= row.run.aborted <= unneeded, "some end in the same step"
 
 
-def test_pruning_pays_in_tokens_for_stopping_early() -> None:
-    drawn = lengths(150, 8, bench.SPREAD, 40.0, seed=3)
-    plain = measured(BranchRule(8, 4, choose="Vote"), drawn, None)
-    rule = BranchRule(8, 4, Pruning(0.5, 4, 8), Confidence("Tail", 8))
-    pruned = measured(rule, drawn, bench.confidence_of)
-    everything = measured(BranchRule(8, 8, choose="Vote"), drawn, None)
-    assert pruned.tokens < 0.95 * plain.tokens < 0.95 * everything.tokens
-    assert pruned.seconds < everything.seconds
-    assert pruned.pruned > 2.0
+def test_pruning_pays_in_tokens_for_stopping_early_as_the_simulator_says() -> None:
+    (row,) = bench.pruned_rows(((8, 4),), requests=120)
+    drawn = lengths(120, 8, bench.SPREAD, bench.MEAN, seed=1)
+    plain = simulated(BranchRule(8, 4, choose="Vote"), drawn, None)
+    four = simulated(BranchRule(4, 4, choose="Vote"), drawn, None)
+    seconds, tokens, pruned = row.simulated
+    assert row.seconds == pytest.approx(seconds, rel=0.03)
+    assert row.tokens == pytest.approx(tokens, rel=0.03)
+    assert row.run.pruned == pytest.approx(pruned, rel=0.05) and pruned > 2.0
+    assert row.tokens < 0.9 * plain[1] / four[1], "fewer than stopping early alone"
+    assert row.seconds < 1.0, "and still sooner than waiting for all of four"
 
 
 def walked(rule: BranchRule, tokens: list[int], p: list[float]) -> tuple[set[int], set[int], int]:
