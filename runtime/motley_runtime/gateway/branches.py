@@ -73,8 +73,8 @@ class Branches:
                 answer = run.transcripts[number].answer()
                 return {**answer, "usage": spent}
             last = run.errors[0]
-            if isinstance(last, GatewayError):
-                raise last
+            if isinstance(last, GatewayError) and len(run.transcripts) == 1:
+                raise last  # the first branch found no replica, so no other one would
         text = f"no branch of stage {stage.name!r} was answered: {getattr(last, 'kind', '')}"
         raise GatewayError(502, text, "upstream_failed") from last
 
