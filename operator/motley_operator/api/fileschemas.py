@@ -183,7 +183,16 @@ def _routing() -> Schema:
             "served_model_names": listed(NAME, minItems=1),
             "classes": listed(request_class, minItems=1),
             "stages": listed(
-                closed({"name": NAME, "model": NAME, "replicas": listed(replica)}), minItems=1
+                closed(
+                    {
+                        "name": NAME,
+                        "model": NAME,
+                        "replicas": listed(replica),
+                        "branches": {"type": "object", "required": ["samples"]},
+                    },
+                    "branches",
+                ),
+                minItems=1,
             ),
             "policies": listed(
                 closed(

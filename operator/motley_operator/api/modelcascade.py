@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from motley_operator.api.branching import Branches
 from motley_operator.api.common import (
     ApiModel,
     Budget,
@@ -43,6 +44,10 @@ class Stage(ApiModel):
         default=Parallelism(), description="How far one replica may be split."
     )
     placement: Placement = Field(default=Placement(), description="Which nodes may be used.")
+    branches: Branches | None = Field(
+        default=None,
+        description="Several answers side by side for each request; absent: one.",
+    )
     profile: Table | None = Field(
         default=None, description="Measured throughput; overrides the cost model."
     )

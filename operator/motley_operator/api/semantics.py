@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from motley_operator.api.branching import branch_findings
 from motley_operator.api.findings import Finding, Path
 from motley_operator.api.fleet import Fleet
 from motley_operator.api.frame import Resource
@@ -79,6 +80,7 @@ def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
     yield from workload_findings(spec.workload, (*at, "workload"))
     yield from template_findings(spec.pod_template, (*at, "podTemplate"))
     yield from _disaggregation(spec.disaggregation, spec.engine.name, at, catalog)
+    yield from branch_findings(spec.branches, spec.disaggregation, at)
     yield from profile_findings(pool, catalog, around.config_maps)
 
 
@@ -91,6 +93,7 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
         yield from placement_findings(stage.placement, (*at, "placement"), catalog)
         yield from template_findings(stage.pod_template, (*at, "podTemplate"))
         yield from _disaggregation(stage.disaggregation, stage.engine.name, at, catalog)
+        yield from branch_findings(stage.branches, stage.disaggregation, at)
     yield from slo_findings(spec.slo, ("spec", "slo"))
     yield from workload_findings(spec.workload, ("spec", "workload"))
     yield from quality_findings(cascade, around.config_maps)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from motley_operator.api.branching import Branches
 from motley_operator.api.common import (
     ApiModel,
     Budget,
@@ -55,6 +56,10 @@ class ServingPoolSpec(ApiModel):
     replan: Replan = Field(default=Replan(), description="When a running plan may change.")
     priority_class_name: PriorityClassName | None = Field(
         default=None, description="PriorityClass of the pods; the plan serves higher values first."
+    )
+    branches: Branches | None = Field(
+        default=None,
+        description="Several answers side by side for each request; absent: one.",
     )
     profile: Table | None = Field(
         default=None, description="Measured throughput; overrides the cost model."

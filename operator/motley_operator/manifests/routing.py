@@ -101,6 +101,7 @@ def _stage(owner: Owner, part: Slice, spec: StageSpec, around: Surroundings) -> 
         decode=made["decode"],
         flows=flows,
         handoff=handoff,
+        branches=spec.branches,
     )
 
 

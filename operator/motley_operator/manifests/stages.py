@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from motley_operator.api import ModelCascade, RLJob, ServingPool
+from motley_operator.api.branching import Branches
 from motley_operator.api.common import EngineSpec
 from motley_operator.api.models import ClaimSource, ModelRef
 from motley_operator.api.traffic import Workload
 from motley_operator.domain.names import MAIN_STAGE, ROLLOUT, TRAINER
 from motley_operator.manifests.frame import digest
+from motley_planner.dispatch import BranchRule
 
 SHARED_ROOT = "/shared"
 _LENGTH_FACTOR = 8  # the longest request admitted, in mean requests
@@ -31,6 +33,7 @@ class StageSpec:
     shared: ClaimSource | None = None
     priority_class: str | None = None
     frozen_image: str = ""  # the catalog's at the first plan, from status
+    branches: BranchRule | None = None  # of the gateway; no part of what pods are built from
     known_hash: str = ""  # worked out before, for there may be thousands of pods
 
     @property
@@ -92,14 +95,16 @@ def _written(resource: ServingPool | ModelCascade | RLJob) -> tuple[StageSpec, .
         main = StageSpec(
             MAIN_STAGE, spec.model, spec.engine, template, longest, priority_class=priority
         )
-        return (main,)
+        return (replace(main, branches=_rule(spec.branches)),)
     if isinstance(resource, ModelCascade):
         longest = _longest(resource.spec.workload)
         priority = resource.spec.priority_class_name
-        return tuple(
+        made = (
             StageSpec(s.name, s.model, s.engine, s.pod_template, longest, priority_class=priority)
             for s in resource.spec.stages
         )
+        pairs = zip(made, resource.spec.stages, strict=True)
+        return tuple(replace(stage, branches=_rule(s.branches)) for stage, s in pairs)
     return _job_stages(resource)
 
 
@@ -117,6 +122,10 @@ def _job_stages(job: RLJob) -> tuple[StageSpec, ...]:
             TRAINER, spec.model, backend, spec.trainer.pod_template, longest, claim, priority
         ),
     )
+
+
+def _rule(branches: Branches | None) -> BranchRule | None:
+    return branches.rule if branches is not None else None
 
 
 def _longest(workload: Workload) -> int:

@@ -83,7 +83,9 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
         placement=placement(catalog, spec.placement),
         max_tensor_parallel=spec.parallelism.max_tensor if splits else 1,
         max_pipeline=spec.parallelism.max_pipeline,
-        disaggregation=spec.disaggregation.lower(),
+        # Branches share the prompt's cache of one replica that does both phases.
+        disaggregation="never" if spec.branches else spec.disaggregation.lower(),
+        sequences_per_request=spec.branches.sequences_per_request if spec.branches else 1.0,
     )
 
 

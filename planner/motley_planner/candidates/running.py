@@ -18,6 +18,7 @@ from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
     can_split,
     candidate_at,
+    of_requests,
     offered,
     scaled,
     shape_of,
@@ -38,6 +39,19 @@ def candidate_for_pieces(
 
     None where it may no longer run as it is; nodes of a replica that is not a pipeline are alike.
     """
+    found = _candidate_for_pieces(unit, demand, node_classes, catalog)
+    if found is None or isinstance(demand, RlDemand):
+        return found
+    stage = next(stage for stage in demand.stages if stage.name == unit.stage)
+    return of_requests(found, stage)
+
+
+def _candidate_for_pieces(
+    unit: RunningUnit,
+    demand: ServingDemand | RlDemand,
+    node_classes: Sequence[NodeClass],
+    catalog: Catalog,
+) -> Candidate | None:
     if unit.pipeline:
         request = _request(unit, demand)
         if request is None or any(unit.key in c.excluded_for for c in node_classes):

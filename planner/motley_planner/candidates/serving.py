@@ -49,11 +49,24 @@ def stage_candidates(
 ) -> tuple[tuple[Candidate, ...], tuple[Refusal, ...]]:
     """All useful replica configurations of a stage, and why a class (or all) has none.
 
-    Capacities are requests/s of a class alone, times (1 - headroom).
+    Capacities are requests/s of a class alone, times (1 - headroom); a request may be several
+    sequences.
     Raises: KeyError if the stage's engine is not in the catalog.
     """
     request = Request(key, "serve", stage, tuple(classes), targets_of(slo), headroom)
-    return list_candidates(request, node_classes, catalog, also_served)
+    found, refusals = list_candidates(request, node_classes, catalog, also_served)
+    return tuple(of_requests(each, stage) for each in found), refusals
+
+
+def of_requests(candidate: Candidate, stage: StageDemand) -> Candidate:
+    """A candidate with its capacity in requests, where each of them is several sequences.
+
+    Every sequence is priced like a whole request: same lengths, and a prefill of its own.
+    """
+    if stage.sequences_per_request == 1.0:
+        return candidate
+    per = stage.sequences_per_request
+    return replace(candidate, capacity={k: v / per for k, v in candidate.capacity.items()})
 
 
 def list_candidates(

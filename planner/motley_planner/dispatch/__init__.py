@@ -6,6 +6,17 @@ promised is what is done. Time and randomness are passed in.
 
 from motley_planner.dispatch.affinity import Affinity, RecentPrefixes
 from motley_planner.dispatch.balancer import Dispatcher, DispatchOptions
+from motley_planner.dispatch.branch_rules import branch_document, parse_branches
+from motley_planner.dispatch.branching import (
+    BranchBook,
+    BranchRule,
+    Confidence,
+    Extraction,
+    Pruning,
+    Reward,
+    best_of,
+    winner_of,
+)
 from motley_planner.dispatch.classify import classify
 from motley_planner.dispatch.estimators import (
     Calibrator,
@@ -14,7 +25,7 @@ from motley_planner.dispatch.estimators import (
     parse_calibrator,
 )
 from motley_planner.dispatch.lanes import Ticket
-from motley_planner.dispatch.parsing import RoutingError, parse_routing
+from motley_planner.dispatch.parsing import parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
@@ -31,6 +42,7 @@ from motley_planner.dispatch.routing import (
     Stage,
     routing_document,
 )
+from motley_planner.dispatch.routing_errors import RoutingError
 from motley_planner.dispatch.ways import Way, hop_name, only, ways_of
 
 __all__ = [
@@ -38,31 +50,41 @@ __all__ = [
     "ESTIMATORS",
     "HANDOFFS",
     "Affinity",
+    "BranchBook",
+    "BranchRule",
     "Calibrator",
+    "Confidence",
     "DispatchOptions",
     "DispatchRule",
     "Dispatcher",
     "EstimatorError",
+    "Extraction",
     "Flow",
     "Handoff",
     "Policy",
     "PolicyMixer",
+    "Pruning",
     "RecentPrefixes",
     "Replica",
     "RequestClass",
     "ResourceRef",
+    "Reward",
     "RoutingError",
     "RoutingTable",
     "Stage",
     "Ticket",
     "Way",
     "accepts",
+    "best_of",
+    "branch_document",
     "calibrator_document",
     "classify",
     "hop_name",
     "only",
+    "parse_branches",
     "parse_calibrator",
     "parse_routing",
     "routing_document",
     "ways_of",
+    "winner_of",
 ]

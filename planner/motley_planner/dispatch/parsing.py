@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from motley_planner.dispatch.branch_rules import parse_branches
 from motley_planner.dispatch.estimators import Calibrator, EstimatorError, parse_calibrator
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
@@ -24,17 +25,9 @@ from motley_planner.dispatch.routing import (
     RoutingTable,
     Stage,
 )
-from motley_planner.errors import PlannerError
+from motley_planner.dispatch.routing_errors import RoutingError
 
 SHARE_TOLERANCE = 1e-3  # a solver's rounding, not a mistake: shares are normalised after the check
-
-
-class RoutingError(PlannerError):
-    """A routing document that no gateway may run: `field` says where, `rule` what it breaks."""
-
-    def __init__(self, field: str, rule: str) -> None:
-        super().__init__(f"{field}: {rule}")
-        self.field, self.rule = field, rule
 
 
 def parse_routing(document: object) -> RoutingTable:
@@ -103,6 +96,7 @@ def _stage(value: object, at: str, classes: frozenset[str]) -> Stage:
         )
     }
     _unique([each.name for phase in phases.values() for each in phase], f"{at}.replicas")
+    branches = item.get("branches")
     return Stage(
         name=_token(item.get("name"), f"{at}.name"),
         model=_text(item.get("model"), f"{at}.model"),
@@ -111,6 +105,7 @@ def _stage(value: object, at: str, classes: frozenset[str]) -> Stage:
             for i, entry in enumerate(_items(item.get("flows", []), f"{at}.flows"))
         ),
         handoff=_handoff(item.get("handoff"), f"{at}.handoff", bool(item.get("flows"))),
+        branches=None if branches is None else parse_branches(branches, f"{at}.branches"),
         **phases,
     )
 

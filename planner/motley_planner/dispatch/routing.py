@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from motley_planner.dispatch.branch_rules import branch_document
+from motley_planner.dispatch.branching import BranchRule
 from motley_planner.dispatch.estimators import Calibrator, calibrator_document
 
 ESTIMATORS = ("LogProb",)
@@ -75,6 +77,7 @@ class Stage:
     decode: tuple[Replica, ...] = ()
     flows: tuple[Flow, ...] = ()
     handoff: Handoff | None = None
+    branches: BranchRule | None = None  # None: one answer a request
 
     @property
     def every_replica(self) -> tuple[Replica, ...]:
@@ -196,6 +199,8 @@ def _stage_document(stage: Stage) -> dict[str, Any]:
         document["handoff"] = {"protocol": stage.handoff.protocol}
         if stage.handoff.protocol == "bootstrap":
             document["handoff"]["bootstrap_port"] = stage.handoff.bootstrap_port
+    if stage.branches is not None:
+        document["branches"] = branch_document(stage.branches)
     return document
 
 

@@ -58,6 +58,7 @@ class StageDemand:
     min_nodes: int = 0  # at least so many replicas, each on a node of its own where room allows
     # GPUs of a pod for which two pods of half as many do not stand in: quotas count pods.
     uneven_sizes: frozenset[int] = frozenset()
+    sequences_per_request: float = 1.0  # whole answers' worth of work: branches of a request
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,28 @@ class Server:
                 self._join(job, now)
         self._begin(now)
 
+    def cancel(self, job: Job, now_s: float) -> None:
+        """Takes a job out that nobody waits for, at the instant of the last event.
+
+        One whose prefill is under way ends with it.
+        """
+        if job in self.queue:
+            self.queue.remove(job)
+        elif job in self.prefilling:
+            job.remaining = 1.0
+            return
+        else:
+            self._leave(job)
+        if self.phase == DECODING:
+            self._begin(now_s)
+
+    def shorten(self, steps: int) -> None:
+        """Makes the event that is due one after so many decode steps, if it is a later one."""
+        if self.phase == DECODING and 0 < steps < self.segment_steps:
+            self.segment_steps = steps
+            self.due_s = self.segment_start_s + self._duration(steps)
+            self.version += 1
+
     def kill(self) -> list[Job]:
         """Ends at once; the jobs it held."""
         held = [job for _, _, run, job in self.running if job.run == run]

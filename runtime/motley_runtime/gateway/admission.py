@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from motley_planner.dispatch import Dispatcher, RoutingTable, classify
 from motley_runtime.gateway.auth import ApiKeys
+from motley_runtime.gateway.branch_requests import HEADER as BRANCHES
+from motley_runtime.gateway.branch_requests import branches_asked
 from motley_runtime.gateway.clients import ANYBODY, Client
 from motley_runtime.gateway.errors import GatewayError
 from motley_runtime.gateway.job import Job
@@ -60,6 +62,7 @@ def job_of(
         prompt_key=prompt_key(request, headers.get(b"x-session-id")) if wants_key else None,
         deadline_s=_deadline(headers.get(b"x-motley-deadline-ms"), settings.deadline_s),
         is_optimistic=mode == "optimistic" and _is_told_by_its_beginning(request),
+        branches=branches_asked(request, headers.get(BRANCHES), table, settings.most_branches),
     )
 
 

@@ -20,6 +20,9 @@ import orjson
 from motley_planner.dispatch import Dispatcher
 from motley_runtime.gateway.admission import client_of, dispatcher_of, job_of, model_known
 from motley_runtime.gateway.auth import ApiKeys
+from motley_runtime.gateway.branch_requests import places_of
+from motley_runtime.gateway.branch_scores import RewardPool
+from motley_runtime.gateway.branches import Branches
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.cascade import Cascade
 from motley_runtime.gateway.credits import Credits
@@ -82,7 +85,8 @@ class Gateway:
         upstream = AiohttpUpstream(limits)
         credits = Credits(self.metrics, self.settings.sharing.wait_s)
         caller = Caller(upstream, self.metrics, limits, credits)
-        self._cascade = Cascade(caller, self.metrics, self.settings.optimistic_tokens)
+        branches = Branches(caller, RewardPool(upstream, self.metrics), self.metrics)
+        self._cascade = Cascade(caller, self.metrics, branches, self.settings.optimistic_tokens)
         try:
             yield
         finally:
@@ -198,7 +202,7 @@ class Gateway:
 
     async def _run(self, job: Job, reply: Reply) -> None:
         """Waits for the job's turn, draws its policy and runs it through the stages."""
-        async with self.share.place(job.client, job.priority):
+        async with self.share.place(job.client, job.priority, places_of(job)):
             if job.request.is_scored:
                 job.policy = job.dispatcher.draw_policy(job.class_name)
             if job.policy is not None:

@@ -60,17 +60,18 @@ class Caller:
 
     @asynccontextmanager
     async def stream(
-        self, job: CallContext, stage: Stage, body: bytes
+        self, job: CallContext, stage: Stage, body: bytes, tries: Tries | None = None
     ) -> AsyncIterator[OpenStream]:
         """An answer that has begun; a failure after that is the caller's to report.
 
+        `tries` knows where to ask, and afterwards where it was; not where phases are apart.
         Raises: GatewayError 502, 503 or 504 where no replica began to answer.
         """
         if stage.flows:
             async with self._pairs.stream(job, stage, body) as opened:
                 yield opened
             return
-        tries = Tries(job, stage, self._metrics)
+        tries = tries or Tries(job, stage, self._metrics)
         for _ in range(self._attempts):
             ticket = tries.next()
             if ticket is None:

@@ -19,7 +19,9 @@ from typing import Any
 
 import orjson
 
-from motley_planner.dispatch import Calibrator, Stage, accepts
+from motley_planner.dispatch import BranchRule, Calibrator, Stage, accepts
+from motley_runtime.gateway.branch_requests import rule_of
+from motley_runtime.gateway.branches import Branches
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.exchange import Reply
@@ -42,6 +44,7 @@ from motley_runtime.gateway.scoring import (
     with_logprobs,
     with_top_logprobs,
 )
+from motley_runtime.gateway.upstream import Answer
 
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
@@ -53,8 +56,10 @@ class _Escalated(Exception):
 class Cascade:
     """The executor shared by all requests."""
 
-    def __init__(self, caller: Caller, metrics: Metrics, optimistic_tokens: int = 32) -> None:
-        self._caller, self._metrics = caller, metrics
+    def __init__(
+        self, caller: Caller, metrics: Metrics, branches: Branches, optimistic_tokens: int = 32
+    ) -> None:
+        self._caller, self._metrics, self._branches = caller, metrics, branches
         self._optimistic_tokens = optimistic_tokens
 
     async def run(self, job: Job, reply: Reply) -> None:
@@ -95,6 +100,10 @@ class Cascade:
         """Asks the last stage; `limit` ends where its answer begins."""
         job.stage = last.name
         job.visits.append(last.name)
+        rule = rule_of(job, last)
+        if rule is not None:
+            await self._branched(job, last, rule, reply, limit)
+            return
         body = orjson.dumps({**job.request.body, "model": last.model})
         if job.request.is_stream:
             async with self._caller.stream(job, last, body) as opened:
@@ -106,6 +115,18 @@ class Cascade:
             if limit is not None:
                 limit.reschedule(None)
             await send_raw(job, answer, reply)
+
+    async def _branched(
+        self, job: Job, last: Stage, rule: BranchRule, reply: Reply, limit: asyncio.Timeout | None
+    ) -> None:
+        answer = await self._branches.answer(job, last, rule)
+        if limit is not None:
+            limit.reschedule(None)
+        if isinstance(answer, Answer):
+            await send_raw(job, answer, reply)
+            return
+        job.spent = add_usage(job.spent, usage_of(answer))
+        await send_answer(job, answer, reply)
 
     def _is_time_for(self, job: Job, stage: Stage) -> bool:
         """Whether a stage may be asked; always, where there is nothing to return instead."""
@@ -125,7 +146,7 @@ class Cascade:
     async def _answered(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
         """Whether a stage before the last has answered well enough, and if so its answer is sent."""
         try:
-            if job.request.is_stream and job.is_optimistic:
+            if job.request.is_stream and job.is_optimistic and rule_of(job, stage) is None:
                 return await self._streamed(job, stage, threshold, reply)
             answer = await self._asked(job, stage)
         except _Escalated:
@@ -147,9 +168,14 @@ class Cascade:
 
     async def _asked(self, job: Job, stage: Stage) -> dict[str, Any] | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
+        rule = rule_of(job, stage)
+        if rule is not None:
+            at = job.deadline_s if job.best is not None else None
+            async with asyncio.timeout_at(at):
+                found = await self._branches.answer(job, stage, rule, _logprobs(job, stage))
+            return None if isinstance(found, Answer) else found
         body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
-        fitted = _calibrator(job, stage)
-        if fitted is not None and "margin" in fitted.features:
+        if _logprobs(job, stage) > 1:
             body = with_top_logprobs(body, job.request.is_chat)
         raw = orjson.dumps(body)
         if job.deadline_s is None or job.best is None:
@@ -210,6 +236,12 @@ class Cascade:
 
 def _calibrator(job: Job, stage: Stage) -> Calibrator | None:
     return job.dispatcher.table.calibrators.get(stage.name)
+
+
+def _logprobs(job: Job, stage: Stage) -> int:
+    """How many candidates of each token a stage's score is made from."""
+    fitted = _calibrator(job, stage)
+    return 2 if fitted is not None and "margin" in fitted.features else 1
 
 
 def _score(job: Job, stage: Stage, found: dict[str, float] | None) -> float | None:

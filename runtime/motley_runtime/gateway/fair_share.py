@@ -74,26 +74,31 @@ class FairShare:
         tenant.tokens -= 1.0
 
     @asynccontextmanager
-    async def place(self, client: Client, priority: int) -> AsyncIterator[None]:
-        """A place at work, held while entered. Raises: GatewayError 429 or 503."""
+    async def place(self, client: Client, priority: int, places: int = 1) -> AsyncIterator[None]:
+        """A place at work, held while entered. Raises: GatewayError 429 or 503.
+
+        A request of several branches holds as many places; its turn comes when one is free.
+        """
         tenant = self._tenant(client)
-        if client.concurrency is not None and tenant.at_work >= client.concurrency:
+        if client.concurrency is not None and tenant.at_work + places > client.concurrency:
             self._refused("concurrency")
-            text = f"the client has {client.concurrency} requests at work already"
+            text = f"the client has {tenant.at_work} of {client.concurrency} requests at work"
+            text += f" and this one counts {places}" if places > 1 else " already"
             raise GatewayError(429, text, "concurrency_limit_exceeded", retry_after_s=1)
-        tenant.at_work += 1
+        tenant.at_work += places
         try:
             if self.at_work >= self._sharing.in_flight or self._waiting:
-                await self._turn(tenant, client.weight, priority)
+                await self._turn(tenant, client.weight / places, priority)
             else:
                 self.at_work += 1
+            self.at_work += places - 1
             try:
                 yield
             finally:
-                self.at_work -= 1
+                self.at_work -= places
                 self._next()
         finally:
-            tenant.at_work -= 1
+            tenant.at_work -= places
 
     async def _turn(self, tenant: _Tenant, weight: float, priority: int) -> None:
         """Waits for a place, which is taken when this returns."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from motley_planner.dispatch import Dispatcher, Policy
+from motley_planner.dispatch import BranchRule, Dispatcher, Policy
 from motley_planner.dispatch.workflows import StepCall
 from motley_runtime.gateway.clients import ANYBODY, Client
 from motley_runtime.gateway.openai_api import ParsedRequest
@@ -19,6 +19,8 @@ class Job:
 
     `deadline_s` is on the event loop's clock. `best` is the answer of the latest stage that gave
     one below its threshold, `spent` the usage of all answers so far, `discarded` their tokens.
+    `branches` are rules by stage where the request asks for some, `branched` how many were started,
+    completed and pruned.
     `step` is the call's place in a workflow, done by `due_s`; `start_by_s` orders those that wait.
     """
 
@@ -41,6 +43,8 @@ class Job:
     best_stage: str = ""
     discarded: list[tuple[str, int]] = field(default_factory=list)
     first_bytes_s: float | None = None
+    branches: Mapping[str, BranchRule] | None = None
+    branched: tuple[int, int, int] | None = None
     step: StepCall | None = None
     due_s: float = 0.0
     start_by_s: float = 0.0
@@ -53,4 +57,6 @@ class Job:
         ]
         if self.score is not None:
             found.append((b"x-motley-score", f"{self.score:.4f}".encode()))
+        if self.branched is not None:
+            found.append((b"x-motley-branches", "/".join(map(str, self.branched)).encode()))
         return found

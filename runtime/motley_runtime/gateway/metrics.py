@@ -53,6 +53,18 @@ class Metrics:
             "Answers below the threshold returned because the deadline left no time.",
             "stage",
         )
+        self.branches = self._counter(
+            "branches",
+            "Branches of requests: completed, pruned, stopped (others were enough), wrong, failed.",
+            "stage",
+            "outcome",
+        )
+        self.branch_tokens = self._counter(
+            "branch_tokens", "Completion tokens seen of branches, as above.", "stage", "outcome"
+        )
+        self.unscored_branches = self._counter(
+            "unscored_branches", "Questions that a reward pool did not answer."
+        )
         self.waiting = Gauge(
             "motley_gateway_waiting", "Requests waiting for their turn.", registry=self.registry
         )

@@ -57,6 +57,7 @@ class GatewaySettings:
     streaming: str = "buffer"
     optimistic_tokens: int = 32
     deadline_s: float | None = None
+    most_branches: int = 8
     sharing: Sharing = Sharing()
     drain_s: float = 60.0
     settle_s: float = 3.0
@@ -168,6 +169,7 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
         streaming=args.streaming,
         optimistic_tokens=args.optimistic_tokens,
         deadline_s=args.deadline_seconds,
+        most_branches=args.max_branches,
         sharing=Sharing(args.max_in_flight, args.max_waiting, args.wait_seconds),
         drain_s=args.drain_seconds,
         settle_s=args.settle_seconds,
@@ -223,6 +225,7 @@ _Row = tuple[str, Callable[[str], float], float, str]
 _BOUNDS: tuple[_Row, ...] = (
     ("max-in-flight", _count, _SHARING.in_flight, "requests at work at the same time"),
     ("max-waiting", _count, _SHARING.waiting, "requests that may wait for their turn"),
+    ("max-branches", _count, 8, "branches that a request may ask for; its stage may give more"),
     ("wait-seconds", _seconds, _SHARING.wait_s, "longest wait for a turn"),
     ("connect-seconds", _seconds, _LIMITS.connect_s, "longest wait for an engine's connection"),
     (

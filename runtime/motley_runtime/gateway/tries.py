@@ -33,11 +33,16 @@ class CallContext(Protocol):
 
 
 class Tries:
-    """The replicas one call has tried."""
+    """The replicas one call has tried; `only` names the one that it may use."""
 
-    def __init__(self, job: CallContext, stage: Stage, metrics: Metrics) -> None:
+    def __init__(
+        self, job: CallContext, stage: Stage, metrics: Metrics, only: str | None = None
+    ) -> None:
         self._job, self._stage, self._metrics = job, stage, metrics
         self._barred = outside(stage, job.trust_zones)
+        if only is not None:
+            self._barred |= {r.name for r in stage.every_replica if r.name != only}
+        self.replica: str | None = None  # the one asked last
         self._tried: set[str] = set(self._barred)
         self._last: UpstreamError | None = None
 
@@ -49,6 +54,7 @@ class Tries:
             ticket = self._choose()
         if ticket is not None and self._last is not None:
             self._metrics.retries.labels(self._stage.name).inc()
+        self.replica = ticket.replica.name if ticket is not None else None
         return ticket
 
     def _choose(self) -> Ticket | None:

@@ -1,0 +1,93 @@
+"""Branches from a spec to the routing file and into the plan."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from motley_operator import manifests, translate
+from motley_operator.api import parse
+from motley_operator.manifests.stages import stages_of
+from motley_operator.settings import Settings
+from motley_operator.testing import World, cascade, gpu_node, pool
+from motley_planner.catalog import load_catalog
+from motley_planner.costs.order_statistics import branch_tokens
+from motley_planner.dispatch import (
+    BranchRule,
+    Confidence,
+    Extraction,
+    Pruning,
+    Reward,
+    parse_routing,
+)
+from motley_planner.planning import plan
+
+CATALOG, SETTINGS = load_catalog(), Settings()
+EIGHT = {"samples": 8, "stopAfter": 4}
+
+
+def rule_in(spec: dict[str, Any]) -> BranchRule | None:
+    return stages_of(parse(pool(branches=spec)))[0].branches
+
+
+def test_a_spec_says_the_rule_that_the_gateway_runs() -> None:
+    assert rule_in({"samples": 5}) == BranchRule(5, 3)
+    reward = {"url": "http://prm:8000/", "model": "prm", "path": "/v1/score", "scale": "Logit"}
+    full = {
+        **EIGHT,
+        "prune": {"below": "40%", "everyTokens": 200},
+        "score": {"type": "Reward", "reward": reward},
+        "choose": "Vote",
+        "extract": {"type": "Regex", "pattern": "=(.)"},
+    }
+    judge = Reward("http://prm:8000", "prm", "/v1/score", "Logit")
+    votes = Extraction("Regex", "=(.)")
+    assert rule_in(full) == BranchRule(8, 4, Pruning(0.4, 4, 200), judge, "Vote", votes)
+    confident = {"type": "Confidence", "confidence": {"over": "Lowest", "tokens": 64}}
+    found = rule_in({**EIGHT, "score": confident, "prune": {"below": "30%", "most": 2}})
+    assert found == BranchRule(8, 4, Pruning(0.3, 2, 400), Confidence("Lowest", 64))
+
+
+def test_the_routing_file_carries_the_rule_and_pods_do_not_depend_on_it() -> None:
+    stages = cascade()["spec"]["stages"]
+    branched = cascade(stages=[{**stages[0], "branches": EIGHT}, stages[1]])
+    with_rule, without = stages_of(parse(branched)), stages_of(parse(cascade()))
+    assert [s.branches for s in with_rule] == [BranchRule(8, 4), None]
+    assert [s.inputs_hash for s in with_rule] == [s.inputs_hash for s in without]
+    world = World().add_node(gpu_node("h0"))
+    world.add(pool(branches=EIGHT))
+    table = parse_routing(json.loads(_routing(world)))
+    assert table.stages[0].branches == BranchRule(8, 4)
+
+
+def _routing(world: World) -> str:
+    facts = world.facts()
+    translation = translate.translate(facts, CATALOG, SETTINGS)
+    planned = plan(translation.snapshot, CATALOG, use_worker=False)
+    objects = manifests.build(planned, translation, facts, CATALOG, SETTINGS)
+    routing = next(o for o in objects if o["metadata"]["name"] == "chat-routing")
+    return str(routing["data"]["routing.json"])
+
+
+@pytest.mark.parametrize("spread", ["0%", "50%", "100%"])
+def test_a_replica_serves_as_many_fewer_requests_as_they_make_tokens(spread: str) -> None:
+    def capacity(**spec: Any) -> float:
+        world = World().add_node(gpu_node("h0"))
+        world.add(pool(**spec))
+        stages = parse_routing(json.loads(_routing(world))).stages
+        return stages[0].replicas[0].capacity["all"]
+
+    work = branch_tokens(8, 4, float(spread[:-1]) / 100)
+    branched = capacity(branches={**EIGHT, "lengthVariation": spread})
+    assert branched * work == pytest.approx(capacity(), rel=1e-4)
+
+
+def test_branches_keep_a_stage_on_replicas_of_both_phases() -> None:
+    world = World().add_node(gpu_node("h0"))
+    world.add(pool(branches=EIGHT, disaggregation="Auto"))
+    (service,) = translate.translate(world.facts(), CATALOG, SETTINGS).snapshot.services
+    (stage,) = service.stages
+    assert stage.disaggregation == "never"
+    assert stage.sequences_per_request == pytest.approx(branch_tokens(8, 4, 0.5))
