@@ -13,8 +13,9 @@ from motley_planner.dispatch.estimators import (
     calibrator_document,
     parse_calibrator,
 )
+from motley_planner.dispatch.fields import RoutingError
 from motley_planner.dispatch.lanes import Ticket
-from motley_planner.dispatch.parsing import RoutingError, parse_routing
+from motley_planner.dispatch.parsing import parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
@@ -23,6 +24,7 @@ from motley_planner.dispatch.routing import (
     DispatchRule,
     Flow,
     Handoff,
+    Hold,
     Policy,
     Replica,
     RequestClass,
@@ -45,6 +47,7 @@ __all__ = [
     "EstimatorError",
     "Flow",
     "Handoff",
+    "Hold",
     "Policy",
     "PolicyMixer",
     "RecentPrefixes",

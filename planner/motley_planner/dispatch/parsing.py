@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
 from motley_planner.dispatch.estimators import Calibrator, EstimatorError, parse_calibrator
+from motley_planner.dispatch.fields import RoutingError
+from motley_planner.dispatch.fields import items as _items
+from motley_planner.dispatch.fields import mapping as _mapping
+from motley_planner.dispatch.fields import number as _number
+from motley_planner.dispatch.fields import text as _text
+from motley_planner.dispatch.fields import token as _token
+from motley_planner.dispatch.fields import unique as _unique
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     ESTIMATORS,
@@ -17,6 +23,7 @@ from motley_planner.dispatch.routing import (
     DispatchRule,
     Flow,
     Handoff,
+    Hold,
     Policy,
     Replica,
     RequestClass,
@@ -24,17 +31,8 @@ from motley_planner.dispatch.routing import (
     RoutingTable,
     Stage,
 )
-from motley_planner.errors import PlannerError
 
 SHARE_TOLERANCE = 1e-3  # a solver's rounding, not a mistake: shares are normalised after the check
-
-
-class RoutingError(PlannerError):
-    """A routing document that no gateway may run: `field` says where, `rule` what it breaks."""
-
-    def __init__(self, field: str, rule: str) -> None:
-        super().__init__(f"{field}: {rule}")
-        self.field, self.rule = field, rule
 
 
 def parse_routing(document: object) -> RoutingTable:
@@ -77,7 +75,18 @@ def parse_routing(document: object) -> RoutingTable:
         estimator=_estimator(root.get("estimator")),
         dispatch=_dispatch(root.get("routing")),
         calibrators=_calibrators(root.get("estimator"), stages),
+        hold=_hold(root.get("hold")),
     )
+
+
+def _hold(value: object) -> Hold | None:
+    if value is None:
+        return None
+    item = _mapping(value, "hold")
+    requests = item.get("requests")
+    if not isinstance(requests, int) or isinstance(requests, bool) or requests < 1:
+        raise RoutingError("hold.requests", f"must be a whole number above 0, is {requests!r}")
+    return Hold(requests, _number(item.get("seconds"), "hold.seconds"))
 
 
 def _class(value: object, at: str) -> RequestClass:
@@ -250,46 +259,3 @@ def _dispatch(value: object) -> DispatchRule:
     if alpha > 1.0:
         raise RoutingError("routing.alpha", f"must be from 0 to 1, is {alpha:g}")
     return DispatchRule(policy, min(alpha, MOST_ALPHA))
-
-
-def _mapping(value: object, at: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise RoutingError(at, "must be an object")
-    return value
-
-
-def _items(value: object, at: str, least: int = 0) -> Sequence[Any]:
-    if not isinstance(value, list) or len(value) < least:
-        raise RoutingError(at, f"must be a list of at least {least}" if least else "must be a list")
-    return value
-
-
-def _text(value: object, at: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise RoutingError(at, "must be a non-empty string")
-    return value
-
-
-def _token(value: object, at: str) -> str:
-    """A text that can stand in an HTTP header's list: printable ASCII, no space, no comma."""
-    text = _text(value, at)
-    if not text.isascii() or not text.isprintable() or set(text) & {" ", ",", ":"}:
-        raise RoutingError(at, f"must be printable ASCII without space, comma, colon, is {text!r}")
-    return text
-
-
-def _number(value: object, at: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RoutingError(at, "must be a number")
-    if not math.isfinite(value) or value < 0:
-        raise RoutingError(at, f"must be finite and not negative, is {value!r}")
-    return float(value)
-
-
-def _unique(names: Sequence[str], at: str) -> frozenset[str]:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise RoutingError(at, f"name {name!r} appears twice")
-        seen.add(name)
-    return frozenset(seen)

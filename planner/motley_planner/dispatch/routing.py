@@ -104,6 +104,17 @@ class DispatchRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """How many requests a gateway holds while no replica answers, and for how long.
+
+    A table has one where its resource may have been scaled to zero: requests that are held wake it.
+    """
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceRef:
     """The custom resource a table belongs to."""
 
@@ -129,6 +140,7 @@ class RoutingTable:
     estimator: str = "LogProb"
     dispatch: DispatchRule = DispatchRule()
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
+    hold: Hold | None = None
 
     @property
     def is_cascade(self) -> bool:
@@ -164,6 +176,8 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
         document["estimator"]["calibrators"] = fitted
     if table.dispatch != DispatchRule():
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
+    if table.hold is not None:
+        document["hold"] = {"requests": table.hold.requests, "seconds": table.hold.seconds}
     return document
 
 

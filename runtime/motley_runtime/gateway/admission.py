@@ -45,8 +45,8 @@ def job_of(
     model_known(table, request.model)
     class_name = class_of(table, request, headers.get(b"x-motley-class"))
     mode = _streaming(headers.get(b"x-motley-streaming"), settings.streaming)
-    wants_key = settings.affinity == "prefix" and any(
-        len(s.every_replica) > 1 for s in table.stages
+    wants_key = settings.affinity == "prefix" and (
+        table.hold is not None or any(len(s.every_replica) > 1 for s in table.stages)
     )
     return Job(
         request=request,

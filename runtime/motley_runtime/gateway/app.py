@@ -23,7 +23,7 @@ from motley_runtime.gateway.auth import ApiKeys
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.cascade import Cascade
 from motley_runtime.gateway.credits import Credits
-from motley_runtime.gateway.errors import GatewayError, UpstreamError
+from motley_runtime.gateway.errors import GatewayError, NothingThere, UpstreamError
 from motley_runtime.gateway.exchange import (
     ClientGone,
     Receive,
@@ -44,6 +44,7 @@ from motley_runtime.gateway.prefixes import PrefixIndex
 from motley_runtime.gateway.probes import model_body, models_body, readiness
 from motley_runtime.gateway.steps import Steps
 from motley_runtime.gateway.upstream import AiohttpUpstream
+from motley_runtime.gateway.waking import Waking
 
 log = logging.getLogger("motley.gateway")
 
@@ -72,6 +73,7 @@ class Gateway:
         self.in_flight = 0
         self.share = FairShare(settings.sharing, self.metrics)
         self.steps = Steps(self.metrics)
+        self.waking = Waking(self.live, self.metrics)
         self._keys = ApiKeys(settings.api_keys_dir) if settings.api_keys_dir else None
         self._cascade: Cascade | None = None
 
@@ -83,9 +85,11 @@ class Gateway:
         credits = Credits(self.metrics, self.settings.sharing.wait_s)
         caller = Caller(upstream, self.metrics, limits, credits)
         self._cascade = Cascade(caller, self.metrics, self.settings.optimistic_tokens)
+        self.waking.is_well = upstream.is_well
         try:
             yield
         finally:
+            await self.waking.close()
             self._cascade = None
             await upstream.close()
 
@@ -93,6 +97,7 @@ class Gateway:
         """Stops being ready; requests are still answered until the server closes."""
         self.is_draining = True
         self.metrics.draining.set(1)
+        self.waking.send_away()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -151,8 +156,7 @@ class Gateway:
             job.request_id = request_id
             self.steps.arrived(job, headers)
             del raw
-            with self.live.working(dispatcher):
-                await self._answer(job, receive, reply)
+            await self._answer(job, receive, reply)
         finally:
             self.in_flight -= 1
             self.metrics.in_flight.dec()
@@ -197,6 +201,22 @@ class Gateway:
             self._record(job, status, began_s)
 
     async def _run(self, job: Job, reply: Reply) -> None:
+        """Runs the job, and holds it where no replica is there; as long as the table lets it."""
+        is_missing = False
+        while True:
+            if is_missing or self.waking.wants(job.dispatcher):
+                await self.waking.hold(job)
+                reply.set_header(b"x-motley-plan", job.dispatcher.table.plan_hash.encode())
+            try:
+                with self.live.working(job.dispatcher):
+                    await self._run_now(job, reply)
+                return
+            except NothingThere:
+                if reply.is_started or job.dispatcher.table.hold is None:
+                    raise
+                is_missing = True
+
+    async def _run_now(self, job: Job, reply: Reply) -> None:
         """Waits for the job's turn, draws its policy and runs it through the stages."""
         async with self.share.place(job.client, job.priority):
             if job.request.is_scored:

@@ -36,6 +36,11 @@ class Reply:
         """Adds a header to a response that has not started."""
         self._headers.append((name, value))
 
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Replaces a header of a response that has not started."""
+        self._headers = [each for each in self._headers if each[0] != name]
+        self._headers.append((name, value))
+
     async def start(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
         """Sends status and headers of a response in pieces."""
         self.status = status

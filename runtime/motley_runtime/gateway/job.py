@@ -20,6 +20,7 @@ class Job:
     `deadline_s` is on the event loop's clock. `best` is the answer of the latest stage that gave
     one below its threshold, `spent` the usage of all answers so far, `discarded` their tokens.
     `step` is the call's place in a workflow, done by `due_s`; `start_by_s` orders those that wait.
+    `held_until_s` is how long it may wait for a replica, once it has had to.
     """
 
     request: ParsedRequest
@@ -44,6 +45,15 @@ class Job:
     step: StepCall | None = None
     due_s: float = 0.0
     start_by_s: float = 0.0
+    held_until_s: float | None = None
+
+    def move(self, dispatcher: Dispatcher) -> None:
+        """Goes on with another table, as if nothing had been tried."""
+        names = [each.name for each in dispatcher.table.classes]
+        self.dispatcher, self.policy, self.stage = dispatcher, None, ""
+        self.class_name = self.class_name if self.class_name in names else names[0]
+        self.score, self.best, self.best_stage = None, None, ""
+        self.visits.clear()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that tell a client how its answer came about."""

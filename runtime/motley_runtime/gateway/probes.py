@@ -14,14 +14,15 @@ def readiness(live: LiveRouting, is_draining: bool, in_flight: int) -> tuple[boo
     """Whether a request can be answered, and a body that says why not.
 
     Ready: a routing table is in force, every stage that a policy asks first has a replica admissible
-    for some class, and the gateway is not draining. A refused newer table does not take readiness away.
+    for some class or requests are held for one, and the gateway is not draining. A refused newer table does not take readiness away.
     """
     reasons = ["draining: finishing the requests in flight"] if is_draining else []
     body: dict[str, Any] = {"in_flight": in_flight, "in_flight_by_plan": dict(live.at_work)}
     if live.current is None:
         reasons.append(f"no routing in force: {live.problem}")
     else:
-        reasons += _unserved(live.current)
+        if live.current.table.hold is None:  # else requests are held, and wake it
+            reasons += _unserved(live.current)
         body |= _describe(live.current)
         if live.problem is not None:
             body["refused"] = live.problem

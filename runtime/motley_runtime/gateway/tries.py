@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from motley_planner.dispatch import Dispatcher, Stage, Ticket
-from motley_runtime.gateway.errors import GatewayError, UpstreamError
+from motley_runtime.gateway.errors import GatewayError, NothingThere, UpstreamError
 from motley_runtime.gateway.metrics import Metrics
 from motley_runtime.gateway.openai_api import ParsedRequest
 from motley_runtime.gateway.prefixes import PromptKey
@@ -85,6 +85,8 @@ def exhausted(
         message = f"no replica of stage {name!r} answered in time"
         return GatewayError(504, message, "upstream_timeout")
     message = f"no replica of stage {name!r} answered: {last.kind}"
+    if last.kind == "connect":
+        return NothingThere(502, message, "upstream_failed")
     return GatewayError(502, message, "upstream_failed")
 
 

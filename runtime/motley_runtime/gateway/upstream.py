@@ -1,4 +1,4 @@
-"""The HTTP client towards engines, behind two methods so that it can be replaced.
+"""The HTTP client towards engines, behind few methods so that it can be replaced.
 
 `fetch` asks for a whole answer; `stream` opens one and hands over its chunks as they come,
 unparsed. Leaving `stream` early, or being cancelled in either, closes the connection, which is how an engine
@@ -25,6 +25,8 @@ from motley_runtime.gateway.options import Limits
 # at the moment its server drops it.
 _KEEPALIVE_S = 3.0
 _LOOK_S = 1.0
+_HEALTH = "/health"  # of vLLM, SGLang and llama.cpp: 200 once requests are answered
+_GLANCE = aiohttp.ClientTimeout(total=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,10 @@ class Upstream(Protocol):
         """An answer whose first bytes have arrived. Raises: UpstreamError."""
         ...
 
+    async def is_well(self, url: str) -> bool:
+        """Whether the replica at a base URL says that it is healthy."""
+        ...
+
 
 class AiohttpUpstream:
     """`Upstream` over one pooled aiohttp session."""
@@ -100,6 +106,14 @@ class AiohttpUpstream:
                 return Answer(response.status, _content_type(response), b"".join(parts))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _translated(error) from error
+
+    async def is_well(self, url: str) -> bool:
+        """Whether the replica at a base URL says that it is healthy."""
+        try:
+            async with self._session.get(url + _HEALTH, timeout=_GLANCE) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[OpenStream]:
