@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,13 +25,14 @@ from motley_runtime.gateway.cascade import Cascade
 from motley_runtime.gateway.credits import Credits
 from motley_runtime.gateway.errors import GatewayError, NothingThere, UpstreamError
 from motley_runtime.gateway.exchange import (
+    CLIENT,
     ClientGone,
+    ClientWatch,
     Receive,
     Reply,
     Scope,
     Send,
     read_body,
-    until_disconnect,
 )
 from motley_runtime.gateway.fair_share import FairShare
 from motley_runtime.gateway.job import Job
@@ -43,7 +44,7 @@ from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.prefixes import PrefixIndex
 from motley_runtime.gateway.probes import model_body, models_body, readiness
 from motley_runtime.gateway.steps import Steps
-from motley_runtime.gateway.upstream import AiohttpUpstream
+from motley_runtime.gateway.upstream import HttpUpstream
 from motley_runtime.gateway.waking import Waking
 
 log = logging.getLogger("motley.gateway")
@@ -81,7 +82,7 @@ class Gateway:
     async def running(self) -> AsyncIterator[None]:
         """Holds the connections to engines while it is entered."""
         limits = self.settings.limits
-        upstream = AiohttpUpstream(limits)
+        upstream = HttpUpstream(limits)
         credits = Credits(self.metrics, self.settings.sharing.wait_s)
         caller = Caller(upstream, self.metrics, limits, credits)
         self._cascade = Cascade(caller, self.metrics, self.settings.optimistic_tokens)
@@ -156,7 +157,7 @@ class Gateway:
             job.request_id = request_id
             self.steps.arrived(job, headers)
             del raw
-            await self._answer(job, receive, reply)
+            await self._answer(job, scope[CLIENT], reply)
         finally:
             self.in_flight -= 1
             self.metrics.in_flight.dec()
@@ -179,12 +180,12 @@ class Gateway:
             is_ready, body = readiness(self.live, self.is_draining, self.in_flight)
             await reply.whole(200 if is_ready else 503, _JSON, orjson.dumps(body))
 
-    async def _answer(self, job: Job, receive: Receive, reply: Reply) -> None:
+    async def _answer(self, job: Job, client: ClientWatch, reply: Reply) -> None:
         began_s = time.monotonic()
         reply.add_header(b"x-motley-plan", job.dispatcher.table.plan_hash.encode())
         status = _CLIENT_GONE
         try:
-            await _unless_gone(self._run(job, reply), receive)
+            await _unless_gone(self._run(job, reply), client)
             status = reply.status
         except UpstreamError:
             status = 502
@@ -247,33 +248,27 @@ class Gateway:
         log.info("request", extra={"fields": fields})
 
 
-async def _unless_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+async def _unless_gone(work: Coroutine[Any, Any, None], client: ClientWatch) -> None:
     """Runs the work to its end, or cancels it when the client closes its connection.
 
     Raises: ClientGone; whatever the work raises.
     """
     task = asyncio.current_task()
     assert task is not None
-    is_over, is_gone = False, False
-
-    async def watch() -> None:
-        nonlocal is_gone
-        await until_disconnect(receive)
-        if not is_over:
-            is_gone = True
-            task.cancel()
-
-    watching = asyncio.ensure_future(watch())
+    if client.is_gone:
+        work.close()
+        raise ClientGone
+    cancel = task.cancel
+    client.ask(cancel)
     try:
         await work
     except asyncio.CancelledError:
-        if not is_gone or task.uncancel():
+        if not client.is_gone or task.uncancel():
             raise  # somebody else cancels, too
         raise ClientGone from None
     finally:
-        is_over = True
-        watching.cancel()
-    if is_gone and not task.uncancel():
+        client.leave(cancel)
+    if client.is_gone and not task.uncancel():
         raise ClientGone
 
 
@@ -298,4 +293,4 @@ def _request_id(given: bytes | None) -> str:
         text = given.decode()
         if text.isprintable():
             return text
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
