@@ -110,7 +110,17 @@ def _stage(owner: Owner, part: Slice, spec: StageSpec, around: Surroundings) -> 
         decode=made["decode"],
         flows=flows,
         handoff=handoff,
+        priority=launch.priority.order if launch.priority and spec.engine.priority else "",
+        adapters=_adapters(spec, launch),
     )
+
+
+def _adapters(spec: StageSpec, launch: LaunchSpec) -> dict[str, str]:
+    """What engines call each adapter, by the name that clients write."""
+    if launch.adapters is None:
+        return {}
+    form = launch.adapters.model
+    return {a.name: form.format(model=spec.model.id, name=a.name) for a in spec.adapters}
 
 
 def _flows(

@@ -20,6 +20,7 @@ from motley_planner.dispatch.routing import (
     ESTIMATORS,
     HANDOFFS,
     MOST_ALPHA,
+    PRIORITIES,
     DispatchRule,
     Flow,
     Handoff,
@@ -120,8 +121,19 @@ def _stage(value: object, at: str, classes: frozenset[str]) -> Stage:
             for i, entry in enumerate(_items(item.get("flows", []), f"{at}.flows"))
         ),
         handoff=_handoff(item.get("handoff"), f"{at}.handoff", bool(item.get("flows"))),
+        priority=_priority(item.get("priority", ""), f"{at}.priority"),
+        adapters={
+            _text(name, f"{at}.adapters"): _text(model, f"{at}.adapters.{name}")
+            for name, model in _mapping(item.get("adapters", {}), f"{at}.adapters").items()
+        },
         **phases,
     )
+
+
+def _priority(value: object, at: str) -> str:
+    if value not in ("", *PRIORITIES):
+        raise RoutingError(at, f"must be one of {', '.join(PRIORITIES)}, is {value!r}")
+    return str(value)
 
 
 def _flow(

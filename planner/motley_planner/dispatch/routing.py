@@ -11,6 +11,7 @@ from motley_planner.dispatch.estimators import Calibrator, calibrator_document
 ESTIMATORS = ("LogProb",)
 MOST_ALPHA = 0.6  # above it nearly all goes to the fastest GPUs: 3 to 8 times the P95
 HANDOFFS = ("nixl", "bootstrap")
+PRIORITIES = ("lowFirst", "highFirst")
 DISPATCH_POLICIES = ("earliestFinish", "hexgen", "roundRobin", "leastLoaded")
 
 
@@ -75,6 +76,8 @@ class Stage:
     decode: tuple[Replica, ...] = ()
     flows: tuple[Flow, ...] = ()
     handoff: Handoff | None = None
+    priority: str = ""  # one of PRIORITIES: engines order by a field `priority`, these values first
+    adapters: Mapping[str, str] = field(default_factory=dict)  # name: the engines' `model` for it
 
     @property
     def every_replica(self) -> tuple[Replica, ...]:
@@ -143,6 +146,11 @@ class RoutingTable:
     hold: Hold | None = None
 
     @property
+    def model_names(self) -> tuple[str, ...]:
+        """What a client may name as `model`: what is served, then adapters of the last stage."""
+        return (*self.served_model_names, *self.stages[-1].adapters)
+
+    @property
     def is_cascade(self) -> bool:
         """Whether an answer of the first stage can be escalated."""
         return len(self.stages) > 1
@@ -195,6 +203,10 @@ def _stage_document(stage: Stage) -> dict[str, Any]:
         "model": stage.model,
         "replicas": [_replica_document(replica) for replica in stage.replicas],
     }
+    if stage.priority:
+        document["priority"] = stage.priority
+    if stage.adapters:
+        document["adapters"] = dict(stage.adapters)
     if stage.handoff is not None:
         document["prefill"] = [_replica_document(replica) for replica in stage.prefill]
         document["decode"] = [_replica_document(replica) for replica in stage.decode]

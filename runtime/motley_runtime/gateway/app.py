@@ -168,7 +168,7 @@ class Gateway:
         else:
             name = path.removeprefix(_MODELS + "/")
             model_known(dispatcher.table, name)
-            body = model_body(name)
+            body = model_body(name, dispatcher.table)
         await reply.whole(200, _JSON, orjson.dumps(body))
 
     async def _probe(self, path: str, reply: Reply) -> None:

@@ -46,7 +46,7 @@ class Caller:
             try:
                 async with self._credits.held(ticket.replica, job):
                     answer = await self._upstream.fetch(call_of(job, ticket, body))
-                check_status(answer.status)
+                check_status(answer.status, job.adapter)
                 check_whole(answer)
             except UpstreamError as error:
                 tries.failed(ticket, error)
@@ -81,7 +81,7 @@ class Caller:
                     call = call_of(job, ticket, body)
                     await stack.enter_async_context(self._credits.held(ticket.replica, job))
                     opened = await stack.enter_async_context(self._upstream.stream(call))
-                    check_status(opened.status)
+                    check_status(opened.status, job.adapter)
                     check_begun(opened)
                 except UpstreamError as error:
                     tries.failed(ticket, error)

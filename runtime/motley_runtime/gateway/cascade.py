@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from motley_planner.dispatch import Calibrator, Stage, accepts
+from motley_runtime.gateway.bodies import body_for
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.exchange import Reply
@@ -95,7 +96,7 @@ class Cascade:
         """Asks the last stage; `limit` ends where its answer begins."""
         job.stage = last.name
         job.visits.append(last.name)
-        body = orjson.dumps({**job.request.body, "model": last.model})
+        body = orjson.dumps(body_for(job, last))
         if job.request.is_stream:
             async with self._caller.stream(job, last, body) as opened:
                 if limit is not None:
@@ -147,7 +148,7 @@ class Cascade:
 
     async def _asked(self, job: Job, stage: Stage) -> dict[str, Any] | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
-        body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
+        body = with_logprobs(body_for(job, stage), job.request.is_chat)
         fitted = _calibrator(job, stage)
         if fitted is not None and "margin" in fitted.features:
             body = with_top_logprobs(body, job.request.is_chat)
@@ -180,7 +181,7 @@ class Cascade:
         return False
 
     async def _streamed(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
-        body = with_stream_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
+        body = with_stream_logprobs(body_for(job, stage), job.request.is_chat)
         async with AsyncExitStack() as stack:
             opening = self._caller.stream(job, stage, orjson.dumps(body))
             opened = await stack.enter_async_context(opening)

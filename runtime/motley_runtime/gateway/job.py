@@ -20,7 +20,7 @@ class Job:
     `deadline_s` is on the event loop's clock. `best` is the answer of the latest stage that gave
     one below its threshold, `spent` the usage of all answers so far, `discarded` their tokens.
     `step` is the call's place in a workflow, done by `due_s`; `start_by_s` orders those that wait.
-    `held_until_s` is how long it may wait for a replica, once it has had to.
+    `adapter` is the LoRA adapter that the client named as its model. `held_until_s` is how long it may wait for a replica, once it has had to.
     """
 
     request: ParsedRequest
@@ -34,6 +34,7 @@ class Job:
     prompt_key: PromptKey | None = None
     deadline_s: float | None = None
     is_optimistic: bool = False
+    adapter: str = ""
     stage: str = ""
     score: float | None = None
     visits: list[str] = field(default_factory=list)

@@ -65,10 +65,13 @@ def models_body(table: RoutingTable) -> dict[str, Any]:
     """The answer of `GET /v1/models`."""
     return {
         "object": "list",
-        "data": [model_body(name) for name in table.served_model_names],
+        "data": [model_body(name, table) for name in table.model_names],
     }
 
 
-def model_body(name: str) -> dict[str, Any]:
-    """The answer of `GET /v1/models/<name>`."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "motley"}
+def model_body(name: str, table: RoutingTable) -> dict[str, Any]:
+    """The answer of `GET /v1/models/<name>`; an adapter says whose it is."""
+    body = {"id": name, "object": "model", "created": 0, "owned_by": "motley"}
+    if name in table.stages[-1].adapters:
+        body["parent"] = table.served_model_names[0]
+    return body

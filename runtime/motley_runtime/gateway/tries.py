@@ -29,6 +29,8 @@ class CallContext(Protocol):
     @property
     def start_by_s(self) -> float: ...
     @property
+    def adapter(self) -> str: ...
+    @property
     def prompt_key(self) -> PromptKey | None: ...
 
 
@@ -61,7 +63,10 @@ class Tries:
         """Notes that a replica did not answer and leaves it out for a while."""
         self._tried.add(ticket.replica.name)
         self._last = error
-        self._job.dispatcher.fail(ticket, time.monotonic())
+        if error.kind == "adapter":
+            self._job.dispatcher.cancel(ticket)  # it is well, for others
+        else:
+            self._job.dispatcher.fail(ticket, time.monotonic())
         self._metrics.upstream_failures.labels(self._stage.name, error.kind).inc()
 
     def exhausted(self) -> GatewayError:
@@ -81,6 +86,9 @@ def exhausted(
     if last.kind == "busy":
         message = f"every replica of stage {name!r} is busy"
         return GatewayError(503, message, "overloaded", retry_after_s=1)
+    if last.kind == "adapter":
+        message = f"no replica of stage {name!r} has loaded the adapter yet"
+        return GatewayError(503, message, "adapter_not_loaded", retry_after_s=5)
     if last.kind == "timeout":
         message = f"no replica of stage {name!r} answered in time"
         return GatewayError(504, message, "upstream_timeout")
