@@ -151,3 +151,16 @@ def test_pods_made_before_these_fields_were_there_are_still_as_wanted() -> None:
 
 
 BEFORE_POOL, BEFORE_STAGE = "8e006099845b", "8e006099845b"
+
+
+def test_gateways_are_told_where_spans_go_only_where_an_admin_says_so() -> None:
+    for endpoint in ("", "http://collector.monitoring:4318"):
+        world = World().add_node(gpu_node("h0"))
+        key = world.add(pool())
+        facts, settings = world.facts(), Settings(gateway_otlp_endpoint=endpoint)
+        translation = translate.translate(facts, CATALOG, settings)
+        plan = plan_of(slice_of(key, [replica()]))
+        objects = manifests.build(plan, translation, facts, CATALOG, settings)
+        (found,) = [each for each in objects if each["kind"] == "Deployment"]
+        args = found["spec"]["template"]["spec"]["containers"][0]["args"]
+        assert args[7:] == (["--otlp-endpoint", endpoint] if endpoint else [])

@@ -135,7 +135,11 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),
         gateway_deployment(
-            owner, gateway, site.settings.gateway_image, model.spec.priority_class_name
+            owner,
+            gateway,
+            site.settings.gateway_image,
+            model.spec.priority_class_name,
+            site.settings.gateway_otlp_endpoint,
         ),
     ]
     manifests += _isolation(site, list(ports.values()))

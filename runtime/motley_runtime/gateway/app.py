@@ -43,7 +43,9 @@ from motley_runtime.gateway.openai_api import PATHS, parse_request
 from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.prefixes import PrefixIndex
 from motley_runtime.gateway.probes import model_body, models_body, readiness
+from motley_runtime.gateway.recording import record
 from motley_runtime.gateway.steps import Steps
+from motley_runtime.gateway.tracing import now_ns, tracing_to
 from motley_runtime.gateway.upstream import HttpUpstream
 from motley_runtime.gateway.waking import Waking
 
@@ -75,6 +77,7 @@ class Gateway:
         self.share = FairShare(settings.sharing, self.metrics)
         self.steps = Steps(self.metrics)
         self.waking = Waking(self.live, self.metrics)
+        self.tracing = tracing_to(settings.otlp_endpoint, settings.otlp_share)
         self._keys = ApiKeys(settings.api_keys_dir) if settings.api_keys_dir else None
         self._cascade: Cascade | None = None
 
@@ -93,6 +96,7 @@ class Gateway:
             await self.waking.close()
             self._cascade = None
             await upstream.close()
+            await asyncio.to_thread(self.tracing.close)
 
     def begin_drain(self) -> None:
         """Stops being ready; requests are still answered until the server closes."""
@@ -155,6 +159,7 @@ class Gateway:
             dispatcher = dispatcher_of(self.live)
             job = job_of(self.settings, parse_request(path, raw), client, headers, dispatcher)
             job.request_id = request_id
+            job.trace = self.tracing.begin(headers, f"{method} {path}")
             self.steps.arrived(job, headers)
             del raw
             await self._answer(job, scope[CLIENT], reply)
@@ -199,14 +204,16 @@ class Gateway:
             status = 500
             raise
         finally:
-            self._record(job, status, began_s)
+            record(job, status, began_s, self.metrics)
+            self.steps.ended(job, time.monotonic() - began_s, status == 200)
 
     async def _run(self, job: Job, reply: Reply) -> None:
         """Runs the job, and holds it where no replica is there; as long as the table lets it."""
         is_missing = False
         while True:
             if is_missing or self.waking.wants(job.dispatcher):
-                await self.waking.hold(job)
+                with job.trace.span("motley.hold"):
+                    await self.waking.hold(job)
                 reply.set_header(b"x-motley-plan", job.dispatcher.table.plan_hash.encode())
             try:
                 with self.live.working(job.dispatcher):
@@ -219,33 +226,15 @@ class Gateway:
 
     async def _run_now(self, job: Job, reply: Reply) -> None:
         """Waits for the job's turn, draws its policy and runs it through the stages."""
+        asked_ns = now_ns()
         async with self.share.place(job.client, job.priority):
+            job.trace.waited("motley.queue", asked_ns)
             if job.request.is_scored:
                 job.policy = job.dispatcher.draw_policy(job.class_name)
             if job.policy is not None:
                 self.metrics.policies.labels(job.policy.id).inc()
             assert self._cascade is not None, "requests are served inside running() only"
             await self._cascade.run(job, reply)
-
-    def _record(self, job: Job, status: int, began_s: float) -> None:
-        duration_s = time.monotonic() - began_s
-        self.steps.ended(job, duration_s, status == 200)
-        self.metrics.answered(job.stage, status, job.class_name, duration_s)
-        fields = {
-            "request_id": job.request_id,
-            "status": status,
-            "class": job.class_name,
-            "policy": job.policy.id if job.policy else None,
-            "path": ",".join(job.visits),
-            "plan": job.dispatcher.table.plan_hash,
-            "client": job.client.name or None,
-            "stream": job.request.is_stream,
-            "duration_s": round(duration_s, 4),
-        }
-        if job.request.is_stream and job.first_bytes_s is not None:
-            fields["ttft_s"] = round(job.first_bytes_s - began_s, 4)
-            self.metrics.ttft_s.labels(job.class_name).observe(job.first_bytes_s - began_s)
-        log.info("request", extra={"fields": fields})
 
 
 async def _unless_gone(work: Coroutine[Any, Any, None], client: ClientWatch) -> None:

@@ -35,8 +35,12 @@ class Caller:
 
     async def fetch(self, job: CallContext, stage: Stage, body: bytes) -> Answer:
         """The whole answer of one replica of a stage. Raises: GatewayError 502, 503 or 504."""
-        if stage.flows:
-            return await self._pairs.fetch(job, stage, body)
+        with job.trace.span("motley.stage", stage=stage.name):
+            if stage.flows:
+                return await self._pairs.fetch(job, stage, body)
+            return await self._fetched(job, stage, body)
+
+    async def _fetched(self, job: CallContext, stage: Stage, body: bytes) -> Answer:
         tries = Tries(job, stage, self._metrics)
         for _ in range(self._attempts):
             ticket = tries.next()
@@ -44,10 +48,11 @@ class Caller:
                 break
             began_s = time.monotonic()
             try:
-                async with self._credits.held(ticket.replica, job):
-                    answer = await self._upstream.fetch(call_of(job, ticket, body))
-                check_status(answer.status, job.adapter)
-                check_whole(answer)
+                with job.trace.span("motley.call", replica=ticket.replica.name):
+                    async with self._credits.held(ticket.replica, job):
+                        answer = await self._upstream.fetch(call_of(job, ticket, body))
+                    check_status(answer.status, job.adapter)
+                    check_whole(answer)
             except UpstreamError as error:
                 tries.failed(ticket, error)
                 continue
@@ -66,10 +71,15 @@ class Caller:
 
         Raises: GatewayError 502, 503 or 504 where no replica began to answer.
         """
-        if stage.flows:
-            async with self._pairs.stream(job, stage, body) as opened:
+        ways = self._pairs.stream if stage.flows else self._streamed
+        with job.trace.span("motley.stage", stage=stage.name):
+            async with ways(job, stage, body) as opened:
                 yield opened
-            return
+
+    @asynccontextmanager
+    async def _streamed(
+        self, job: CallContext, stage: Stage, body: bytes
+    ) -> AsyncIterator[OpenStream]:
         tries = Tries(job, stage, self._metrics)
         for _ in range(self._attempts):
             ticket = tries.next()
@@ -77,6 +87,9 @@ class Caller:
                 break
             began_s = time.monotonic()
             async with AsyncExitStack() as stack:
+                span = stack.enter_context(
+                    job.trace.span("motley.call", replica=ticket.replica.name)
+                )
                 try:
                     call = call_of(job, ticket, body)
                     await stack.enter_async_context(self._credits.held(ticket.replica, job))
@@ -85,6 +98,7 @@ class Caller:
                     check_begun(opened)
                 except UpstreamError as error:
                     tries.failed(ticket, error)
+                    span.failed(error.kind)
                     continue
                 except BaseException:
                     job.dispatcher.cancel(ticket)

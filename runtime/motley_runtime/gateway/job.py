@@ -11,6 +11,7 @@ from motley_planner.dispatch.workflows import StepCall
 from motley_runtime.gateway.clients import ANYBODY, Client
 from motley_runtime.gateway.openai_api import ParsedRequest
 from motley_runtime.gateway.prefixes import PromptKey
+from motley_runtime.gateway.tracing import NO_TRACE, Trace
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Job:
     deadline_s: float | None = None
     is_optimistic: bool = False
     adapter: str = ""
+    trace: Trace = NO_TRACE
     stage: str = ""
     score: float | None = None
     visits: list[str] = field(default_factory=list)

@@ -121,8 +121,9 @@ class _Tries:
             self._metrics.retries.labels(self.stage.name).inc()
         outcome = "cancelled"
         try:
-            async with self._credits.held(ticket.replica, job):
-                yield ticket
+            with job.trace.span(f"motley.{leg}", replica=ticket.replica.name):
+                async with self._credits.held(ticket.replica, job):
+                    yield ticket
             job.dispatcher.finish(ticket)
             outcome = "answered"
             self._metrics.leg_s.labels(leg).observe(time.monotonic() - now)

@@ -31,8 +31,8 @@ _GC_OBJECTS = 50_000  # made and not freed before the youngest are looked at; Py
 def serve(settings: GatewaySettings) -> int:
     """Runs a gateway until SIGTERM or SIGINT; 0 after a drain, 2 where it could not start."""
     configure(settings.log_format)
-    gateway = Gateway(settings)
     try:
+        gateway = Gateway(settings)
         listener = _listen(settings)
         following = routing_source(gateway)
     except (OSError, RuntimeError) as error:

@@ -10,6 +10,7 @@ from motley_runtime.gateway.errors import GatewayError, NothingThere, UpstreamEr
 from motley_runtime.gateway.metrics import Metrics
 from motley_runtime.gateway.openai_api import ParsedRequest
 from motley_runtime.gateway.prefixes import PromptKey
+from motley_runtime.gateway.tracing import Trace
 from motley_runtime.gateway.upstream import Call
 
 
@@ -30,6 +31,8 @@ class CallContext(Protocol):
     def start_by_s(self) -> float: ...
     @property
     def adapter(self) -> str: ...
+    @property
+    def trace(self) -> Trace: ...
     @property
     def prompt_key(self) -> PromptKey | None: ...
 
@@ -107,4 +110,5 @@ def outside(stage: Stage, zones: frozenset[str] | None) -> frozenset[str]:
 
 def call_of(job: CallContext, ticket: Ticket, body: bytes) -> Call:
     """The POST of a request to the replica of a ticket."""
-    return Call(ticket.replica.url + job.request.path, body, job.request_id)
+    url = ticket.replica.url + job.request.path
+    return Call(url, body, job.request_id, job.trace.headers())

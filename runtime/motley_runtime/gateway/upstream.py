@@ -30,6 +30,7 @@ class Call:
     url: str
     body: bytes
     request_id: str
+    headers: bytes = b""  # further lines, each with its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,8 @@ def _head(call: Call) -> bytes:
     target = target_of(call.url)
     return (
         b"POST %b HTTP/1.1\r\nhost: %b\r\naccept: */*\r\ncontent-type: application/json\r\n"
-        b"x-request-id: %b\r\ncontent-length: %d\r\n\r\n"
-    ) % (target.path, target.authority, call.request_id.encode(), len(call.body))
+        b"x-request-id: %b\r\n%bcontent-length: %d\r\n\r\n"
+    ) % (target.path, target.authority, call.request_id.encode(), call.headers, len(call.body))
 
 
 async def _chunks(connection: Connection, idle_s: float) -> AsyncIterator[bytes]:
