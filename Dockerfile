@@ -10,7 +10,7 @@ COPY planner planner
 COPY runtime runtime
 RUN python -m pip wheel --no-deps --no-cache-dir --wheel-dir /dist .
 RUN python -m venv --without-pip /opt/motley
-RUN python -m pip --python /opt/motley/bin/python install --no-cache-dir --compile /dist/*.whl
+RUN python -m pip --python /opt/motley/bin/python install --no-cache-dir --compile "$(echo /dist/*.whl)[otel]"
 
 FROM ${PYTHON}
 ARG PYTHON

@@ -26,6 +26,7 @@ class Settings:
     field_manager: str = "motley"
     status_field_manager: str = "motley-status"
     gateway_image: str = GATEWAY_IMAGE
+    gateway_otlp_endpoint: str = ""  # where gateways send their spans; empty: nowhere
     network_policies: bool = False  # one for the engines and one for the gateway of each resource
     provisioning_requests: bool = False  # ask cluster-autoscaler for nodes by its own object
     metrics_namespaces: tuple[str, ...] = ()  # whose pods may reach engines besides the gateway
@@ -61,6 +62,7 @@ _HELP = {
     "kubeconfig": "path of a kubeconfig (default: $KUBECONFIG, ~/.kube/config, then in-cluster)",
     "context": "context of the kubeconfig (default: its current one)",
     "gateway-image": "image of the gateway pods",
+    "gateway-otlp-endpoint": "OTLP/HTTP endpoint that gateways send OpenTelemetry spans to (default: none)",
     "network-policies": "make NetworkPolicies: engines are reached by their gateway and each other only",
     "provisioning-requests": "read and make ProvisioningRequests, for shapes that ask by these",
     "pair-phases": "let plans put prefill and decode apart where disaggregation is Auto, too",
@@ -92,6 +94,7 @@ _FLAGS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("kubeconfig", "kubeconfig", str),
     ("context", "context", str),
     ("gateway-image", "gateway_image", str),
+    ("gateway-otlp-endpoint", "gateway_otlp_endpoint", str),
     ("metrics-namespaces", "metrics_namespaces", names),
     ("idle-window", "idle_window_s", float),
     ("max-wait", "max_wait_s", float),

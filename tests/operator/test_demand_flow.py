@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 from motley_operator import policies, translate
 from motley_operator.decision import Decision, RememberingPlanner, decide
 from motley_operator.domain.measurement import Histogram, Measurement, Reading, Targets
+from motley_operator.domain.names import HELD_AT
 from motley_operator.main import plan_with
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
 from motley_operator.testing import CALIBRATION, World, cascade, gpu_node, pool
 from motley_planner.catalog import load_catalog
+from motley_planner.dispatch import Hold, RoutingTable, parse_routing
 
 CATALOG, SETTINGS = load_catalog(), Settings()
 FLEET: dict[str, Any] = {
@@ -258,3 +261,116 @@ def test_the_operators_series_tell_the_demand_in_force(fleet: Fleet) -> None:
     metrics.translated(fleet.calm().translation)
     assert value("motley_demand_measured", {**labels, "reason": "Measured"}) is None
     assert value("motley_demand_measured", {**labels, "reason": "TargetsDown"}) == 0.0
+
+
+class Sleeper(Fleet):
+    """A measured pool that was idle long enough to hold nothing."""
+
+    def __init__(self, **least: Any) -> None:
+        super().__init__(minRequestsPerSecond=0, **least)
+        self.calm()
+        for _ in range(3):
+            self.see(0.0)
+            self.calm()
+        assert not self.engines()
+
+    def word(self, text: str) -> None:
+        """A gateway says that it holds requests."""
+        document = self.world.owned[("ConfigMap", "team-a", "chat-wake")]
+        document["metadata"].setdefault("annotations", {})[HELD_AT] = text
+
+    def routing(self) -> RoutingTable:
+        text = self.world.owned[("ConfigMap", "team-a", "chat-routing")]["data"]["routing.json"]
+        return parse_routing(json.loads(text))
+
+
+def test_a_word_of_the_gateway_wakes_an_idle_pool_within_one_cycle() -> None:
+    fleet = Sleeper()
+    assert fleet.routing().hold == Hold(256, 300.0)
+    assert not fleet.routing().stages[0].replicas
+    fleet.word("first")
+    decision = fleet.cycle()
+    (service,) = decision.translation.snapshot.services
+    assert service.requests_per_second == 1.0  # a tenth of what is stated
+    assert fleet.engines() and fleet.routing().stages[0].replicas
+    assert fleet.routing().hold == Hold(256, 300.0)
+    assert fleet.status()["demand"] | {"time": ""} == {
+        "source": "Held",
+        "requestsPerSecond": "1",
+        "low": "1",
+        "high": "1",
+        "classes": [CLASSES[0] | {"weight": 1}],
+        "time": "",
+        "heldAt": "first",
+    }
+
+
+def test_prometheus_being_away_keeps_no_pool_asleep() -> None:
+    fleet = Sleeper()
+    fleet.world.reading = Reading(fleet.world.now, error="Prometheus cannot be read (X)")
+    fleet.word("first")
+    assert fleet.asked() == 1.0 and fleet.engines()
+
+
+def test_a_word_that_was_acted_on_wakes_nothing_again() -> None:
+    fleet = Sleeper()
+    fleet.word("first")
+    fleet.calm()
+    pods = fleet.engines()
+    fleet.planner = RememberingPlanner(plan_with)
+    fleet.calm()
+    assert fleet.engines() == pods
+    for _ in range(3):
+        fleet.see(0.0)
+        fleet.calm()
+    assert not fleet.engines()
+    decision = fleet.cycle()
+    assert not decision.actions and not decision.statuses
+    fleet.word("second")
+    assert fleet.asked() == 1.0 and fleet.engines()
+
+
+def test_a_pool_does_not_fall_asleep_while_its_gateways_hold_requests() -> None:
+    fleet = Sleeper()
+    for i in range(4):  # engines take long to start: nothing is counted meanwhile
+        fleet.see(0.0)
+        fleet.word(f"word {i}")
+        fleet.calm()
+        assert fleet.engines()
+
+
+def test_what_is_measured_after_a_wake_goes_before_the_tenth() -> None:
+    fleet = Sleeper()
+    fleet.word("first")
+    fleet.calm()
+    few = fleet.engines()
+    fleet.see(80.0)
+    assert 80.0 < fleet.asked() < 84.0
+    assert few <= fleet.engines()
+
+
+def test_a_pool_stated_at_nothing_wakes_by_its_most() -> None:
+    fleet = Sleeper(requestsPerSecond=0, maxRequestsPerSecond=50)
+    fleet.word("first")
+    assert fleet.asked() == 0.5 and fleet.engines()
+
+
+def test_only_who_may_sleep_gets_a_hold_and_a_gateway_that_may_speak() -> None:
+    for workload, gateway, sleeps in (
+        ({"minRequestsPerSecond": 0}, {}, True),
+        ({"minRequestsPerSecond": 1}, {}, False),
+        ({}, {}, False),
+        ({"minRequestsPerSecond": 0}, {"hold": {"requests": 0}}, False),
+        ({"minRequestsPerSecond": 0, "demand": "Stated"}, {}, False),
+    ):
+        fleet = Fleet(**{"demand": "Measured"} | workload)
+        old = fleet.world.documents[fleet.key]
+        fleet.world.add(old | {"spec": old["spec"] | {"gateway": gateway}})
+        fleet.calm()
+        owned = fleet.world.owned
+        assert (("ConfigMap", "team-a", "chat-wake") in owned) is sleeps
+        rules = owned[("Role", "team-a", "chat-gateway")]["rules"]
+        patches = [rule["resourceNames"] for rule in rules if "patch" in rule["verbs"]]
+        assert patches == ([["chat-wake"]] if sleeps else [])
+        text = owned[("ConfigMap", "team-a", "chat-routing")]["data"]["routing.json"]
+        assert ("hold" in json.loads(text)) is sleeps

@@ -136,6 +136,10 @@ class StubEngine:
         return response
 
 
+async def healthy(request: web.Request) -> web.Response:
+    return web.Response()
+
+
 StartEngine = Callable[..., Awaitable[StubEngine]]
 
 
@@ -151,6 +155,7 @@ async def start_engine() -> AsyncIterator[StartEngine]:
             app.router.add_post("/v1/completions", engine.handle)
             app.router.add_post("/v1/embeddings", engine.handle)
             app.router.add_post("/v1/responses", engine.handle)
+            app.router.add_get("/health", healthy)
             engine.url = await stack.enter_async_context(running_app(app))
             return engine
 

@@ -160,7 +160,7 @@ MID_STREAM = [
     ),
     pytest.param(
         says(CHUNKED, b'10\r\ndata: {"a": 1}\n\n\r\n', b"what?\r\n", pause_s=0.05),
-        "disconnected",
+        "garbage",
         id="garbage",
     ),
 ]

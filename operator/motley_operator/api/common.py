@@ -99,6 +99,10 @@ class EngineSpec(ApiModel):
         description="Arguments appended to the engine's command line.",
         json_schema_extra=ATOMIC,
     )
+    priority: bool = Field(
+        default=False,
+        description="Requests' priorities order them inside the engine as well as in the gateway.",
+    )
 
 
 class Budget(ApiModel):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
+from motley_operator.api.adapters import Adapter
 from motley_operator.api.common import EngineSpec, Placement
 from motley_operator.api.findings import Finding, Path
 from motley_operator.api.models import ModelRef
@@ -85,12 +86,41 @@ def engine_findings(
             f"{engine.name} does not run {model.precision} weights: set model.precision to one of "
             f"{', '.join(known.precisions)}, or take another engine", "InvalidSpec",
         )  # fmt: skip
+    elif engine.priority and (known.launch is None or known.launch.priority is None):
+        orders = (n for n, e in able.items() if e.launch is not None and e.launch.priority)
+        yield found(
+            (*at, "priority"), "engine priority",
+            f"{engine.name} orders no requests by priority: drop priority, or take one of "
+            f"{', '.join(sorted(orders))}", "InvalidSpec",
+        )  # fmt: skip
     for i, argument in enumerate(engine.extra_args):
         if (flag := argument.split("=", 1)[0].strip()) in _PLANNED_ARGS:
             yield found(
                 (*at, "extraArgs", i), "planned argument",
                 f"the plan sets {flag}: remove it (parallelism and gateway.port steer it)",
                 "ArgumentRefused",
+            )  # fmt: skip
+
+
+def adapter_findings(
+    adapters: tuple[Adapter, ...], engine: str, taken: Collection[str], catalog: Catalog
+) -> Iterator[Finding]:
+    """Adapters on an engine that serves none by name, or under a name that the model has."""
+    known = catalog.engines.get(engine)
+    at: Path = ("spec", "adapters")
+    if adapters and known is not None and known.launch is not None and not known.launch.adapters:
+        able = (n for n, e in catalog.engines.items() if e.launch is not None and e.launch.adapters)
+        yield found(
+            at, "engine adapters",
+            f"{engine} serves no adapters by name: drop adapters, or take one of "
+            f"{', '.join(sorted(able))}", "InvalidSpec",
+        )  # fmt: skip
+    for i, adapter in enumerate(adapters):
+        if adapter.name in taken:
+            yield found(
+                (*at, i, "name"), "adapter name",
+                f"{adapter.name} is the model's own name here: give the adapter another",
+                "InvalidSpec",
             )  # fmt: skip
 
 

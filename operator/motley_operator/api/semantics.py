@@ -14,6 +14,7 @@ from motley_operator.api.fleet import Fleet
 from motley_operator.api.frame import Resource
 from motley_operator.api.modelcascade import ModelCascade
 from motley_operator.api.parts import (
+    adapter_findings,
     disjoint_findings,
     engine_findings,
     gpu_findings,
@@ -75,6 +76,8 @@ def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
     spec, catalog, at = pool.spec, around.catalog, ("spec",)
     yield from model_findings(spec.model, (*at, "model"), catalog, spec.workload)
     yield from engine_findings(spec.engine, (*at, "engine"), catalog, ("serve", spec.model))
+    names = (pool.metadata.name, spec.model.id)
+    yield from adapter_findings(spec.adapters, spec.engine.name, names, catalog)
     yield from placement_findings(spec.placement, (*at, "placement"), catalog)
     yield from slo_findings(spec.slo, (*at, "slo"))
     yield from workload_findings(spec.workload, (*at, "workload"))

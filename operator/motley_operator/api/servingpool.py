@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from motley_operator.api.adapters import Adapter
 from motley_operator.api.branching import Branches
 from motley_operator.api.common import (
     ApiModel,
@@ -17,6 +18,7 @@ from motley_operator.api.common import (
     PriorityClassName,
     Replan,
     Table,
+    keyed_by,
 )
 from motley_operator.api.frame import ADDRESS, Column, Names, Resource, plan_columns
 from motley_operator.api.models import ModelRef
@@ -38,6 +40,12 @@ class ServingPoolSpec(ApiModel):
 
     rules = (_BUDGETED,)
     model: ModelRef = Field(description="The model.")
+    adapters: tuple[Adapter, ...] = Field(
+        default=(),
+        max_length=64,
+        description="LoRA adapters of the model, each served under its name.",
+        json_schema_extra=keyed_by("name"),
+    )
     engine: EngineSpec = Field(default=EngineSpec(), description="The inference engine.")
     workload: Workload = Field(description="The requests to serve.")
     slo: Slo = Field(default=Slo(), description="Latency targets; absent: none.")

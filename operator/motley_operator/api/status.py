@@ -249,7 +249,9 @@ class DemandClass(StatusModel):
 class DemandStatus(StatusModel):
     """The measured demand that the plan is made for; it changes when the demand does."""
 
-    source: Text = Field(description="Gateways or Engines: where requests were counted.")
+    source: Text = Field(
+        description="Gateways or Engines: where requests were counted. Held: they waited at a gateway while nothing ran."
+    )
     requests_per_second: Quantity = Field(description="What is planned for.")
     low: Quantity = Field(description="Lower end of the 99 % interval that was measured.")
     high: Quantity = Field(description="Upper end of it.")
@@ -257,6 +259,10 @@ class DemandStatus(StatusModel):
         default=(), max_length=32, description="Kinds of requests.", json_schema_extra=ATOMIC
     )
     time: Timestamp = Field(description="When it was taken up.")
+    held_at: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None,
+        description="Echo of the last motley.dev/requests-held-at of the gateways that was acted on.",
+    )
 
 
 class ServingStatus(ResourceStatus):

@@ -95,6 +95,21 @@ class GatewayAuth(ApiModel):
     secret_ref: LocalSecret = Field(description="Secret whose values are the accepted API keys.")
 
 
+class Hold(ApiModel):
+    """Requests that wait at the gateway of a pool or cascade that was scaled to zero."""
+
+    rules = (positive("time", "hold.time is longer than 0s: write a duration such as 5m"),)
+    requests: int = Field(
+        default=256,
+        ge=0,
+        le=65_536,
+        description="Requests that one gateway pod holds; further ones get 503 with Retry-After. 0: none is held and none starts a replica.",
+    )
+    time: Duration = Field(
+        default=Duration("5m"), description="Longest wait for a replica; then 503 with Retry-After."
+    )
+
+
 class Gateway(ApiModel):
     """The address clients call: routes requests as the plan says."""
 
@@ -102,4 +117,8 @@ class Gateway(ApiModel):
     port: int = Field(default=8000, ge=1, le=65535, description="Port of the Service.")
     auth: GatewayAuth | None = Field(
         default=None, description="API keys; absent: anybody in the cluster network may call."
+    )
+    hold: Hold = Field(
+        default=Hold(),
+        description="With demand: Measured and minRequestsPerSecond: 0, requests that come while nothing runs.",
     )

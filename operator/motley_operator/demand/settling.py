@@ -19,6 +19,7 @@ from motley_operator.demand.histograms import count_of, deviation_of, mean_of
 from motley_operator.demand.intervals import Rate
 from motley_operator.demand.mixtures import shares_by_length
 from motley_operator.demand.sources import BROKEN, Found, Reason
+from motley_operator.demand.waking import HELD, after_word, wake_rate, woken
 from motley_operator.domain.measurement import Measurement
 
 BAND = (
@@ -35,6 +36,7 @@ class Context:
     now: float  # Unix seconds
     cooldown_s: float
     split: bool  # whether lengths of engines are those of the requests (pools)
+    held_at: str = ""  # the last word of gateways that hold requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,12 @@ def settle(
 ) -> Settled:
     """The demand to plan for; `before` itself wherever the measurement is no reason to change it."""
     before = _fitting(before, workload)
+    old = _in_force(before, workload)
+    if woken(before, context.held_at, old.high):
+        return Settled(_woken(workload, before, old, context), found.reason, found.message)
     kept = Settled(before, found.reason, found.message)
     if found.recent is None:
         return kept
-    old = _in_force(before, workload)
     rate = _new_rate(old, found, _cools(before, context))
     classes = _new_classes(workload, before, found, measured, context)
     if rate is None and classes is None:
@@ -80,8 +84,26 @@ def settle(
         high=_written(chosen.high),
         classes=classes,
         time=_timestamp(context.now),
+        held_at=context.held_at or (before.held_at if before is not None else None),
     )
     return Settled(demand, found.reason, found.message)
+
+
+def _woken(
+    workload: Workload, before: DemandStatus | None, old: Rate, context: Context
+) -> DemandStatus:
+    """Requests wait: what is planned for stays, or is a little where it was nothing."""
+    rate = _written(wake_rate(workload)) if old.high == 0.0 else None
+    nothing = _written(0.0)
+    before = before or DemandStatus(
+        source=HELD,
+        requests_per_second=nothing,
+        low=nothing,
+        high=nothing,
+        classes=_stated(workload),
+        time=_timestamp(context.now),
+    )
+    return after_word(before, context.held_at, rate, _timestamp(context.now))
 
 
 def planned(workload: Workload, demand: DemandStatus | None) -> Workload:

@@ -41,6 +41,7 @@ TRUST_ZONE: Final = "motley.dev/trust-zone"
 PRICE: Final = "motley.dev/price-usd-per-hour"
 PLANNED_INPUTS: Final = "motley.dev/planned-inputs"  # on the Lease
 QUEUE: Final = "kueue.x-k8s.io/queue-name"  # on a resource, and then on its pods
+HELD_AT: Final = "motley.dev/requests-held-at"  # on the ConfigMap `wake_name`, by its gateways
 REPLAN_REQUESTED: Final = "motley.dev/replan-requested-at"
 
 ZONE: Final = "topology.kubernetes.io/zone"
@@ -81,6 +82,11 @@ def gateway_name(resource: str) -> str:
 def routing_name(resource: str) -> str:
     """ConfigMap that a gateway watches."""
     return f"{resource}-routing"
+
+
+def wake_name(resource: str) -> str:
+    """ConfigMap on which a gateway says that it holds requests."""
+    return f"{resource}-wake"
 
 
 def weights_name(resource: str, digest: str = "") -> str:

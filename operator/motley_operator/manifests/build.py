@@ -10,6 +10,7 @@ from typing import Any
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
 from motley_operator.api.quality import cascade_calibrators
 from motley_operator.api.shapes import NodeShape
+from motley_operator.demand.waking import may_sleep
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
 from motley_operator.domain.translation import Translation
@@ -25,13 +26,14 @@ from motley_operator.manifests.places import shapes_by_node
 from motley_operator.manifests.pods import Seat, host_address
 from motley_operator.manifests.provisioning import with_requests
 from motley_operator.manifests.queues import with_queues
-from motley_operator.manifests.routing import Surroundings, routing_config_map
+from motley_operator.manifests.routing import Surroundings, routing_config_map, wake_config_map
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
 from motley_operator.manifests.weights import weights_objects
 from motley_operator.settings import Settings
 from motley_planner.catalog import model_from_config
+from motley_planner.dispatch import Hold
 from motley_planner.domain.engines import LaunchSpec
 from motley_planner.domain.hardware import Catalog, Gpu
 from motley_planner.domain.models import ModelSpec
@@ -122,14 +124,22 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
     fitted = (
         cascade_calibrators(model, facts.config_maps) if isinstance(model, ModelCascade) else {}
     )
-    around = Surroundings(model.spec.workload, launches, site.zones, site.trust_zones, fitted)
+    hold = None
+    if wakes := may_sleep(model.spec.workload, gateway):
+        hold = Hold(gateway.hold.requests, gateway.hold.time.seconds)
+    around = Surroundings(model.spec.workload, launches, site.zones, site.trust_zones, fitted, hold)
     manifests = [
         routing_config_map(owner, site.part, site.stages, around),
-        *gateway_access(owner),
+        *gateway_access(owner, wakes),
+        *([wake_config_map(owner)] if wakes else []),
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),
         gateway_deployment(
-            owner, gateway, site.settings.gateway_image, model.spec.priority_class_name
+            owner,
+            gateway,
+            site.settings.gateway_image,
+            model.spec.priority_class_name,
+            site.settings.gateway_otlp_endpoint,
         ),
     ]
     manifests += _isolation(site, list(ports.values()))

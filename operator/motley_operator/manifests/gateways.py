@@ -16,9 +16,12 @@ _GRACE_SECONDS = 75  # the gateway drains for up to 60 s after 3 s of settling
 
 
 def gateway_deployment(
-    owner: Owner, spec: Gateway, image: str, priority_class: str | None
+    owner: Owner, spec: Gateway, image: str, priority_class: str | None, spans_to: str = ""
 ) -> Manifest:
-    """The gateway's Deployment; an autoscaler may not own its replicas, the spec does."""
+    """The gateway's Deployment; an autoscaler may not own its replicas, the spec does.
+
+    `spans_to` is the OTLP endpoint that it sends its spans to, where an admin names one.
+    """
     name = gateway_name(owner.name)
     selector = owner.selector(GATEWAY)
     return sealed(
@@ -36,14 +39,16 @@ def gateway_deployment(
                 },
                 "template": {
                     "metadata": {"labels": resource_labels(owner.kind, owner.name, GATEWAY)},
-                    "spec": _pod_spec(owner, spec, image, priority_class),
+                    "spec": _pod_spec(owner, spec, image, priority_class, spans_to),
                 },
             },
         }
     )
 
 
-def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | None) -> Manifest:
+def _pod_spec(
+    owner: Owner, spec: Gateway, image: str, priority_class: str | None, spans_to: str
+) -> Manifest:
     pod: Manifest = {
         "serviceAccountName": gateway_name(owner.name),
         "automountServiceAccountToken": True,
@@ -64,7 +69,7 @@ def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | Non
                 "labelSelector": {"matchLabels": owner.selector(GATEWAY)},
             }
         ],
-        "containers": [_container(owner, spec, image)],
+        "containers": [_container(owner, spec, image, spans_to)],
         "volumes": [{"name": "state", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
     if priority_class is not None:
@@ -75,10 +80,12 @@ def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | Non
     return pod
 
 
-def _container(owner: Owner, spec: Gateway, image: str) -> dict[str, Any]:
+def _container(owner: Owner, spec: Gateway, image: str, spans_to: str) -> dict[str, Any]:
     routing = f"{owner.namespace}/{routing_name(owner.name)}"
     args = ["gateway", "--routing-configmap", routing, "--port", str(PORT)]
     args += ["--state-dir", _STATE_DIR]
+    if spans_to:
+        args += ["--otlp-endpoint", spans_to]
     container: dict[str, Any] = {
         "name": "gateway",
         "image": image,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from motley_operator.api.adapters import Adapter, rank_of, slots_of
 from motley_operator.manifests.stages import StageSpec
 from motley_planner.domain.engines import EngineSpec, LaunchSpec
 from motley_planner.domain.hardware import Gpu
@@ -12,6 +13,7 @@ from motley_planner.domain.models import ModelSpec
 from motley_planner.domain.plan import PlannedReplica
 
 MODEL_PATH = "/models"
+ADAPTERS_PATH = "/adapters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def engine_process(
     source = stage.model.source.hugging_face
     if not where and stage.weights is None and source is not None and source.revision is not None:
         args += ["--revision", source.revision]
+    args += _opted(stage, launch)
     extra = dict(launch.rollout_env) if replica.role == "rollout" else {}
     if replica.phase != "both":
         added, env = _phase(launch, replica.phase)
@@ -69,6 +72,28 @@ def engine_process(
         env={**launch.env, **extra},
         launch=launch,
     )
+
+
+def _opted(stage: StageSpec, launch: LaunchSpec) -> list[str]:
+    """Arguments for what a person asked for: priorities, adapters."""
+    ordered, adapted = launch.priority, launch.adapters
+    args = list(ordered.args) if ordered is not None and stage.engine.priority else []
+    if adapted is None or not stage.adapters:
+        return args
+    values = {
+        "slots": str(slots_of(stage.adapters)),
+        "rank": str(rank_of(stage.adapters, adapted.ranks)),
+    }
+    args += [*rendered(adapted.args, values), adapted.list_arg]
+    for adapter in stage.adapters:
+        args.append(adapted.item.format(name=adapter.name, path=adapter_location(adapter)))
+    return args
+
+
+def adapter_location(adapter: Adapter) -> str:
+    """Where the engine finds an adapter: a mounted folder or a Hugging Face id."""
+    hub = adapter.source.hugging_face
+    return hub.id if hub is not None else f"{ADAPTERS_PATH}/{adapter.name}"
 
 
 def _phase(launch: LaunchSpec, phase: str) -> tuple[list[str], dict[str, str]]:

@@ -19,7 +19,7 @@ from motley_operator.api.shapes import NodeShape
 from motley_operator.domain import names
 from motley_operator.domain.claims import CLAIM, claim_of, is_coming
 from motley_operator.manifests.frame import Manifest, Owner
-from motley_operator.manifests.launch import MODEL_PATH, Process
+from motley_operator.manifests.launch import ADAPTERS_PATH, MODEL_PATH, Process
 from motley_operator.manifests.places import UNDISTURBED, placed, shape_tolerations
 from motley_operator.manifests.stages import SHARED_ROOT, StageSpec
 from motley_planner.domain.plan import PlannedReplica
@@ -189,10 +189,20 @@ def _volumes(seat: Seat) -> list[Manifest]:
     if weights is not None:
         claim = {"claimName": weights.claim_name, "readOnly": True}
         volumes.append({"name": "weights", "persistentVolumeClaim": claim})
+    volumes += [
+        {"name": f"adapter-{i}", "persistentVolumeClaim": {"claimName": name, "readOnly": True}}
+        for i, name in enumerate(_adapter_claims(seat))
+    ]
     if seat.stage.shared is not None:
         claim = {"claimName": seat.stage.shared.claim_name}
         volumes.append({"name": "shared", "persistentVolumeClaim": claim})
     return volumes
+
+
+def _adapter_claims(seat: Seat) -> list[str]:
+    """Claims that adapters are on, each once."""
+    claims = (each.source.persistent_volume_claim for each in seat.stage.adapters)
+    return sorted({claim.claim_name for claim in claims if claim is not None})
 
 
 def _mounts(seat: Seat) -> list[Manifest]:
@@ -204,6 +214,14 @@ def _mounts(seat: Seat) -> list[Manifest]:
     if weights is not None:
         mount = {"name": "weights", "mountPath": MODEL_PATH, "readOnly": True}
         mounts.append(mount | ({"subPath": weights.sub_path} if weights.sub_path else {}))
+    names = _adapter_claims(seat)
+    for adapter in seat.stage.adapters:
+        claim = adapter.source.persistent_volume_claim
+        if claim is not None:
+            path = f"{ADAPTERS_PATH}/{adapter.name}"
+            name = f"adapter-{names.index(claim.claim_name)}"
+            mount = {"name": name, "mountPath": path, "readOnly": True}
+            mounts.append(mount | ({"subPath": claim.sub_path} if claim.sub_path else {}))
     if shared is not None:
         mount = {"name": "shared", "mountPath": SHARED_ROOT}
         mounts.append(mount | ({"subPath": shared.sub_path} if shared.sub_path else {}))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from motley_operator.api.traffic import Workload
-from motley_operator.domain.names import GATEWAY, PLAN_HASH, ROUTING_KEY, routing_name
+from motley_operator.domain.names import GATEWAY, PLAN_HASH, ROUTING_KEY, routing_name, wake_name
 from motley_operator.manifests.frame import Manifest, Owner, sealed
 from motley_operator.manifests.pods import host_address
 from motley_operator.manifests.stages import StageSpec
@@ -15,6 +15,7 @@ from motley_planner.dispatch import (
     Calibrator,
     Flow,
     Handoff,
+    Hold,
     Policy,
     Replica,
     RequestClass,
@@ -41,6 +42,7 @@ class Surroundings:
     zones: Mapping[str, str]
     trust_zones: Mapping[str, str]
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
+    hold: Hold | None = None  # where it may be scaled to zero
 
     def group_of(self, replica: PlannedReplica) -> str:
         """Replicas of one phase in one zone, at one KV scale, stand for each other in pairs."""
@@ -68,6 +70,7 @@ def routing_config_map(
         stages=tuple(_stage(owner, part, stage, around) for stage in stages),
         policies=tuple(Policy(p.id, p.share, p.thresholds, p.classes) for p in part.policies),
         calibrators=around.calibrators,
+        hold=around.hold,
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)
     metadata["annotations"] = {PLAN_HASH: part.hash}
@@ -80,6 +83,12 @@ def routing_config_map(
             "data": {ROUTING_KEY: text},
         }
     )
+
+
+def wake_config_map(owner: Owner) -> Manifest:
+    """The ConfigMap `<resource>-wake`: empty, for an annotation of the gateway's."""
+    metadata = owner.metadata(wake_name(owner.name), GATEWAY)
+    return sealed({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
 
 
 def _stage(owner: Owner, part: Slice, spec: StageSpec, around: Surroundings) -> Stage:
@@ -102,7 +111,17 @@ def _stage(owner: Owner, part: Slice, spec: StageSpec, around: Surroundings) -> 
         flows=flows,
         handoff=handoff,
         branches=spec.branches,
+        priority=launch.priority.order if launch.priority and spec.engine.priority else "",
+        adapters=_adapters(spec, launch),
     )
+
+
+def _adapters(spec: StageSpec, launch: LaunchSpec) -> dict[str, str]:
+    """What engines call each adapter, by the name that clients write."""
+    if launch.adapters is None:
+        return {}
+    form = launch.adapters.model
+    return {a.name: form.format(model=spec.model.id, name=a.name) for a in spec.adapters}
 
 
 def _flows(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from motley_operator.api import ModelCascade, RLJob, ServingPool
+from motley_operator.api.adapters import Adapter
 from motley_operator.api.branching import Branches
 from motley_operator.api.common import EngineSpec
 from motley_operator.api.models import ClaimSource, ModelRef
@@ -35,6 +36,7 @@ class StageSpec:
     frozen_image: str = ""  # the catalog's at the first plan, from status
     branches: BranchRule | None = None  # of the gateway; no part of what pods are built from
     known_hash: str = ""  # worked out before, for there may be thousands of pods
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -60,15 +62,21 @@ class StageSpec:
         if self.known_hash:
             return self.known_hash
         model = self.model.model_dump(mode="json")
+        engine = self.engine.model_dump(mode="json")
+        # Hashes from before there were these fields are still in force.
         if self.model.cache is None:
-            del model["cache"]  # hashes from before there was this field are still in force
+            del model["cache"]
+        if not self.engine.priority:
+            del engine["priority"]
+        adapters = [adapter.model_dump(mode="json") for adapter in self.adapters]
         return digest(
             (
                 model,
-                self.engine.model_dump(mode="json"),
+                engine,
                 self.template,
                 self.shared.model_dump(mode="json") if self.shared else None,
                 self.priority_class,
+                *([adapters] if adapters else []),
             )
         )
 
@@ -93,7 +101,13 @@ def _written(resource: ServingPool | ModelCascade | RLJob) -> tuple[StageSpec, .
         longest, priority = _longest(spec.workload), spec.priority_class_name
         template = spec.pod_template
         main = StageSpec(
-            MAIN_STAGE, spec.model, spec.engine, template, longest, priority_class=priority
+            MAIN_STAGE,
+            spec.model,
+            spec.engine,
+            template,
+            longest,
+            priority_class=priority,
+            adapters=spec.adapters,
         )
         return (replace(main, branches=_rule(spec.branches)),)
     if isinstance(resource, ModelCascade):

@@ -13,9 +13,20 @@ from motley_operator.api import FleetSpec, ModelCascade, ServingPool
 from motley_operator.demand import Settled, settle
 from motley_operator.demand.settling import Context, planned
 from motley_operator.demand.sources import Found, Ready, Reason, judge, unread
+from motley_operator.demand.waking import may_sleep
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.measurement import Measurement
-from motley_operator.domain.names import COMPONENT, GATEWAY, MANAGED_BY, OURS, RANK, UNIT, key_of
+from motley_operator.domain.names import (
+    COMPONENT,
+    GATEWAY,
+    HELD_AT,
+    MANAGED_BY,
+    OURS,
+    RANK,
+    UNIT,
+    key_of,
+    wake_name,
+)
 
 
 class Measuring:
@@ -33,8 +44,16 @@ class Measuring:
         found, measured = self._found(key, model)
         cooldown = model.spec.replan.cooldown or self._fleet.replan.cooldown
         is_pool = isinstance(model, ServingPool)
-        context = Context(self._facts.now, cooldown.seconds, split=is_pool)
+        held_at = self._held_at(model) if may_sleep(workload, model.spec.gateway) else ""
+        context = Context(self._facts.now, cooldown.seconds, split=is_pool, held_at=held_at)
         return settle(workload, before, found, measured, context)
+
+    def _held_at(self, model: ServingPool | ModelCascade) -> str:
+        """The last word of its gateways that they hold requests; empty where there is none."""
+        metadata = model.metadata
+        place = ("ConfigMap", metadata.namespace or "", wake_name(metadata.name))
+        written = self._facts.owned.get(place, {}).get("metadata", {}).get("annotations") or {}
+        return str(written.get(HELD_AT, ""))[:64]
 
     def _found(self, key: str, model: ServingPool | ModelCascade) -> tuple[Found, Measurement]:
         source, reading, nothing = self._fleet.prometheus, self._facts.reading, Measurement()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from motley_operator.api import ModelCascade, Quantity, ServingPool, Stage
+from motley_operator.api.adapters import rank_of, slots_of
 from motley_operator.api.common import Budget as BudgetSpec
 from motley_operator.api.common import Placement, Replan
 from motley_operator.api.fleet import FleetSpec
@@ -24,6 +25,7 @@ from motley_planner.domain.demand import (
 )
 from motley_planner.domain.demand import Placement as PlannerPlacement
 from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.models import ModelSpec
 
 
 def pool_demand(
@@ -77,7 +79,7 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
     splits = engine is None or "tensor" in engine.parallelisms
     return StageDemand(
         name=name,
-        model=model_spec(spec.model, catalog),
+        model=_with_adapters(model_spec(spec.model, catalog), spec, catalog),
         precision=spec.model.precision,
         engine=spec.engine.name,
         placement=placement(catalog, spec.placement),
@@ -87,6 +89,16 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
         disaggregation="never" if spec.branches else spec.disaggregation.lower(),
         sequences_per_request=spec.branches.sequences_per_request if spec.branches else 1.0,
     )
+
+
+def _with_adapters(model: ModelSpec, spec: ServingPoolSpec | Stage, catalog: Catalog) -> ModelSpec:
+    """The model with room for its adapters; cascades have none."""
+    adapters = spec.adapters if isinstance(spec, ServingPoolSpec) else ()
+    engine = catalog.engines.get(spec.engine.name)
+    if not adapters or engine is None or engine.launch is None or engine.launch.adapters is None:
+        return model
+    rank = rank_of(adapters, engine.launch.adapters.ranks)
+    return replace(model, adapter_slots=slots_of(adapters), adapter_rank=rank)
 
 
 def with_phases(demand: ServingDemand, catalog: Catalog, is_offered: bool) -> ServingDemand:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from motley_planner.catalog.launching import Count, Dtype, Entry, LaunchEntry, Name, Share
 from motley_planner.domain.engines import (
     EngineSpec,
     FrameworkSpec,
-    LaunchSpec,
-    PhaseLaunch,
-    PipelineLaunch,
 )
 from motley_planner.domain.hardware import Efficiency, Gpu, NodeShapePrice
 from motley_planner.domain.models import ModelSpec
 from motley_planner.units import GIGA, MEBI, MICRO, MILLI, TERA
 
-Share = Annotated[float, Field(gt=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(min_length=1, max_length=120)]
-Dtype = Literal["bf16", "fp16", "fp8", "fp4", "int8", "int4"]
 
-
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class NodeShapeEntry(_Entry):
+class NodeShapeEntry(Entry):
     """One purchasable node of a GPU file."""
 
     instance_type: Name
@@ -40,7 +29,7 @@ class NodeShapeEntry(_Entry):
         return NodeShapePrice(**self.model_dump())
 
 
-class GpuEntry(_Entry):
+class GpuEntry(Entry):
     """catalog/gpus/*.toml."""
 
     name: Name
@@ -98,7 +87,7 @@ class GpuEntry(_Entry):
         )
 
 
-class ModelEntry(_Entry):
+class ModelEntry(Entry):
     """catalog/models/*.toml."""
 
     name: Name
@@ -137,55 +126,7 @@ class ModelEntry(_Entry):
         return ModelSpec(**fields, parameters=self.parameters_b * GIGA)
 
 
-class PipelineLaunchEntry(_Entry):
-    """The [launch.pipeline] block: what each pod of a replica over several nodes adds."""
-
-    args: tuple[str, ...]
-    worker_args: tuple[str, ...] = ()
-    env: dict[str, str] = {}
-    port: int = Field(ge=1, le=65535)
-
-
-class PhaseLaunchEntry(_Entry):
-    """The [launch.phases] block: what replicas of one phase add."""
-
-    handoff: Literal["nixl", "bootstrap"]
-    port: int = Field(ge=1, le=65535)
-    prefill_args: tuple[str, ...]
-    decode_args: tuple[str, ...]
-    env: dict[str, str] = {}
-
-
-class LaunchEntry(_Entry):
-    """The [launch] block of an engine, or [trainer] and [rollout] of a framework."""
-
-    images: dict[str, Name] = {}
-    command: tuple[str, ...]
-    args: tuple[str, ...]
-    mounted_args: tuple[str, ...] = ()
-    hub_args: tuple[str, ...] = ()
-    port: int = Field(ge=1, le=65535)
-    health_path: str = ""
-    metrics_path: str = ""
-    env: dict[str, str] = {}
-    rollout_env: dict[str, str] = {}
-    precision_args: dict[Dtype, tuple[str, ...]] = {}
-    termination_grace_seconds: PositiveInt = 60
-    shutdown_timeout_seconds: Count = 0
-    pipeline: PipelineLaunchEntry | None = None
-    phases: PhaseLaunchEntry | None = None
-
-    def to_domain(self) -> LaunchSpec:
-        """The launch block, unchanged."""
-        plain = self.model_dump(exclude={"pipeline", "phases"})
-        return LaunchSpec(
-            **plain,
-            pipeline=PipelineLaunch(**self.pipeline.model_dump()) if self.pipeline else None,
-            phases=PhaseLaunch(**self.phases.model_dump()) if self.phases else None,
-        )
-
-
-class EngineEntry(_Entry):
+class EngineEntry(Entry):
     """catalog/engines/*.toml."""
 
     name: Name
@@ -205,7 +146,7 @@ class EngineEntry(_Entry):
     pipeline_parallel: bool = False
     unequal_tensor_parallel: bool = False
     launch: LaunchEntry | None = None
-    metrics: dict[str, str] = {}
+    metrics: dict[str, str] = Field(default_factory=dict)
     source: str = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -240,7 +181,7 @@ class EngineEntry(_Entry):
         )
 
 
-class FrameworkEntry(_Entry):
+class FrameworkEntry(Entry):
     """catalog/frameworks/*.toml."""
 
     name: Name
@@ -266,7 +207,7 @@ class FrameworkEntry(_Entry):
 Band = tuple[PositiveFloat, PositiveFloat]
 
 
-class FittedEntry(_Entry):
+class FittedEntry(Entry):
     """catalog/fitted.toml, which `make fit` writes."""
 
     source: str = Field(min_length=1)
@@ -276,7 +217,7 @@ class FittedEntry(_Entry):
     fitted_range: dict[str, tuple[float, float]]
 
 
-class EfficiencyEntry(_Entry):
+class EfficiencyEntry(Entry):
     """catalog/efficiency.toml: what was assumed or measured elsewhere than in the fitted rows."""
 
     pcie_network: dict[PositiveInt, Share] = Field(min_length=1)

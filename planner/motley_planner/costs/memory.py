@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from motley_planner.costs.dtypes import WEIGHT_BYTES, ExecutionPath, shared_dtype, stored_dtype
-from motley_planner.costs.parameters import parameter_count, routed_parameters
+from motley_planner.costs.parameters import linear_layers, parameter_count, routed_parameters
 from motley_planner.domain.engines import EngineSpec
 from motley_planner.domain.hardware import Gpu
 from motley_planner.domain.models import ModelSpec
@@ -11,6 +11,7 @@ from motley_planner.domain.models import ModelSpec
 # A request that is being answered holds its prompt and, averaged over its life and over lengths
 # that spread around the mean, this share of its output. Source: fit in datasets notes, section 3.3.
 RESIDENT_OUTPUT_SHARE = 0.6
+_ADAPTER_BYTES = 2.0  # an adapter's parameters are kept in 16 bits
 
 
 def weight_bytes(model: ModelSpec, precision: str) -> float:
@@ -27,6 +28,29 @@ def split_weight_bytes(model: ModelSpec, path: ExecutionPath) -> tuple[float, fl
     """Bytes of everything but routed experts, and of routed experts."""
     routed = routed_parameters(model)
     return (parameter_count(model) - routed) * path.weight_bytes, routed * path.expert_bytes
+
+
+def adapter_bytes(model: ModelSpec, tensor_parallel: int) -> float:
+    """Bytes of the slots for LoRA adapters over all ranks of a replica, in 16 bits.
+
+    Each linear layer holds A (r x in) and B (out x r). Where its output is split over the ranks
+    (query, key, value, gate, up) every rank holds all of A, where its input is (output, down) all of
+    B: slots r 2 (sum_split-out (in tp + out) + sum_split-in (in + out tp)). Routed experts count in
+    full, as engines set slots aside for them whether an adapter has them or not.
+
+    Source: Sheng et al., S-LoRA (arXiv 2311.03285), section 6, and vLLM's default sharding.
+    """
+    if not model.adapter_slots:
+        return 0.0
+    widths = 0.0
+    for count, inside, outside, splits_output in linear_layers(model):
+        a, b = (
+            (inside * tensor_parallel, outside)
+            if splits_output
+            else (inside, outside * tensor_parallel)
+        )
+        widths += count * (a + b)
+    return model.adapter_slots * model.adapter_rank * widths * _ADAPTER_BYTES
 
 
 def kv_values_per_token(model: ModelSpec, context_tokens: float) -> float:

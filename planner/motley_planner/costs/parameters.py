@@ -28,6 +28,31 @@ def attention_parameters(model: ModelSpec) -> float:
     return float(h * qkv + bias + model.heads * model.head_dim * h)
 
 
+def linear_layers(model: ModelSpec) -> list[tuple[float, int, int, bool]]:
+    """The linear layers of all layers, as (how many, in, out, whether the output is what ranks split).
+
+    Those that LoRA adapters are made for: attention and MLPs, routed experts one by one. MLA's low-rank
+    projections are taken as attention of full width: more, and no more than a few percent of a slot.
+    """
+    h, q = model.hidden, model.heads * model.head_dim
+    kv = model.heads * model.head_dim if model.kv_lora_rank else model.kv_heads * model.head_dim
+    found = [
+        (model.layers, h, q, True),
+        (2 * model.layers, h, kv, True),
+        (model.layers, q, h, False),
+    ]
+    sparse = moe_layers(model)
+    ups = 2 if model.gated_mlp else 1
+    shared = model.shared_expert_intermediate or model.shared_experts * model.moe_intermediate
+    for count, width in (
+        (model.layers - sparse, model.intermediate),
+        (sparse * model.experts, model.moe_intermediate),
+        (sparse if shared else 0, shared),
+    ):
+        found += [(ups * count, h, width, True), (count, width, h, False)]
+    return [(float(count), inside, outside, split) for count, inside, outside, split in found]
+
+
 def mlp_parameters(model: ModelSpec, intermediate: int) -> float:
     """Parameters of one MLP: three matrices where gated, else two."""
     return float((3 if model.gated_mlp else 2) * model.hidden * intermediate)

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from motley_planner.costs.dtypes import ExecutionPath, execution_path
-from motley_planner.costs.memory import kv_replication, split_weight_bytes, usable_bytes
+from motley_planner.costs.memory import (
+    adapter_bytes,
+    kv_replication,
+    split_weight_bytes,
+    usable_bytes,
+)
 from motley_planner.costs.parameters import (
     active_parameters,
     always_read_parameters,
@@ -107,7 +112,9 @@ def replica_of(
         efficiency=efficiency,
         rates=rates,
         active_parameters=active_parameters(model),
-        weight_bytes=shared * layout.attention_dp + experts * expert_copies(ranks, layout),
+        weight_bytes=shared * layout.attention_dp
+        + experts * expert_copies(ranks, layout)
+        + adapter_bytes(model, tensor_parallel) * layout.attention_dp,
         kv_replication=kv_replication(model, tensor_parallel),
         kv_value_bytes=kv_value_bytes or engine.kv_value_bytes,
         layout=layout,

@@ -24,6 +24,7 @@ from motley_planner.dispatch.estimators import (
     calibrator_document,
     parse_calibrator,
 )
+from motley_planner.dispatch.fields import RoutingError
 from motley_planner.dispatch.lanes import Ticket
 from motley_planner.dispatch.parsing import parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
@@ -34,6 +35,7 @@ from motley_planner.dispatch.routing import (
     DispatchRule,
     Flow,
     Handoff,
+    Hold,
     Policy,
     Replica,
     RequestClass,
@@ -42,7 +44,6 @@ from motley_planner.dispatch.routing import (
     Stage,
     routing_document,
 )
-from motley_planner.dispatch.routing_errors import RoutingError
 from motley_planner.dispatch.ways import Way, hop_name, only, ways_of
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "Extraction",
     "Flow",
     "Handoff",
+    "Hold",
     "Policy",
     "PolicyMixer",
     "Pruning",

@@ -20,7 +20,7 @@ from motley_planner.dispatch.branching import (
     Pruning,
     Reward,
 )
-from motley_planner.dispatch.routing_errors import RoutingError
+from motley_planner.dispatch.fields import RoutingError
 
 MOST_TOKENS = 1_000_000
 MOST_PATTERN = 256

@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 from urllib.parse import urlsplit
 
 from motley_planner.dispatch.branch_rules import parse_branches
 from motley_planner.dispatch.estimators import Calibrator, EstimatorError, parse_calibrator
+from motley_planner.dispatch.fields import RoutingError
+from motley_planner.dispatch.fields import items as _items
+from motley_planner.dispatch.fields import mapping as _mapping
+from motley_planner.dispatch.fields import number as _number
+from motley_planner.dispatch.fields import text as _text
+from motley_planner.dispatch.fields import token as _token
+from motley_planner.dispatch.fields import unique as _unique
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     ESTIMATORS,
     HANDOFFS,
     MOST_ALPHA,
+    PRIORITIES,
     DispatchRule,
     Flow,
     Handoff,
+    Hold,
     Policy,
     Replica,
     RequestClass,
@@ -25,7 +33,6 @@ from motley_planner.dispatch.routing import (
     RoutingTable,
     Stage,
 )
-from motley_planner.dispatch.routing_errors import RoutingError
 
 SHARE_TOLERANCE = 1e-3  # a solver's rounding, not a mistake: shares are normalised after the check
 
@@ -70,7 +77,18 @@ def parse_routing(document: object) -> RoutingTable:
         estimator=_estimator(root.get("estimator")),
         dispatch=_dispatch(root.get("routing")),
         calibrators=_calibrators(root.get("estimator"), stages),
+        hold=_hold(root.get("hold")),
     )
+
+
+def _hold(value: object) -> Hold | None:
+    if value is None:
+        return None
+    item = _mapping(value, "hold")
+    requests = item.get("requests")
+    if not isinstance(requests, int) or isinstance(requests, bool) or requests < 1:
+        raise RoutingError("hold.requests", f"must be a whole number above 0, is {requests!r}")
+    return Hold(requests, _number(item.get("seconds"), "hold.seconds"))
 
 
 def _class(value: object, at: str) -> RequestClass:
@@ -106,8 +124,19 @@ def _stage(value: object, at: str, classes: frozenset[str]) -> Stage:
         ),
         handoff=_handoff(item.get("handoff"), f"{at}.handoff", bool(item.get("flows"))),
         branches=None if branches is None else parse_branches(branches, f"{at}.branches"),
+        priority=_priority(item.get("priority", ""), f"{at}.priority"),
+        adapters={
+            _text(name, f"{at}.adapters"): _text(model, f"{at}.adapters.{name}")
+            for name, model in _mapping(item.get("adapters", {}), f"{at}.adapters").items()
+        },
         **phases,
     )
+
+
+def _priority(value: object, at: str) -> str:
+    if value not in ("", *PRIORITIES):
+        raise RoutingError(at, f"must be one of {', '.join(PRIORITIES)}, is {value!r}")
+    return str(value)
 
 
 def _flow(
@@ -245,46 +274,3 @@ def _dispatch(value: object) -> DispatchRule:
     if alpha > 1.0:
         raise RoutingError("routing.alpha", f"must be from 0 to 1, is {alpha:g}")
     return DispatchRule(policy, min(alpha, MOST_ALPHA))
-
-
-def _mapping(value: object, at: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise RoutingError(at, "must be an object")
-    return value
-
-
-def _items(value: object, at: str, least: int = 0) -> Sequence[Any]:
-    if not isinstance(value, list) or len(value) < least:
-        raise RoutingError(at, f"must be a list of at least {least}" if least else "must be a list")
-    return value
-
-
-def _text(value: object, at: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise RoutingError(at, "must be a non-empty string")
-    return value
-
-
-def _token(value: object, at: str) -> str:
-    """A text that can stand in an HTTP header's list: printable ASCII, no space, no comma."""
-    text = _text(value, at)
-    if not text.isascii() or not text.isprintable() or set(text) & {" ", ",", ":"}:
-        raise RoutingError(at, f"must be printable ASCII without space, comma, colon, is {text!r}")
-    return text
-
-
-def _number(value: object, at: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RoutingError(at, "must be a number")
-    if not math.isfinite(value) or value < 0:
-        raise RoutingError(at, f"must be finite and not negative, is {value!r}")
-    return float(value)
-
-
-def _unique(names: Sequence[str], at: str) -> frozenset[str]:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise RoutingError(at, f"name {name!r} appears twice")
-        seen.add(name)
-    return frozenset(seen)

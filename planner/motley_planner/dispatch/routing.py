@@ -13,6 +13,7 @@ from motley_planner.dispatch.estimators import Calibrator, calibrator_document
 ESTIMATORS = ("LogProb",)
 MOST_ALPHA = 0.6  # above it nearly all goes to the fastest GPUs: 3 to 8 times the P95
 HANDOFFS = ("nixl", "bootstrap")
+PRIORITIES = ("lowFirst", "highFirst")
 DISPATCH_POLICIES = ("earliestFinish", "hexgen", "roundRobin", "leastLoaded")
 
 
@@ -78,6 +79,8 @@ class Stage:
     flows: tuple[Flow, ...] = ()
     handoff: Handoff | None = None
     branches: BranchRule | None = None  # None: one answer a request
+    priority: str = ""  # one of PRIORITIES: engines order by a field `priority`, these values first
+    adapters: Mapping[str, str] = field(default_factory=dict)  # name: the engines' `model` for it
 
     @property
     def every_replica(self) -> tuple[Replica, ...]:
@@ -107,6 +110,17 @@ class DispatchRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """How many requests a gateway holds while no replica answers, and for how long.
+
+    A table has one where its resource may have been scaled to zero: requests that are held wake it.
+    """
+
+    requests: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ResourceRef:
     """The custom resource a table belongs to."""
 
@@ -132,6 +146,12 @@ class RoutingTable:
     estimator: str = "LogProb"
     dispatch: DispatchRule = DispatchRule()
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
+    hold: Hold | None = None
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """What a client may name as `model`: what is served, then adapters of the last stage."""
+        return (*self.served_model_names, *self.stages[-1].adapters)
 
     @property
     def is_cascade(self) -> bool:
@@ -167,6 +187,8 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
         document["estimator"]["calibrators"] = fitted
     if table.dispatch != DispatchRule():
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
+    if table.hold is not None:
+        document["hold"] = {"requests": table.hold.requests, "seconds": table.hold.seconds}
     return document
 
 
@@ -184,6 +206,10 @@ def _stage_document(stage: Stage) -> dict[str, Any]:
         "model": stage.model,
         "replicas": [_replica_document(replica) for replica in stage.replicas],
     }
+    if stage.priority:
+        document["priority"] = stage.priority
+    if stage.adapters:
+        document["adapters"] = dict(stage.adapters)
     if stage.handoff is not None:
         document["prefill"] = [_replica_document(replica) for replica in stage.prefill]
         document["decode"] = [_replica_document(replica) for replica in stage.decode]

@@ -36,6 +36,25 @@ class PhaseLaunch:
 
 
 @dataclass(frozen=True, slots=True)
+class PriorityLaunch:
+    """What orders requests inside the engine by a `priority` field of their bodies."""
+
+    args: tuple[str, ...]
+    order: str  # lowFirst | highFirst: which values go first
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterLaunch:
+    """What makes the engine serve LoRA adapters by name, and how a request names one."""
+
+    args: tuple[str, ...]  # {slots} adapters in one batch, of rank {rank} at most
+    list_arg: str  # before the adapters, each as `item`
+    item: str  # {name}, {path}
+    model: str  # the body's `model`, of {model} and {name}
+    ranks: tuple[int, ...] = ()  # the values that {rank} may have; empty: any
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """How one process is started; the planner carries it as opaque text.
 
@@ -61,6 +80,8 @@ class LaunchSpec:
     shutdown_timeout_seconds: int = 0  # how long the engine lets running requests finish
     pipeline: PipelineLaunch | None = None
     phases: PhaseLaunch | None = None  # None: no replicas of one phase
+    priority: PriorityLaunch | None = None  # None: the field is not to be sent
+    adapters: AdapterLaunch | None = None  # None: no adapters by name
 
     @property
     def placeholders(self) -> frozenset[str]:

@@ -36,3 +36,5 @@ class ModelSpec:
     full_attention_layers: int = 0  # of models with windows; 0 = all layers alike
     published_dtype: str = ""  # checkpoints published quantized keep this dtype (fp4, fp8, int4)
     parameters: float | None = None  # stated total, where the source gives one
+    adapter_slots: int = 0  # LoRA adapters that are kept on the GPUs beside it ...
+    adapter_rank: int = 0  # ... with room for this rank each

@@ -47,9 +47,11 @@ def job_of(
     model_known(table, request.model)
     class_name = class_of(table, request, headers.get(b"x-motley-class"))
     mode = _streaming(headers.get(b"x-motley-streaming"), settings.streaming)
-    wants_key = settings.affinity == "prefix" and any(
-        len(s.every_replica) > 1 for s in table.stages
+    wants_key = settings.affinity == "prefix" and (
+        table.hold is not None or any(len(s.every_replica) > 1 for s in table.stages)
     )
+    session = headers.get(b"x-session-id")
+    adapter = request.model if request.model in table.stages[-1].adapters else None
     return Job(
         request=request,
         request_id="",
@@ -59,7 +61,8 @@ def job_of(
         client=client,
         priority=_priority(headers.get(b"x-motley-priority"), client),
         trust_zones=_zones(headers.get(b"x-motley-trust-zones"), client),
-        prompt_key=prompt_key(request, headers.get(b"x-session-id")) if wants_key else None,
+        prompt_key=prompt_key(request, session, adapter) if wants_key else None,
+        adapter=adapter or "",
         deadline_s=_deadline(headers.get(b"x-motley-deadline-ms"), settings.deadline_s),
         is_optimistic=mode == "optimistic" and _is_told_by_its_beginning(request),
         branches=branches_asked(request, headers.get(BRANCHES), table, settings.most_branches),
@@ -71,8 +74,8 @@ def model_known(table: RoutingTable, model: str | None) -> None:
 
     Raises: GatewayError 404.
     """
-    if model is not None and model not in table.served_model_names:
-        served = ", ".join(table.served_model_names)
+    if model is not None and model not in table.model_names:
+        served = ", ".join(table.model_names)
         message = f"model {model[:200]!r} is not served here; served: {served}"
         raise GatewayError(404, message, "model_not_found", "model")
 

@@ -14,8 +14,12 @@ _EVENT_STREAM = "text/event-stream"
 _SPACE = b" \t\r\n"
 
 
-def check_status(status: int) -> None:
+def check_status(status: int, adapter: str = "") -> None:
     """Raises: UpstreamError where a status says that the replica cannot."""
+    if status == 404 and adapter:
+        raise UpstreamError(
+            "adapter", f"{adapter} is not loaded"
+        )  # started before it was asked for
     if status in _BUSY:
         raise UpstreamError("busy", f"HTTP {status}")
     if status >= 500 or status in (401, 403, 404) or status < 200 or 300 <= status < 400:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
-import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,15 +26,16 @@ from motley_runtime.gateway.branches import Branches
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.cascade import Cascade
 from motley_runtime.gateway.credits import Credits
-from motley_runtime.gateway.errors import GatewayError, UpstreamError
+from motley_runtime.gateway.errors import GatewayError, NothingThere, UpstreamError
 from motley_runtime.gateway.exchange import (
+    CLIENT,
     ClientGone,
+    ClientWatch,
     Receive,
     Reply,
     Scope,
     Send,
     read_body,
-    until_disconnect,
 )
 from motley_runtime.gateway.fair_share import FairShare
 from motley_runtime.gateway.job import Job
@@ -45,8 +46,11 @@ from motley_runtime.gateway.openai_api import PATHS, parse_request
 from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.prefixes import PrefixIndex
 from motley_runtime.gateway.probes import model_body, models_body, readiness
+from motley_runtime.gateway.recording import record
 from motley_runtime.gateway.steps import Steps
-from motley_runtime.gateway.upstream import AiohttpUpstream
+from motley_runtime.gateway.tracing import now_ns, tracing_to
+from motley_runtime.gateway.upstream import HttpUpstream
+from motley_runtime.gateway.waking import Waking
 
 log = logging.getLogger("motley.gateway")
 
@@ -75,6 +79,8 @@ class Gateway:
         self.in_flight = 0
         self.share = FairShare(settings.sharing, self.metrics)
         self.steps = Steps(self.metrics)
+        self.waking = Waking(self.live, self.metrics)
+        self.tracing = tracing_to(settings.otlp_endpoint, settings.otlp_share)
         self._keys = ApiKeys(settings.api_keys_dir) if settings.api_keys_dir else None
         self._cascade: Cascade | None = None
 
@@ -82,21 +88,25 @@ class Gateway:
     async def running(self) -> AsyncIterator[None]:
         """Holds the connections to engines while it is entered."""
         limits = self.settings.limits
-        upstream = AiohttpUpstream(limits)
+        upstream = HttpUpstream(limits)
         credits = Credits(self.metrics, self.settings.sharing.wait_s)
         caller = Caller(upstream, self.metrics, limits, credits)
         branches = Branches(caller, RewardPool(upstream, self.metrics), self.metrics)
         self._cascade = Cascade(caller, self.metrics, branches, self.settings.optimistic_tokens)
+        self.waking.is_well = upstream.is_well
         try:
             yield
         finally:
+            await self.waking.close()
             self._cascade = None
             await upstream.close()
+            await asyncio.to_thread(self.tracing.close)
 
     def begin_drain(self) -> None:
         """Stops being ready; requests are still answered until the server closes."""
         self.is_draining = True
         self.metrics.draining.set(1)
+        self.waking.send_away()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -153,10 +163,10 @@ class Gateway:
             dispatcher = dispatcher_of(self.live)
             job = job_of(self.settings, parse_request(path, raw), client, headers, dispatcher)
             job.request_id = request_id
+            job.trace = self.tracing.begin(headers, f"{method} {path}")
             self.steps.arrived(job, headers)
             del raw
-            with self.live.working(dispatcher):
-                await self._answer(job, receive, reply)
+            await self._answer(job, scope[CLIENT], reply)
         finally:
             self.in_flight -= 1
             self.metrics.in_flight.dec()
@@ -167,7 +177,7 @@ class Gateway:
         else:
             name = path.removeprefix(_MODELS + "/")
             model_known(dispatcher.table, name)
-            body = model_body(name)
+            body = model_body(name, dispatcher.table)
         await reply.whole(200, _JSON, orjson.dumps(body))
 
     async def _probe(self, path: str, reply: Reply) -> None:
@@ -179,12 +189,12 @@ class Gateway:
             is_ready, body = readiness(self.live, self.is_draining, self.in_flight)
             await reply.whole(200 if is_ready else 503, _JSON, orjson.dumps(body))
 
-    async def _answer(self, job: Job, receive: Receive, reply: Reply) -> None:
+    async def _answer(self, job: Job, client: ClientWatch, reply: Reply) -> None:
         began_s = time.monotonic()
         reply.add_header(b"x-motley-plan", job.dispatcher.table.plan_hash.encode())
         status = _CLIENT_GONE
         try:
-            await _unless_gone(self._run(job, reply), receive)
+            await _unless_gone(self._run(job, reply), client)
             status = reply.status
         except UpstreamError:
             status = 502
@@ -198,11 +208,31 @@ class Gateway:
             status = 500
             raise
         finally:
-            self._record(job, status, began_s)
+            record(job, status, began_s, self.metrics)
+            self.steps.ended(job, time.monotonic() - began_s, status == 200)
 
     async def _run(self, job: Job, reply: Reply) -> None:
+        """Runs the job, and holds it where no replica is there; as long as the table lets it."""
+        is_missing = False
+        while True:
+            if is_missing or self.waking.wants(job.dispatcher):
+                with job.trace.span("motley.hold"):
+                    await self.waking.hold(job)
+                reply.set_header(b"x-motley-plan", job.dispatcher.table.plan_hash.encode())
+            try:
+                with self.live.working(job.dispatcher):
+                    await self._run_now(job, reply)
+                return
+            except NothingThere:
+                if reply.is_started or job.dispatcher.table.hold is None:
+                    raise
+                is_missing = True
+
+    async def _run_now(self, job: Job, reply: Reply) -> None:
         """Waits for the job's turn, draws its policy and runs it through the stages."""
+        asked_ns = now_ns()
         async with self.share.place(job.client, job.priority, places_of(job)):
+            job.trace.waited("motley.queue", asked_ns)
             if job.request.is_scored:
                 job.policy = job.dispatcher.draw_policy(job.class_name)
             if job.policy is not None:
@@ -210,54 +240,28 @@ class Gateway:
             assert self._cascade is not None, "requests are served inside running() only"
             await self._cascade.run(job, reply)
 
-    def _record(self, job: Job, status: int, began_s: float) -> None:
-        duration_s = time.monotonic() - began_s
-        self.steps.ended(job, duration_s, status == 200)
-        self.metrics.answered(job.stage, status, job.class_name, duration_s)
-        fields = {
-            "request_id": job.request_id,
-            "status": status,
-            "class": job.class_name,
-            "policy": job.policy.id if job.policy else None,
-            "path": ",".join(job.visits),
-            "plan": job.dispatcher.table.plan_hash,
-            "client": job.client.name or None,
-            "stream": job.request.is_stream,
-            "duration_s": round(duration_s, 4),
-        }
-        if job.request.is_stream and job.first_bytes_s is not None:
-            fields["ttft_s"] = round(job.first_bytes_s - began_s, 4)
-            self.metrics.ttft_s.labels(job.class_name).observe(job.first_bytes_s - began_s)
-        log.info("request", extra={"fields": fields})
 
-
-async def _unless_gone(work: Coroutine[Any, Any, None], receive: Receive) -> None:
+async def _unless_gone(work: Coroutine[Any, Any, None], client: ClientWatch) -> None:
     """Runs the work to its end, or cancels it when the client closes its connection.
 
     Raises: ClientGone; whatever the work raises.
     """
     task = asyncio.current_task()
     assert task is not None
-    is_over, is_gone = False, False
-
-    async def watch() -> None:
-        nonlocal is_gone
-        await until_disconnect(receive)
-        if not is_over:
-            is_gone = True
-            task.cancel()
-
-    watching = asyncio.ensure_future(watch())
+    if client.is_gone:
+        work.close()
+        raise ClientGone
+    cancel = task.cancel
+    client.ask(cancel)
     try:
         await work
     except asyncio.CancelledError:
-        if not is_gone or task.uncancel():
+        if not client.is_gone or task.uncancel():
             raise  # somebody else cancels, too
         raise ClientGone from None
     finally:
-        is_over = True
-        watching.cancel()
-    if is_gone and not task.uncancel():
+        client.leave(cancel)
+    if client.is_gone and not task.uncancel():
         raise ClientGone
 
 
@@ -282,4 +286,4 @@ def _request_id(given: bytes | None) -> str:
         text = given.decode()
         if text.isprintable():
             return text
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()

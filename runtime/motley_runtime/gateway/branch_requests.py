@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from motley_planner.dispatch import BranchRule, RoutingError, RoutingTable, Stage, parse_branches
+from motley_runtime.gateway.bodies import body_for
 from motley_runtime.gateway.errors import GatewayError
 from motley_runtime.gateway.handshakes import is_pairable
 from motley_runtime.gateway.job import Job
@@ -72,17 +73,15 @@ def places_of(job: Job) -> int:
     return max((rule.samples for rule in rules if rule is not None), default=1)
 
 
-def stream_body(
-    request: ParsedRequest, stage: Stage, rule: BranchRule, logprobs: int
-) -> dict[str, Any]:
+def stream_body(job: Job, stage: Stage, rule: BranchRule, logprobs: int) -> dict[str, Any]:
     """A branch's body: a stream with usage, and log-probabilities where somebody needs them."""
-    body = {**request.body, "model": stage.model, "stream": True}
+    body = {**body_for(job, stage), "stream": True}
     options = body.get("stream_options")
     body["stream_options"] = {**(options or {}), "include_usage": True}
     needed = max(logprobs, int(rule.needs_logprobs))
     if not needed:
         return body
-    if request.is_chat:
+    if job.request.is_chat:
         body["logprobs"] = True
         top = body.get("top_logprobs")
         if needed > 1 and not (isinstance(top, int) and top >= needed):

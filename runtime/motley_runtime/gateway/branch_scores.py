@@ -17,6 +17,7 @@ from motley_planner.dispatch import BranchRule, Confidence, Reward
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.metrics import Metrics
 from motley_runtime.gateway.openai_api import ParsedRequest
+from motley_runtime.gateway.tracing import Trace
 from motley_runtime.gateway.transcripts import Transcript
 from motley_runtime.gateway.upstream import Call, Upstream
 
@@ -30,6 +31,8 @@ class Scored(Protocol):
     def request(self) -> ParsedRequest: ...
     @property
     def request_id(self) -> str: ...
+    @property
+    def trace(self) -> Trace: ...
 
 
 class ConfidenceMeter:
@@ -84,7 +87,7 @@ class RewardPool:
     async def score(self, reward: Reward, job: Scored, text: str) -> float | None:
         """The reward of a partial answer, 0 to 1."""
         body = orjson.dumps(_question(reward, job.request, text))
-        call = Call(reward.url + reward.path, body, job.request_id)
+        call = Call(reward.url + reward.path, body, job.request_id, job.trace.headers())
         try:
             async with asyncio.timeout(_REWARD_S):
                 answer = await self._upstream.fetch(call)

@@ -56,7 +56,7 @@ class Branches:
         `logprobs`: how many of each token the caller needs. Notes on the job how many there were.
         Raises: GatewayError where no branch has an answer.
         """
-        body = stream_body(job.request, stage, rule, logprobs)
+        body = stream_body(job, stage, rule, logprobs)
         spent: dict[str, Any] = {}
         last: Exception | None = None
         for _ in range(_RUNS):

@@ -35,8 +35,12 @@ class Caller:
 
     async def fetch(self, job: CallContext, stage: Stage, body: bytes) -> Answer:
         """The whole answer of one replica of a stage. Raises: GatewayError 502, 503 or 504."""
-        if stage.flows:
-            return await self._pairs.fetch(job, stage, body)
+        with job.trace.span("motley.stage", stage=stage.name):
+            if stage.flows:
+                return await self._pairs.fetch(job, stage, body)
+            return await self._fetched(job, stage, body)
+
+    async def _fetched(self, job: CallContext, stage: Stage, body: bytes) -> Answer:
         tries = Tries(job, stage, self._metrics)
         for _ in range(self._attempts):
             ticket = tries.next()
@@ -44,10 +48,11 @@ class Caller:
                 break
             began_s = time.monotonic()
             try:
-                async with self._credits.held(ticket.replica, job):
-                    answer = await self._upstream.fetch(call_of(job, ticket, body))
-                check_status(answer.status)
-                check_whole(answer)
+                with job.trace.span("motley.call", replica=ticket.replica.name):
+                    async with self._credits.held(ticket.replica, job):
+                        answer = await self._upstream.fetch(call_of(job, ticket, body))
+                    check_status(answer.status, job.adapter)
+                    check_whole(answer)
             except UpstreamError as error:
                 tries.failed(ticket, error)
                 continue
@@ -67,10 +72,19 @@ class Caller:
         `tries` knows where to ask, and afterwards where it was; not where phases are apart.
         Raises: GatewayError 502, 503 or 504 where no replica began to answer.
         """
-        if stage.flows:
-            async with self._pairs.stream(job, stage, body) as opened:
+        way = (
+            self._pairs.stream(job, stage, body)
+            if stage.flows
+            else self._streamed(job, stage, body, tries)
+        )
+        with job.trace.span("motley.stage", stage=stage.name):
+            async with way as opened:
                 yield opened
-            return
+
+    @asynccontextmanager
+    async def _streamed(
+        self, job: CallContext, stage: Stage, body: bytes, tries: Tries | None
+    ) -> AsyncIterator[OpenStream]:
         tries = tries or Tries(job, stage, self._metrics)
         for _ in range(self._attempts):
             ticket = tries.next()
@@ -78,14 +92,18 @@ class Caller:
                 break
             began_s = time.monotonic()
             async with AsyncExitStack() as stack:
+                span = stack.enter_context(
+                    job.trace.span("motley.call", replica=ticket.replica.name)
+                )
                 try:
                     call = call_of(job, ticket, body)
                     await stack.enter_async_context(self._credits.held(ticket.replica, job))
                     opened = await stack.enter_async_context(self._upstream.stream(call))
-                    check_status(opened.status)
+                    check_status(opened.status, job.adapter)
                     check_begun(opened)
                 except UpstreamError as error:
                     tries.failed(ticket, error)
+                    span.failed(error.kind)
                     continue
                 except BaseException:
                     job.dispatcher.cancel(ticket)

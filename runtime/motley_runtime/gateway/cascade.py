@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from motley_planner.dispatch import BranchRule, Calibrator, Stage, accepts
+from motley_runtime.gateway.bodies import body_for
 from motley_runtime.gateway.branch_requests import rule_of
 from motley_runtime.gateway.branches import Branches
 from motley_runtime.gateway.calls import Caller
@@ -104,7 +105,7 @@ class Cascade:
         if rule is not None:
             await self._branched(job, last, rule, reply, limit)
             return
-        body = orjson.dumps({**job.request.body, "model": last.model})
+        body = orjson.dumps(body_for(job, last))
         if job.request.is_stream:
             async with self._caller.stream(job, last, body) as opened:
                 if limit is not None:
@@ -174,7 +175,7 @@ class Cascade:
             async with asyncio.timeout_at(at):
                 found = await self._branches.answer(job, stage, rule, _logprobs(job, stage))
             return None if isinstance(found, Answer) else found
-        body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
+        body = with_logprobs(body_for(job, stage), job.request.is_chat)
         if _logprobs(job, stage) > 1:
             body = with_top_logprobs(body, job.request.is_chat)
         raw = orjson.dumps(body)
@@ -206,7 +207,7 @@ class Cascade:
         return False
 
     async def _streamed(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
-        body = with_stream_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
+        body = with_stream_logprobs(body_for(job, stage), job.request.is_chat)
         async with AsyncExitStack() as stack:
             opening = self._caller.stream(job, stage, orjson.dumps(body))
             opened = await stack.enter_async_context(opening)

@@ -22,15 +22,16 @@ class CorkedTransport:
     def write(self, data: bytes) -> None:
         """Writes at the end of this turn."""
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
 
     def close(self) -> None:
         """Writes what is left, then closes."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes now, where a response is whole: what its sender does next need not be waited for."""
         parts = self._parts
         if parts and not self._transport.is_closing():
             self._parts = []

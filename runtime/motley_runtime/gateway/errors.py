@@ -25,6 +25,10 @@ class GatewayError(Exception):
         return error_body(self.status, self.message, self.code, self.param)
 
 
+class NothingThere(GatewayError):
+    """No replica could be connected to: all are gone, or about to start."""
+
+
 class UpstreamError(Exception):
     """A replica that did not answer; `kind` is what the metric counts."""
 

@@ -14,9 +14,35 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
+CLIENT = "motley.client"  # where a request's scope has the ClientWatch of its connection
+
 
 class ClientGone(Exception):
     """The client closed its connection."""
+
+
+class ClientWatch:
+    """Tells those who ask when a client's connection is gone; the server keeps one for each."""
+
+    __slots__ = ("_asking", "is_gone")
+
+    def __init__(self) -> None:
+        self.is_gone = False
+        self._asking: set[Callable[[], object]] = set()
+
+    def ask(self, tell: Callable[[], object]) -> None:
+        """`tell` is called once the connection is gone, unless `leave` comes first."""
+        self._asking.add(tell)
+
+    def leave(self, tell: Callable[[], object]) -> None:
+        """It need not be told any longer."""
+        self._asking.discard(tell)
+
+    def lost(self) -> None:
+        """The connection is gone."""
+        self.is_gone = True
+        for tell in tuple(self._asking):
+            tell()
 
 
 class Reply:
@@ -34,6 +60,11 @@ class Reply:
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Adds a header to a response that has not started."""
+        self._headers.append((name, value))
+
+    def set_header(self, name: bytes, value: bytes) -> None:
+        """Replaces a header of a response that has not started."""
+        self._headers = [each for each in self._headers if each[0] != name]
         self._headers.append((name, value))
 
     async def start(self, status: int, content_type: bytes, headers: Headers = ()) -> None:
@@ -81,9 +112,3 @@ async def read_body(receive: Receive, limit_bytes: int, limit_s: float) -> bytes
     except TimeoutError as error:
         text = f"the body did not arrive within {limit_s:g} s"
         raise GatewayError(408, text, "body_timeout") from error
-
-
-async def until_disconnect(receive: Receive) -> None:
-    """Returns when the client has closed its connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

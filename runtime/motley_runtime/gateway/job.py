@@ -11,6 +11,7 @@ from motley_planner.dispatch.workflows import StepCall
 from motley_runtime.gateway.clients import ANYBODY, Client
 from motley_runtime.gateway.openai_api import ParsedRequest
 from motley_runtime.gateway.prefixes import PromptKey
+from motley_runtime.gateway.tracing import NO_TRACE, Trace
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class Job:
     `branches` are rules by stage where the request asks for some, `branched` how many were started,
     completed and pruned.
     `step` is the call's place in a workflow, done by `due_s`; `start_by_s` orders those that wait.
+    `adapter` is the LoRA adapter that the client named as its model. `held_until_s` is how long it may wait for a replica, once it has had to.
     """
 
     request: ParsedRequest
@@ -35,6 +37,8 @@ class Job:
     prompt_key: PromptKey | None = None
     deadline_s: float | None = None
     is_optimistic: bool = False
+    adapter: str = ""
+    trace: Trace = NO_TRACE
     stage: str = ""
     score: float | None = None
     visits: list[str] = field(default_factory=list)
@@ -48,6 +52,15 @@ class Job:
     step: StepCall | None = None
     due_s: float = 0.0
     start_by_s: float = 0.0
+    held_until_s: float | None = None
+
+    def move(self, dispatcher: Dispatcher) -> None:
+        """Goes on with another table, as if nothing had been tried."""
+        names = [each.name for each in dispatcher.table.classes]
+        self.dispatcher, self.policy, self.stage = dispatcher, None, ""
+        self.class_name = self.class_name if self.class_name in names else names[0]
+        self.score, self.best, self.best_stage = None, None, ""
+        self.visits.clear()
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """The headers that tell a client how its answer came about."""

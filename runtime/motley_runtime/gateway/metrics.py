@@ -45,7 +45,7 @@ class Metrics:
         )
         self.refused = self._counter(
             "refused_requests",
-            "Requests sent away: rate, concurrency, shed, timeout or credit.",
+            "Requests sent away: rate, concurrency, shed, timeout, credit, hold or hold_timeout.",
             "reason",
         )
         self.early_returns = self._counter(
@@ -67,6 +67,11 @@ class Metrics:
         )
         self.waiting = Gauge(
             "motley_gateway_waiting", "Requests waiting for their turn.", registry=self.registry
+        )
+        self.held = Gauge(
+            "motley_gateway_held",
+            "Requests waiting for a replica while none answers.",
+            registry=self.registry,
         )
         self.waiting_for_credit = Gauge(
             "motley_gateway_waiting_for_credit",

@@ -62,6 +62,8 @@ class GatewaySettings:
     drain_s: float = 60.0
     settle_s: float = 3.0
     log_format: str = "json"
+    otlp_endpoint: str | None = None
+    otlp_share: float = 1.0
     limits: Limits = Limits()
 
 
@@ -103,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use only replicas in these trust zones (default: all)",
     )
     _add_behaviour(parser)
+    _add_tracing(parser)
     _add_bounds(parser)
     parser.add_argument(
         "--drain-seconds",
@@ -122,6 +125,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-format", choices=("json", "text"), default="json", help="log lines (default: json)"
     )
+
+
+def _add_tracing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="send OpenTelemetry spans to this OTLP/HTTP endpoint (needs motley[otel]; default: "
+        "none; trace context is passed to engines anyway)",
+    )
+    parser.add_argument(
+        "--otlp-share",
+        type=_share,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the requests without a trace of their client's that is traced (default: 1)",
+    )
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+    return value
 
 
 def _add_behaviour(parser: argparse.ArgumentParser) -> None:
@@ -174,6 +200,8 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
         drain_s=args.drain_seconds,
         settle_s=args.settle_seconds,
         log_format=args.log_format,
+        otlp_endpoint=args.otlp_endpoint,
+        otlp_share=args.otlp_share,
         limits=Limits(
             connect_s=args.connect_seconds,
             first_byte_s=args.first_byte_seconds,

@@ -121,8 +121,9 @@ class _Tries:
             self._metrics.retries.labels(self.stage.name).inc()
         outcome = "cancelled"
         try:
-            async with self._credits.held(ticket.replica, job):
-                yield ticket
+            with job.trace.span(f"motley.{leg}", replica=ticket.replica.name):
+                async with self._credits.held(ticket.replica, job):
+                    yield ticket
             job.dispatcher.finish(ticket)
             outcome = "answered"
             self._metrics.leg_s.labels(leg).observe(time.monotonic() - now)
@@ -139,7 +140,10 @@ class _Tries:
     def _failed(self, ticket: Ticket, error: UpstreamError) -> None:
         self._tried.add(ticket.replica.name)
         self._last = error
-        self.job.dispatcher.fail(ticket, time.monotonic())
+        if error.kind == "adapter":
+            self.job.dispatcher.cancel(ticket)
+        else:
+            self.job.dispatcher.fail(ticket, time.monotonic())
         self._metrics.upstream_failures.labels(self.stage.name, error.kind).inc()
 
     def exhausted(self) -> GatewayError:
@@ -168,7 +172,7 @@ class PairCaller:
             try:
                 async with self._answering(tries, way, body) as leg:
                     answer = await leg.begun(self._upstream.fetch(leg.call))
-                    check_status(answer.status)
+                    check_status(answer.status, tries.job.adapter)
                     check_whole(answer)
             except _NoneLeft:
                 continue
@@ -193,7 +197,7 @@ class PairCaller:
                 async with self._answering(tries, way, body) as leg, AsyncExitStack() as stack:
                     opening = stack.enter_async_context(self._upstream.stream(leg.call))
                     opened = await leg.begun(opening)
-                    check_status(opened.status)
+                    check_status(opened.status, job.adapter)
                     check_begun(opened)
                     is_begun = True
                     job.dispatcher.answered(leg.ticket)
@@ -249,7 +253,7 @@ class PairCaller:
         async with tries.held(hop, "prefill") as ticket:
             call = call_of(tries.job, ticket, orjson.dumps(nixl_prefill(asked)))
             answer = await self._in_time(call)
-            check_status(answer.status)
+            check_status(answer.status, tries.job.adapter)
             return nixl_decode(asked, answer)
 
     async def _drained(self, call: Call, ticket: Ticket) -> None:

@@ -31,14 +31,22 @@ class PromptKey:
     session: str | None = None
 
 
-def prompt_key(request: ParsedRequest, session: bytes | None) -> PromptKey | None:
-    """The key of a request; None where it has neither a whole block nor a session."""
+def prompt_key(
+    request: ParsedRequest, session: bytes | None, adapter: str | None = None
+) -> PromptKey | None:
+    """The key of a request; None where it has neither a whole block nor a session.
+
+    An adapter's cache is its own: the same prompt with and without it has two keys.
+    """
     body = request.body
     text = body.get("messages") or body.get("input") or body.get("prompt")
     raw = orjson.dumps(text)
     if body.get("tools"):
         raw = orjson.dumps(body["tools"]) + raw
     named = session.decode("latin-1")[:128] if session else None
+    if adapter:
+        raw = adapter.encode() + b"\0" + raw
+        named = f"{adapter}\0{named}" if named else None
     if len(raw) < BLOCK_BYTES and named is None:
         return None
     return PromptKey(tuple(block_hashes(raw)), named)

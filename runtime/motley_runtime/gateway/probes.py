@@ -14,14 +14,15 @@ def readiness(live: LiveRouting, is_draining: bool, in_flight: int) -> tuple[boo
     """Whether a request can be answered, and a body that says why not.
 
     Ready: a routing table is in force, every stage that a policy asks first has a replica admissible
-    for some class, and the gateway is not draining. A refused newer table does not take readiness away.
+    for some class or requests are held for one, and the gateway is not draining. A refused newer table does not take readiness away.
     """
     reasons = ["draining: finishing the requests in flight"] if is_draining else []
     body: dict[str, Any] = {"in_flight": in_flight, "in_flight_by_plan": dict(live.at_work)}
     if live.current is None:
         reasons.append(f"no routing in force: {live.problem}")
     else:
-        reasons += _unserved(live.current)
+        if live.current.table.hold is None:  # else requests are held, and wake it
+            reasons += _unserved(live.current)
         body |= _describe(live.current)
         if live.problem is not None:
             body["refused"] = live.problem
@@ -64,10 +65,13 @@ def models_body(table: RoutingTable) -> dict[str, Any]:
     """The answer of `GET /v1/models`."""
     return {
         "object": "list",
-        "data": [model_body(name) for name in table.served_model_names],
+        "data": [model_body(name, table) for name in table.model_names],
     }
 
 
-def model_body(name: str) -> dict[str, Any]:
-    """The answer of `GET /v1/models/<name>`."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "motley"}
+def model_body(name: str, table: RoutingTable) -> dict[str, Any]:
+    """The answer of `GET /v1/models/<name>`; an adapter says whose it is."""
+    body = {"id": name, "object": "model", "created": 0, "owned_by": "motley"}
+    if name in table.stages[-1].adapters:
+        body["parent"] = table.served_model_names[0]
+    return body

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from motley_runtime.gateway.corked import CorkedTransport
 from motley_runtime.gateway.errors import error_body
+from motley_runtime.gateway.exchange import CLIENT, ClientWatch
 from motley_runtime.gateway.options import Limits
 
 
@@ -20,6 +21,7 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
     """A protocol class that closes connections whose request head is too large or too slow."""
 
     class BoundedProtocol(HttpToolsProtocol):
+        _watch: ClientWatch
         _in_head = False
         _head_bytes = 0
         _head_timer: asyncio.TimerHandle | None = None
@@ -28,12 +30,14 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             corked = CorkedTransport(transport, self.loop)  # type: ignore[arg-type]
             super().connection_made(corked)  # type: ignore[arg-type]
+            self._watch = ClientWatch()
             self._start_timer()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
             self._stop_waiting()
             super().connection_lost(exc)
+            self._watch.lost()
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -67,6 +71,11 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
         def on_message_begin(self) -> None:
             super().on_message_begin()
             self._in_head, self._head_bytes = True, 0
+            self.scope[CLIENT] = self._watch  # type: ignore[literal-required]
+
+        def on_response_complete(self) -> None:
+            self.transport.flush()  # type: ignore[attr-defined]
+            super().on_response_complete()
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(400, "Bad Request", msg)

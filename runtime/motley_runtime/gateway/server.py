@@ -20,6 +20,7 @@ from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.protocol import bounded_protocol
 from motley_runtime.gateway.routing_configmap import ApiServer, follow_configmap
 from motley_runtime.gateway.routing_file import follow_file
+from motley_runtime.gateway.wake_configmap import WakeConfigMap
 
 log = logging.getLogger("motley.gateway")
 
@@ -30,8 +31,8 @@ _GC_OBJECTS = 50_000  # made and not freed before the youngest are looked at; Py
 def serve(settings: GatewaySettings) -> int:
     """Runs a gateway until SIGTERM or SIGINT; 0 after a drain, 2 where it could not start."""
     configure(settings.log_format)
-    gateway = Gateway(settings)
     try:
+        gateway = Gateway(settings)
         listener = _listen(settings)
         following = routing_source(gateway)
     except (OSError, RuntimeError) as error:
@@ -128,7 +129,9 @@ def routing_source(gateway: Gateway) -> Coroutine[Any, Any, None]:
     settings = gateway.settings
     if settings.routing_configmap is not None:
         namespace, name = settings.routing_configmap
-        return follow_configmap(ApiServer.in_cluster(), namespace, name, gateway.live)
+        api_server = ApiServer.in_cluster()
+        gateway.waking.tell = WakeConfigMap(api_server).tell
+        return follow_configmap(api_server, namespace, name, gateway.live)
     if settings.routing_file is None:
         raise RuntimeError("a routing file or ConfigMap must be given")
     return follow_file(settings.routing_file, gateway.live)

@@ -6,10 +6,11 @@ import time
 from typing import Protocol
 
 from motley_planner.dispatch import Dispatcher, Stage, Ticket
-from motley_runtime.gateway.errors import GatewayError, UpstreamError
+from motley_runtime.gateway.errors import GatewayError, NothingThere, UpstreamError
 from motley_runtime.gateway.metrics import Metrics
 from motley_runtime.gateway.openai_api import ParsedRequest
 from motley_runtime.gateway.prefixes import PromptKey
+from motley_runtime.gateway.tracing import Trace
 from motley_runtime.gateway.upstream import Call
 
 
@@ -28,6 +29,10 @@ class CallContext(Protocol):
     def trust_zones(self) -> frozenset[str] | None: ...
     @property
     def start_by_s(self) -> float: ...
+    @property
+    def adapter(self) -> str: ...
+    @property
+    def trace(self) -> Trace: ...
     @property
     def prompt_key(self) -> PromptKey | None: ...
 
@@ -67,7 +72,10 @@ class Tries:
         """Notes that a replica did not answer and leaves it out for a while."""
         self._tried.add(ticket.replica.name)
         self._last = error
-        self._job.dispatcher.fail(ticket, time.monotonic())
+        if error.kind == "adapter":
+            self._job.dispatcher.cancel(ticket)  # it is well, for others
+        else:
+            self._job.dispatcher.fail(ticket, time.monotonic())
         self._metrics.upstream_failures.labels(self._stage.name, error.kind).inc()
 
     def exhausted(self) -> GatewayError:
@@ -87,10 +95,15 @@ def exhausted(
     if last.kind == "busy":
         message = f"every replica of stage {name!r} is busy"
         return GatewayError(503, message, "overloaded", retry_after_s=1)
+    if last.kind == "adapter":
+        message = f"no replica of stage {name!r} has loaded the adapter yet"
+        return GatewayError(503, message, "adapter_not_loaded", retry_after_s=5)
     if last.kind == "timeout":
         message = f"no replica of stage {name!r} answered in time"
         return GatewayError(504, message, "upstream_timeout")
     message = f"no replica of stage {name!r} answered: {last.kind}"
+    if last.kind == "connect":
+        return NothingThere(502, message, "upstream_failed")
     return GatewayError(502, message, "upstream_failed")
 
 
@@ -103,4 +116,5 @@ def outside(stage: Stage, zones: frozenset[str] | None) -> frozenset[str]:
 
 def call_of(job: CallContext, ticket: Ticket, body: bytes) -> Call:
     """The POST of a request to the replica of a ticket."""
-    return Call(ticket.replica.url + job.request.path, body, job.request_id)
+    url = ticket.replica.url + job.request.path
+    return Call(url, body, job.request_id, job.trace.headers())
