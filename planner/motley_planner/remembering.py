@@ -39,6 +39,9 @@ class Memory(Generic[T]):
         self._places = places
         self._held: OrderedDict[Hashable, tuple[object, T]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     def get(self, place: Hashable, made_from: object, make: Callable[[], T]) -> T:
         """What is held there, if it was made from the same; else what `make` makes."""
         held = self._held.get(place)

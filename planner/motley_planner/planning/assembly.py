@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from motley_planner.candidates import Candidate
 from motley_planner.candidates.learned import labelled
@@ -23,6 +24,9 @@ from motley_planner.domain.table import (
     SideRow,
 )
 from motley_planner.planning.tiers import StageTiers, TieredPolicy
+from motley_planner.remembering import Memory, Same
+
+_COLUMNS: Memory[Column] = Memory(65_536)  # listings are remembered, and so are their columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,9 @@ class Assembly:
                 continue
             self.candidates[candidate.id] = labelled(candidate, self.learned)
             self._ids.setdefault(candidate.key, {})[candidate.id] = None
-            self.columns[candidate.id] = _column(candidate)
+            self.columns[candidate.id] = _COLUMNS.get(
+                candidate.id, Same(candidate), partial(_column, candidate)
+            )
 
 
 def class_id(key: str, stage: str, name: str) -> str:
