@@ -80,6 +80,11 @@ def happen(operated: Operated, keys: list[str], random: Random, turn: int) -> No
                 world.pods[pod.namespace, pod.name] = replace(pod, phase="Failed", ready=False)
 
 
+def remembered() -> int:
+    """Places in all memories of this process."""
+    return sum(len(one) for one in gc.get_objects() if isinstance(one, Memory))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_decisions_are_those_of_an_operator_that_works_everything_out_anew(
     seed: int, monkeypatch: pytest.MonkeyPatch
@@ -116,6 +121,26 @@ def test_what_is_remembered_does_not_grow_with_edits() -> None:
         for turn in range(times):
             operated.edit(keys[turn % 2], workload=load(1 + turn % 2))
             operated.run()
-        return sum(len(one) for one in gc.get_objects() if isinstance(one, Memory))
+        return remembered()
 
     assert edited(4) == edited(12) > 0
+
+
+def test_nothing_is_remembered_of_resources_that_are_gone() -> None:
+    operated = operated_on(4)
+    operated.world.add(pool(name="stays"))
+    operated.run()
+
+    def come_and_gone(names: range) -> int:
+        for number in names:
+            key = operated.world.add(pool(name=f"p{number}"))
+            operated.run()
+            del operated.world.documents[key]
+            for place in [p for p in operated.world.owned if p[2].startswith(f"p{number}")]:
+                del operated.world.owned[place]
+            for pod in operated.world.engine_pods(key):
+                del operated.world.pods[pod.namespace, pod.name]
+            operated.run()
+        return remembered()
+
+    assert come_and_gone(range(2)) == come_and_gone(range(2, 8)) > 0

@@ -68,6 +68,7 @@ def changes(
         for place, manifest in others.items()
         if not _is_there(place, manifest, facts.owned.get(place))
     ]
+    _THERE.keep(others.__contains__)
     return (
         *_adoptions(ours, facts),
         *applied,

@@ -106,6 +106,7 @@ def build(
         )
         made_from = _made_from(site, model, facts)
         manifests += _BUILT.get(part.key, made_from, partial(_manifests, site, model, facts))
+    _BUILT.keep(resources.__contains__)
     by_name = {shape.name: shape for shape in shapes.values()}
     return tuple(with_queues(with_requests(manifests, by_name, facts), facts))
 

@@ -113,6 +113,7 @@ def survey(
             continue
         made_from = (Same(node), Same(found), asked)
         sites.append(_SITES.get(node.name, made_from, partial(_site, node, found, fleet, alike)))
+    _SITES.keep({node.name for node in facts.nodes}.__contains__)
     listed = tuple(UnknownGpu(name, n, why) for (name, why), n in sorted(unknown.items()))
     return Survey(tuple(sites), listed)
 
