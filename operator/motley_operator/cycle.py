@@ -15,7 +15,6 @@ This is the only place where errors become waits:
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 import uuid
@@ -37,6 +36,7 @@ from motley_operator.domain.facts import ClusterFacts
 from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
 from motley_operator.logs import cycle_id
+from motley_operator.memory import Tidying
 from motley_operator.metrics import Metrics
 from motley_operator.pacing import Pace
 from motley_operator.settings import Settings
@@ -78,7 +78,7 @@ class Cycle:
         self._failures = 0
         self._next_at: float = 0.0  # monotonic; when to run without being woken
         self._started_at: float | None = None
-        self._pace = Pace(self.settings)
+        self._pace, self._tidying = Pace(self.settings), Tidying()
         self._stopping = False
 
     def wake(self, cause: str) -> None:
@@ -164,7 +164,7 @@ class Cycle:
                 self.metrics.delay_seconds.observe(now - woken_at)
             self._started_at = None
             cycle_id.reset(token)
-            gc.collect(1)  # the young only: main.py has the collector wait for very many of them
+            self._tidying.after_cycle()
         return report_
 
     async def _steps(self, causes: dict[str, int]) -> CycleReport:

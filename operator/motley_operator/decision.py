@@ -24,6 +24,7 @@ from motley_operator.succession import succeeded
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.planning import forget_others
 
 _PLANNED = ServingPool | ModelCascade | RLJob
 PATIENCE = 1.75  # x the time limit, for a plan that no loss waits for
@@ -111,6 +112,7 @@ class RememberingPlanner:
             if not steady and snapshot.running:  # nobody is left without service meanwhile
                 asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
             plan = self(asked, translation.catalog)
+            forget_others(translation.parsed.keys())
             before = force.plan if force is not None else None
             plan = adopted(plan, before, edited, translation, facts)
             plan = previewing.stood(plan, translation)

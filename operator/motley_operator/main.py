@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -23,6 +22,7 @@ from motley_operator.errors import OperatorError
 from motley_operator.facts import Measurer, Store, gather
 from motley_operator.handlers import build_registry, run_kopf
 from motley_operator.leadership import Leadership
+from motley_operator.memory import settle_in
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
 from motley_planner import planning
@@ -33,7 +33,6 @@ from motley_planner.domain.snapshot import Snapshot
 
 _LAST_CYCLE_S = 20.0  # how long a cycle may go on once the end was asked for
 _ONCE_S = 120.0
-_GC_THRESHOLDS = (200_000, 20, 100)
 
 logger = logging.getLogger(__name__)
 
@@ -181,9 +180,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> CycleR
 
     Raises: OperatorError where the cluster cannot be reached as these settings say.
     """
-    # A decision makes millions of short-lived objects beside a large store that stays: Python's
-    # usual thresholds would walk that store several times in each cycle (docs/decisions: 0021).
-    gc.set_threshold(*_GC_THRESHOLDS)
+    settle_in()
     login = partial(load_credentials, settings.kubeconfig, settings.context)
     metrics = Metrics()
     metrics.serve(settings.metrics_port if not settings.once else 0)

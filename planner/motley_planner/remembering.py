@@ -1,6 +1,7 @@
 """What was worked out before, so that the next plan of a fleet works out only what is new.
 
-Kept is the latest value of each place only, so that memory does not grow with time. What a value is made
+Kept is the latest value of each place only, and places of what is gone are dropped, so that memory does
+not grow with time. What a value is made
 from is told by equality, or by identity (`Same`) where documents and catalogs are replaced whole and
 never edited.
 """
@@ -38,6 +39,14 @@ class Memory(Generic[T]):
     def __init__(self, places: int) -> None:
         self._places = places
         self._held: OrderedDict[Hashable, tuple[object, T]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def keep(self, is_wanted: Callable[[Hashable], bool]) -> None:
+        """Drop the places that are not wanted: of what is gone for good."""
+        for place in [place for place in self._held if not is_wanted(place)]:
+            del self._held[place]
 
     def get(self, place: Hashable, made_from: object, make: Callable[[], T]) -> T:
         """What is held there, if it was made from the same; else what `make` makes."""

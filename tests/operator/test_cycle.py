@@ -24,6 +24,7 @@ from motley_operator.domain.actions import (
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, ResourceFacts, Room
 from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
+from motley_operator.memory import Tidying
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
@@ -293,3 +294,14 @@ def test_equal_snapshots_are_solved_once() -> None:
     assert planner(Snapshot(nodes=()), Catalog({})) is first
     assert planner(Snapshot(nodes=(), time_limit_s=9.0), Catalog({})) is not first
     assert len(solved) == planner.solves == 2
+
+
+async def test_memory_is_given_back_after_each_cycle_and_after_one_that_fails(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[bool] = []
+    monkeypatch.setattr(Tidying, "after_cycle", lambda _: given.append(True))
+    await bench.cycle.once()
+    bench.gather = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    await bench.cycle.once()
+    assert len(given) == 2

@@ -29,3 +29,12 @@ def test_equal_documents_are_not_the_same() -> None:
     assert Same(one) == Same(one)
     assert hash(Same(one)) == hash(Same(one))
     assert Same(one) != Same(other)
+
+
+def test_places_that_are_not_wanted_are_dropped() -> None:
+    memory = Memory[str](4)
+    for place in "abc":
+        memory.get(place, 0, lambda place=place: place)
+    memory.keep("ac".__contains__)
+    assert len(memory) == 2
+    assert memory.get("b", 0, lambda: "new") == "new"

@@ -27,11 +27,13 @@ from motley_operator.domain.purchases import REQUEST, TEMPLATE, why_over
 from motley_operator.manifests.frame import Owner
 from motley_operator.translate.room import is_engine
 from motley_planner.domain.plan import Plan
+from motley_planner.remembering import Memory, Same
 
 Place = tuple[str, str, str]  # kind, namespace, name
 _MADE_ONCE = frozenset(
     {"Job", TEMPLATE, REQUEST}
 )  # cannot be edited; what it is made of is in its name
+_THERE: Memory[bool] = Memory(65_536)  # of manifests and documents, which are never edited
 
 
 def changes(
@@ -64,8 +66,9 @@ def changes(
     applied = [
         ApplyObject(manifest)
         for place, manifest in others.items()
-        if not _is_there(manifest, facts.owned.get(place))
+        if not _is_there(place, manifest, facts.owned.get(place))
     ]
+    _THERE.keep(others.__contains__)
     return (
         *_adoptions(ours, facts),
         *applied,
@@ -142,10 +145,11 @@ def _expired(facts: ClusterFacts) -> list[Action]:
     return expired
 
 
-def _is_there(manifest: Manifest, live: Document | None) -> bool:
-    if manifest["kind"] in _MADE_ONCE and live is not None:
-        return True
-    return live is not None and is_contained(manifest, live)
+def _is_there(place: Place, manifest: Manifest, live: Document | None) -> bool:
+    if live is None or place[0] in _MADE_ONCE:
+        return live is not None
+    compared = (Same(manifest), Same(live))
+    return _THERE.get(place, compared, lambda: is_contained(manifest, live))
 
 
 def _is_record(manifest: Manifest) -> bool:

@@ -46,6 +46,8 @@ class Trouble:
 
     def may_start(self, desired: Mapping[PodName, Manifest]) -> Mapping[PodName, Manifest]:
         """The desired pods without those that wait for their weights."""
+        if not self.waiting:
+            return desired
         return {at: m for at, m in desired.items() if rollout.stage_of(m) not in self.waiting}
 
 
@@ -73,6 +75,21 @@ class Going:
                 self.reasons.setdefault(pod.uid, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class _Startable:
+    """Desired pods of which nothing waits: by name, and the names by stage."""
+
+    pods: Mapping[PodName, Manifest]
+    by_stage: Mapping[rollout.Stage, Sequence[PodName]]
+
+    @classmethod
+    def of(cls, pods: Mapping[PodName, Manifest]) -> _Startable:
+        by_stage: dict[rollout.Stage, list[PodName]] = {}
+        for at, manifest in pods.items():
+            by_stage.setdefault(rollout.stage_of(manifest), []).append(at)
+        return cls(pods, by_stage)
+
+
 def judge(
     desired: Mapping[PodName, Manifest],
     ours: Mapping[str, Sequence[PodFacts]],
@@ -85,6 +102,7 @@ def judge(
     leaving_nodes = {n.name for n in facts.nodes if n.ready and notice_of(n) == Notice.LEAVING}
     last: list[PodFacts] = []
     lacking = _lacking(desired, ours) if leaving_nodes else frozenset()
+    startable = _Startable.of(trouble.may_start(desired))
     for key, pods in ours.items():
         _finished(key, pods, facts, going)
         for pod in pods:
@@ -100,7 +118,7 @@ def judge(
                 going.add([pod], _why_unplanned(pod, nodes))
         _broken_gangs(pods, going)
         failing = trouble.suspicions.failing(key, facts.now)
-        _outdated(pods, trouble.may_start(desired), going, failing, seen.quotas)
+        _outdated(pods, startable, going, failing, seen.quotas)
     return last
 
 
@@ -170,7 +188,7 @@ def _broken_gangs(pods: Sequence[PodFacts], going: Going) -> None:
 
 def _outdated(
     pods: Sequence[PodFacts],
-    desired: Mapping[PodName, Manifest],
+    startable: _Startable,
     going: Going,
     failing: Collection[tuple[str, str]],
     quotas: QuotaRoom,
@@ -184,7 +202,7 @@ def _outdated(
     ready = lifecycle.ready_replicas(pods)
     stages: dict[str, dict[str, list[PodFacts]]] = {}
     for pod in pods:
-        wanted = desired.get((pod.namespace, pod.name))
+        wanted = startable.pods.get((pod.namespace, pod.name))
         if wanted is None or pod.terminal or pod.uid in going.reasons:
             continue
         built, want = (
@@ -196,7 +214,10 @@ def _outdated(
         if built != want and not fails and quotas.replaces(pod, wanted):
             stage, replica = pod.labels.get(STAGE, ""), pod.labels.get(REPLICA, "")
             stages.setdefault(stage, {}).setdefault(replica, []).append(pod)
+    if not stages:
+        return
     here = {(pod.namespace, pod.name): pod for pod in pods}
+    key = key_of(pods[0].labels, pods[0].namespace)
     for stage, old in stages.items():
         unready = [name for name in sorted(old) if not ready[name]]
         ending = any(
@@ -205,20 +226,7 @@ def _outdated(
         )
         calm = not ending and all(
             at in here and ready[here[at].labels.get(REPLICA, "")]
-            for at in _stage_pods(pods[0], stage, desired)
+            for at in startable.by_stage.get((key, stage), ())
         )
         for name in unready or (sorted(old)[:1] if calm else []):
             going.add(old[name], "SpecChanged")
-
-
-def _stage_pods(
-    sibling: PodFacts, stage: str, desired: Mapping[PodName, Manifest]
-) -> list[PodName]:
-    """Desired pods of a stage of the resource that a pod belongs to."""
-    key = key_of(sibling.labels, sibling.namespace)
-    return [
-        at
-        for at, manifest in desired.items()
-        if key_of(manifest["metadata"]["labels"], at[0]) == key
-        and manifest["metadata"]["labels"][STAGE] == stage
-    ]

@@ -82,6 +82,8 @@ class Collection(Generic[T]):
         known, old = self._entries.get(uid, (0, None))
         if not version or version > known:
             new = self._parse(document)
+            if old is not None and new == old:
+                new = old  # a heartbeat is no other value: what was made from it stays in force
             self._entries[uid] = (version, new)
             self._on_change(old, new)
 

@@ -39,6 +39,10 @@ from motley_planner.domain.hardware import Catalog, Gpu
 from motley_planner.domain.models import ModelSpec
 from motley_planner.domain.plan import Plan, PlannedReplica, Slice
 from motley_planner.domain.snapshot import PodNeed, Snapshot
+from motley_planner.remembering import Memory, Same
+
+# By resource: most plans change a few, and thousands of pods are made of each.
+_BUILT: Memory[tuple[Manifest, ...]] = Memory(4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,8 @@ def build(
 ) -> tuple[Manifest, ...]:
     """Desired objects of every planned resource; none for rejected, finished or leaving ones.
 
-    What holds still is built from the spec that its plan was made from.
+    What holds still is built from the spec that its plan was made from. What was built for the
+    latest plan is given again where all that it was made from is the same: nobody may edit it.
     """
     resources = {resource.key: resource for resource in facts.resources}
     tolerations, shapes = _fleet_tolerations(facts), shapes_by_node(plan, facts)
@@ -91,8 +96,8 @@ def build(
                 continue  # nothing of it was approved yet
         site = Site(
             owner=owner,
-            part=_with_running_names(part),
-            stages=stages_of(model),
+            part=part,
+            stages=(),
             catalog=catalog,
             settings=settings,
             need=translation.snapshot.pod_need,
@@ -101,13 +106,31 @@ def build(
             trust_zones=trust,
             zones=zones,
         )
-        if isinstance(model, RLJob):
-            manifests += _job(site, model)
-        elif isinstance(model, ServingPool | ModelCascade):
-            manifests += _serving(site, model, facts)
-        manifests += weights_objects(owner, site.stages, partial(_fetching_image, site))
+        made_from = _made_from(site, model, facts)
+        manifests += _BUILT.get(part.key, made_from, partial(_manifests, site, model, facts))
+    _BUILT.keep(resources.__contains__)
     by_name = {shape.name: shape for shape in shapes.values()}
     return tuple(with_queues(with_requests(manifests, by_name, facts), facts))
+
+
+def _made_from(site: Site, model: object, facts: ClusterFacts) -> tuple[object, ...]:
+    """All that the manifests of one resource depend on; models are replaced and never edited."""
+    common = (site.catalog, site.settings, site.need, site.tolerations)
+    nodes = [node for replica in site.part.replicas for node in replica.nodes]
+    at = [(site.shapes.get(n), site.trust_zones.get(n), site.zones.get(n)) for n in nodes]
+    maps = facts.config_maps if isinstance(model, ModelCascade) else None
+    return site.owner, site.part, Same(model), common, at, maps
+
+
+def _manifests(site: Site, model: object, facts: ClusterFacts) -> tuple[Manifest, ...]:
+    """The manifests of one resource."""
+    site = replace(site, part=_with_running_names(site.part), stages=stages_of(model))
+    made: list[Manifest] = []
+    if isinstance(model, RLJob):
+        made = _job(site, model)
+    elif isinstance(model, ServingPool | ModelCascade):
+        made = _serving(site, model, facts)
+    return (*made, *weights_objects(site.owner, site.stages, partial(_fetching_image, site)))
 
 
 def _with_running_names(part: Slice) -> Slice:

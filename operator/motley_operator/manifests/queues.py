@@ -24,6 +24,8 @@ GROUP_SERVING: Final = "kueue.x-k8s.io/pod-group-serving"
 def with_queues(manifests: Sequence[Manifest], facts: ClusterFacts) -> list[Manifest]:
     """The manifests, with the pods of queued resources in their queues."""
     known = queues(facts)
+    if not known:
+        return list(manifests)
     sizes = Counter(_replica(m) for m in manifests if m["kind"] == "Pod")
     return [_queued(m, known, sizes) if m["kind"] == "Pod" else m for m in manifests]
 

@@ -41,6 +41,7 @@ def inputs_hash(
         (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
         for s in sites
     ]
+    _ASKED.keep(demands.__contains__)
     asked = [_ASKED.get(key, demand, partial(_text, demand)) for key, demand in demands.items()]
     fleet = (facts.fleet or {}).get("spec")
     rejected, profiles, avoided, quotas, known = others

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from motley_operator.api.fleet import FleetSpec
 from motley_operator.api.shapes import Toleration
@@ -17,6 +18,7 @@ from motley_operator.settings import Settings
 from motley_operator.translate.devices import gpus_by_driver, left_out
 from motley_operator.translate.running import is_lost
 from motley_planner.domain.hardware import Catalog, Gpu, Node, NodeClass
+from motley_planner.remembering import Memory, Same
 
 # Tolerated by every engine pod: cloud providers put these on GPU nodes to keep other pods away.
 GPU_TAINTS = ("nvidia.com/gpu", "amd.com/gpu")
@@ -35,6 +37,9 @@ _CAPACITY_TYPES = {
     "capacity_block": "reserved",
     "capacity-block": "reserved",
 }
+# Of nodes as facts, which are replaced and never edited, and of what is asked of them all.
+_SITES: Memory[Site] = Memory(16_384)
+_ASKED: Memory[object] = Memory(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ def survey(
     """
     sites = []
     alike = _alike(wishes)
+    asked = _ASKED.get("", (fleet, alike), object)
     unknown = Counter[tuple[str, str]]()  # nodes by product and reason
     drivers = gpus_by_driver(facts.slices)
     for node in sorted(facts.nodes, key=lambda each: each.name):
@@ -105,7 +111,9 @@ def survey(
             product = node.gpu_label or f"({node.gpu_resource} without a product label)"
             unknown[product, found.reason] += 1
             continue
-        sites.append(_site(node, found, fleet, alike))
+        made_from = (Same(node), Same(found), asked)
+        sites.append(_SITES.get(node.name, made_from, partial(_site, node, found, fleet, alike)))
+    _SITES.keep({node.name for node in facts.nodes}.__contains__)
     listed = tuple(UnknownGpu(name, n, why) for (name, why), n in sorted(unknown.items()))
     return Survey(tuple(sites), listed)
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts
@@ -121,6 +122,7 @@ def _unit(
 
 
 _PHASES = ("both", "prefill", "decode")
+_LONGEST_KEPT = 2000  # characters; anybody may have written them
 _FIELDS: Mapping[str, type] = {
     "gpu": str,
     "tensor_parallel": int,
@@ -134,8 +136,16 @@ _FIELDS: Mapping[str, type] = {
 
 def read_unit(annotations: Mapping[str, str]) -> dict[str, Any] | None:
     """What the annotation `motley.dev/unit` says; None if it was damaged."""
+    text = annotations.get(UNIT, "")
+    read = _described if len(text) <= _LONGEST_KEPT else _described.__wrapped__
+    described = read(text)
+    return dict(described) if described is not None else None
+
+
+@lru_cache(maxsize=1024)  # thousands of pods are of a few kinds
+def _described(text: str) -> Mapping[str, Any] | None:
     try:
-        described = json.loads(annotations.get(UNIT, ""))
+        described = json.loads(text)
     except ValueError:
         return None
     if not isinstance(described, dict):

@@ -172,6 +172,7 @@ def _read_resources(
     around = Surroundings(catalog, facts.config_maps, facts.priority_classes)
     asked = _Asked(around)
     pods = pods_by_key(facts)
+    _READ.keep({resource.key for resource in facts.resources}.__contains__)
     for resource in sorted(facts.resources, key=lambda each: each.key):
         if resource.deleting:
             continue

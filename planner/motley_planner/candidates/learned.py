@@ -25,7 +25,7 @@ def learned_of(candidate: Candidate, learned: Mapping[LearnedKey, Learned]) -> L
 
 def labelled(candidate: Candidate, learned: Mapping[LearnedKey, Learned]) -> Candidate:
     """The candidate, called `learned` where a factor is in it and no profile goes before that."""
-    if candidate.provenance != "modeled" or learned_of(candidate, learned) is None:
+    if not learned or candidate.provenance != "modeled" or learned_of(candidate, learned) is None:
         return candidate
     return replace(candidate, provenance="learned")
 

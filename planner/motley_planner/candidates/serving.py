@@ -90,6 +90,11 @@ def list_candidates(
     )
 
 
+def forget_listings(keys: Collection[str]) -> None:
+    """Drop what was listed for all resources but these: the others are gone."""
+    _LISTED.keep(lambda place: isinstance(place, tuple) and place[0] in keys)
+
+
 def _list_candidates(
     request: Request,
     node_classes: Sequence[NodeClass],

@@ -21,11 +21,11 @@ def release_shortfalls(milp: Milp, index: Index, x: Floats) -> None:
 
 def set_used(index: Index, x: Floats) -> None:
     """Sets the indicators of columns in use, and takes the best step that each pool reaches."""
-    counts = index.counts
+    counts, there = index.counts, x.tolist()  # a list is read faster, and no count is set here
     for i, used in counts.used.items():
-        x[used] = float(sum(x[v] for v in counts.variables[i]) > 0.5)
+        x[used] = float(sum(there[v] for v in counts.variables[i]) > 0.5)
     for i, steps in counts.steps.items():
-        replicas = float(round(sum(x[v] for v in counts.variables[i])))
+        replicas = float(round(sum(there[v] for v in counts.variables[i])))
         reached = [step for step in steps if replicas >= step.pool.min_count]
         best = max(reached, key=lambda step: step.pool.factor, default=None)
         for step in steps:

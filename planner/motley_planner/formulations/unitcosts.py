@@ -65,6 +65,7 @@ class UnitCosts:
         """Class -> (column, position of its rate), cheapest request first."""
         columns, rates = self.index.table.columns, self.index.demand.rates
         order: dict[str, list[tuple[int, int]]] = {}
+        runs = running.tolist()
         for name in rates.names:
             at = rates.of_class(name)
             at = at[np.argsort(self.each[at], kind="stable")]
@@ -72,13 +73,16 @@ class UnitCosts:
             found: list[tuple[int, int]] = []
             beyond = at[SCANNED:]
             there = beyond[running[rates.column[beyond]] > 0]
-            for k in [*at[:SCANNED].tolist(), *there.tolist()]:
-                i = int(rates.column[k])
+            positions = np.concatenate([at[:SCANNED], there])
+            listed = zip(positions.tolist(), rates.column[positions].tolist(), strict=True)
+            for k, i in listed:
                 column = columns[i]
                 if column.phase != "both":
                     continue
-                shape = (column.zone, *sorted({f.gpu for f in column.fragments}))
-                if len(found) < CHOICES or shape not in shapes or running[i]:
+                shape: object = (column.zone, column.fragments[0].gpu)
+                if len(column.fragments) > 1:
+                    shape = (column.zone, *sorted({f.gpu for f in column.fragments}))
+                if len(found) < CHOICES or shape not in shapes or runs[i]:
                     found.append((i, k))
                     shapes.add(shape)
             order[name] = found

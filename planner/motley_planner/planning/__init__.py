@@ -9,6 +9,7 @@ is missing and what would lift it.
 
 from __future__ import annotations
 
+from motley_planner.planning.assembly import forget_others
 from motley_planner.planning.front import plan
 
-__all__ = ["plan"]
+__all__ = ["forget_others", "plan"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 
 from motley_planner.candidates import (
     Candidate,
@@ -45,6 +46,7 @@ from motley_planner.planning.quotas import with_uneven_sizes
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
+_kind_of = attrgetter(*(f.name for f in fields(RunningUnit) if f.name not in ("id", "nodes")))
 
 
 def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly]:
@@ -181,13 +183,13 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
         demand = demands.get(unit.key)
         classes = [nodes[name] for name in unit.nodes if name in nodes]
         candidate = None
-        if isinstance(demand, ServingDemand):
-            slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
-            demand = replace(demand, slo=slo)
         paired = unit.phase == "both" or _pairs(demand, unit.stage, snapshot)
         if demand is not None and len(classes) == len(unit.nodes) and paired:
-            kind = (replace(unit, id="", nodes=()), *classes)
+            kind = (_kind_of(unit), *classes)
             if kind not in alike:
+                if isinstance(demand, ServingDemand):
+                    slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
+                    demand = replace(demand, slo=slo)
                 alike[kind] = candidate_for_pieces(unit, demand, classes, catalog)
             candidate = alike[kind]
         if candidate is None and unit.key in snapshot.frozen:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
-from motley_planner.candidates import Candidate
+from motley_planner.candidates import Candidate, forget_listings
 from motley_planner.candidates.learned import labelled
 from motley_planner.domain.demand import Demand, RlDemand, Slo
 from motley_planner.domain.hardware import NodeClass
@@ -23,6 +24,9 @@ from motley_planner.domain.table import (
     SideRow,
 )
 from motley_planner.planning.tiers import StageTiers, TieredPolicy
+from motley_planner.remembering import Memory, Same
+
+_COLUMNS: Memory[Column] = Memory(65_536)  # listings are remembered, and so are their columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,15 @@ class Assembly:
                 continue
             self.candidates[candidate.id] = labelled(candidate, self.learned)
             self._ids.setdefault(candidate.key, {})[candidate.id] = None
-            self.columns[candidate.id] = _column(candidate)
+            place = (candidate.key, candidate.id)
+            made = _COLUMNS.get(place, Same(candidate), partial(_column, candidate))
+            self.columns[candidate.id] = made
+
+
+def forget_others(keys: Collection[str]) -> None:
+    """Drop what is remembered for all resources but these: the others are gone."""
+    forget_listings(keys)
+    _COLUMNS.keep(lambda place: isinstance(place, tuple) and place[0] in keys)
 
 
 def class_id(key: str, stage: str, name: str) -> str:
