@@ -8,6 +8,7 @@ from motley_planner.dispatch.affinity import Affinity, RecentPrefixes
 from motley_planner.dispatch.balancer import Dispatcher, DispatchOptions
 from motley_planner.dispatch.classify import classify
 from motley_planner.dispatch.estimators import (
+    LOGPROB_FEATURES,
     Calibrator,
     EstimatorError,
     calibrator_document,
@@ -18,7 +19,6 @@ from motley_planner.dispatch.parsing import RoutingError, parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
-    ESTIMATORS,
     HANDOFFS,
     DispatchRule,
     Flow,
@@ -31,37 +31,61 @@ from motley_planner.dispatch.routing import (
     Stage,
     routing_document,
 )
+from motley_planner.dispatch.rules import (
+    COMPARISONS,
+    ESTIMATORS,
+    EstimatorRule,
+    estimator_document,
+    parse_estimator,
+)
+from motley_planner.dispatch.watching import (
+    LABELS,
+    Reference,
+    ReliefRule,
+    ShadowRule,
+    WatchRule,
+)
 from motley_planner.dispatch.ways import Way, hop_name, only, ways_of
 
 __all__ = [
+    "COMPARISONS",
     "DISPATCH_POLICIES",
     "ESTIMATORS",
     "HANDOFFS",
+    "LABELS",
+    "LOGPROB_FEATURES",
     "Affinity",
     "Calibrator",
     "DispatchOptions",
     "DispatchRule",
     "Dispatcher",
     "EstimatorError",
+    "EstimatorRule",
     "Flow",
     "Handoff",
     "Policy",
     "PolicyMixer",
     "RecentPrefixes",
+    "Reference",
+    "ReliefRule",
     "Replica",
     "RequestClass",
     "ResourceRef",
     "RoutingError",
     "RoutingTable",
+    "ShadowRule",
     "Stage",
     "Ticket",
+    "WatchRule",
     "Way",
     "accepts",
     "calibrator_document",
     "classify",
+    "estimator_document",
     "hop_name",
     "only",
     "parse_calibrator",
+    "parse_estimator",
     "parse_routing",
     "routing_document",
     "ways_of",

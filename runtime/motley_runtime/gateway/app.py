@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import orjson
@@ -24,6 +25,7 @@ from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.cascade import Cascade
 from motley_runtime.gateway.credits import Credits
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
+from motley_runtime.gateway.estimators import check_rules
 from motley_runtime.gateway.exchange import (
     ClientGone,
     Receive,
@@ -66,6 +68,7 @@ class Gateway:
             affinity=PrefixIndex() if settings.affinity == "prefix" else None,
             trust_zones=settings.trust_zones,
             last_good=LastGood(settings.state_dir) if settings.state_dir else None,
+            check=partial(check_rules, commands_dir=settings.commands_dir),
         )
         self.live.restore()
         self.is_draining = False
@@ -82,7 +85,10 @@ class Gateway:
         upstream = AiohttpUpstream(limits)
         credits = Credits(self.metrics, self.settings.sharing.wait_s)
         caller = Caller(upstream, self.metrics, limits, credits)
-        self._cascade = Cascade(caller, self.metrics, self.settings.optimistic_tokens)
+        settings = self.settings
+        self._cascade = Cascade(
+            caller, self.metrics, settings.optimistic_tokens, settings.commands_dir
+        )
         try:
             yield
         finally:

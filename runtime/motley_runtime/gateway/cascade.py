@@ -15,33 +15,29 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import orjson
 
-from motley_planner.dispatch import Calibrator, Stage, accepts
+from motley_planner.dispatch import Stage, accepts
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
+from motley_runtime.gateway.estimators import Estimate, estimator_of
 from motley_runtime.gateway.exchange import Reply
-from motley_runtime.gateway.hard_failures import hard_failure
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.metrics import Metrics
-from motley_runtime.gateway.openai_api import add_usage, usage_of
+from motley_runtime.gateway.openai_api import add_usage
 from motley_runtime.gateway.optimistic import OptimisticStream, with_stream_logprobs
 from motley_runtime.gateway.relay import (
     completion_tokens,
-    decoded,
     finish_stream,
     relay_stream,
     send_answer,
     send_raw,
 )
-from motley_runtime.gateway.scoring import (
-    MAX_SCORE,
-    features,
-    with_logprobs,
-    with_top_logprobs,
-)
+from motley_runtime.gateway.scoring import MAX_SCORE
+from motley_runtime.gateway.side_calls import ask_stage
 
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
@@ -53,9 +49,15 @@ class _Escalated(Exception):
 class Cascade:
     """The executor shared by all requests."""
 
-    def __init__(self, caller: Caller, metrics: Metrics, optimistic_tokens: int = 32) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        metrics: Metrics,
+        optimistic_tokens: int = 32,
+        commands_dir: Path | None = None,
+    ) -> None:
         self._caller, self._metrics = caller, metrics
-        self._optimistic_tokens = optimistic_tokens
+        self._optimistic_tokens, self._commands_dir = optimistic_tokens, commands_dir
 
     async def run(self, job: Job, reply: Reply) -> None:
         """Answers one request. Raises: GatewayError where nothing has been sent yet."""
@@ -125,7 +127,7 @@ class Cascade:
     async def _answered(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
         """Whether a stage before the last has answered well enough, and if so its answer is sent."""
         try:
-            if job.request.is_stream and job.is_optimistic:
+            if job.request.is_stream and _is_optimistic(job):
                 return await self._streamed(job, stage, threshold, reply)
             answer = await self._asked(job, stage)
         except _Escalated:
@@ -145,26 +147,32 @@ class Cascade:
             return False
         return await self._judged(job, stage, threshold, answer, reply)
 
-    async def _asked(self, job: Job, stage: Stage) -> dict[str, Any] | None:
+    async def _asked(self, job: Job, stage: Stage) -> Estimate | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
-        body = with_logprobs({**job.request.body, "model": stage.model}, job.request.is_chat)
-        fitted = _calibrator(job, stage)
-        if fitted is not None and "margin" in fitted.features:
-            body = with_top_logprobs(body, job.request.is_chat)
-        raw = orjson.dumps(body)
+        table = job.dispatcher.table
+        estimator = estimator_of(table.estimator, self._commands_dir)
+        fitted = table.calibrators.get(stage.name)
+        judging = estimator.judged(
+            job.request,
+            stage.name,
+            partial(ask_stage, self._caller, job),
+            fitted.features if fitted is not None else (),
+        )
         if job.deadline_s is None or job.best is None:
-            return decoded(await self._caller.fetch(job, stage, raw))
+            return await judging
         async with asyncio.timeout_at(job.deadline_s):
-            return decoded(await self._caller.fetch(job, stage, raw))
+            return await judging
 
     async def _judged(
-        self, job: Job, stage: Stage, threshold: float, answer: dict[str, Any], reply: Reply
+        self, job: Job, stage: Stage, threshold: float, found: Estimate, reply: Reply
     ) -> bool:
-        usage = usage_of(answer)
-        job.spent = add_usage(job.spent, usage)
-        wrong = hard_failure(job.request, answer)
+        answer, wrong = found.answer, found.wrong
+        job.spent = add_usage(job.spent, found.spent)
+        for called, tokens in found.extra:
+            self._metrics.quality.estimator_calls.labels(called).inc()
+            self._metrics.quality.estimator_tokens.labels(called).inc(tokens)
         if wrong is None:
-            job.score = _score(job, stage, features(answer))
+            job.score = _score(job, stage, found.features)
         if wrong is None and accepts(job.score, threshold):
             job.stage = stage.name
             job.visits.append(f"{stage.name}:{job.score:.4f}")
@@ -176,7 +184,7 @@ class Cascade:
             self._escalate(job, stage, shown, "score")
         else:
             self._escalate(job, stage, wrong, wrong)
-        job.discarded.append((stage.name, completion_tokens(usage)))
+        job.discarded.append((stage.name, completion_tokens(found.spent)))
         return False
 
     async def _streamed(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
@@ -208,13 +216,15 @@ class Cascade:
         self._metrics.escalations.labels(stage.name, reason).inc()
 
 
-def _calibrator(job: Job, stage: Stage) -> Calibrator | None:
-    return job.dispatcher.table.calibrators.get(stage.name)
+def _is_optimistic(job: Job) -> bool:
+    """Whether a beginning may be sent before the answer is whole: only tokens can be scored then."""
+    return job.is_optimistic and job.dispatcher.table.estimator.type == "LogProb"
 
 
 def _score(job: Job, stage: Stage, found: dict[str, float] | None) -> float | None:
     """The score that thresholds are about: fitted where the plan says so; None where unknown."""
     if found is None:
         return None
-    fitted = _calibrator(job, stage)
-    return found["mean"] if fitted is None else fitted.score(found)
+    table = job.dispatcher.table
+    fitted = table.calibrators.get(stage.name)
+    return found.get(table.estimator.feature) if fitted is None else fitted.score(found)

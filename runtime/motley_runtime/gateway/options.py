@@ -52,6 +52,7 @@ class GatewaySettings:
     routing_configmap: tuple[str, str] | None = None
     api_keys_dir: Path | None = None
     state_dir: Path | None = None
+    commands_dir: Path | None = None
     trust_zones: frozenset[str] | None = None
     affinity: str = "prefix"
     streaming: str = "buffer"
@@ -94,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="keep the last good routing here and start from it, should the source be broken",
+    )
+    parser.add_argument(
+        "--commands-dir",
+        type=Path,
+        metavar="DIR",
+        help="let a plan's checks run the programs in this folder (default: none)",
     )
     parser.add_argument(
         "--trust-zones",
@@ -163,6 +170,7 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
         routing_configmap=args.routing_configmap,
         api_keys_dir=args.api_keys_dir,
         state_dir=args.state_dir,
+        commands_dir=args.commands_dir,
         trust_zones=args.trust_zones,
         affinity=args.affinity,
         streaming=args.streaming,
