@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
-from motley_operator.api.quality import cascade_calibrators
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
@@ -19,6 +18,7 @@ from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.gateways import PORT, gateway_deployment
 from motley_operator.manifests.isolation import engine_isolation, gateway_isolation
+from motley_operator.manifests.judging import Judging, judging_of
 from motley_operator.manifests.launch import engine_process, stage_image
 from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
@@ -119,17 +119,21 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
     owner, gateway = site.owner, model.spec.gateway
     launches = {stage.name: _launch(site, stage) for stage in site.stages}
     ports = {name: launch.port for name, launch in launches.items()}
-    fitted = (
-        cascade_calibrators(model, facts.config_maps) if isinstance(model, ModelCascade) else {}
-    )
-    around = Surroundings(model.spec.workload, launches, site.zones, site.trust_zones, fitted)
+    judging = Judging()
+    if isinstance(model, ModelCascade):
+        judging = judging_of(model, facts.config_maps, site.part)
+    around = Surroundings(model.spec.workload, launches, site.zones, site.trust_zones, judging)
     manifests = [
         routing_config_map(owner, site.part, site.stages, around),
         *gateway_access(owner),
         gateway_service(owner, gateway.port),
         *(headless_service(owner, name, "serve", port) for name, port in ports.items()),
         gateway_deployment(
-            owner, gateway, site.settings.gateway_image, model.spec.priority_class_name
+            owner,
+            gateway,
+            site.settings.gateway_image,
+            model.spec.priority_class_name,
+            judging.extras,
         ),
     ]
     manifests += _isolation(site, list(ports.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from motley_operator.admission.resources import GATEWAY as GATEWAY_RESOURCES
@@ -11,12 +12,25 @@ from motley_operator.manifests.frame import Manifest, Owner, sealed
 
 PORT = 8000
 _KEYS_DIR = "/etc/motley/api-keys"
+_COMMANDS_DIR = "/etc/motley/commands"
 _STATE_DIR = "/var/lib/motley"  # the last good routing, over restarts of the container
 _GRACE_SECONDS = 75  # the gateway drains for up to 60 s after 3 s of settling
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayExtras:
+    """What some cascades' gateways have besides: a ConfigMap of programs, questions of their own."""
+
+    commands: str | None = None
+    canaries_per_hour: int | None = None
+
+
 def gateway_deployment(
-    owner: Owner, spec: Gateway, image: str, priority_class: str | None
+    owner: Owner,
+    spec: Gateway,
+    image: str,
+    priority_class: str | None,
+    extras: GatewayExtras | None = None,
 ) -> Manifest:
     """The gateway's Deployment; an autoscaler may not own its replicas, the spec does."""
     name = gateway_name(owner.name)
@@ -36,7 +50,9 @@ def gateway_deployment(
                 },
                 "template": {
                     "metadata": {"labels": resource_labels(owner.kind, owner.name, GATEWAY)},
-                    "spec": _pod_spec(owner, spec, image, priority_class),
+                    "spec": _with_extras(
+                        _pod_spec(owner, spec, image, priority_class), extras or GatewayExtras()
+                    ),
                 },
             },
         }
@@ -72,6 +88,20 @@ def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | Non
     if spec.auth is not None:
         secret = {"secretName": spec.auth.secret_ref.name}
         pod["volumes"].append({"name": "api-keys", "secret": secret})
+    return pod
+
+
+def _with_extras(pod: Manifest, extras: GatewayExtras) -> Manifest:
+    """The pod with what its cascade's answers need; the builder's own dicts, not yet given away."""
+    container = pod["containers"][0]
+    if extras.canaries_per_hour is not None:
+        container["args"] += ["--canaries-per-hour", str(extras.canaries_per_hour)]
+    if extras.commands is not None:
+        container["args"] += ["--commands-dir", _COMMANDS_DIR]
+        source = {"name": extras.commands, "defaultMode": 0o555}
+        pod["volumes"].append({"name": "commands", "configMap": source})
+        mount = {"name": "commands", "mountPath": _COMMANDS_DIR, "readOnly": True}
+        container["volumeMounts"].append(mount)
     return pod
 
 
