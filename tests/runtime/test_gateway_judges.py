@@ -74,7 +74,8 @@ def cascade(start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: 
 
 
 @pytest.mark.parametrize(
-    ("text", "path"), [("42", "small:1.0000"), ("421", "small:1.0000"), ("4 2", "small:0.5000,large")]
+    ("text", "path"),
+    [("42", "small:1.0000"), ("421", "small:1.0000"), ("4 2", "small:0.5000,large")],
 )
 async def test_a_validator_scores_the_share_of_checks_that_pass(
     cascade: Any, text: str, path: str
