@@ -18,7 +18,7 @@ from motley_runtime.calibration import (
     ask_all,
     read_questions,
 )
-from motley_runtime.gateway.estimators import QUESTION
+from motley_runtime.gateway.verdicts import QUESTION
 
 QUESTIONS = [f"question {i}" for i in range(8)]
 RULES: list[dict[str, Any]] = [

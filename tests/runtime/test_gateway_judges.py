@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from motley_planner.dispatch import EstimatorRule, RoutingError, parse_routing, routing_document
-from motley_runtime.gateway.estimators import QUESTION, key_of, text_of, verified
+from motley_runtime.gateway.comparing import key_of, text_of
+from motley_runtime.gateway.verdicts import QUESTION, verified
 
 DIGITS = {"type": "Regex", "pattern": r"^\d+$"}
 SHORT = {"type": "Regex", "pattern": r"^.{1,3}$"}
@@ -216,7 +217,7 @@ async def test_another_stage_may_give_the_verdict(cascade: Any) -> None:
 
 
 async def test_a_verdict_that_does_not_come_escalates(cascade: Any) -> None:
-    gateway, small, large = await cascade({"type": "SelfVerify", "verifier": "large"}, 0.0)
+    gateway, _, large = await cascade({"type": "SelfVerify", "verifier": "large"}, 0.0)
     plain = large._respond
 
     async def respond(request: Any, body: dict[str, Any]) -> Any:

@@ -40,10 +40,12 @@ from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.last_good import LastGood
 from motley_runtime.gateway.live_routing import LiveRouting
 from motley_runtime.gateway.metrics import Metrics
+from motley_runtime.gateway.observing import observing
 from motley_runtime.gateway.openai_api import PATHS, parse_request
 from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.prefixes import PrefixIndex
 from motley_runtime.gateway.probes import model_body, models_body, readiness
+from motley_runtime.gateway.relief import Relief
 from motley_runtime.gateway.steps import Steps
 from motley_runtime.gateway.upstream import AiohttpUpstream
 
@@ -75,6 +77,7 @@ class Gateway:
         self.in_flight = 0
         self.share = FairShare(settings.sharing, self.metrics)
         self.steps = Steps(self.metrics)
+        self.relief = Relief(self.metrics.quality)
         self._keys = ApiKeys(settings.api_keys_dir) if settings.api_keys_dir else None
         self._cascade: Cascade | None = None
 
@@ -90,7 +93,8 @@ class Gateway:
             caller, self.metrics, settings.optimistic_tokens, settings.commands_dir
         )
         try:
-            yield
+            async with observing(self, self._cascade, caller, credits):
+                yield
         finally:
             self._cascade = None
             await upstream.close()
@@ -207,6 +211,9 @@ class Gateway:
         async with self.share.place(job.client, job.priority):
             if job.request.is_scored:
                 job.policy = job.dispatcher.draw_policy(job.class_name)
+                relief = job.dispatcher.table.relief
+                if relief is not None and job.policy is not None:
+                    job.policy = self.relief.followed(job, relief)
             if job.policy is not None:
                 self.metrics.policies.labels(job.policy.id).inc()
             assert self._cascade is not None, "requests are served inside running() only"

@@ -37,7 +37,9 @@ from motley_runtime.gateway.relay import (
     send_raw,
 )
 from motley_runtime.gateway.scoring import MAX_SCORE
+from motley_runtime.gateway.shadow import Shadow
 from motley_runtime.gateway.side_calls import ask_stage
+from motley_runtime.gateway.watching import Watch
 
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
@@ -58,6 +60,8 @@ class Cascade:
     ) -> None:
         self._caller, self._metrics = caller, metrics
         self._optimistic_tokens, self._commands_dir = optimistic_tokens, commands_dir
+        self.watch: Watch | None = None
+        self.shadow: Shadow | None = None
 
     async def run(self, job: Job, reply: Reply) -> None:
         """Answers one request. Raises: GatewayError where nothing has been sent yet."""
@@ -173,10 +177,14 @@ class Cascade:
             self._metrics.quality.estimator_tokens.labels(called).inc(tokens)
         if wrong is None:
             job.score = _score(job, stage, found.features)
+        if self.watch is not None and job.dispatcher.table.watch is not None:
+            self.watch.scored(job, stage.name, None if wrong else job.score)
         if wrong is None and accepts(job.score, threshold):
             job.stage = stage.name
             job.visits.append(f"{stage.name}:{job.score:.4f}")
             await send_answer(job, answer, reply)
+            if self.shadow is not None and job.dispatcher.table.watch is not None:
+                self.shadow.returned(job, stage.name, answer)
             return True
         if wrong is None:
             shown = "unscored" if job.score is None else f"{job.score:.4f}"

@@ -16,8 +16,6 @@ Source: Wang et al. 2022 (self-consistency); Aggarwal et al. 2023, AutoMix (self
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -29,21 +27,18 @@ import orjson
 
 from motley_planner.dispatch import LOGPROB_FEATURES, EstimatorRule, RoutingError, RoutingTable
 from motley_runtime.checks import CheckError, Grader, parse_check
-from motley_runtime.checks.checking import chosen, last_answer, number_in, plain
+from motley_runtime.gateway.comparing import key_of, text_of
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.hard_failures import hard_failure
 from motley_runtime.gateway.openai_api import CHAT, ParsedRequest, add_usage, usage_of
 from motley_runtime.gateway.scoring import features, with_logprobs, with_top_logprobs
+from motley_runtime.gateway.verdicts import verified, verify_body
 
 Ask = Callable[[str, str, dict[str, Any]], Awaitable[dict[str, Any] | None]]
 """Stage, path and body (without model) to the decoded answer; None where it has no choices."""
 Wrong = Callable[[ParsedRequest, dict[str, Any]], str | None]
 
-QUESTION = "Is the answer above right? Reply with the single word Yes or No."
-_VERDICT_TOKENS, _ALTERNATIVES = 8, 5
-_OPTIONS = "ABCDEFGHIJ"
 _CHECK_S = 60.0  # of all checks of one answer; each has limits of its own
-_VERDICT = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 _WHOLE = ("stream", "stream_options")
 _SAMPLED = ("n", "best_of", "seed")
 
@@ -69,7 +64,7 @@ class Estimator:
     def __init__(
         self, rule: EstimatorRule, graders: tuple[Grader, ...] = (), wrong: Wrong = hard_failure
     ) -> None:
-        self.rule, self._graders, self._wrong = rule, graders, wrong
+        self.rule, self.graders, self._wrong = rule, graders, wrong
 
     async def judged(
         self, request: ParsedRequest, stage: str, ask: Ask, fitted: Collection[str] = ()
@@ -147,7 +142,7 @@ class Estimator:
         found.features = _with(found.features, "verified", chance)
 
     async def _passed(self, answer: dict[str, Any]) -> float:
-        return await passed_share(self._graders, answer)
+        return await passed_share(self.graders, answer)
 
 
 async def passed_share(graders: Collection[Grader], answer: dict[str, Any]) -> float:
@@ -162,103 +157,6 @@ async def passed_share(graders: Collection[Grader], answer: dict[str, Any]) -> f
     except TimeoutError:
         return 0.0
     return worst
-
-
-def key_of(answer: dict[str, Any], compare: str) -> str | None:
-    """What an answer says in the end, as two that say the same share; None where it says nothing."""
-    text = text_of(answer["choices"][0]) if answer["choices"] else ""
-    if not text:
-        return None
-    if compare == "Number":
-        number = number_in(text)
-        return None if number is None else f"{number:.6g}"
-    if compare == "Choice":
-        return chosen(text, _OPTIONS)
-    return plain(last_answer(text)) or plain(text) or None
-
-
-def text_of(choice: Mapping[str, Any]) -> str:
-    """What a choice says: its text, or its tool calls in a fixed form."""
-    if "text" in choice:
-        return str(choice["text"] or "")
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        return ""
-    content, calls = message.get("content"), message.get("tool_calls")
-    if calls:
-        said = [call.get("function") or call for call in calls if isinstance(call, dict)]
-        return orjson.dumps(_plain_calls(said), option=orjson.OPT_SORT_KEYS).decode()
-    return content if isinstance(content, str) else ""
-
-
-def _plain_calls(said: list[Any]) -> list[Any]:
-    """Tool calls without ids, their arguments decoded where they are JSON."""
-    found = []
-    for each in said:
-        call = {key: value for key, value in each.items() if key not in ("id", "index")}
-        try:
-            call["arguments"] = orjson.loads(call.get("arguments") or b"{}")
-        except (orjson.JSONDecodeError, TypeError):
-            pass
-        found.append(call)
-    return found
-
-
-def verify_body(request: ParsedRequest, answer: dict[str, Any]) -> dict[str, Any]:
-    """The request that asks whether an answer is right.
-
-    The conversation comes first and unchanged, so that a replica that has it in its cache need not
-    read it again.
-    """
-    given = request.body
-    asked = given["messages"] if request.is_chat else [{"role": "user", "content": given["prompt"]}]
-    said = {"role": "assistant", "content": text_of(answer["choices"][0])}
-    return {
-        "messages": [*asked, said, {"role": "user", "content": QUESTION}],
-        "max_tokens": _VERDICT_TOKENS,
-        "temperature": 0.0,
-        "logprobs": True,
-        "top_logprobs": _ALTERNATIVES,
-    }
-
-
-def verified(verdict: dict[str, Any]) -> float | None:
-    """The chance (0..1) of "yes" that a verdict states; None where it is neither."""
-    choices = verdict["choices"]
-    if not choices:
-        return None
-    logprobs = choices[0].get("logprobs")
-    tokens = logprobs.get("content") if isinstance(logprobs, dict) else None
-    for token in tokens if isinstance(tokens, list) else ():
-        if isinstance(token, dict) and _word(token) is not None:
-            return _chance(token)
-    found = _VERDICT.search(text_of(choices[0]))
-    return None if found is None else float(found.group().lower() == "yes")
-
-
-def _chance(token: dict[str, Any]) -> float | None:
-    listed = token.get("top_logprobs")
-    others = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-    if len(others) < 2:  # nothing is known of the other word but what is left
-        own = _probability(token)
-        return own if _word(token) == "yes" else 1.0 - own
-    mass = {"yes": 0.0, "no": 0.0}
-    for each in others:
-        word = _word(each)
-        if word is not None:
-            mass[word] += _probability(each)
-    total = mass["yes"] + mass["no"]
-    return mass["yes"] / total if total > 0.0 else None
-
-
-def _word(token: dict[str, Any]) -> str | None:
-    text = str(token.get("token", "")).strip(" \t\n.,!*\"'\u0120\u2581").lower()
-    return text if text in ("yes", "no") else None
-
-
-def _probability(token: dict[str, Any]) -> float:
-    value = token.get("logprob")
-    return math.exp(min(0.0, value)) if isinstance(value, int | float) else 0.0
 
 
 def _with(found: dict[str, float] | None, name: str, value: float | None) -> dict[str, float]:

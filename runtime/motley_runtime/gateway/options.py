@@ -57,6 +57,7 @@ class GatewaySettings:
     affinity: str = "prefix"
     streaming: str = "buffer"
     optimistic_tokens: int = 32
+    canaries_per_hour: float | None = None
     deadline_s: float | None = None
     sharing: Sharing = Sharing()
     drain_s: float = 60.0
@@ -153,6 +154,13 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
         help="tokens held back and scored by --streaming optimistic (default: 32)",
     )
     parser.add_argument(
+        "--canaries-per-hour",
+        type=_hourly,
+        metavar="N",
+        help="ask every stage so many questions with known answers an hour, and raise an alarm "
+        "where it gets worse (default: none)",
+    )
+    parser.add_argument(
         "--deadline-seconds",
         type=_seconds,
         metavar="S",
@@ -175,6 +183,7 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
         affinity=args.affinity,
         streaming=args.streaming,
         optimistic_tokens=args.optimistic_tokens,
+        canaries_per_hour=args.canaries_per_hour,
         deadline_s=args.deadline_seconds,
         sharing=Sharing(args.max_in_flight, args.max_waiting, args.wait_seconds),
         drain_s=args.drain_seconds,
@@ -216,6 +225,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return value
+
+
+def _hourly(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 3600")
     return value
 
 

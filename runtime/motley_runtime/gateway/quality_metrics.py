@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
@@ -47,3 +49,10 @@ class QualityMetrics:
             "quality_slack",
             "Quality above the floor that may still be spent, in requests' worth of 1.0.",
         )
+
+    def forget(self, stage: str) -> None:
+        """Drops the drift of a stage whose reference is no longer."""
+        for gauge in (self.drift, self.drift_alarm):
+            for signal in ("scores", "labels"):
+                with suppress(KeyError):
+                    gauge.remove(stage, signal)
