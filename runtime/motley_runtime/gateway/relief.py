@@ -2,15 +2,18 @@
 
 Every policy that may be followed here has a certified lower bound q of its mean quality, and the
 bounds hold together; so a sequence of requests on policies p1, p2, ... is certified to have a mean
-quality of at least the mean of their bounds. The account holds
+quality of at least the mean of their bounds. With Q the mean of the plan's own policies by their
+shares, the account
 
-    slack = sum over requests so far of (q(policy followed) - floor), and never more.
+    slack = sum over requests of (Q - floor) - sum of (q(policy drawn) - q(policy followed))
 
-It grows while the plan's own policies run above the floor, and a request follows a cheaper policy
-only if the account stays at 0 or above with it. Slack that is not used fades with the window: that
-only ever takes away. So at every moment the certified mean of all requests so far is at least the
-floor, less what the plan's own mixture may be behind for a moment (its sequence keeps each policy's
-count within one of its share).
+is never let below 0, and slack that is not used fades with the window, which only ever takes away. So
+after every request the certified sum is at least
+
+    floor x requests + sum of (q(policy drawn) - Q),
+
+and the last sum is what the plan's own mixture is off by at that moment: nothing with one policy, and
+with several at most one request of each, for its sequence keeps their counts within one.
 
 The policy is changed before the first stage is asked: the choice looks at load, not at answers, for
 a bound is about requests that were not picked by their score. Which requests come under load is
@@ -21,14 +24,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from motley_planner.dispatch import Dispatcher, Policy, ReliefRule
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.quality_metrics import QualityMetrics
 
 _SPREAD = 50.0  # requests over which what is in the account may be spent
-_ROUNDING = 1e-12
 
 
 class Account:
@@ -38,35 +40,36 @@ class Account:
         self.slack, self._now_s = 0.0, now_s
         self._at_s = now_s()
 
-    def chosen(self, drawn: Policy, rule: ReliefRule, is_busy: bool) -> Policy:
-        """The policy that a request follows in place of the one that was drawn; it is paid for."""
+    def chosen(self, drawn: Policy, rule: ReliefRule, mean: float, is_busy: bool) -> Policy:
+        """The policy that a request follows in place of the one that was drawn; it is paid for.
+
+        `mean` is the certified quality of the plan's mixture.
+        """
         self._fade(rule.window_s)
-        policy = self._cheapest(drawn, rule) if is_busy else drawn
-        assert policy.quality is not None, "a table with relief states every quality"
-        self.slack += policy.quality - rule.floor
+        gain = max(0.0, mean - rule.floor)
+        allowance = gain + self.slack / _SPREAD
+        self.slack += gain
+        policy = self._cheapest(drawn, rule, min(allowance, self.slack)) if is_busy else drawn
+        self.slack = max(0.0, self.slack - _cost(drawn, policy))
         return policy
 
-    def _cheapest(self, drawn: Policy, rule: ReliefRule) -> Policy:
-        """The one that accepts most among those whose bound the account can pay.
+    def _cheapest(self, drawn: Policy, rule: ReliefRule, most: float) -> Policy:
+        """The one of least quality, so that accepts most, that costs no more than that.
 
-        It pays 1/50 of what it holds a request: many requests a little lower save more than few
-        far lower, for the loss grows with each step down.
+        A request may cost what it gains and 1/50 of what is held: many requests a little lower save
+        more than few far lower, for the loss grows with each step down.
         """
-        least = rule.floor - max(0.0, self.slack) / _SPREAD
-        best = drawn
+        best, paid = drawn, 0.0
         for each in rule.policies:
-            quality = each.quality or 0.0
-            if quality < least - _ROUNDING or self.slack + quality - rule.floor < -_ROUNDING:
-                continue
-            if _accepts_more(each, drawn) and quality < (best.quality or 0.0):
-                best = each
+            cost = _cost(drawn, each)
+            if paid < cost <= most and _accepts_more(each, drawn):
+                best, paid = each, cost
         return best
 
     def _fade(self, window_s: float) -> None:
         now_s = self._now_s()
         passed_s, self._at_s = now_s - self._at_s, now_s
-        if self.slack > 0.0:
-            self.slack *= math.exp(-passed_s / window_s) if window_s > 0.0 else 0.0
+        self.slack *= math.exp(-passed_s / window_s) if window_s > 0.0 else 0.0
 
 
 class Relief:
@@ -80,7 +83,8 @@ class Relief:
         drawn = job.policy
         assert drawn is not None, "a cascade draws a policy for each request"
         is_busy = later_is_busy(job.dispatcher, job.class_name, rule.busy_s)
-        policy = self.account.chosen(drawn, rule, is_busy)
+        mean = mixture_quality(job.dispatcher.table.policies)
+        policy = self.account.chosen(drawn, rule, mean, is_busy)
         if policy is not drawn:
             self._metrics.relaxed.labels(drawn.id).inc()
         self._metrics.slack.set(self.account.slack)
@@ -95,6 +99,16 @@ def later_is_busy(dispatcher: Dispatcher, class_name: str, busy_s: float) -> boo
         if work_s > busy_s:
             return index > 0
     return False
+
+
+def mixture_quality(policies: Sequence[Policy]) -> float:
+    """The certified mean quality of policies at their shares."""
+    total = sum(each.share for each in policies)
+    return sum(each.share * (each.quality or 0.0) for each in policies) / total if total else 0.0
+
+
+def _cost(drawn: Policy, followed: Policy) -> float:
+    return (drawn.quality or 0.0) - (followed.quality or 0.0)
 
 
 def _accepts_more(one: Policy, drawn: Policy) -> bool:
