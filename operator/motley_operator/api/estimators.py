@@ -120,9 +120,10 @@ class Estimator(ApiModel):
             "estimator takes the member of its type only: `validator` with `type: Validator` "
             "(required), `selfConsistency` with `type: SelfConsistency`, `selfVerify` with "
             "`type: SelfVerify`",
-            "has(self.validator) == (self.type == 'Validator')"
-            " && (!has(self.selfConsistency) || self.type == 'SelfConsistency')"
-            " && (!has(self.selfVerify) || self.type == 'SelfVerify')",
+            # An absent estimator defaults to {}, which the API server checks before its type.
+            "has(self.validator) == (has(self.type) && self.type == 'Validator')"
+            " && (!has(self.selfConsistency) || has(self.type) && self.type == 'SelfConsistency')"
+            " && (!has(self.selfVerify) || has(self.type) && self.type == 'SelfVerify')",
             _members_fit,
         ),
     )
