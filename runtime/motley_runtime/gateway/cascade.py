@@ -23,7 +23,7 @@ import orjson
 from motley_planner.dispatch import Stage, accepts
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
-from motley_runtime.gateway.estimators import Estimate, estimator_of
+from motley_runtime.gateway.estimators import Estimate, Estimator, estimator_of
 from motley_runtime.gateway.exchange import Reply
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.metrics import Metrics
@@ -60,6 +60,7 @@ class Cascade:
     ) -> None:
         self._caller, self._metrics = caller, metrics
         self._optimistic_tokens, self._commands_dir = optimistic_tokens, commands_dir
+        self._estimator: Estimator | None = None  # the last one used: a rule's hash costs more
         self.watch: Watch | None = None
         self.shadow: Shadow | None = None
 
@@ -154,7 +155,11 @@ class Cascade:
     async def _asked(self, job: Job, stage: Stage) -> Estimate | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
         table = job.dispatcher.table
-        estimator = estimator_of(table.estimator, self._commands_dir)
+        estimator = self._estimator
+        if estimator is None or estimator.rule is not table.estimator:
+            estimator = estimator_of(table.estimator, self._commands_dir)
+            if estimator.rule is table.estimator:
+                self._estimator = estimator
         fitted = table.calibrators.get(stage.name)
         judging = estimator.judged(
             job.request,

@@ -165,11 +165,10 @@ def _with(found: dict[str, float] | None, name: str, value: float | None) -> dic
 
 def _body(request: ParsedRequest, wanted: Collection[str]) -> dict[str, Any]:
     """A request for a whole answer, with log-probabilities where a feature needs them."""
-    needs = set(wanted).intersection(LOGPROB_FEATURES)
-    if not needs:
+    if not any(name in LOGPROB_FEATURES for name in wanted):
         return {key: value for key, value in request.body.items() if key not in _WHOLE}
     body = with_logprobs(request.body, request.is_chat)
-    return with_top_logprobs(body, request.is_chat) if "margin" in needs else body
+    return with_top_logprobs(body, request.is_chat) if "margin" in wanted else body
 
 
 def _sample(body: dict[str, Any], seed: Any, index: int, rule: EstimatorRule) -> dict[str, Any]:

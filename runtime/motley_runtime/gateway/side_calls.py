@@ -53,4 +53,7 @@ def beside(job: CallContext, path: str, body: dict[str, Any]) -> SideCall:
 
 def stage_named(dispatcher: Dispatcher, name: str) -> Stage:
     """A stage of a dispatcher's table by its name."""
-    return next(stage for stage in dispatcher.table.stages if stage.name == name)
+    for stage in dispatcher.table.stages:
+        if stage.name == name:
+            return stage
+    raise LookupError(f"no stage {name!r}")
