@@ -169,3 +169,41 @@ def test_the_guides_example_prints_what_the_guide_shows(
     shown = [line.strip() for line in guide.splitlines()]
     for line in capsys.readouterr().out.splitlines():
         assert line.strip() in shown
+
+
+def test_samples_are_scored_by_their_agreement_and_the_estimator_says_so(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "judge.yaml"
+    votes = "{samples: 2, temperature: 1, compare: Number}"
+    spec.write_text(f"estimator: {{type: SelfConsistency, selfConsistency: {votes}}}\n")
+    out = tmp_path / "estimator.json"
+    main([*asked, "--floor", "60%", "--by", str(spec), "--estimator", str(out), "-q"])
+    document = json.loads(out.read_text())
+    assert (document["type"], document["samples"], document["compare"]) == (
+        "SelfConsistency",
+        2,
+        "Number",
+    )
+    report = json.loads(capsys.readouterr().out)
+    assert report["verdict"]["reason"] != "Worthwhile", "this engine always agrees with itself"
+
+
+BY = [
+    ("Validator", "validator"),
+    ("Guess", "none of LogProb"),
+    ("{type: SelfVerify, selfVerify: {stage: tiny}}", "selfVerify.stage: tiny is no stage"),
+    ("{type: SelfConsistency, selfConsistency: {samples: 99}}", "selfConsistency.samples"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), BY, ids=[said for _, said in BY])
+def test_an_estimator_that_cannot_be_run_is_named_with_its_field(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    if text.startswith("{"):
+        path = tmp_path / "judge.yaml"
+        path.write_text(text)
+        text = str(path)
+    assert main([*asked, "--floor", "60%", "--by", text]) == 2
+    assert said in capsys.readouterr().err

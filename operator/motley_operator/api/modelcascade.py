@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,14 +19,13 @@ from motley_operator.api.common import (
     Table,
     keyed_by,
 )
+from motley_operator.api.estimators import Estimator, StageName, UnderLoad, Watch
 from motley_operator.api.frame import ADDRESS, Column, Names, Resource, plan_columns
 from motley_operator.api.models import ModelRef
 from motley_operator.api.quantities import Percentage
-from motley_operator.api.rules import NAME_PATTERN, short_dns_name
+from motley_operator.api.rules import short_dns_name
 from motley_operator.api.status import ServingStatus
 from motley_operator.api.traffic import Disaggregation, Gateway, Slo, Workload
-
-StageName = Annotated[str, Field(min_length=1, max_length=15, pattern=NAME_PATTERN)]
 
 
 class Stage(ApiModel):
@@ -56,15 +55,6 @@ class Stage(ApiModel):
     )
 
 
-class Estimator(ApiModel):
-    """How the gateway judges whether an answer is good enough to return."""
-
-    type: Literal["LogProb", "Validator", "SelfConsistency", "SelfVerify", "Classifier"] = Field(
-        default="LogProb",
-        description="The kind of score; the calibration table must hold the same kind.",
-    )
-
-
 class Quality(ApiModel):
     """The floor under the mean quality of returned answers."""
 
@@ -79,6 +69,14 @@ class Quality(ApiModel):
         default=Estimator(), description="The score that decides on escalation."
     )
     calibration: Table = Field(description="Scores and qualities per stage, one row a question.")
+    watch: Watch | None = Field(
+        default=None,
+        description="Compares traffic with the calibration and raises an alarm; absent: no.",
+    )
+    under_load: UnderLoad | None = Field(
+        default=None,
+        description="Accept lower scores while a later stage is busy, never below the floor; absent: no.",
+    )
 
 
 class ModelCascadeSpec(ApiModel):

@@ -7,30 +7,37 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+from motley_operator.api.estimating import estimator_findings, estimator_rule
 from motley_operator.api.findings import Finding
 from motley_operator.api.modelcascade import ModelCascade
 from motley_operator.api.surroundings import ConfigMaps, found
-from motley_planner.candidates.calibration import check_calibration
+from motley_planner.candidates.calibration import (
+    CalibrationTable,
+    check_calibration,
+)
 from motley_planner.candidates.policies import quality_refusal, routing_policies
-from motley_planner.dispatch import Calibrator, EstimatorError, parse_calibrator
+from motley_planner.dispatch import (
+    LOGPROB_FEATURES,
+    Calibrator,
+    EstimatorError,
+    EstimatorRule,
+    estimator_document,
+    parse_calibrator,
+)
 from motley_planner.domain.demand import RoutingPolicy
 
-ESTIMATORS = ("LogProb",)  # what the gateway can compute
 FITTED_KEY = "estimator.json"  # beside the table, as `motley calibrate --estimator` writes it
 
 Policies = tuple[RoutingPolicy, ...]
+Fitted = tuple[Mapping[str, Calibrator], str | None]  # and why they cannot be used
 
 
 def quality_findings(cascade: ModelCascade, config_maps: ConfigMaps) -> Iterator[Finding]:
     """Why a cascade cannot be routed as it asks."""
     quality = cascade.spec.quality
     ref, at = quality.calibration.config_map_key_ref, ("spec", "quality", "calibration")
-    if quality.estimator.type not in ESTIMATORS:
-        yield found(
-            ("spec", "quality", "estimator", "type"), "estimator",
-            f"the gateway does not compute {quality.estimator.type} yet: use {ESTIMATORS[0]}",
-            "EstimatorUnsupported",
-        )  # fmt: skip
+    unusable = list(estimator_findings(cascade))
+    yield from unusable
     namespace = cascade.metadata.namespace or ""
     data = config_maps.get((namespace, ref.name))
     if data is None:
@@ -48,7 +55,7 @@ def quality_findings(cascade: ModelCascade, config_maps: ConfigMaps) -> Iterator
         )  # fmt: skip
     else:
         yield from _table(cascade, data[ref.key])
-        _, mistake = _fitted(data.get(FITTED_KEY), *_question(cascade, data[ref.key])[:2])
+        mistake = None if unusable else _fitted_of(cascade, data.get(FITTED_KEY), data[ref.key])[1]
         if mistake is not None:
             yield found(
                 ("spec", "quality", "calibration"), "calibration",
@@ -85,16 +92,26 @@ def cascade_calibrators(cascade: ModelCascade, config_maps: ConfigMaps) -> Mappi
     data = config_maps.get((cascade.metadata.namespace or "", ref.name), {})
     if FITTED_KEY not in data or ref.key not in data:
         return {}
-    return _fitted(data[FITTED_KEY], *_question(cascade, data[ref.key])[:2])[0]
+    return _fitted_of(cascade, data[FITTED_KEY], data[ref.key])[0]
+
+
+def calibration_table(cascade: ModelCascade, config_maps: ConfigMaps) -> CalibrationTable | None:
+    """A cascade's table; None where it is not there (any more) or cannot be read."""
+    ref = cascade.spec.quality.calibration.config_map_key_ref
+    text = config_maps.get((cascade.metadata.namespace or "", ref.name), {}).get(ref.key)
+    return None if text is None else check_calibration(text, _question(cascade, text)[1])[0]
+
+
+def _fitted_of(cascade: ModelCascade, text: str | None, table: str) -> Fitted:
+    if text is None:
+        return {}, None
+    rule = estimator_rule(cascade.spec.quality.estimator)
+    return _fitted(text, table, _question(cascade, table)[1], rule)
 
 
 @lru_cache(maxsize=64)
-def _fitted(
-    text: str | None, table: str, stages: tuple[str, ...]
-) -> tuple[Mapping[str, Calibrator], str | None]:
+def _fitted(text: str, table: str, stages: tuple[str, ...], rule: EstimatorRule) -> Fitted:
     """The calibrators, or why they cannot be used."""
-    if text is None:
-        return {}, None
     again = "write both with one run of `motley calibrate`"
     try:
         document = json.loads(text)
@@ -104,13 +121,24 @@ def _fitted(
         return {}, f"is not of version 1: {again}"
     if document.get("table_sha256") != hashlib.sha256(table.encode()).hexdigest():
         return {}, f"was fitted with another table: {again}"
+    wanted = estimator_document(rule)
+    if {key: document.get(key) for key in wanted} != wanted:
+        return {}, (
+            f"was made with another estimator than spec.quality.estimator ({rule.type}): use the "
+            f"same, or {again}"
+        )
     given = document.get("calibrators")
     if not isinstance(given, dict) or set(given) - set(stages):
         return {}, f"calibrators: name stages among {', '.join(stages)}"
     try:
-        return {name: parse_calibrator(each) for name, each in given.items()}, None
+        read = {name: parse_calibrator(each) for name, each in given.items()}
     except EstimatorError as error:
         return {}, f"calibrators: {error}"
+    known = {*LOGPROB_FEATURES, rule.feature}
+    for name, each in read.items():
+        if not known.issuperset(each.features):
+            return {}, f"calibrators.{name}: features must be among {', '.join(sorted(known))}"
+    return read, None
 
 
 def _question(cascade: ModelCascade, text: str) -> tuple[str, tuple[str, ...], float]:

@@ -137,7 +137,16 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         {"choices": ("none", "logistic", "isotonic"), "default": "none",
          "help": "turns log-probabilities into chances of being right (default: none)"},
     ),
-    ("--features", {"default": "mean", "metavar": "F,...", "help": "mean, least, tenth, margin"}),
+    (
+        "--by",
+        {"default": "LogProb", "metavar": "ESTIMATOR", "help": "LogProb (default), SelfConsistency, "
+         "SelfVerify, or a YAML file with what spec.quality.estimator holds"},
+    ),
+    (
+        "--features",
+        {"metavar": "F,...", "help": "of a fit: mean, least, tenth, margin, and the estimator's own "
+         "(passed, agreement, verified; default: that, or mean)"},
+    ),
     ("--seed", {"type": int, "default": 0, "metavar": "N", "help": "of --templates (default 0)"}),
     ("--form", {"choices": ("choice", "number"), "default": "choice", "help": "of --templates"}),
     ("--journal", {"metavar": "FILE", "help": "keeps every answer; a second run goes on from it"}),

@@ -18,7 +18,13 @@ from motley_planner.calibrating import Sample, fit, fitted_scores
 from motley_planner.calibrating.tables import Tokens
 from motley_planner.candidates.calibration import CalibrationTable, read_calibration
 from motley_planner.candidates.certify import folds
-from motley_planner.dispatch.estimators import FEATURES, Calibrator, calibrator_document
+from motley_planner.dispatch.estimators import (
+    FEATURES,
+    LOGPROB_FEATURES,
+    Calibrator,
+    calibrator_document,
+)
+from motley_planner.dispatch.rules import EstimatorRule, estimator_document
 
 _NAME = "abcdefghijklmnopqrstuvwxyz0123456789-"
 
@@ -35,13 +41,14 @@ class Outcome:
     tokens: Tokens = field(default_factory=dict)
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
     learned: bool = False
+    rule: EstimatorRule = field(default_factory=EstimatorRule)
     failures: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by stage, reason
 
     def estimator_document(self, table_text: str) -> dict[str, Any]:
         """What the gateway needs to score as this table was scored."""
         return {
             "version": 1,
-            "type": "LogProb",
+            **estimator_document(self.rule),
             "table_sha256": hashlib.sha256(table_text.encode()).hexdigest(),
             "calibrators": {name: calibrator_document(c) for name, c in self.calibrators.items()},
         }
@@ -116,7 +123,8 @@ def _asked(args: argparse.Namespace, stages: Mapping[str, str]) -> Outcome:
     if args.temperature is not None:
         fields["temperature"] = args.temperature
     pace = Pace(args.concurrency, args.timeout, args.attempts)
-    run = Run(endpoints, _questions(args), fields, pace)
+    estimating = _estimating(args, stages)
+    run = Run(endpoints, _questions(args), fields, pace, estimating)
     total = len(run.questions) * len(endpoints)
     try:
         with Journal(Path(args.journal) if args.journal else None) as journal:
@@ -159,7 +167,8 @@ def _fitted(args: argparse.Namespace, run: Any, answers: Sequence[Any]) -> Outco
         name: Sample([a.features for a in each], [a.quality for a in each])
         for name, each in answers_of.items()
     }
-    features = _features(args.features)
+    rule = run.estimating.rule
+    features = run.estimating.features or (rule.feature,)
     learning = [int(i) for i in folds(size)[0]]
     calibrators = {}
     for name in names[:-1] if args.fit != "none" else ():
@@ -169,14 +178,18 @@ def _fitted(args: argparse.Namespace, run: Any, answers: Sequence[Any]) -> Outco
         )
         calibrators[name] = fit(part, args.fit, features)
     for name in names[:-1]:
-        unscored = sum(a.features is None and a.wrong is None for a in answers_of[name])
+        scored = [each is not None and rule.feature in each for each in samples[name].features]
+        unscored = sum(
+            not s and a.wrong is None for s, a in zip(scored, answers_of[name], strict=True)
+        )
         if unscored:
-            message = f"{unscored} of {size} answers of {name} came without log-probabilities"
+            what = "log-probabilities" if rule.type == "LogProb" else "a score"
+            message = f"{unscored} of {size} answers of {name} came without {what}"
             say(args, f"motley: {message}: they count as escalated")
     classes = tuple(question.class_name for question in run.questions)
     table = CalibrationTable(
         stages=tuple(names),
-        scores={n: fitted_scores(calibrators.get(n), samples[n]) for n in names[:-1]},
+        scores={n: fitted_scores(calibrators.get(n), samples[n], rule.feature) for n in names[:-1]},
         qualities={n: tuple(samples[n].quality) for n in names},
         mean_tokens={
             n: (_mean(a.prompt_tokens for a in each), _mean(a.output_tokens for a in each))
@@ -195,8 +208,30 @@ def _fitted(args: argparse.Namespace, run: Any, answers: Sequence[Any]) -> Outco
         },
         calibrators=calibrators,
         learned=learned,
+        rule=rule,
         failures={n: _counted([a.wrong for a in each]) for n, each in answers_of.items()},
     )
+
+
+def _estimating(args: argparse.Namespace, stages: Mapping[str, str]) -> Any:
+    """The estimator that `--by` names or describes, with the features that a fit takes."""
+    from motley_operator.cli.calibrate_rules import rule_of
+    from motley_runtime.calibration import Estimating
+    from motley_runtime.checks import CheckError
+    from motley_runtime.gateway.estimators import graders_of
+
+    commands = Path(args.commands) if args.commands else None
+    rule = rule_of(args.by, list(stages))
+    try:
+        graders_of(rule, commands)
+    except CheckError as error:
+        raise InputError("--by", str(error)) from error
+    names = _features(args.features) if args.features else ()
+    known = {*LOGPROB_FEATURES, rule.feature}
+    if not known.issuperset(names):
+        rule_text = f"{args.features!r}: with {rule.type} use {', '.join(sorted(known))}"
+        raise InputError("--features", rule_text)
+    return Estimating(rule, names, commands)
 
 
 def _features(text: str) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from motley_operator.api import Fleet, ModelCascade, RLJob, ServingPool, read
-from motley_operator.api.quality import cascade_calibrators
 from motley_operator.api.shapes import NodeShape
 from motley_operator.demand.waking import may_sleep
 from motley_operator.domain.facts import ClusterFacts
@@ -20,6 +19,7 @@ from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.gateways import PORT, gateway_deployment
 from motley_operator.manifests.isolation import engine_isolation, gateway_isolation
+from motley_operator.manifests.judging import Judging, judging_of
 from motley_operator.manifests.launch import engine_process, stage_image
 from motley_operator.manifests.pipelines import in_pipeline
 from motley_operator.manifests.places import shapes_by_node
@@ -144,13 +144,14 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
     owner, gateway = site.owner, model.spec.gateway
     launches = {stage.name: _launch(site, stage) for stage in site.stages}
     ports = {name: launch.port for name, launch in launches.items()}
-    fitted = (
-        cascade_calibrators(model, facts.config_maps) if isinstance(model, ModelCascade) else {}
-    )
-    hold = None
+    judging, hold = Judging(), None
+    if isinstance(model, ModelCascade):
+        judging = judging_of(model, facts.config_maps, site.part)
     if wakes := may_sleep(model.spec.workload, gateway):
         hold = Hold(gateway.hold.requests, gateway.hold.time.seconds)
-    around = Surroundings(model.spec.workload, launches, site.zones, site.trust_zones, fitted, hold)
+    around = Surroundings(
+        model.spec.workload, launches, site.zones, site.trust_zones, judging, hold
+    )
     manifests = [
         routing_config_map(owner, site.part, site.stages, around),
         *gateway_access(owner, wakes),
@@ -162,7 +163,7 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
             gateway,
             site.settings.gateway_image,
             model.spec.priority_class_name,
-            site.settings.gateway_otlp_endpoint,
+            replace(judging.extras, spans_to=site.settings.gateway_otlp_endpoint),
         ),
     ]
     manifests += _isolation(site, list(ports.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from motley_operator.admission.resources import GATEWAY as GATEWAY_RESOURCES
@@ -11,17 +12,32 @@ from motley_operator.manifests.frame import Manifest, Owner, sealed
 
 PORT = 8000
 _KEYS_DIR = "/etc/motley/api-keys"
+_COMMANDS_DIR = "/etc/motley/commands"
 _STATE_DIR = "/var/lib/motley"  # the last good routing, over restarts of the container
 _GRACE_SECONDS = 75  # the gateway drains for up to 60 s after 3 s of settling
 
 
-def gateway_deployment(
-    owner: Owner, spec: Gateway, image: str, priority_class: str | None, spans_to: str = ""
-) -> Manifest:
-    """The gateway's Deployment; an autoscaler may not own its replicas, the spec does.
+@dataclass(frozen=True, slots=True)
+class GatewayExtras:
+    """What some gateways have besides.
 
-    `spans_to` is the OTLP endpoint that it sends its spans to, where an admin names one.
+    A ConfigMap of programs and questions of their own (cascades), and the OTLP endpoint that their
+    spans go to, where an admin names one.
     """
+
+    commands: str | None = None
+    canaries_per_hour: int | None = None
+    spans_to: str = ""
+
+
+def gateway_deployment(
+    owner: Owner,
+    spec: Gateway,
+    image: str,
+    priority_class: str | None,
+    extras: GatewayExtras | None = None,
+) -> Manifest:
+    """The gateway's Deployment; an autoscaler may not own its replicas, the spec does."""
     name = gateway_name(owner.name)
     selector = owner.selector(GATEWAY)
     return sealed(
@@ -39,16 +55,16 @@ def gateway_deployment(
                 },
                 "template": {
                     "metadata": {"labels": resource_labels(owner.kind, owner.name, GATEWAY)},
-                    "spec": _pod_spec(owner, spec, image, priority_class, spans_to),
+                    "spec": _with_extras(
+                        _pod_spec(owner, spec, image, priority_class), extras or GatewayExtras()
+                    ),
                 },
             },
         }
     )
 
 
-def _pod_spec(
-    owner: Owner, spec: Gateway, image: str, priority_class: str | None, spans_to: str
-) -> Manifest:
+def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | None) -> Manifest:
     pod: Manifest = {
         "serviceAccountName": gateway_name(owner.name),
         "automountServiceAccountToken": True,
@@ -69,7 +85,7 @@ def _pod_spec(
                 "labelSelector": {"matchLabels": owner.selector(GATEWAY)},
             }
         ],
-        "containers": [_container(owner, spec, image, spans_to)],
+        "containers": [_container(owner, spec, image)],
         "volumes": [{"name": "state", "emptyDir": {"sizeLimit": "64Mi"}}],
     }
     if priority_class is not None:
@@ -80,12 +96,26 @@ def _pod_spec(
     return pod
 
 
-def _container(owner: Owner, spec: Gateway, image: str, spans_to: str) -> dict[str, Any]:
+def _with_extras(pod: Manifest, extras: GatewayExtras) -> Manifest:
+    """The pod with these; the builder's own dicts, not yet given away."""
+    container = pod["containers"][0]
+    if extras.spans_to:
+        container["args"] += ["--otlp-endpoint", extras.spans_to]
+    if extras.canaries_per_hour is not None:
+        container["args"] += ["--canaries-per-hour", str(extras.canaries_per_hour)]
+    if extras.commands is not None:
+        container["args"] += ["--commands-dir", _COMMANDS_DIR]
+        source = {"name": extras.commands, "defaultMode": 0o555}
+        pod["volumes"].append({"name": "commands", "configMap": source})
+        mount = {"name": "commands", "mountPath": _COMMANDS_DIR, "readOnly": True}
+        container["volumeMounts"].append(mount)
+    return pod
+
+
+def _container(owner: Owner, spec: Gateway, image: str) -> dict[str, Any]:
     routing = f"{owner.namespace}/{routing_name(owner.name)}"
     args = ["gateway", "--routing-configmap", routing, "--port", str(PORT)]
     args += ["--state-dir", _STATE_DIR]
-    if spans_to:
-        args += ["--otlp-endpoint", spans_to]
     container: dict[str, Any] = {
         "name": "gateway",
         "image": image,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from motley_operator.api.traffic import Workload
 from motley_operator.domain.names import GATEWAY, PLAN_HASH, ROUTING_KEY, routing_name, wake_name
 from motley_operator.manifests.frame import Manifest, Owner, sealed
+from motley_operator.manifests.judging import Judging
 from motley_operator.manifests.pods import host_address
 from motley_operator.manifests.stages import StageSpec
 from motley_planner.dispatch import (
-    Calibrator,
     Flow,
     Handoff,
     Hold,
@@ -34,14 +34,14 @@ _LEAST_RATE = 1e-9  # requests/s; below it a flow is the solver's rounding
 class Surroundings:
     """What a routing file says besides its slice: what comes, and where it may go.
 
-    Engines and fitted scores are by stage, zones and trust zones by node.
+    Engines are by stage, zones and trust zones by node.
     """
 
     workload: Workload
     launches: Mapping[str, LaunchSpec]
     zones: Mapping[str, str]
     trust_zones: Mapping[str, str]
-    calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
+    judging: Judging = field(default_factory=Judging)
     hold: Hold | None = None  # where it may be scaled to zero
 
     def group_of(self, replica: PlannedReplica) -> str:
@@ -60,6 +60,7 @@ def routing_config_map(
     owner: Owner, part: Slice, stages: Sequence[StageSpec], around: Surroundings
 ) -> Manifest:
     """The ConfigMap `<resource>-routing`."""
+    judging = around.judging
     table = RoutingTable(
         plan_hash=part.hash,
         resource=ResourceRef(owner.kind, owner.namespace, owner.name),
@@ -68,8 +69,14 @@ def routing_config_map(
             RequestClass(c.name, c.prompt_tokens, c.output_tokens) for c in around.workload.classes
         ),
         stages=tuple(_stage(owner, part, stage, around) for stage in stages),
-        policies=tuple(Policy(p.id, p.share, p.thresholds, p.classes) for p in part.policies),
-        calibrators=around.calibrators,
+        policies=tuple(
+            Policy(p.id, p.share, p.thresholds, p.classes, judging.quality.get(p.id))
+            for p in part.policies
+        ),
+        estimator=judging.estimator,
+        calibrators=judging.calibrators,
+        watch=judging.watch,
+        relief=judging.relief,
         hold=around.hold,
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)

@@ -8,6 +8,7 @@ from motley_operator.api import ModelCascade, Quantity, ServingPool, Stage
 from motley_operator.api.adapters import rank_of, slots_of
 from motley_operator.api.common import Budget as BudgetSpec
 from motley_operator.api.common import Placement, Replan
+from motley_operator.api.estimating import extra_calls
 from motley_operator.api.fleet import FleetSpec
 from motley_operator.api.servingpool import ServingPoolSpec
 from motley_operator.api.traffic import Percentiles, Workload
@@ -65,6 +66,7 @@ def cascade_demand(
         requests_per_second=spec.workload.requests_per_second.per_second,
         slo=slo(spec.slo),
         policies=policies,
+        extra_calls=extra_calls(cascade),
         quality_floor=spec.quality.floor.fraction,
         budget=budget(spec.budget),
         priority=priority,

@@ -61,13 +61,18 @@ def fit(sample: Sample, kind: str, names: Sequence[str] = ("mean",)) -> Calibrat
     return Calibrator(kind, tuple(names), intercept, tuple(weights))
 
 
-def fitted_scores(calibrator: Calibrator | None, sample: Sample) -> tuple[float, ...]:
-    """Scores (0..1) of a sample; an answer that cannot be scored gets 0, so it is escalated."""
+def fitted_scores(
+    calibrator: Calibrator | None, sample: Sample, feature: str = FEATURES[0]
+) -> tuple[float, ...]:
+    """Scores (0..1) of a sample; an answer that cannot be scored gets 0, so it is escalated.
+
+    `feature` is the score where nothing was fitted.
+    """
     scores = []
     for each in sample.features:
         found = None
         if each is not None:
-            found = calibrator.score(each) if calibrator else each.get(FEATURES[0])
+            found = calibrator.score(each) if calibrator else each.get(feature)
         scores.append(0.0 if found is None else found)
     return tuple(scores)
 

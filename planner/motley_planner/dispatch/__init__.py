@@ -19,6 +19,7 @@ from motley_planner.dispatch.branching import (
 )
 from motley_planner.dispatch.classify import classify
 from motley_planner.dispatch.estimators import (
+    LOGPROB_FEATURES,
     Calibrator,
     EstimatorError,
     calibrator_document,
@@ -30,7 +31,6 @@ from motley_planner.dispatch.parsing import parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
-    ESTIMATORS,
     HANDOFFS,
     DispatchRule,
     Flow,
@@ -44,12 +44,29 @@ from motley_planner.dispatch.routing import (
     Stage,
     routing_document,
 )
+from motley_planner.dispatch.rules import (
+    COMPARISONS,
+    ESTIMATORS,
+    EstimatorRule,
+    estimator_document,
+    parse_estimator,
+)
+from motley_planner.dispatch.watching import (
+    LABELS,
+    Reference,
+    ReliefRule,
+    ShadowRule,
+    WatchRule,
+)
 from motley_planner.dispatch.ways import Way, hop_name, only, ways_of
 
 __all__ = [
+    "COMPARISONS",
     "DISPATCH_POLICIES",
     "ESTIMATORS",
     "HANDOFFS",
+    "LABELS",
+    "LOGPROB_FEATURES",
     "Affinity",
     "BranchBook",
     "BranchRule",
@@ -59,6 +76,7 @@ __all__ = [
     "DispatchRule",
     "Dispatcher",
     "EstimatorError",
+    "EstimatorRule",
     "Extraction",
     "Flow",
     "Handoff",
@@ -67,24 +85,30 @@ __all__ = [
     "PolicyMixer",
     "Pruning",
     "RecentPrefixes",
+    "Reference",
+    "ReliefRule",
     "Replica",
     "RequestClass",
     "ResourceRef",
     "Reward",
     "RoutingError",
     "RoutingTable",
+    "ShadowRule",
     "Stage",
     "Ticket",
+    "WatchRule",
     "Way",
     "accepts",
     "best_of",
     "branch_document",
     "calibrator_document",
     "classify",
+    "estimator_document",
     "hop_name",
     "only",
     "parse_branches",
     "parse_calibrator",
+    "parse_estimator",
     "parse_routing",
     "routing_document",
     "ways_of",

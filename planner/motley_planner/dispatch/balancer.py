@@ -163,6 +163,21 @@ class Dispatcher:
             if hop == stage_name or hop.startswith(f"{stage_name}/")
         )
 
+    def least_work_s(self, stage_name: str, class_name: str, now_s: float) -> float:
+        """Seconds of work, at planned capacity, on a stage's least busy replica in use.
+
+        0 where none is in use: nothing is waited for there.
+        """
+        return min(
+            (
+                lane.load.work_s
+                for way in self.ways(stage_name, class_name)
+                for lane in self._lanes[way.hop, class_name].every
+                if lane.load.failing_until_s <= now_s
+            ),
+            default=0.0,
+        )
+
     def choose(
         self,
         stage_name: str,

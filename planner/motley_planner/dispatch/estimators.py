@@ -1,7 +1,7 @@
 """What turns a stage's features into the score that thresholds are about.
 
 A calibrator was fitted by `motley calibrate` and travels in the routing file; the gateway evaluates
-it on each answer. Without one the feature `mean` is the score itself.
+it on each answer. Without one the estimator's own feature (rules.py) is the score itself.
 
 - logistic: 1 / (1 + exp(-(intercept + sum of weight x feature)))
 - isotonic: a line through fitted points (feature, share right), flat beyond the ends
@@ -18,7 +18,8 @@ from typing import Any
 
 from motley_planner.errors import PlannerError
 
-FEATURES = ("mean", "least", "tenth", "margin")
+LOGPROB_FEATURES = ("mean", "least", "tenth", "margin")
+FEATURES = (*LOGPROB_FEATURES, "passed", "agreement", "verified")
 KINDS = ("logistic", "isotonic")
 _MOST_POINTS = 1000
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from motley_planner.dispatch.branch_rules import parse_branches
-from motley_planner.dispatch.estimators import Calibrator, EstimatorError, parse_calibrator
+from motley_planner.dispatch.estimators import EstimatorError
 from motley_planner.dispatch.fields import RoutingError
 from motley_planner.dispatch.fields import items as _items
 from motley_planner.dispatch.fields import mapping as _mapping
@@ -18,7 +19,6 @@ from motley_planner.dispatch.fields import token as _token
 from motley_planner.dispatch.fields import unique as _unique
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
-    ESTIMATORS,
     HANDOFFS,
     MOST_ALPHA,
     PRIORITIES,
@@ -33,6 +33,8 @@ from motley_planner.dispatch.routing import (
     RoutingTable,
     Stage,
 )
+from motley_planner.dispatch.rules import parse_calibrators, parse_estimator
+from motley_planner.dispatch.watching import parse_relief, parse_watch
 
 SHARE_TOLERANCE = 1e-3  # a solver's rounding, not a mistake: shares are normalised after the check
 
@@ -63,7 +65,7 @@ def parse_routing(document: object) -> RoutingTable:
         for i, item in enumerate(_items(root.get("stages"), "stages", 1))
     )
     _unique([stage.name for stage in stages], "stages")
-    return RoutingTable(
+    table = RoutingTable(
         plan_hash=_token(root.get("plan_hash"), "plan_hash"),
         resource=ResourceRef(
             kind=_text(resource.get("kind"), "resource.kind"),
@@ -74,11 +76,26 @@ def parse_routing(document: object) -> RoutingTable:
         classes=classes,
         stages=stages,
         policies=_policies(root.get("policies", []), stages, [c.name for c in classes]),
-        estimator=_estimator(root.get("estimator")),
         dispatch=_dispatch(root.get("routing")),
-        calibrators=_calibrators(root.get("estimator"), stages),
         hold=_hold(root.get("hold")),
     )
+    return _with_rules(table, root)
+
+
+def _with_rules(table: RoutingTable, root: Mapping[str, Any]) -> RoutingTable:
+    """The table with what decides on answers."""
+    names, given = [stage.name for stage in table.stages], root.get("estimator")
+    try:
+        return replace(
+            table,
+            estimator=parse_estimator(given, names),
+            calibrators=parse_calibrators(given, names),
+            watch=parse_watch(root.get("watch"), names),
+            relief=parse_relief(root.get("relief"), names, table.policies),
+        )
+    except EstimatorError as error:
+        field, _, rule = str(error).partition(": ")
+        raise RoutingError(field, rule) from error
 
 
 def _hold(value: object) -> Hold | None:
@@ -228,6 +245,7 @@ def _policy(value: object, at: str, stages: tuple[Stage, ...]) -> Policy:
     for stage in stages[:-1]:
         if stage.name not in thresholds:
             raise RoutingError(f"{at}.thresholds", f"lacks the threshold of stage {stage.name!r}")
+    quality = item.get("quality")
     return Policy(
         _text(item.get("id"), f"{at}.id"),
         _number(item.get("share"), f"{at}.share"),
@@ -236,30 +254,8 @@ def _policy(value: object, at: str, stages: tuple[Stage, ...]) -> Policy:
             _text(name, f"{at}.classes")
             for name in _items(item.get("classes", []), f"{at}.classes")
         ),
+        None if quality is None else min(1.0, _number(quality, f"{at}.quality")),
     )
-
-
-def _estimator(value: object) -> str:
-    if value is None:
-        return ESTIMATORS[0]
-    kind = _text(_mapping(value, "estimator").get("type"), "estimator.type")
-    if kind not in ESTIMATORS:
-        raise RoutingError("estimator.type", f"must be one of {', '.join(ESTIMATORS)}, is {kind!r}")
-    return kind
-
-
-def _calibrators(value: object, stages: tuple[Stage, ...]) -> dict[str, Calibrator]:
-    given = {} if value is None else _mapping(value, "estimator").get("calibrators", {})
-    names, found = {stage.name for stage in stages}, {}
-    for name, each in _mapping(given, "estimator.calibrators").items():
-        at = f"estimator.calibrators.{name}"
-        if name not in names:
-            raise RoutingError(at, "names a stage that is not in stages")
-        try:
-            found[name] = parse_calibrator(each)
-        except EstimatorError as error:
-            raise RoutingError(at, str(error)) from error
-    return found
 
 
 def _dispatch(value: object) -> DispatchRule:

@@ -9,8 +9,14 @@ from typing import Any
 from motley_planner.dispatch.branch_rules import branch_document
 from motley_planner.dispatch.branching import BranchRule
 from motley_planner.dispatch.estimators import Calibrator, calibrator_document
+from motley_planner.dispatch.rules import EstimatorRule, estimator_document
+from motley_planner.dispatch.watching import (
+    ReliefRule,
+    WatchRule,
+    relief_document,
+    watch_document,
+)
 
-ESTIMATORS = ("LogProb",)
 MOST_ALPHA = 0.6  # above it nearly all goes to the fastest GPUs: 3 to 8 times the P95
 HANDOFFS = ("nixl", "bootstrap")
 PRIORITIES = ("lowFirst", "highFirst")
@@ -92,13 +98,15 @@ class Stage:
 class Policy:
     """One threshold vector and the share of all requests that follow it.
 
-    Where `classes` are named, all of them are of those classes.
+    Where `classes` are named, all of them are of those classes. `quality` is the certified lower
+    bound of its mean answer quality, where the plan states it.
     """
 
     id: str
     share: float
     thresholds: Mapping[str, float]
     classes: tuple[str, ...] = ()
+    quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +141,8 @@ class ResourceRef:
 class RoutingTable:
     """Everything one gateway needs to run one plan.
 
-    `calibrators` (by stage) turn log-probabilities into the scores that thresholds are about; a
-    stage without one is scored by its mean token probability.
+    `calibrators` (by stage) turn features into the scores that thresholds are about; a stage
+    without one is scored by the estimator's own feature.
     """
 
     plan_hash: str
@@ -143,9 +151,11 @@ class RoutingTable:
     classes: tuple[RequestClass, ...]
     stages: tuple[Stage, ...]
     policies: tuple[Policy, ...]
-    estimator: str = "LogProb"
+    estimator: EstimatorRule = field(default_factory=EstimatorRule)
     dispatch: DispatchRule = DispatchRule()
     calibrators: Mapping[str, Calibrator] = field(default_factory=dict)
+    watch: WatchRule | None = None
+    relief: ReliefRule | None = None
     hold: Hold | None = None
 
     @property
@@ -180,11 +190,15 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
         ],
         "stages": [_stage_document(stage) for stage in table.stages],
         "policies": [_policy_document(policy) for policy in table.policies],
-        "estimator": {"type": table.estimator},
+        "estimator": estimator_document(table.estimator),
     }
     if table.calibrators:
         fitted = {name: calibrator_document(each) for name, each in table.calibrators.items()}
         document["estimator"]["calibrators"] = fitted
+    if table.watch is not None:
+        document["watch"] = watch_document(table.watch)
+    if table.relief is not None:
+        document["relief"] = relief_document(table.relief)
     if table.dispatch != DispatchRule():
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
     if table.hold is not None:
@@ -197,6 +211,8 @@ def _policy_document(policy: Policy) -> dict[str, Any]:
     document["thresholds"] = dict(policy.thresholds)
     if policy.classes:
         document["classes"] = list(policy.classes)
+    if policy.quality is not None:
+        document["quality"] = policy.quality
     return document
 
 

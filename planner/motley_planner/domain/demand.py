@@ -112,6 +112,17 @@ class ServingDemand:
     loss_share: float = 1.0  # share of the rate that must then be served, by routing alone
     demand_error: float = 0.0  # the plan must hold at (1 + this) x the rate of every class at once
     class_floors: Mapping[str, float] = field(default_factory=dict)  # quality floor by class
+    # Calls that scoring makes beside an answer's own: for one visit of a stage, by stage called.
+    extra_calls: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def calls(self, policy: RoutingPolicy) -> dict[str, float]:
+        """Mean calls of each stage per request: visits, and what scoring them costs."""
+        made = dict(policy.visits)
+        for visited, extra in self.extra_calls.items():
+            for called, number in extra.items():
+                more = policy.visits.get(visited, 0.0) * number
+                made[called] = made.get(called, 0.0) + more
+        return made
 
 
 @dataclass(frozen=True, slots=True)

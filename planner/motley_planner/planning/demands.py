@@ -65,7 +65,8 @@ def _can_pay(demand: Demand, offered: Mapping[str, Sequence[Candidate]]) -> bool
     elif demand.policies:
         alike = [p for p in demand.policies if not p.request_class]
         kept = [p for p in alike if p.quality >= demand.quality_floor]
-        needed = [{stage: 1 for stage, visits in p.visits.items() if visits > 0} for p in kept]
+        called = [demand.calls(p) for p in kept]
+        needed = [{stage: 1 for stage, calls in each.items() if calls > 0} for each in called]
     else:
         needed = [dict.fromkeys(offered, 1)]
 
@@ -113,10 +114,11 @@ def _cascade(service: ServingDemand, weight: float) -> CascadeDemand:
     total = sum(c.weight for c in service.classes) or 1
     policies = []
     for policy in service.policies:
+        called = service.calls(policy)
         load = {
-            class_id(service.key, stage.name, c.name): visits * share
+            class_id(service.key, stage.name, c.name): calls * share
             for stage in service.stages
-            if (visits := policy.visits.get(stage.name, 0.0)) > 0
+            if (calls := called.get(stage.name, 0.0)) > 0
             for c in service.classes
             if (share := share_of(policy, c, total)) > 0
         }
@@ -152,9 +154,9 @@ def _add_tiered_demand(assembly: Assembly, service: ServingDemand, tenant_weight
             tiered.id,
             tiered.policy.quality,
             {
-                tier_class(class_id(key, stage, c.name), tier): visits * share
+                tier_class(class_id(key, stage, c.name), tier): calls * share
                 for stage, tier in zip(stages, tiered.combination, strict=True)
-                if (visits := tiered.policy.visits.get(stage, 0.0)) > 0
+                if (calls := service.calls(tiered.policy).get(stage, 0.0)) > 0
                 for c in service.classes
                 if (share := share_of(tiered.policy, c, total)) > 0
             },

@@ -230,9 +230,9 @@ def _visits(service: ServingDemand, solution: Solution) -> Iterator[dict[str, fl
     if total > ROUNDING:
         mixed: dict[str, float] = {}
         for p in chosen:
-            for stage, visits in policies[policy_id(p.id)].visits.items():
+            for stage, visits in service.calls(policies[policy_id(p.id)]).items():
                 mixed[stage] = mixed.get(stage, 0.0) + p.share / total * visits
         yield mixed
     for policy in service.policies:
         if policy.quality >= service.quality_floor and not policy.request_class:
-            yield dict(policy.visits)
+            yield service.calls(policy)

@@ -96,11 +96,12 @@ def _policy_costs(
     stages = [stage.name for stage in service.stages]
     found = []
     for tiered in (t for t in policies if not t.policy.request_class):
-        visits = [tiered.policy.visits.get(name, 0.0) for name in stages]
+        called = service.calls(tiered.policy)
+        calls = [called.get(name, 0.0) for name in stages]
         cost = sum(
-            visited * costs[name][tier]
-            for name, tier, visited in zip(stages, tiered.combination, visits, strict=True)
-            if visited > 0
+            number * costs[name][tier]
+            for name, tier, number in zip(stages, tiered.combination, calls, strict=True)
+            if number > 0
         )
         if np.isfinite(cost):
             found.append((tiered, float(cost)))

@@ -1,6 +1,6 @@
 """Asks the stages: bounded, with time limits, again where an engine was busy or gone.
 
-Answers are scored by the gateway's own code and judged by the checks; what the gateway would always
+Answers are scored by the gateway's own code, whatever the estimator, and judged by the checks; what the gateway would always
 escalate counts as wrong and has no score.
 """
 
@@ -11,17 +11,19 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import orjson
 
+from motley_planner.dispatch import EstimatorRule, estimator_document
 from motley_runtime.calibration.journal import Answer, Journal
 from motley_runtime.calibration.questions import Asked
+from motley_runtime.gateway.estimators import Estimate, Estimator, graders_of
 from motley_runtime.gateway.hard_failures import hard_failure
-from motley_runtime.gateway.openai_api import CHAT, ParsedRequest, usage_of
+from motley_runtime.gateway.openai_api import CHAT, ParsedRequest
 from motley_runtime.gateway.relay import completion_tokens
-from motley_runtime.gateway.scoring import features, with_logprobs, with_top_logprobs
 
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -54,11 +56,30 @@ class Run:
     questions: Sequence[Asked]
     fields: Mapping[str, Any]
     pace: Pace = Pace()
+    estimating: Estimating = field(default_factory=lambda: Estimating())
 
     def mark(self, endpoint: Endpoint, question: Asked) -> str:
         """Changes with the question, the model or the settings."""
-        body = orjson.dumps([question.mark, endpoint.model, dict(self.fields)])
-        return hashlib.sha256(body).hexdigest()[:16]
+        settings: list[Any] = [question.mark, endpoint.model, dict(self.fields)]
+        rule = self.rule_of(endpoint)
+        if rule != EstimatorRule():
+            settings.append(estimator_document(rule))
+            settings.append(sorted(self.estimating.features))
+        return hashlib.sha256(orjson.dumps(settings)).hexdigest()[:16]
+
+    def rule_of(self, endpoint: Endpoint) -> EstimatorRule:
+        """How a stage's answers are scored; the last one's are always returned, so as it is cheap."""
+        is_last = endpoint.stage == self.endpoints[-1].stage
+        return EstimatorRule() if is_last else self.estimating.rule
+
+
+@dataclass(frozen=True, slots=True)
+class Estimating:
+    """How answers are scored, and which features are wanted of them beside the estimator's own."""
+
+    rule: EstimatorRule = field(default_factory=EstimatorRule)
+    features: tuple[str, ...] = ()
+    commands_dir: Path | None = None
 
 
 class AskingError(Exception):
@@ -126,15 +147,14 @@ async def _stage(
 async def _answer(
     run: Run, endpoint: Endpoint, question: Asked, http: aiohttp.ClientSession
 ) -> Answer:
-    body = {**run.fields, "model": endpoint.model, "messages": question.messages}
+    body = {**run.fields, "messages": question.messages}
     request = ParsedRequest(CHAT, body, False, False, endpoint.model)
-    asked = with_top_logprobs(with_logprobs(body, True), True)
     began_s = time.monotonic()
-    answer = await _fetch(run.pace, endpoint, orjson.dumps(asked), http)
+    found = await _estimated(run, endpoint, request, http)
     seconds = time.monotonic() - began_s
-    wrong = "failed" if answer is None else _wrong(request, answer)
-    text = "" if answer is None else _text(answer)
-    usage = {} if answer is None else usage_of(answer)
+    wrong = "failed" if found is None else found.wrong
+    text = "" if found is None else _text(found.answer)
+    usage = {} if found is None else found.spent
     prompt = usage.get("prompt_tokens")
     passed = wrong is None and await question.grader.passes(text)
     return Answer(
@@ -143,12 +163,30 @@ async def _answer(
         mark=run.mark(endpoint, question),
         text=text,
         quality=float(passed),
-        features=None if wrong or answer is None else features(answer),
+        features=None if wrong or found is None else found.features,
         wrong=wrong,
         prompt_tokens=prompt if isinstance(prompt, int) else 0,
         output_tokens=completion_tokens(usage),
         seconds=round(seconds, 4),
     )
+
+
+async def _estimated(
+    run: Run, endpoint: Endpoint, request: ParsedRequest, http: aiohttp.ClientSession
+) -> Estimate | None:
+    """A stage's answer and features, by the code that the gateway runs."""
+    rule = run.rule_of(endpoint)
+    estimator = Estimator(rule, graders_of(rule, run.estimating.commands_dir), _wrong)
+    # All that log-probabilities tell is kept where they are asked for, so that a fit may choose.
+    by_tokens = ("mean", "margin") if rule.type == "LogProb" else ()
+
+    async def ask(stage: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        target = next(each for each in run.endpoints if each.stage == stage)
+        raw = orjson.dumps({**body, "model": target.model})
+        return await _fetch(run.pace, target, raw, http)
+
+    wanted = {*run.estimating.features, *by_tokens, rule.feature}
+    return await estimator.judged(request, endpoint.stage, ask, wanted)
 
 
 async def _fetch(

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
 
 import orjson
 
@@ -27,6 +27,7 @@ from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.cascade import Cascade
 from motley_runtime.gateway.credits import Credits
 from motley_runtime.gateway.errors import GatewayError, NothingThere, UpstreamError
+from motley_runtime.gateway.estimators import check_rules
 from motley_runtime.gateway.exchange import (
     CLIENT,
     ClientGone,
@@ -36,17 +37,20 @@ from motley_runtime.gateway.exchange import (
     Scope,
     Send,
     read_body,
+    unless_gone,
 )
 from motley_runtime.gateway.fair_share import FairShare
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.last_good import LastGood
 from motley_runtime.gateway.live_routing import LiveRouting
 from motley_runtime.gateway.metrics import Metrics
+from motley_runtime.gateway.observing import observing
 from motley_runtime.gateway.openai_api import PATHS, parse_request
 from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.prefixes import PrefixIndex
 from motley_runtime.gateway.probes import model_body, models_body, readiness
 from motley_runtime.gateway.recording import record
+from motley_runtime.gateway.relief import Relief
 from motley_runtime.gateway.steps import Steps
 from motley_runtime.gateway.tracing import now_ns, tracing_to
 from motley_runtime.gateway.upstream import HttpUpstream
@@ -73,6 +77,7 @@ class Gateway:
             affinity=PrefixIndex() if settings.affinity == "prefix" else None,
             trust_zones=settings.trust_zones,
             last_good=LastGood(settings.state_dir) if settings.state_dir else None,
+            check=partial(check_rules, commands_dir=settings.commands_dir),
         )
         self.live.restore()
         self.is_draining = False
@@ -81,21 +86,25 @@ class Gateway:
         self.steps = Steps(self.metrics)
         self.waking = Waking(self.live, self.metrics)
         self.tracing = tracing_to(settings.otlp_endpoint, settings.otlp_share)
+        self.relief = Relief(self.metrics.quality)
         self._keys = ApiKeys(settings.api_keys_dir) if settings.api_keys_dir else None
         self._cascade: Cascade | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Holds the connections to engines while it is entered."""
-        limits = self.settings.limits
-        upstream = HttpUpstream(limits)
-        credits = Credits(self.metrics, self.settings.sharing.wait_s)
-        caller = Caller(upstream, self.metrics, limits, credits)
+        settings = self.settings
+        upstream = HttpUpstream(settings.limits)
+        credits = Credits(self.metrics, settings.sharing.wait_s)
+        caller = Caller(upstream, self.metrics, settings.limits, credits)
         branches = Branches(caller, RewardPool(upstream, self.metrics), self.metrics)
-        self._cascade = Cascade(caller, self.metrics, branches, self.settings.optimistic_tokens)
+        self._cascade = Cascade(
+            caller, self.metrics, branches, settings.optimistic_tokens, settings.commands_dir
+        )
         self.waking.is_well = upstream.is_well
         try:
-            yield
+            async with observing(self, self._cascade, caller, credits):
+                yield
         finally:
             await self.waking.close()
             self._cascade = None
@@ -194,7 +203,7 @@ class Gateway:
         reply.add_header(b"x-motley-plan", job.dispatcher.table.plan_hash.encode())
         status = _CLIENT_GONE
         try:
-            await _unless_gone(self._run(job, reply), client)
+            await unless_gone(self._run(job, reply), client)
             status = reply.status
         except UpstreamError:
             status = 502
@@ -235,34 +244,13 @@ class Gateway:
             job.trace.waited("motley.queue", asked_ns)
             if job.request.is_scored:
                 job.policy = job.dispatcher.draw_policy(job.class_name)
+                relief = job.dispatcher.table.relief
+                if relief is not None and job.policy is not None:
+                    job.policy = self.relief.followed(job, relief)
             if job.policy is not None:
                 self.metrics.policies.labels(job.policy.id).inc()
             assert self._cascade is not None, "requests are served inside running() only"
             await self._cascade.run(job, reply)
-
-
-async def _unless_gone(work: Coroutine[Any, Any, None], client: ClientWatch) -> None:
-    """Runs the work to its end, or cancels it when the client closes its connection.
-
-    Raises: ClientGone; whatever the work raises.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    if client.is_gone:
-        work.close()
-        raise ClientGone
-    cancel = task.cancel
-    client.ask(cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
-        if not client.is_gone or task.uncancel():
-            raise  # somebody else cancels, too
-        raise ClientGone from None
-    finally:
-        client.leave(cancel)
-    if client.is_gone and not task.uncancel():
-        raise ClientGone
 
 
 async def _refuse(reply: Reply, error: GatewayError) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from motley_planner.dispatch import Stage
@@ -9,13 +10,17 @@ from motley_runtime.gateway.job import Job
 
 
 def body_for(job: Job, stage: Stage) -> dict[str, Any]:
-    """The client's body with the stage's model, or its adapter, and the request's priority.
-
-    `priority` is written only for engines that order by it: others refuse it, or any but 0. There a
-    client's own value is replaced, for it would let everybody go first.
-    """
+    """The client's body with the stage's model, or its adapter, and the request's priority."""
     model = stage.adapters.get(job.adapter, stage.model) if job.adapter else stage.model
     body = {**job.request.body, "model": model}
-    if stage.priority and job.request.is_scored:
-        body["priority"] = -job.priority if stage.priority == "lowFirst" else job.priority
-    return body
+    return with_priority(body, stage, job.priority) if job.request.is_scored else body
+
+
+def with_priority(body: Mapping[str, Any], stage: Stage, priority: int) -> dict[str, Any]:
+    """A body with `priority`, for engines that order by it: others refuse it, or any but 0.
+
+    There a client's own value is replaced, for it would let everybody go first.
+    """
+    if not stage.priority:
+        return dict(body)
+    return {**body, "priority": -priority if stage.priority == "lowFirst" else priority}

@@ -15,37 +15,36 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from motley_planner.dispatch import BranchRule, Calibrator, Stage, accepts
+from motley_planner.dispatch import BranchRule, Stage, accepts
 from motley_runtime.gateway.bodies import body_for
 from motley_runtime.gateway.branch_requests import rule_of
 from motley_runtime.gateway.branches import Branches
 from motley_runtime.gateway.calls import Caller
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
+from motley_runtime.gateway.estimators import Ask, Estimate, Estimator, estimator_of
 from motley_runtime.gateway.exchange import Reply
-from motley_runtime.gateway.hard_failures import hard_failure
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.metrics import Metrics
 from motley_runtime.gateway.openai_api import add_usage, usage_of
 from motley_runtime.gateway.optimistic import OptimisticStream, with_stream_logprobs
 from motley_runtime.gateway.relay import (
     completion_tokens,
-    decoded,
     finish_stream,
     relay_stream,
     send_answer,
     send_raw,
 )
-from motley_runtime.gateway.scoring import (
-    MAX_SCORE,
-    features,
-    with_logprobs,
-    with_top_logprobs,
-)
+from motley_runtime.gateway.scoring import MAX_SCORE
+from motley_runtime.gateway.shadow import Shadow
+from motley_runtime.gateway.side_calls import ask_stage
 from motley_runtime.gateway.upstream import Answer
+from motley_runtime.gateway.watching import Watch
 
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
@@ -58,10 +57,18 @@ class Cascade:
     """The executor shared by all requests."""
 
     def __init__(
-        self, caller: Caller, metrics: Metrics, branches: Branches, optimistic_tokens: int = 32
+        self,
+        caller: Caller,
+        metrics: Metrics,
+        branches: Branches,
+        optimistic_tokens: int = 32,
+        commands_dir: Path | None = None,
     ) -> None:
         self._caller, self._metrics, self._branches = caller, metrics, branches
-        self._optimistic_tokens = optimistic_tokens
+        self._optimistic_tokens, self._commands_dir = optimistic_tokens, commands_dir
+        self._estimator: Estimator | None = None  # the last one used: a rule's hash costs more
+        self.watch: Watch | None = None
+        self.shadow: Shadow | None = None
 
     async def run(self, job: Job, reply: Reply) -> None:
         """Answers one request. Raises: GatewayError where nothing has been sent yet."""
@@ -147,7 +154,7 @@ class Cascade:
     async def _answered(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
         """Whether a stage before the last has answered well enough, and if so its answer is sent."""
         try:
-            if job.request.is_stream and job.is_optimistic and rule_of(job, stage) is None:
+            if job.request.is_stream and _is_optimistic(job) and rule_of(job, stage) is None:
                 return await self._streamed(job, stage, threshold, reply)
             answer = await self._asked(job, stage)
         except _Escalated:
@@ -167,35 +174,62 @@ class Cascade:
             return False
         return await self._judged(job, stage, threshold, answer, reply)
 
-    async def _asked(self, job: Job, stage: Stage) -> dict[str, Any] | None:
+    async def _asked(self, job: Job, stage: Stage) -> Estimate | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
-        rule = rule_of(job, stage)
-        if rule is not None:
-            at = job.deadline_s if job.best is not None else None
-            async with asyncio.timeout_at(at):
-                found = await self._branches.answer(job, stage, rule, _logprobs(job, stage))
-            return None if isinstance(found, Answer) else found
-        body = with_logprobs(body_for(job, stage), job.request.is_chat)
-        if _logprobs(job, stage) > 1:
-            body = with_top_logprobs(body, job.request.is_chat)
-        raw = orjson.dumps(body)
+        table = job.dispatcher.table
+        estimator = self._estimator
+        if estimator is None or estimator.rule is not table.estimator:
+            estimator = estimator_of(table.estimator, self._commands_dir)
+            if estimator.rule is table.estimator:
+                self._estimator = estimator
+        fitted = table.calibrators.get(stage.name)
+        judging = estimator.judged(
+            job.request,
+            stage.name,
+            self._asking(job, stage),
+            fitted.features if fitted is not None else (),
+        )
         if job.deadline_s is None or job.best is None:
-            return decoded(await self._caller.fetch(job, stage, raw))
+            return await judging
         async with asyncio.timeout_at(job.deadline_s):
-            return decoded(await self._caller.fetch(job, stage, raw))
+            return await judging
+
+    def _asking(self, job: Job, stage: Stage) -> Ask:
+        """How an estimator asks: the stage's own answer may branch, samples and verdicts do not."""
+        plain = partial(ask_stage, self._caller, job)
+        rule = rule_of(job, stage)
+        if rule is None or job.dispatcher.table.estimator.type == "SelfConsistency":
+            return plain
+        is_first = True
+
+        async def ask(name: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+            nonlocal is_first
+            if not is_first:
+                return await plain(name, path, body)
+            is_first = False
+            found = await self._branches.answer(job, stage, rule, _logprobs(job, stage))
+            return None if isinstance(found, Answer) else found
+
+        return ask
 
     async def _judged(
-        self, job: Job, stage: Stage, threshold: float, answer: dict[str, Any], reply: Reply
+        self, job: Job, stage: Stage, threshold: float, found: Estimate, reply: Reply
     ) -> bool:
-        usage = usage_of(answer)
-        job.spent = add_usage(job.spent, usage)
-        wrong = hard_failure(job.request, answer)
+        answer, wrong = found.answer, found.wrong
+        job.spent = add_usage(job.spent, found.spent)
+        for called, tokens in found.extra:
+            self._metrics.quality.estimator_calls.labels(called).inc()
+            self._metrics.quality.estimator_tokens.labels(called).inc(tokens)
         if wrong is None:
-            job.score = _score(job, stage, features(answer))
+            job.score = _score(job, stage, found.features)
+        if self.watch is not None and job.dispatcher.table.watch is not None:
+            self.watch.scored(job, stage.name, None if wrong else job.score)
         if wrong is None and accepts(job.score, threshold):
             job.stage = stage.name
             job.visits.append(f"{stage.name}:{job.score:.4f}")
             await send_answer(job, answer, reply)
+            if self.shadow is not None and job.dispatcher.table.watch is not None:
+                self.shadow.returned(job, stage.name, answer)
             return True
         if wrong is None:
             shown = "unscored" if job.score is None else f"{job.score:.4f}"
@@ -203,7 +237,7 @@ class Cascade:
             self._escalate(job, stage, shown, "score")
         else:
             self._escalate(job, stage, wrong, wrong)
-        job.discarded.append((stage.name, completion_tokens(usage)))
+        job.discarded.append((stage.name, completion_tokens(found.spent)))
         return False
 
     async def _streamed(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
@@ -235,13 +269,14 @@ class Cascade:
         self._metrics.escalations.labels(stage.name, reason).inc()
 
 
-def _calibrator(job: Job, stage: Stage) -> Calibrator | None:
-    return job.dispatcher.table.calibrators.get(stage.name)
+def _is_optimistic(job: Job) -> bool:
+    """Whether a beginning may be sent before the answer is whole: only tokens can be scored then."""
+    return job.is_optimistic and job.dispatcher.table.estimator.type == "LogProb"
 
 
 def _logprobs(job: Job, stage: Stage) -> int:
     """How many candidates of each token a stage's score is made from."""
-    fitted = _calibrator(job, stage)
+    fitted = job.dispatcher.table.calibrators.get(stage.name)
     return 2 if fitted is not None and "margin" in fitted.features else 1
 
 
@@ -249,5 +284,6 @@ def _score(job: Job, stage: Stage, found: dict[str, float] | None) -> float | No
     """The score that thresholds are about: fitted where the plan says so; None where unknown."""
     if found is None:
         return None
-    fitted = _calibrator(job, stage)
-    return found["mean"] if fitted is None else fitted.score(found)
+    table = job.dispatcher.table
+    fitted = table.calibrators.get(stage.name)
+    return found.get(table.estimator.feature) if fitted is None else fitted.score(found)

@@ -40,6 +40,7 @@ class Credits:
     def __init__(self, metrics: Metrics, wait_s: float) -> None:
         self.metrics, self.wait_s = metrics, wait_s
         self.queues: dict[str, _Queue] = {}
+        self.waiting = 0
 
     def held(self, replica: Replica, job: Urgent) -> Credit:
         """The credit of one request on one replica, held while entered."""
@@ -75,6 +76,7 @@ class Credit:
             return
         metrics = self._credits.metrics
         metrics.waiting_for_credit.inc()
+        self._credits.waiting += 1
         try:
             async with asyncio.timeout(self._credits.wait_s):
                 await turn
@@ -88,6 +90,7 @@ class Credit:
             raise
         finally:
             metrics.waiting_for_credit.dec()
+            self._credits.waiting -= 1
 
     async def __aexit__(
         self,

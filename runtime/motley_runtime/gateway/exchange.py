@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
 from typing import Any
 
 from motley_runtime.gateway.errors import GatewayError
@@ -112,3 +112,27 @@ async def read_body(receive: Receive, limit_bytes: int, limit_s: float) -> bytes
     except TimeoutError as error:
         text = f"the body did not arrive within {limit_s:g} s"
         raise GatewayError(408, text, "body_timeout") from error
+
+
+async def unless_gone(work: Coroutine[Any, Any, None], client: ClientWatch) -> None:
+    """Runs the work to its end, or cancels it when the client closes its connection.
+
+    Raises: ClientGone; whatever the work raises.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    if client.is_gone:
+        work.close()
+        raise ClientGone
+    cancel = task.cancel
+    client.ask(cancel)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not client.is_gone or task.uncancel():
+            raise  # somebody else cancels, too
+        raise ClientGone from None
+    finally:
+        client.leave(cancel)
+    if client.is_gone and not task.uncancel():
+        raise ClientGone

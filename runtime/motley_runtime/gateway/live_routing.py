@@ -39,9 +39,12 @@ class LiveRouting:
         affinity: Affinity | None = None,
         trust_zones: frozenset[str] | None = None,
         last_good: LastGood | None = None,
+        check: Callable[[RoutingTable], None] | None = None,
     ) -> None:
+        """`check` refuses tables that this gateway cannot run, by a RoutingError."""
         self._metrics, self._uniform, self._affinity = metrics, uniform, affinity
         self._trust_zones, self._last_good = trust_zones, last_good
+        self._check = check
         self._raw: bytes | None = None
         self.current: Dispatcher | None = None
         self.problem: str | None = "no routing has been read yet"
@@ -60,6 +63,8 @@ class LiveRouting:
             return True
         try:
             table = self._trusted(parse_routing(orjson.loads(raw)))
+            if self._check is not None:
+                self._check(table)
         except (orjson.JSONDecodeError, RoutingError) as error:
             self.refuse(str(error))
             return False

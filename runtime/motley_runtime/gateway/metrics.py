@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from motley_runtime.gateway.quality_metrics import QualityMetrics
+
 # From one scheduler tick of an engine to the longest answers it is allowed to give.
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -15,6 +17,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.quality = QualityMetrics(self.registry)
         self.requests = self._counter(
             "requests",
             "Requests by answering stage, HTTP status and class.",

@@ -52,10 +52,12 @@ class GatewaySettings:
     routing_configmap: tuple[str, str] | None = None
     api_keys_dir: Path | None = None
     state_dir: Path | None = None
+    commands_dir: Path | None = None
     trust_zones: frozenset[str] | None = None
     affinity: str = "prefix"
     streaming: str = "buffer"
     optimistic_tokens: int = 32
+    canaries_per_hour: float | None = None
     deadline_s: float | None = None
     most_branches: int = 8
     sharing: Sharing = Sharing()
@@ -97,6 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="keep the last good routing here and start from it, should the source be broken",
+    )
+    parser.add_argument(
+        "--commands-dir",
+        type=Path,
+        metavar="DIR",
+        help="let a plan's checks run the programs in this folder (default: none)",
     )
     parser.add_argument(
         "--trust-zones",
@@ -173,6 +181,13 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
         help="tokens held back and scored by --streaming optimistic (default: 32)",
     )
     parser.add_argument(
+        "--canaries-per-hour",
+        type=_hourly,
+        metavar="N",
+        help="ask every stage so many questions with known answers an hour, and raise an alarm "
+        "where it gets worse (default: none)",
+    )
+    parser.add_argument(
         "--deadline-seconds",
         type=_seconds,
         metavar="S",
@@ -190,10 +205,12 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
         routing_configmap=args.routing_configmap,
         api_keys_dir=args.api_keys_dir,
         state_dir=args.state_dir,
+        commands_dir=args.commands_dir,
         trust_zones=args.trust_zones,
         affinity=args.affinity,
         streaming=args.streaming,
         optimistic_tokens=args.optimistic_tokens,
+        canaries_per_hour=args.canaries_per_hour,
         deadline_s=args.deadline_seconds,
         most_branches=args.max_branches,
         sharing=Sharing(args.max_in_flight, args.max_waiting, args.wait_seconds),
@@ -238,6 +255,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return value
+
+
+def _hourly(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 3600")
     return value
 
 
