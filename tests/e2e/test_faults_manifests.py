@@ -45,6 +45,7 @@ def trial(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         made.clear()
 
 
+@pytest.mark.timeout(600 + 4 * DOCUMENTS)
 @drawn
 @given(batches)
 def test_whatever_the_server_takes_is_answered_and_moves_nobody_else(

@@ -44,6 +44,7 @@ def operated() -> Operated:
 batches = st.tuples(*(fuzz.manifests(f"fuzzed-{number}") for number in range(AT_ONCE)))
 
 
+@pytest.mark.timeout(600 + DOCUMENTS)
 @drawn
 @given(batches, st.one_of(st.none(), fuzz.fleets()))
 def test_no_manifest_that_the_schema_admits_stops_the_operator(
