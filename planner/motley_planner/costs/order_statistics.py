@@ -18,7 +18,6 @@ from functools import lru_cache
 from math import lgamma, log, sqrt
 
 import numpy as np
-from scipy.special import log_ndtr
 
 _REACH, _POINTS = 10.0, 4001  # standard deviations on each side, and grid points over them
 
@@ -40,6 +39,8 @@ def order_statistic(rank: int, samples: int, spread: float) -> float:
     """
     if not 1 <= rank <= samples or spread < 0.0:
         raise ValueError(f"no order statistic {rank} of {samples} with spread {spread:g}")
+    from scipy.special import log_ndtr  # only who plans branches pays for the import
+
     scale = log_deviation(spread)
     z = np.linspace(-_REACH, _REACH + scale, _POINTS)
     terms = lgamma(samples + 1) - lgamma(rank) - lgamma(samples - rank + 1)

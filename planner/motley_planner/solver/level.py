@@ -21,7 +21,7 @@ from motley_planner.solver.milp import Floats
 from motley_planner.solver.search import Search
 
 FEW_SURVIVORS, FIRST_PROOF_SHARE = 60, 0.6  # so few are proved before anything else is tried
-PROOF_SHARE = 0.35
+PROOF_SHARE, FEW_PROOF_SHARE = 0.35, 0.9  # of few survivors: no neighbourhood knows more than they
 
 
 def search_level(
@@ -55,11 +55,16 @@ def _improve(search: Search, refine: Callable[[Search], None] | None) -> None:
         return
     assert found.x is not None
     hurry = np.isfinite(search.limits.patience_s)  # what runs waits: neighbourhoods come first
-    if not hurry and int((search.most_counts() > 0).sum()) <= FEW_SURVIVORS:
+    if not hurry and _few_survive(search):
         search.prove_survivors(FIRST_PROOF_SHARE)
     if not search.done():
         first_parts(search, hurry=hurry)
     if not hurry and not search.done():
-        search.prove_survivors(PROOF_SHARE if refine else 1.0)
+        share = FEW_PROOF_SHARE if _few_survive(search) else PROOF_SHARE
+        search.prove_survivors(share if refine else 1.0)
     if refine and not search.done():
         refine(search)
+
+
+def _few_survive(search: Search) -> bool:
+    return int((search.most_counts() > 0).sum()) <= FEW_SURVIVORS
