@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
-
 from motley_operator.api.estimators import Check, Estimator
 from motley_operator.api.findings import Finding, Path
 from motley_operator.api.modelcascade import ModelCascade
@@ -93,6 +91,8 @@ def _check_findings(check: Check, at: Path) -> Iterator[Finding]:
         except re.error as error:
             yield _wrong((*at, "pattern"), f"is no regular expression ({error}): correct it")
     if check.json_schema is not None:
+        import jsonschema  # only who writes a schema pays for the import
+
         kind = jsonschema.validators.validator_for(check.json_schema)
         try:
             kind.check_schema(check.json_schema)
