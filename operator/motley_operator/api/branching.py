@@ -79,7 +79,8 @@ class Extract(ApiModel):
             "pattern",
             "pattern",
             "pattern belongs to type Regex: write both, or neither",
-            "has(self.pattern) == (self.type == 'Regex')",
+            # An absent extract defaults to {}, which the API server checks before its type.
+            "has(self.pattern) == (has(self.type) && self.type == 'Regex')",
             lambda d: ("pattern" in d) == (d.get("type") == "Regex"),
         ),
     )

@@ -11,6 +11,7 @@ time. Bad input is a sentence on stderr, never a traceback.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,8 @@ VERBS: tuple[tuple[str, str, str], ...] = (
     ("gateway", "gateway", "run the gateway of a pool or cascade"),
     ("version", "version", "print the version"),
 )
+# A command makes very many values that stay until its end, and hardly a cycle.
+_GC_THRESHOLDS = (200_000, 20, 100)
 LONG_RUNNING = frozenset({"operator", "gateway"})
 
 EPILOG = """\
@@ -56,6 +59,8 @@ results go to stdout, progress and messages to stderr"""
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit status of one command line (`sys.argv[1:]` if None)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        gc.set_threshold(*_GC_THRESHOLDS)
     parser = build_parser(words)
     args = parser.parse_args(words)
     if args.run is None:
