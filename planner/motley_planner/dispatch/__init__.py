@@ -29,6 +29,7 @@ from motley_planner.dispatch.fields import RoutingError
 from motley_planner.dispatch.lanes import Ticket
 from motley_planner.dispatch.parsing import parse_routing
 from motley_planner.dispatch.policies import PolicyMixer, accepts
+from motley_planner.dispatch.policy import Policy
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     HANDOFFS,
@@ -36,7 +37,6 @@ from motley_planner.dispatch.routing import (
     Flow,
     Handoff,
     Hold,
-    Policy,
     Replica,
     RequestClass,
     ResourceRef,

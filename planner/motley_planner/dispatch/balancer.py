@@ -19,7 +19,8 @@ from motley_planner.dispatch.affinity import Affinity
 from motley_planner.dispatch.lanes import Health, Lane, ReplicaLoad, Ticket
 from motley_planner.dispatch.pickers import HexGen, LeastLoaded, Picker
 from motley_planner.dispatch.policies import PolicyMixer, policies_of
-from motley_planner.dispatch.routing import Policy, RoutingTable, Stage
+from motley_planner.dispatch.policy import Policy
+from motley_planner.dispatch.routing import RoutingTable, Stage
 from motley_planner.dispatch.tokens import EarliestFinish
 from motley_planner.dispatch.ways import Way, WayMixer, hops_of
 

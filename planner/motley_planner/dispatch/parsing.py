@@ -17,6 +17,7 @@ from motley_planner.dispatch.fields import number as _number
 from motley_planner.dispatch.fields import text as _text
 from motley_planner.dispatch.fields import token as _token
 from motley_planner.dispatch.fields import unique as _unique
+from motley_planner.dispatch.policy import Policy
 from motley_planner.dispatch.routing import (
     DISPATCH_POLICIES,
     HANDOFFS,
@@ -26,7 +27,6 @@ from motley_planner.dispatch.routing import (
     Flow,
     Handoff,
     Hold,
-    Policy,
     Replica,
     RequestClass,
     ResourceRef,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from motley_planner.dispatch.routing import Policy
+from motley_planner.dispatch.policy import Policy
 
 _ROUNDING = 1e-9  # keeps an owed share that is exactly at the bound eligible in floating point
 

@@ -9,6 +9,7 @@ from typing import Any
 from motley_planner.dispatch.branch_rules import branch_document
 from motley_planner.dispatch.branching import BranchRule
 from motley_planner.dispatch.estimators import Calibrator, calibrator_document
+from motley_planner.dispatch.policy import Policy
 from motley_planner.dispatch.rules import EstimatorRule, estimator_document
 from motley_planner.dispatch.watching import (
     ReliefRule,
@@ -92,21 +93,6 @@ class Stage:
     def every_replica(self) -> tuple[Replica, ...]:
         """Those of all phases."""
         return (*self.replicas, *self.prefill, *self.decode)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """One threshold vector and the share of all requests that follow it.
-
-    Where `classes` are named, all of them are of those classes. `quality` is the certified lower
-    bound of its mean answer quality, where the plan states it.
-    """
-
-    id: str
-    share: float
-    thresholds: Mapping[str, float]
-    classes: tuple[str, ...] = ()
-    quality: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from motley_planner.dispatch.estimators import EstimatorError
+from motley_planner.dispatch.policy import Policy
 from motley_planner.dispatch.rules import compared
-
-if TYPE_CHECKING:
-    from motley_planner.dispatch.routing import Policy
 
 LABELS = ("LastStage", "Verdict", "Validator")
 MOST_POINTS = 101
@@ -127,8 +125,6 @@ def parse_relief(
     value: object, stages: Sequence[str], policies: Sequence[Policy]
 ) -> ReliefRule | None:
     """The rule in a decoded document. Raises: EstimatorError with the field and the rule."""
-    from motley_planner.dispatch.routing import Policy
-
     if value is None:
         return None
     item = _mapping(value, "relief")

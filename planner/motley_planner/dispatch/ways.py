@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from motley_planner.dispatch.policies import PolicyMixer
-from motley_planner.dispatch.routing import Policy, Stage
+from motley_planner.dispatch.policy import Policy
+from motley_planner.dispatch.routing import Stage
 
 
 @dataclass(frozen=True, slots=True)

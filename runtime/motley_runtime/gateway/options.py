@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from motley_runtime.gateway.option_types import count, hourly, names, namespaced, port, seconds
+
 DESCRIPTION = (
     "Serve one pool or cascade over the OpenAI API: send each request to the replicas of its "
     "plan at the planned rates, and pass a cascade's answers to the next stage until one scores "
@@ -72,7 +74,7 @@ class GatewaySettings:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the gateway's flags to a parser."""
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")
-    parser.add_argument("--port", type=_port, default=8000, help="port (default: 8000; 0: any)")
+    parser.add_argument("--port", type=port, default=8000, help="port (default: 8000; 0: any)")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--routing-file",
@@ -82,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     source.add_argument(
         "--routing-configmap",
-        type=_namespaced,
+        type=namespaced,
         metavar="NAMESPACE/NAME",
         help="watch this ConfigMap (key routing.json) with the pod's service account",
     )
@@ -108,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--trust-zones",
-        type=_names,
+        type=names,
         metavar="ZONE,...",
         help="use only replicas in these trust zones (default: all)",
     )
@@ -117,14 +119,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_bounds(parser)
     parser.add_argument(
         "--drain-seconds",
-        type=_seconds,
+        type=seconds,
         default=60.0,
         metavar="S",
         help="after SIGTERM wait this long for requests in flight (default: 60)",
     )
     parser.add_argument(
         "--settle-seconds",
-        type=_seconds,
+        type=seconds,
         default=3.0,
         metavar="S",
         help="after SIGTERM go on accepting this long while not ready, so that Service endpoints "
@@ -175,21 +177,21 @@ def _add_behaviour(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--optimistic-tokens",
-        type=_count,
+        type=count,
         default=32,
         metavar="N",
         help="tokens held back and scored by --streaming optimistic (default: 32)",
     )
     parser.add_argument(
         "--canaries-per-hour",
-        type=_hourly,
+        type=hourly,
         metavar="N",
         help="ask every stage so many questions with known answers an hour, and raise an alarm "
         "where it gets worse (default: none)",
     )
     parser.add_argument(
         "--deadline-seconds",
-        type=_seconds,
+        type=seconds,
         metavar="S",
         help="deadline of requests without x-motley-deadline-ms: escalate only if the next stage "
         "is expected to answer in time (default: none)",
@@ -230,76 +232,34 @@ def settings_of(args: argparse.Namespace) -> GatewaySettings:
     )
 
 
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
-    return value
-
-
-def _namespaced(text: str) -> tuple[str, str]:
-    namespace, slash, name = text.partition("/")
-    if not (namespace and slash and name) or "/" in name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAMESPACE/NAME")
-    return namespace, name
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
-    return value
-
-
-def _hourly(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 3600")
-    return value
-
-
-def _names(text: str) -> frozenset[str]:
-    names = frozenset(name.strip() for name in text.split(",") if name.strip())
-    if not names:
-        raise argparse.ArgumentTypeError("names nothing")
-    return names
-
-
 _LIMITS, _SHARING = Limits(), Sharing()
 _Row = tuple[str, Callable[[str], float], float, str]
 _BOUNDS: tuple[_Row, ...] = (
-    ("max-in-flight", _count, _SHARING.in_flight, "requests at work at the same time"),
-    ("max-waiting", _count, _SHARING.waiting, "requests that may wait for their turn"),
-    ("max-branches", _count, 8, "branches that a request may ask for; its stage may give more"),
-    ("wait-seconds", _seconds, _SHARING.wait_s, "longest wait for a turn"),
-    ("connect-seconds", _seconds, _LIMITS.connect_s, "longest wait for an engine's connection"),
+    ("max-in-flight", count, _SHARING.in_flight, "requests at work at the same time"),
+    ("max-waiting", count, _SHARING.waiting, "requests that may wait for their turn"),
+    ("max-branches", count, 8, "branches that a request may ask for; its stage may give more"),
+    ("wait-seconds", seconds, _SHARING.wait_s, "longest wait for a turn"),
+    ("connect-seconds", seconds, _LIMITS.connect_s, "longest wait for an engine's connection"),
     (
         "first-byte-seconds",
-        _seconds,
+        seconds,
         _LIMITS.first_byte_s,
         "longest wait for a stream's first bytes",
     ),
     (
         "prefill-seconds",
-        _seconds,
+        seconds,
         _LIMITS.prefill_s,
         "longest wait for a prefill replica, before a request goes another way",
     ),
-    ("answer-seconds", _seconds, _LIMITS.answer_s, "longest wait for a whole answer"),
-    ("idle-seconds", _seconds, _LIMITS.idle_s, "longest silence in a stream"),
-    ("client-seconds", _seconds, _LIMITS.client_s, "longest wait for a client that reads nothing"),
+    ("answer-seconds", seconds, _LIMITS.answer_s, "longest wait for a whole answer"),
+    ("idle-seconds", seconds, _LIMITS.idle_s, "longest silence in a stream"),
+    ("client-seconds", seconds, _LIMITS.client_s, "longest wait for a client that reads nothing"),
 )
 
 
 def _add_bounds(parser: argparse.ArgumentParser) -> None:
     for name, kind, default, text in _BOUNDS:
-        unit = "N" if kind is _count else "S"
+        unit = "N" if kind is count else "S"
         said = f"{text} (default: {default:g})"
         parser.add_argument(f"--{name}", type=kind, default=default, metavar=unit, help=said)
