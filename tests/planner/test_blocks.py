@@ -10,12 +10,13 @@ from motley_planner.solver import highs
 from motley_planner.solver.blocks import Structured
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.sifting import sift
-from motley_planner.testing.fleets import fleet
+from motley_planner.testing.fleets import fleet, loaded, lp_capacity
 
 
 @pytest.mark.parametrize("family", ["A", "B", "C"])
 def test_groups_alone_have_the_relaxation_of_their_columns(family: str) -> None:
-    milp, index = formulate(fleet(family, 128, 1))
+    base = fleet(family, 128, 1)
+    milp, index = formulate(loaded(base, "goodput", lp_capacity(base)))
     program = Structured(milp, index.blocks)
     for group in np.unique(index.blocks.group):
         part, alone = program.only(index.blocks.group == group)
