@@ -141,9 +141,9 @@ def judge(live: Live, answers: Sequence[Answer]) -> None:
     for name, one in zip(STAGES, live.stages, strict=True):
         used = "planned" if name in planned else "not planned: it saves nothing"
         view.fact(f"{one.name}, {100 * mean(one.outcomes, 'quality'):.0f} % right alone", used)
-    view.fact(
-        "latency P50, P95", f"{took[len(took) // 2]:.2f} s, {took[int(0.95 * len(took))]:.2f} s"
-    )
+    if took:
+        p50, p95 = took[len(took) // 2], took[int(0.95 * len(took))]
+        view.fact("latency P50, P95", f"{p50:.2f} s, {p95:.2f} s")
     view.fact("plans that answered", str(len(plans)))
 
 

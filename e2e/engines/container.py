@@ -14,10 +14,14 @@ import os
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aiohttp.resolver import ThreadedResolver
+
+from motley_runtime.gateway.connection import Connection
+from motley_runtime.gateway.pool import Pool, Target
 
 
 def main() -> None:
@@ -42,7 +46,7 @@ def main() -> None:
 
 
 class _Hosts:
-    """aiohttp's resolver, asking the hosts file first; uvloop never calls the socket module."""
+    """What stands before both of the gateway's clients; uvloop never calls the socket module."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._read_at = path, 0
@@ -58,13 +62,20 @@ class _Hosts:
         return self._known.get(host, host)
 
     def install(self) -> None:
-        """From now on every aiohttp client of this process asks here."""
+        """From now on every aiohttp client and every pool of connections of this process asks here."""
         original: Callable[..., Any] = ThreadedResolver.resolve
+        connect: Callable[..., Any] = Pool._connect
 
         async def resolve(resolver: ThreadedResolver, host: str, *args: Any, **more: Any) -> Any:
             return await original(resolver, self.address_of(host), *args, **more)
 
+        async def connected(pool: Pool, target: Target) -> Connection:
+            host = self.address_of(target.host)
+            found: Connection = await connect(pool, replace(target, host=host))
+            return found
+
         setattr(ThreadedResolver, "resolve", resolve)  # noqa: B010
+        setattr(Pool, "_connect", connected)  # noqa: B010
 
 
 if __name__ == "__main__":
