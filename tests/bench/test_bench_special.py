@@ -1,0 +1,50 @@
+"""The benches of special fleets and of peers in their shortest form: they run, and say what holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.bench import examples, peers
+from tests.bench.special_fleets import columns_rows, first_row
+
+from motley_planner.solver.clock import CLOCK
+
+
+@pytest.fixture
+def cpu_seconds() -> Iterator[None]:
+    CLOCK.count_cpu_seconds()
+    yield
+    CLOCK.count_wall_seconds()
+
+
+@pytest.fixture
+def own_cores() -> Iterator[None]:
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("cpu_seconds")
+def test_every_small_table_has_a_plan_in_a_fifth_of_a_second() -> None:
+    cells = [cell.strip() for cell in first_row("A", 0.2, seeds=1).strip("|").split("|")]
+    assert int(cells[1]) == int(cells[2]) > 0
+
+
+def test_what_is_remembered_gives_the_same_columns() -> None:
+    first, again = (row.split("|") for row in columns_rows())
+    assert int(first[2]) == int(again[2]) > 100
+
+
+@pytest.mark.usefixtures("own_cores")
+def test_the_gateway_is_measured_without_any_peer() -> None:
+    row = asyncio.run(peers.table({}, rounds=1, scale=0.05)).splitlines()[-1]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[0] == "Motley's gateway" and cells[-1] == "0"
+
+
+def test_the_examples_are_planned_on_200_nodes(tmp_path: Path) -> None:
+    assert len(examples.used_s(tmp_path, runs=1)) == 1
