@@ -1,7 +1,8 @@
 """What may be moved of what runs: as little as serves as much, unless money clearly says otherwise.
 
-First a solve in which everything may move says how much can be served. Then come the rungs of a
-ladder, each of which may move more than the one before and only adds around what it holds:
+After a loss `mending` comes first, and mostly is enough. Else a solve in which everything may move
+says how much can be served. Then come the rungs of a ladder, each of which may move more than the
+one before and only adds around what it holds:
 
     0. nothing is stopped, if that is enough            (after an edit)
     1. only what somebody edited may be rebuilt         (after a loss: the repair)
@@ -42,7 +43,9 @@ from motley_planner.planning.comparing import (
     serves_as_much,
     serves_clearly_more,
 )
+from motley_planner.planning.mending import mend
 
+LEFT_SHARE = 0.5  # of the time limit at least, where mending was tried in vain
 STILL_SHARE = 0.4  # of the time that the free solve leaves
 FREE_SHARE = 0.45  # of the time limit; the rungs are small and share the rest
 RUNG_SHARE = 0.6  # of the time left, for a rung that others may follow
@@ -58,6 +61,16 @@ def solve_steadily(
     """The solution to carry out; `no_solution` only where no solve found one."""
     if table.previous is None or not table.previous.replicas:
         return solve_table(table, use_worker=use_worker)
+    mended, spent_s = mend(table, assembly, snapshot, use_worker=use_worker)
+    if mended is not None:
+        return mended
+    limit_s = max(LEFT_SHARE * table.time_limit_s, table.time_limit_s - spent_s)
+    solution = _climb(replace(table, time_limit_s=limit_s), assembly, snapshot, use_worker)
+    return replace(solution, solve_seconds=solution.solve_seconds + spent_s)
+
+
+def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker: bool) -> Solution:
+    """The free solve, then the rungs."""
     limit_s = table.time_limit_s
     free = solve_table(replace(table, time_limit_s=limit_s * FREE_SHARE), use_worker=use_worker)
     spent_s, best = free.solve_seconds, None
