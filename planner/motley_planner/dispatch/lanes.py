@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from motley_planner.dispatch.routing import Replica
 
-if TYPE_CHECKING:
-    from motley_planner.dispatch.pickers import Picker
+
+class Told(Protocol):
+    """Who has to look at lanes anew once work on them has ended: a picker."""
+
+    dirty: list[Lane]
 
 
 class Health:
@@ -74,7 +77,7 @@ class Lane:
         self.replica, self.load = replica, load
         self.rate = replica.rates.get(class_name, 0.0)
         self.service_s = 1.0 / replica.capacity[class_name]
-        self.picker: Picker | None = None  # None while the replica is left out
+        self.picker: Told | None = None  # None while the replica is left out
         self.index = self.taken = self.band = 0
         self.share = self.offset = 0.0
         self.due = self.may_borrow_from = float("inf")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from motley_planner.dispatch import Policy, Ticket
-
-if TYPE_CHECKING:
-    from motley_planner.simulator.server import Server
 
 NOT_YET = -1.0
 
@@ -62,7 +58,7 @@ class Job:
         self.remaining = self.output
         self.run = 0
         self.joined_at = 0
-        self.server: Server | None = None
+        self.server: object | None = None  # who works at it
         self.ticket: Ticket | None = None
 
 
