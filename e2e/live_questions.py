@@ -11,6 +11,7 @@ import json
 import re
 import time
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,6 @@ class Timing:
 
     prompt_tokens: int
     first_token_s: float
-    per_token_s: float
 
 
 def lines() -> str:
@@ -135,17 +135,18 @@ def ask(url: str, number: int) -> Timing:
     )
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
         told = json.loads(answer.read())
-    timings = told["timings"]
     return Timing(
         prompt_tokens=told["usage"]["prompt_tokens"],
-        first_token_s=timings["prompt_ms"] / 1e3,
-        per_token_s=timings["predicted_per_token_ms"] / 1e3,
+        first_token_s=told["timings"]["prompt_ms"] / 1e3,
     )
 
 
-def busy_rate(url: str, clients: int, seconds: float) -> float:
-    """Requests/s of an engine with `clients` asking all the time, questions of all kinds."""
-    began, count = time.monotonic(), 0
+def busy_rate(url: str, clients: int, seconds: float, cpu_s: Callable[[], float]) -> float:
+    """Requests per CPU second of an engine that `clients` keep busy with questions of all kinds.
+
+    An engine here has one thread: that is what a core of its own would do, whoever shares it now.
+    """
+    began, before = time.monotonic(), cpu_s()
 
     def one(start: int) -> int:
         done = 0
@@ -156,4 +157,4 @@ def busy_rate(url: str, clients: int, seconds: float) -> float:
 
     with ThreadPoolExecutor(clients) as pool:
         count = sum(pool.map(one, range(clients)))
-    return count / (time.monotonic() - began)
+    return count / max(0.01, cpu_s() - before)

@@ -66,7 +66,9 @@ async def test_models_that_only_go_on_with_a_text_are_asked_for_completions(
     for engine, path in ((chat, CHAT), (plain, COMPLETIONS)):
         ends = [Endpoint("s", engine.url, "s")]
         fields = {"max_tokens": 9, "stop": ["\n"]}
-        results.append((await ask(Run(ends, read_questions(LINES[:1]), fields, QUICK, path=path)))[0][0])
+        results.append(
+            (await ask(Run(ends, read_questions(LINES[:1]), fields, QUICK, path=path)))[0][0]
+        )
     assert plain.seen[0]["prompt"] == "question 0" and "messages" not in plain.seen[0]
     assert plain.seen[0]["stop"] == ["\n"] and plain.seen[0]["logprobs"] >= 1
     by_chat, by_text = results
