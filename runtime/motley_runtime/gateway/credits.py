@@ -69,8 +69,13 @@ class Credit:
         if not self._replica.kv_tokens:
             return
         queue = self._queue = self._credits.queue_of(self._replica)
+        tokens = _tokens(self._job)
+        number = queue.take(tokens)
+        if number is not None:
+            self._number = number
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._number = queue.offer(turn, self._job.start_by_s, _tokens(self._job))
+        self._number = queue.offer(turn, self._job.start_by_s, tokens)
         _start(queue)
         if turn.done():
             return
