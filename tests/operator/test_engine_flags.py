@@ -11,7 +11,10 @@ import re
 import pytest
 
 from motley_planner.catalog import load_catalog
+from motley_planner.dispatch import Reward
 from motley_planner.domain.engines import LaunchSpec
+from motley_runtime.gateway.branch_scores import _question, _reward
+from motley_runtime.gateway.openai_api import CHAT, COMPLETIONS, ParsedRequest
 
 # Flag -> where it stands. vLLM's files are of vllm-project/vllm at the commit named.
 VLLM = {
@@ -78,3 +81,32 @@ def test_llama_cpp_has_neither() -> None:
     """Its server takes adapters by number and scale in a request's `lora`, not by model name."""
     launch = launch_of("llamacpp")
     assert launch.adapters is None and launch.priority is None
+
+
+# Path -> fields of a question beside `model`, for a chat and for a completion. vLLM's examples: 0.18.1
+# pooling/pooling ("Input like Chat API"), 0.15.0 pooling/classify, 0.9.0 openai_cross_encoder_score.
+REWARD_FIELDS = {
+    "/pooling": ({"messages"}, {"input"}),
+    "/score": ({"text_1", "text_2"}, {"text_1", "text_2"}),
+    "/v1/score": ({"text_1", "text_2"}, {"text_1", "text_2"}),
+    "/classify": ({"messages"}, {"input"}),
+}
+
+
+@pytest.mark.parametrize("path", REWARD_FIELDS)
+def test_a_reward_pool_is_asked_in_the_fields_that_vllm_reads(path: str) -> None:
+    chat = {"messages": [{"role": "user", "content": "x"}]}
+    forms = ((CHAT, chat), (COMPLETIONS, {"prompt": "x"}))
+    for (api, body), fields in zip(forms, REWARD_FIELDS[path], strict=True):
+        asked = _question(
+            Reward("http://r", "m", path), ParsedRequest(api, body, False, False, "m"), "y"
+        )
+        assert asked.keys() == {"model", *fields}
+
+
+# docs.sglang.io/docs/supported-models/classify_models and vLLM's classification API, retyped.
+CLASSIFIED = {"object": "list", "data": [{"index": 0, "label": "b", "probs": [0.25, 0.75]}]}
+
+
+def test_the_last_class_is_the_reward_of_a_classification() -> None:
+    assert _reward(CLASSIFIED) == 0.75
