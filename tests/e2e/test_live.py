@@ -104,7 +104,7 @@ def test_a_client_that_leaves_ends_the_work(engine: str) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_demo_of_real_models_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = live.run(tmp_path, 40.0, tmp_path / "live.svg")
+    code = live.run(tmp_path, 30.0, tmp_path / "live.svg")
     said = capsys.readouterr().out
     assert code == 0, said
     assert "Everything held." in said
