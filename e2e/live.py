@@ -1,23 +1,26 @@
 """`make demo-live`: a cascade of two real language models, served, hurt and re-planned under load.
 
 Local control plane, three nodes whose pods are processes of this machine, the operator, the real
-gateway, llama.cpp engines. Both models are measured first (answers, scores, speed), and the
-planner decides what each is worth; then questions come in while an engine is killed, a node is lost with
-what it ran, and a higher rate is asked for.
+gateway, llama.cpp engines. Both models are measured first (speed) and calibrated (`motley
+calibrate`: answers and scores), and the planner decides what each is worth; then questions come in
+while an engine is killed, the floor is raised, so that thresholds change under way, and a node is
+lost with what it ran.
 
     python -m e2e.live [--seconds 60] [--state DIR] [--picture FILE.svg]
 
-Nodes say that they have L4s, because the planner plans GPUs; the profile with which it plans is
-what this machine's CPU did a moment before. Ends with 1 where something did not hold.
+Nodes say that they have T4s and L40S', because the planner plans GPUs and what they cost: small
+models are run on cheap ones. The profile with which it plans is what a core of this machine did a moment before. Ends with 1 where something did not hold.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +36,16 @@ from e2e.demo_api import Document
 from e2e.demo_view import View
 from e2e.engines import models
 from e2e.engines.models import MODELS, ModelsError
-from e2e.live_manifests import BUSY, Measured
+from e2e.live_calibration import calibrated
+from e2e.live_judging import judge, phases
+from e2e.live_manifests import BUSY, STAGES, Calibrated, Measured, mean
 from e2e.live_picture import draw
-from e2e.live_questions import ask, ask_all, busy_rate, mean
+from e2e.live_questions import QUESTIONS, ask, busy_rate
 from e2e.live_story import Live
 from e2e.motley import Installation
 
-NODES = Shape("NVIDIA-L4", 2, 23034, 16, 64, 200, "process")
+SMALL = Shape("Tesla-T4", 1, 15360, 8, 32, 225, "g4dn.2xlarge")
+LARGE = Shape("NVIDIA-L40S", 1, 46068, 8, 64, 450, "g6e.2xlarge")
 WEIGHTS = "/models"  # where engine pods mount them
 
 
@@ -79,22 +85,23 @@ def run(folder: Path, seconds: float, picture: Path | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     view = View()
     view.title("Two small language models, measured on one thread of this machine each")
-    stages = measured(view, folder)
+    stages, table = measured(view, folder)
     cluster = LocalCluster(folder / "cluster")
     nodes = ProcessNodes(str(cluster.kubeconfig), folder / "pods", _programs(folder, cluster))
     installation: Installation | None = None
     try:
         cluster.up()
-        nodes.add(make_nodes(NODES, 3, prefix="cpu"))
+        nodes.add(make_nodes(SMALL, 3, prefix="small"))
+        nodes.add(make_nodes(LARGE, 4, prefix="large"))
         nodes.start()
         installation = Installation.install(cluster.kubeconfig, folder)
         installation.start()
-        view.event("control plane, operator and three nodes run")
-        live = Live(view, installation, nodes, stages)
-        answers, events = live_story.tell(live, seconds)
-        live_story.judge(live, answers)
+        view.event("control plane, operator and seven nodes run")
+        live = Live(view, installation, nodes, stages, table)
+        told = live_story.tell(live, seconds)
+        judge(live, told)
         if picture is not None:
-            picture.write_text(draw(answers, events), encoding="utf-8")
+            picture.write_text(draw(told, phases(table.table, told)), encoding="utf-8")
             view.line(f"picture: {picture}")
     finally:
         if installation is not None:
@@ -111,21 +118,22 @@ def run(folder: Path, seconds: float, picture: Path | None = None) -> int:
     return 1 if view.failures else 0
 
 
-def measured(view: View, folder: Path) -> list[Measured]:
-    """Both models asked all questions and kept busy for a moment; the weaker first."""
-    found = []
-    for name in MODELS:
-        with Engine(name, folder / f"measure-{name}.log") as url:
-            ask(url, 0)
-            outcomes = ask_all(url)
-            rate = busy_rate(url, BUSY, 6.0)
-        found.append(Measured(name, outcomes, rate))
-        view.event(
-            f"{name}: {100 * mean(outcomes, 'quality'):.0f} % right, "
-            f"{1e3 * mean(outcomes, 'per_token_s'):.0f} ms a token, "
-            f"{rate:.1f} requests/s with {BUSY} at a time"
-        )
-    return sorted(found, key=lambda one: mean(one.outcomes, "quality"))
+def measured(view: View, folder: Path) -> tuple[dict[str, Measured], Calibrated]:
+    """Both models kept busy for a moment, one after the other, and asked all questions."""
+    found: dict[str, Measured] = {}
+    with ExitStack() as stack:
+        urls = {}
+        for stage, name in STAGES.items():
+            engine = Engine(name, folder / f"measure-{name}.log")
+            url = urls[stage] = stack.enter_context(engine)
+            timings = [ask(url, number) for number in range(0, len(QUESTIONS), 13)]
+            rate = busy_rate(url, BUSY[0], 3.0, engine.cpu_s)
+            prompts = mean([one.prompt_tokens for one in timings])
+            firsts = sorted(one.first_token_s for one in timings)
+            found[stage] = Measured(prompts, firsts[len(firsts) // 2], rate)
+            view.event(f"{name}: {rate:.1f} requests per CPU second, {BUSY[0]} at a time")
+        table = calibrated(view, folder, urls)
+    return found, table
 
 
 @dataclass(slots=True)
@@ -139,11 +147,17 @@ class Engine:
     def __enter__(self) -> str:
         port = free_ports(("engine",))["engine"]
         argv = [sys.executable, "-m", "e2e.engines.llamacpp", "--model"]
-        argv += [str(models.path_of(self.name)), "--port", str(port), "--parallel", str(BUSY)]
+        argv += [str(models.path_of(self.name)), "--port", str(port), "--parallel", str(BUSY[0])]
         self._process = processes.spawn([*argv, "--kv-unified"], self.log)
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: _answers(url), 60.0, f"{self.name} to load ({self.log})")
         return url
+
+    def cpu_s(self) -> float:
+        """CPU seconds it has used."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:

@@ -33,6 +33,7 @@ class Answer:
     is_right: bool
     stage: str
     plan: str
+    path: str = ""  # stages called, each with its score
     said: str = ""
 
     @property
@@ -67,7 +68,7 @@ async def _one(
 ) -> Answer:
     question, pattern = QUESTIONS[number]
     sent, status, whole, text, said = time.monotonic(), 0, False, "", ""
-    stage = plan = ""
+    stage = plan = path = ""
     for url in endpoints() or [""]:
         try:
             body = body_of(question, model, is_stream)
@@ -75,6 +76,7 @@ async def _one(
                 status, raw = got.status, await got.read()
                 stage = got.headers.get("x-motley-stage", "")
                 plan = got.headers.get("x-motley-plan", "")
+                path = got.headers.get("x-motley-path", "")
                 if status == 200:
                     text, whole = _text(raw, is_stream)
                 else:
@@ -87,7 +89,7 @@ async def _one(
             break
     took = time.monotonic() - sent
     right = whole and is_right(text, pattern)
-    return Answer(sent - began, took, status, is_stream, whole, right, stage, plan, said)
+    return Answer(sent - began, took, status, is_stream, whole, right, stage, plan, path, said)
 
 
 def _text(raw: bytes, is_stream: bool) -> tuple[str, bool]:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from tests.bench import page
+from tests.bench.least_calls import least_calls
 
 from motley_planner.calibrating import Rule, choose, read_outcomes
 from motley_planner.calibrating.frontier import at_floors, frontier
@@ -26,6 +27,7 @@ from motley_planner.calibrating.outcomes import Asked
 from motley_planner.calibrating.picture import picture_of
 from motley_planner.calibrating.thresholds import path, policy_of
 from motley_planner.candidates.calibration import CalibrationTable
+from motley_planner.candidates.policies import ESCALATE_ALL
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "cascade"
@@ -84,20 +86,26 @@ def floor_at(table: CalibrationTable, gap: float) -> float:
     return small + gap * (large - small)
 
 
+def oracle_of(table: CalibrationTable, floor: float) -> float:
+    """Share of calls to the large model at the cheapest threshold that keeps a floor."""
+    every = (policy_of(table, limits, Rule(floor)) for limits in path(table, ("small",)))
+    return min(each.escalation for each in every if each.quality >= floor)
+
+
 def halves(table: CalibrationTable, floor: float, rule: Rule, count: int) -> tuple[float, float]:
     """Share of halves whose choice keeps the floor on the whole table; calls over the oracle's.
 
-    A half that can promise nothing escalates everything.
+    A half that can promise nothing escalates everything. A mixture counts with its mean.
     """
-    exact = Rule(floor)
-    every = [policy_of(table, limits, exact) for limits in path(table, ("small",))]
-    oracle = min(each.escalation for each in every if each.quality >= floor)
+    exact, oracle = Rule(floor), oracle_of(table, floor)
     kept, ratios = 0, []
     for seed in range(count):
         half = np.random.default_rng(seed).permutation(table.rows)[: table.rows // 2]
         choice = choose(part(table, half), replace(rule, floor=floor))
-        limits = tuple(choice.thresholds.values()) if choice else (1.01,)
-        whole = policy_of(table, limits, exact)
+        limits = tuple(choice.thresholds.values()) if choice else (ESCALATE_ALL,)
+        mixed = (tuple(choice.cheaper.values()),) if choice and choice.cheaper else (None,)
+        share = choice.cheaper_share if choice else 0.0
+        whole = policy_of(table, limits, exact, *mixed, share)
         kept += whole.quality >= floor
         ratios.append(whole.escalation / oracle)
     return kept / count, float(np.mean(ratios))
@@ -113,7 +121,10 @@ def halves_rows(name: str, table: CalibrationTable) -> list[str]:
             ("traffic", Rule(0.5, 0.95)),
         ):
             kept, ratio = halves(table, floor, rule, HALVES)
-            rows.append(f"| {name} | {floor:.1%} | {what} | {kept:.1%} | {ratio:.2f} |")
+            least = "-"
+            if rule.population:
+                least = f"{least_calls(table, floor) / oracle_of(table, floor):.2f}"
+            rows.append(f"| {name} | {floor:.1%} | {what} | {kept:.1%} | {ratio:.2f} | {least} |")
             print(rows[-1], flush=True)
     return rows
 
@@ -151,8 +162,8 @@ def main() -> None:
     options = parser.parse_args()
     table = mmlu_pro()
     tables = [
-        "| outcomes | floor | promised for | halves that keep it | calls to the large model |",
-        "|---|---|---|---|---|",
+        "| outcomes | floor | promised for | halves that keep it | calls to the large model | least |",
+        "|---|---|---|---|---|---|",
         *halves_rows("MMLU-Pro, 12,032", table),
         *halves_rows("dates, 369", dates()),
         "",

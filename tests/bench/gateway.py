@@ -32,6 +32,7 @@ from motley_planner.dispatch import Dispatcher, parse_routing
 
 CHUNK = b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}]}\n\n'
 CHUNK_S = 0.02
+WARM_ROUNDS = 10  # of streams, until what is filled once is full; as many again must add nothing
 KEY = "sk-bench"  # of proxies that do not start without one
 CHUNKS = re.compile(rb'"max_(?:completion_)?tokens":(\d+)')
 MODELS = b'{"object":"list","data":[{"id":"m","object":"model"}],"status":"ok"}'
@@ -348,6 +349,21 @@ def dispatch_us(replicas: int, decisions: int) -> float:
     return 1e6 * (time.process_time() - began) / decisions
 
 
+async def memory_rows(at: Running, many: int, chunks: int) -> list[tuple[str, str, str]]:
+    """What so many streams at a time leave behind, round after round."""
+    start = at.rss_mib()
+    rounds = [await streams(at, many, chunks if i < 2 else 5) for i in range(2 * WARM_ROUNDS)]
+    rss = [start, *(each.rss_mib for each in rounds)]
+    failures = sum(each.failures for each in rounds)
+    half, total = WARM_ROUNDS * many, len(rounds) * many
+    return [
+        (f"failures of {total:,} streams, {many:,} at a time", str(failures), "0"),
+        (f"memory for the first {many:,}, MiB", f"{rss[1] - rss[0]:.1f}", ""),
+        (f"gained up to {half:,}, MiB", f"{rss[WARM_ROUNDS] - rss[1]:.1f}", ""),
+        (f"gained by {half:,} more, MiB", f"{rss[-1] - rss[WARM_ROUNDS]:.1f}", "0"),
+    ]
+
+
 async def rows(scale: float) -> list[str]:
     """The lines of the table; `scale` below 1 measures less."""
     found: list[tuple[str, str, str]] = []
@@ -359,12 +375,7 @@ async def rows(scale: float) -> list[str]:
         some = await streams(at, 80, max(20, int(150 * scale)))
         found.append(("CPU us per chunk, 80 streams", f"{some.us_per_chunk:.0f}", "<= 45"))
         many, chunks = (1000 if scale >= 0.25 else 20), max(5, int(50 * scale))
-        first = await streams(at, many, chunks)
-        second = await streams(at, many, chunks)
-        found.append((f"failures of {2 * many:,} streams, {many:,} at a time",
-                      str(first.failures + second.failures), "0"))  # fmt: skip
-        grown = second.rss_mib - first.rss_mib
-        found.append(("memory gained by the second half, MiB", f"{grown:.1f}", "0"))
+        found += await memory_rows(at, many, chunks)
     async with running((0.5,)) as at:
         rate = await per_cpu_second(at, 64, max(640, int(9_600 * scale)))
         found.append(("scored requests per CPU second, 64 clients", f"{rate:,.0f}", ">= 2,000"))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from e2e import live
 from e2e.cluster.local import wait_for
-from e2e.live_questions import body_of
+from e2e.live_questions import QUESTIONS, body_of
 
 from motley_planner.catalog import load_catalog
 
@@ -60,7 +60,7 @@ def test_a_chat_is_answered_with_a_log_probability_for_each_token(engine: str) -
 
 
 def test_a_stream_says_the_same_as_a_whole_answer(engine: str) -> None:
-    body = body_of("What is the capital of France?")
+    body = body_of(QUESTIONS[0][0])
     whole = json.loads(post(engine, "/v1/completions", body))["choices"][0]["text"]
     raw = post(engine, "/v1/completions", {**body, "stream": True})
     parts = [p.removeprefix(b"data: ") for p in raw.split(b"\n\n") if p.startswith(b"data: ")]
@@ -71,7 +71,7 @@ def test_a_stream_says_the_same_as_a_whole_answer(engine: str) -> None:
 
 def test_it_counts_under_the_names_that_vllm_uses(engine: str) -> None:
     before = series(engine)
-    post(engine, "/v1/completions", body_of("Which animal barks?"))
+    post(engine, "/v1/completions", body_of(QUESTIONS[1][0]))
     after = series(engine)
     names = load_catalog().engines["vllm"].metrics
     histograms = ("ttft", "tpot", "e2e", "prompt_length", "output_length")
@@ -96,7 +96,7 @@ def test_a_client_that_leaves_ends_the_work(engine: str) -> None:
         assert series(engine)["vllm:num_requests_running"] == 1
     began = time.monotonic()
     wait_for(lambda: series(engine)["vllm:num_requests_running"] == 0, 5.0, "the slot to be free")
-    post(engine, "/v1/completions", body_of("Which animal barks?"))  # and it answers others
+    post(engine, "/v1/completions", body_of(QUESTIONS[1][0]))  # and it answers others
     assert time.monotonic() - began < 20.0
 
 
@@ -104,7 +104,7 @@ def test_a_client_that_leaves_ends_the_work(engine: str) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_demo_of_real_models_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = live.run(tmp_path, 40.0, tmp_path / "live.svg")
+    code = live.run(tmp_path, 30.0, tmp_path / "live.svg")
     said = capsys.readouterr().out
     assert code == 0, said
     assert "Everything held." in said

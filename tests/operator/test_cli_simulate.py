@@ -17,7 +17,9 @@ from motley_operator.cli.main import main
 from motley_operator.cli.plan_file import Problem
 from motley_operator.cli.schema import schema_of
 from motley_planner.catalog import load_catalog
+from motley_planner.costs.order_statistics import branch_tokens
 from motley_planner.domain.demand import (
+    Branching,
     RoutingPolicy,
     ServingDemand,
     Slo,
@@ -110,6 +112,40 @@ def test_a_plan_that_holds_ends_with_0_and_reports_every_target(
     assert support["classes"][1]["requests"] / support["classes"][0]["requests"] == pytest.approx(
         0.5, abs=0.06
     )
+
+
+def test_branches_of_the_spec_are_simulated_and_take_what_the_plan_counts_for_them(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    """A replica that only just serves single requests is overloaded by eight branches of each."""
+    rule, busy = Branching("main", 8, 4, 0.5), {}
+    for name, branching, per in (
+        ("plain", None, 1.0),
+        ("counted", rule, branch_tokens(8, 4, 0.5)),
+        ("forgotten", rule, 1.0),
+    ):
+        main_stage = replace(
+            stage("main", "Qwen/Qwen3-8B"), branching=branching, sequences_per_request=per
+        )
+        kind = NodeClass("H100-SXM5-80GB", "z", "on-demand", "", 6.88)
+        nodes = tuple(Node(f"n{i}", kind, 8, 192_000, 2**41, 110, 8) for i in range(2))
+        asked = service(POOL, 40.0, stages=(main_stage,))
+        snapshot = Snapshot(nodes, services=(asked,), time_limit_s=5)
+        made = plan(snapshot, CATALOG, use_worker=False)
+        content = plan_file.plan_file(made, Problem(snapshot), {}, ())
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(plan_file.to_document(content)))
+        assert plan_file.read_plan(str(path)).plan.slices[0].branching == (
+            (rule,) if branching else ()
+        )
+        words = (path, "--trace", "poisson", "--requests", 800)
+        status, (found,) = run_json(capsys, *words)
+        use = found["use"][0]
+        busy[name] = use["replicas"], use["slot_share"], status
+    (plain, _, fine), (counted, share, kept), (same, full, late) = busy.values()
+    assert counted > plain == same, busy
+    assert fine == kept == 0, busy
+    assert late == 1 and full > 1.5 * share, busy
 
 
 def test_an_overloaded_plan_ends_with_1(plans: Path, capsys: Capture) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from math import log, sqrt
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import hypergeom
 
 from motley_planner.calibrating import Rule, Sample, choose, fit, fitted_scores, judge, table_text
 from motley_planner.calibrating.deferral import auroc, deferral_of
@@ -17,7 +19,7 @@ from motley_planner.calibrating.estimating import RIDGE, isotonic_points, logist
 from motley_planner.calibrating.frontier import at_floors, frontier
 from motley_planner.calibrating.outcomes import Asked, read_outcomes
 from motley_planner.calibrating.picture import picture_of
-from motley_planner.calibrating.thresholds import path, policy_of
+from motley_planner.calibrating.thresholds import MIX_PARTS, path, policy_of
 from motley_planner.candidates.calibration import CalibrationTable, read_calibration
 from motley_planner.candidates.policies import ESCALATE_ALL, replay
 from motley_planner.dispatch.estimators import (
@@ -194,6 +196,43 @@ def test_the_path_goes_from_the_safest_to_the_cheapest() -> None:
     assert all(a >= b for a, b in itertools.pairwise(shares))
 
 
+def coarse(table: CalibrationTable, levels: int = 6) -> CalibrationTable:
+    """Scores as a vote among a few samples gives them."""
+    votes = tuple(np.floor(np.asarray(table.scores["small"]) * levels) / levels)
+    return replace(table, scores={"small": votes})
+
+
+def test_a_coarse_step_is_taken_for_the_share_of_requests_that_keeps_the_floor() -> None:
+    table, rule = coarse(made(400, 3)), Rule(0.72)
+    choice = choose(table, rule)
+    assert choice is not None and choice.cheaper is not None
+    both = tuple(choice.thresholds.values()), tuple(choice.cheaper.values())
+    safe, risky = (policy_of(table, limits, rule) for limits in both)
+    assert safe.quality_low >= rule.floor > risky.quality_low
+    share = choice.cheaper_share
+    for what in ("quality", "escalation"):
+        ends = getattr(safe, what), getattr(risky, what)
+        assert getattr(choice, what) == pytest.approx((1 - share) * ends[0] + share * ends[1])
+    more = policy_of(table, both[0], rule, both[1], share + 1 / MIX_PARTS)
+    assert choice.quality_low >= rule.floor > more.quality_low
+    assert choose(made(400, 3), rule).cheaper is None  # type: ignore[union-attr]
+
+
+def test_mixtures_keep_the_floor_in_truth_as_often_as_they_say() -> None:
+    levels, broken, mixed, tables = 6, 0, 0, 200
+    for seed in range(tables):
+        choice = choose(coarse(made(500, seed), levels), Rule(0.74, 0.9))
+        if choice is None:
+            continue
+        share, quality = choice.cheaper_share, true_quality(choice.thresholds["small"])
+        if choice.cheaper is not None:
+            quality = (1 - share) * quality + share * true_quality(choice.cheaper["small"])
+        broken, mixed = broken + (quality < 0.74), mixed + (share > 0)
+    # 10 % are allowed; three standard deviations of 200 draws are 6.4 points.
+    assert broken / tables <= 0.10 + 0.064
+    assert mixed > tables / 2
+
+
 def test_a_finite_population_needs_less_margin_and_the_whole_of_it_none() -> None:
     table = made(500, 8)
     endless, finite, whole = (
@@ -202,6 +241,29 @@ def test_a_finite_population_needs_less_margin_and_the_whole_of_it_none() -> Non
     assert endless is not None and finite is not None and whole is not None
     assert endless.escalation > finite.escalation > whole.escalation
     assert whole.quality == whole.quality_low
+
+
+@pytest.mark.parametrize("right", [100, 130, 150, 165, 175])
+def test_the_bound_for_a_finite_population_is_near_the_exact_one_and_on_its_safe_side(
+    right: int,
+) -> None:
+    """Clopper and Pearson's bound for draws without replacement: the least population not refused.
+
+    Wilson's at 97 % is below it at 95 %, and less than a point away; Serfling's, which needs no
+    normal distribution, costs two more.
+    """
+    rows, drawn = 369, 184
+    exact = next(
+        whole / rows
+        for whole in range(right, rows + 1)
+        if hypergeom(rows, whole, drawn).sf(right - 1) > 0.05
+    )
+    answers = (1.0,) * right + (0.0,) * (drawn - right)
+    table = CalibrationTable(("a", "b"), {"a": answers}, {"a": answers, "b": answers}, {})
+    bound = policy_of(table, (ESCALATE_ALL,), Rule(0.5, 0.97, population=rows)).quality_low
+    assert exact - 0.01 < bound <= exact
+    left = 1 - (drawn - 1) / rows
+    assert right / drawn - sqrt(log(1 / 0.05) / (2 * drawn) * left) < exact - 0.015
 
 
 def test_three_stages_may_skip_one_that_is_of_no_use() -> None:

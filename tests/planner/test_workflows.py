@@ -155,6 +155,31 @@ def test_credits_are_never_overdrawn_and_all_come_back(
     assert (ended, queue.used, len(queue)) == (len(rows), 0.0, 0)
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0.5, 60.0), st.booleans()), max_size=40), st.floats(1.0, 50.0))
+def test_taking_a_place_is_offering_and_starting_at_once_where_nobody_waits(
+    rows: list[tuple[float, bool]], credit: float
+) -> None:
+    one: CreditQueue[int] = CreditQueue(credit)
+    two: CreditQueue[int] = CreditQueue(credit)
+    held: list[tuple[int, int]] = []
+    for index, (tokens, ends) in enumerate(rows):
+        number = one.take(tokens)
+        offered = two.offer(index, 0.0, tokens)
+        started = two.start()
+        assert (number is None) == (started is None)
+        if number is None:
+            two.end(offered)
+        else:
+            held.append((number, offered))
+        if ends and held:
+            for queue, ended in zip((one, two), held.pop(0), strict=True):
+                queue.end(ended)
+        assert one.used == pytest.approx(two.used)
+    one.offer(0, 0.0, 2 * credit)
+    assert one.take(0.0) is None, "nobody goes past one that waits"
+
+
 def test_a_large_request_is_not_starved_by_small_ones() -> None:
     queue: CreditQueue[str] = CreditQueue(10.0)
     first = queue.offer("first", 0.0, 6.0)

@@ -19,6 +19,7 @@ from motley_runtime.calibration import (
     read_questions,
 )
 from motley_runtime.calibration.asking import AskingError
+from motley_runtime.gateway.openai_api import CHAT, COMPLETIONS
 from motley_runtime.gateway.scoring import features, features_of, score
 
 LINES = [
@@ -54,6 +55,26 @@ async def test_every_stage_answers_every_question_once(start_engine: Any) -> Non
     assert [a.quality for a in answers] == [1.0] * 6 + [0.0] * 6
     assert answers[0].features == pytest.approx({"mean": 0.8, "least": 0.8, "tenth": 0.8})
     assert answers[0].output_tokens == 2 and answers[0].prompt_tokens == 10
+
+
+async def test_models_that_only_go_on_with_a_text_are_asked_for_completions(
+    start_engine: Any,
+) -> None:
+    """The prompt as it is; log-probabilities in that form of the API mean the same score."""
+    chat, plain = [await start_engine(n, token_probability=0.8) for n in ("chat", "plain")]
+    results = []
+    for engine, path in ((chat, CHAT), (plain, COMPLETIONS)):
+        ends = [Endpoint("s", engine.url, "s")]
+        fields = {"max_tokens": 9, "stop": ["\n"]}
+        results.append(
+            (await ask(Run(ends, read_questions(LINES[:1]), fields, QUICK, path=path)))[0][0]
+        )
+    assert plain.seen[0]["prompt"] == "question 0" and "messages" not in plain.seen[0]
+    assert plain.seen[0]["stop"] == ["\n"] and plain.seen[0]["logprobs"] >= 1
+    by_chat, by_text = results
+    assert by_text.text == by_chat.text and by_text.quality == by_chat.quality
+    assert by_text.features["mean"] == pytest.approx(by_chat.features["mean"])
+    assert by_text.mark != by_chat.mark
 
 
 async def test_a_second_run_asks_only_what_is_missing(start_engine: Any, tmp_path: Path) -> None:

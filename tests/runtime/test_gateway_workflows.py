@@ -53,6 +53,22 @@ async def _is(gateway: Any, waiting: int) -> bool:
     return bool(await gateway.metric("motley_gateway_waiting_for_credit") == waiting)
 
 
+async def test_a_limit_far_above_the_usual_answer_holds_the_usual_tokens_only(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
+) -> None:
+    engine = await start_engine("e", delay_s=0.5)
+    document = routing_of(("main", [replica_of(engine, kv_tokens=10_000)]))
+    usual = document["classes"][0]["output_tokens"]
+    gateway = await start_gateway(document)
+    asked = [
+        asyncio.ensure_future(gateway.chat("x", max_tokens=limit)) for limit in (5, 4000, None)
+    ]
+    await eventually(lambda: len(engine.seen) == 3)
+    used = gateway.gateway._cascade._caller._credits.queues["e"].used
+    assert 5 + 2 * usual <= used <= 5 + 2 * usual + 3 * 20  # and three short prompts
+    assert {response.status for response in await asyncio.gather(*asked)} == {200}
+
+
 async def test_without_credits_nothing_waits(
     start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
 ) -> None:

@@ -16,6 +16,7 @@ from motley_operator.api.surroundings import found
 from motley_operator.api.traffic import Disaggregation
 from motley_planner.costs.order_statistics import branch_tokens
 from motley_planner.dispatch import BranchRule, Confidence, Extraction, Pruning, Reward
+from motley_planner.domain.demand import Branching
 
 Url = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^https?://[^\s/]+(/[^\s]*)?$")]
 
@@ -149,6 +150,12 @@ class Branches(ApiModel):
             score = Reward(pool.url.rstrip("/"), pool.model, pool.path, pool.scale)
         picked = Extraction(extract.type, extract.pattern or "")
         return BranchRule(self.samples, stop, pruning, score, self.choose, picked)
+
+    def branching(self, stage: str) -> Branching:
+        """What a simulation of a stage needs to know of its branches."""
+        rule = self.rule
+        spread = self.length_variation.fraction
+        return Branching(stage, rule.samples, rule.stop_after, spread)
 
     @property
     def sequences_per_request(self) -> float:

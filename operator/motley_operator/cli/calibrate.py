@@ -160,4 +160,10 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--attempts", {"type": _count, "default": 4, "metavar": "N", "help": "a question (default 4)"}),
     ("--max-tokens", {"type": _count, "default": 1024, "metavar": "N", "help": "default 1024"}),
     ("--temperature", {"type": float, "metavar": "T", "help": "default: the engine's"}),
+    (
+        "--completions",
+        {"action": "store_true", "help": "prompts go to /v1/completions as they are: for models "
+         "that were not taught to chat"},
+    ),
+    ("--stop", {**_MANY, "metavar": "TEXT", "help": "ends an answer; \\n is a line's end"}),
 )  # fmt: skip

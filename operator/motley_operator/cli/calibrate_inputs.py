@@ -113,6 +113,7 @@ def _numbered(table: CalibrationTable) -> Outcome:
 def _asked(args: argparse.Namespace, stages: Mapping[str, str]) -> Outcome:
     from motley_runtime.calibration import Endpoint, Journal, Pace, Run, ask_all
     from motley_runtime.calibration.asking import AskingError
+    from motley_runtime.gateway.openai_api import CHAT, COMPLETIONS
 
     models = {**{name: name for name in stages}, **by_stage("--model", args.model, stages)}
     key = os.environ.get(args.api_key_env) if args.api_key_env else None
@@ -122,9 +123,12 @@ def _asked(args: argparse.Namespace, stages: Mapping[str, str]) -> Outcome:
     fields: dict[str, Any] = {"max_tokens": args.max_tokens}
     if args.temperature is not None:
         fields["temperature"] = args.temperature
+    if args.stop:
+        fields["stop"] = [text.replace("\\n", "\n") for text in args.stop]
     pace = Pace(args.concurrency, args.timeout, args.attempts)
     estimating = _estimating(args, stages)
-    run = Run(endpoints, _questions(args), fields, pace, estimating)
+    path = COMPLETIONS if args.completions else CHAT
+    run = Run(endpoints, _questions(args), fields, pace, estimating, path)
     total = len(run.questions) * len(endpoints)
     try:
         with Journal(Path(args.journal) if args.journal else None) as journal:
@@ -144,7 +148,11 @@ def _questions(args: argparse.Namespace) -> list[Any]:
     try:
         if args.questions:
             with open(args.questions, encoding="utf-8") as lines:
-                return list(read_questions(lines, commands))
+                found = list(read_questions(lines, commands))
+            if args.completions and (chat := next((q.id for q in found if not q.prompt), None)):
+                rule = f"question {chat!r} has messages: --completions needs prompts"
+                raise InputError(args.questions, rule)
+            return found
         return list(read_questions(_templates(args), commands))
     except (QuestionError, UnicodeDecodeError) as error:
         raise InputError(args.questions or "--templates", str(error)) from error

@@ -140,10 +140,16 @@ def render(report: Report) -> str:
         )
     choice, verdict = report.verdict.choice, report.verdict
     if choice is not None:
-        limits = ", ".join(f"{name} {limit:.4g}" for name, limit in choice.thresholds.items())
-        lines.append(f"thresholds: {limits}")
+        lines.append(f"thresholds: {_limits(choice.thresholds)}")
+        if choice.cheaper is not None:
+            share = percent(choice.cheaper_share)
+            lines.append(f"for {share} of the requests: {_limits(choice.cheaper)}")
         if choice.usd_per_question is not None:
             lines.append(f"dollars per 1,000 questions: {1000 * choice.usd_per_question:.3g}")
     word = "Cascade" if verdict.cascades else "Do not cascade"
     lines += ["", f"{word} ({verdict.reason}): {verdict.message}."]
     return "\n".join(lines)
+
+
+def _limits(thresholds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {limit:.4g}" for name, limit in thresholds.items())

@@ -15,6 +15,7 @@ from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
 from motley_operator.domain.translation import Translation
 from motley_operator.manifests.access import gateway_access
 from motley_operator.manifests.budgets import disruption_budget
+from motley_operator.manifests.credits import credits_of
 from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.gateways import PORT, gateway_deployment
@@ -149,9 +150,9 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
         judging = judging_of(model, facts.config_maps, site.part)
     if wakes := may_sleep(model.spec.workload, gateway):
         hold = Hold(gateway.hold.requests, gateway.hold.time.seconds)
-    around = Surroundings(
-        model.spec.workload, launches, site.zones, site.trust_zones, judging, hold
-    )
+    workload, stages = model.spec.workload, [(s, _model(site.catalog, s)) for s in site.stages]
+    credits = credits_of(site.catalog, stages, workload, gateway.replicas)
+    around = Surroundings(workload, launches, site.zones, site.trust_zones, judging, hold, credits)
     manifests = [
         routing_config_map(owner, site.part, site.stages, around),
         *gateway_access(owner, wakes),

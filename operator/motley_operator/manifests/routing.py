@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from motley_operator.api.traffic import Workload
 from motley_operator.domain.names import GATEWAY, PLAN_HASH, ROUTING_KEY, routing_name, wake_name
+from motley_operator.manifests.credits import Credits
 from motley_operator.manifests.frame import Manifest, Owner, sealed
 from motley_operator.manifests.judging import Judging
 from motley_operator.manifests.pods import host_address
@@ -43,6 +44,7 @@ class Surroundings:
     trust_zones: Mapping[str, str]
     judging: Judging = field(default_factory=Judging)
     hold: Hold | None = None  # where it may be scaled to zero
+    credits: Credits | None = None  # KV tokens that a gateway may have at work
 
     def group_of(self, replica: PlannedReplica) -> str:
         """Replicas of one phase in one zone, at one KV scale, stand for each other in pairs."""
@@ -183,4 +185,5 @@ def _replica(owner: Owner, replica: PlannedReplica, around: Surroundings) -> Rep
         capacity={name: float(f"{rate:.6g}") for name, rate in replica.capacity.items()},
         trust_zone=around.trust_zone_of(replica),
         group=around.group_of(replica),
+        kv_tokens=around.credits.of(replica) if around.credits is not None else 0.0,
     )

@@ -90,6 +90,7 @@ def stage_demand(name: str, spec: ServingPoolSpec | Stage, catalog: Catalog) -> 
         # Branches share the prompt's cache of one replica that does both phases.
         disaggregation="never" if spec.branches else spec.disaggregation.lower(),
         sequences_per_request=spec.branches.sequences_per_request if spec.branches else 1.0,
+        branching=spec.branches.branching(name) if spec.branches else None,
     )
 
 

@@ -36,7 +36,7 @@ class Verdict:
 def judge(table: CalibrationTable, rule: Rule) -> Verdict:
     """The verdict on a cascade. The first reason that applies is given."""
     choice = choose(table, rule)
-    limits = choice.thresholds if choice else {}
+    limits = choice.limits if choice else {}
     deferrals = tuple(
         deferral_of(table, stage, limits.get(stage), rule.confidence) for stage in table.stages[:-1]
     )

@@ -8,6 +8,10 @@ chance that the chosen policy is below the floor is at most 1 - confidence, for 
 policies, with no price for their number. With more than two stages there is a path for every
 set of stages that take part, and the confidence is shared among the paths.
 
+Where scores take few values (votes), a step of the path moves many questions at once. Such a step is
+walked in `MIX_PARTS` mixtures of its two policies, by shares of the requests, as the gateway draws
+them; a question's worth is then the mean over the draw. The walk's order is as fixed as before.
+
 `population` says that the floor is promised for a finite set of so many questions that the rows are
 drawn from: variances shrink by 1 - rows / population. Traffic that goes on is not finite.
 
@@ -28,6 +32,8 @@ from motley_planner.candidates.certify import Floats, wilson
 from motley_planner.candidates.policies import ACCEPT_ALL, ESCALATE_ALL, replay
 
 MOST_STEPS = 400  # of a path; finer quantiles than 0.25 % of the questions promise nothing
+MIX_PARTS = 20  # of a step between two policies ...
+MIX_FROM = 0.01  # ... that moves more than this share of all visits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +48,24 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Thresholds by stage, the mean quality on the table and its bound, visits and dollars."""
+    """Thresholds by stage, the mean quality on the table and its bound, visits and dollars.
+
+    Where `cheaper` is given, that share of the requests follows its thresholds instead; quality,
+    visits and dollars are those of both together.
+    """
 
     thresholds: Mapping[str, float]
     quality: float
     quality_low: float
     visits: Mapping[str, float]
     usd_per_question: float | None
+    cheaper: Mapping[str, float] | None = None
+    cheaper_share: float = 0.0
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """The lowest threshold of each stage that some requests meet."""
+        return self.thresholds if self.cheaper is None else self.cheaper
 
     @property
     def escalation(self) -> float:
@@ -66,19 +83,31 @@ def choose(table: CalibrationTable, rule: Rule) -> Choice | None:
     return min(kept, key=_cost, default=None)
 
 
-def policy_of(table: CalibrationTable, thresholds: Sequence[float], rule: Rule) -> Choice:
-    """What a policy does on a table, with the bound for it alone."""
+def policy_of(
+    table: CalibrationTable,
+    thresholds: Sequence[float],
+    rule: Rule,
+    cheaper: Sequence[float] | None = None,
+    share: float = 0.0,
+) -> Choice:
+    """What a policy does on a table, with the bound for it alone; or two, the second for a share."""
     quality, visited = replay(table, thresholds)
+    if cheaper is not None:
+        other, also = replay(table, cheaper)
+        quality = (1.0 - share) * quality + share * other
+        visited = (1.0 - share) * visited + share * also
     visits = dict(zip(table.stages, visited.mean(axis=1).tolist(), strict=True))
     usd = None
     if rule.prices is not None:
-        usd = sum(rule.prices[stage] * share for stage, share in visits.items())
+        usd = sum(rule.prices[stage] * visit for stage, visit in visits.items())
     return Choice(
         thresholds=dict(zip(table.stages, thresholds, strict=False)),
         quality=float(quality.mean()),
         quality_low=_bound(quality, rule.confidence, rule.population),
         visits=visits,
         usd_per_question=usd,
+        cheaper=None if cheaper is None else dict(zip(table.stages, cheaper, strict=False)),
+        cheaper_share=share,
     )
 
 
@@ -108,9 +137,29 @@ def _walk(
             if limit < ESCALATE_ALL:
                 quality = np.where(score >= limit, own, quality)
         if _bound(quality, confidence, rule.population) < rule.floor:
-            break
+            return None if last is None else _mixed(table, last, thresholds, rule, confidence)
         last = thresholds
     return None if last is None else policy_of(table, last, rule)
+
+
+def _mixed(
+    table: CalibrationTable,
+    kept: tuple[float, ...],
+    failed: tuple[float, ...],
+    rule: Rule,
+    confidence: float,
+) -> Choice:
+    """The policy that keeps the floor, with as much of the next one as still keeps it."""
+    (safe, before), (risky, after) = replay(table, kept), replay(table, failed)
+    if float(np.abs(before - after).mean(axis=1).max()) <= MIX_FROM:
+        return policy_of(table, kept, rule)
+    share = 0.0
+    for part in range(1, MIX_PARTS):
+        quality = safe + part / MIX_PARTS * (risky - safe)
+        if _bound(quality, confidence, rule.population) < rule.floor:
+            break
+        share = part / MIX_PARTS
+    return policy_of(table, kept, rule, failed, share) if share else policy_of(table, kept, rule)
 
 
 def _bound(quality: Floats, confidence: float, population: int | None) -> float:

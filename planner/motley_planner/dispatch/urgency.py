@@ -48,6 +48,15 @@ class CreditQueue(Generic[T]):
         heappush(self._heap, (key, self._arrivals, tokens, item))
         return self._arrivals
 
+    def take(self, tokens: float) -> int | None:
+        """A request that starts at once: its number, at work; None where it has to wait its turn."""
+        if self._waiting or (self._held and self.used + tokens > self.credit):
+            return None
+        self._arrivals += 1
+        self._held[self._arrivals] = tokens
+        self.used += tokens
+        return self._arrivals
+
     def start(self) -> tuple[int, T] | None:
         """The next request, at work from now on; None where none waits or its tokens do not fit."""
         heap = self._heap

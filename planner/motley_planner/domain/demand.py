@@ -43,6 +43,19 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Branching:
+    """A stage's requests run as several branches until some have ended.
+
+    `length_variation` is the coefficient of variation of their lengths.
+    """
+
+    stage: str
+    samples: int
+    stop_after: int
+    length_variation: float
+
+
+@dataclass(frozen=True, slots=True)
 class StageDemand:
     """One model to be served: a pool's only stage ("main"), a cascade's stage, or a job's rollout."""
 
@@ -59,6 +72,7 @@ class StageDemand:
     # GPUs of a pod for which two pods of half as many do not stand in: quotas count pods.
     uneven_sizes: frozenset[int] = frozenset()
     sequences_per_request: float = 1.0  # whole answers' worth of work: branches of a request
+    branching: Branching | None = None  # for whoever simulates them
 
 
 @dataclass(frozen=True, slots=True)

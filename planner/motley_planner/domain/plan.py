@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from motley_planner.domain.certificate import Certificate
-from motley_planner.domain.demand import Slo, WorkloadClass
+from motley_planner.domain.demand import Branching, Slo, WorkloadClass
 from motley_planner.domain.fragments import ReplicaFragment
 from motley_planner.domain.solution import Level, SolveStatus
 
@@ -147,6 +147,7 @@ class Slice:
     # What was asked, so that a plan can be simulated alone.
     classes: tuple[WorkloadClass, ...] = ()
     slo: Slo = field(default_factory=Slo)
+    branching: tuple[Branching, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

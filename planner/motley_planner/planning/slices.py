@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from motley_planner.candidates import Candidate
 from motley_planner.candidates.learned import learned_of, tpot_band
-from motley_planner.domain.demand import Demand, RlDemand, Slo
+from motley_planner.domain.demand import Branching, Demand, RlDemand, ServingDemand, Slo
 from motley_planner.domain.hardware import NodeClass
 from motley_planner.domain.plan import (
     Group,
@@ -71,7 +71,12 @@ def slice_of(
         caveats=caveats_of(replicas),
         classes=() if isinstance(demand, RlDemand) else demand.classes,
         slo=Slo() if isinstance(demand, RlDemand) else demand.slo,
+        branching=() if isinstance(demand, RlDemand) else _branching(demand),
     )
+
+
+def _branching(demand: ServingDemand) -> tuple[Branching, ...]:
+    return tuple(stage.branching for stage in demand.stages if stage.branching is not None)
 
 
 def _asked(demand: Demand) -> float:

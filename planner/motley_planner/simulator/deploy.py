@@ -62,7 +62,8 @@ def deployment_of(part: Slice, catalog: Catalog, rule: DispatchRule | None = Non
         if catalog.fabric is not None:
             nic = replica.tensor_parallel * catalog.fabric.nic_of(replica.gpu)
         servers[hop_of(replica), replica.name] = _server(replica, times, nic)
-    return Deployment(table, servers, tuple(_routes(stage, part) for stage in stages))
+    routes = tuple(_routes(stage, part) for stage in stages)
+    return Deployment(table, servers, routes, part.branching)
 
 
 def stages_of(part: Slice) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from motley_planner.dispatch import RoutingTable
+from motley_planner.domain.demand import Branching
 from motley_planner.simulator.arrivals import Arrivals
 from motley_planner.simulator.outcomes import Outcomes
 from motley_planner.simulator.steps import StepTimes
@@ -46,6 +47,7 @@ class Deployment:
     table: RoutingTable
     servers: Mapping[tuple[str, str], ServerSpec]  # by (dispatch stage, replica name)
     routes: tuple[tuple[Route, ...], ...]
+    branching: tuple[Branching, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

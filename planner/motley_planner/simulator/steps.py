@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from motley_planner.costs.capacity import step_tokens
-from motley_planner.costs.memory import kv_bytes, layer_split
-from motley_planner.costs.pipeline import Pipeline, kv_layer_bytes
+from motley_planner.costs.kv_room import kv_room, pipeline_kv_room
+from motley_planner.costs.memory import layer_split
+from motley_planner.costs.pipeline import Pipeline
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s, prefill_s
 
@@ -92,15 +93,8 @@ class CostedSteps:
         if layer_split(model)[1]:
             self._window = float(model.sliding_window_tokens)
         self.chunk_tokens = step_tokens(replica.gpu)
-        start = self._window if self._window < float("inf") else 0.0
-        held = kv_bytes(model, start, replica.kv_value_bytes)
-        each = kv_bytes(model, start + 1000.0, replica.kv_value_bytes) - held
-        room = max(0.0, replica.free_bytes) / replica.kv_replication
-        if each > 0:
-            self.kv_tokens = room * 1000.0 / each
-            self.kv_tokens_per_sequence = max(0.0, held * 1000.0 / each - start)
-        else:
-            self.kv_tokens = float("inf")
+        room = kv_room(replica)
+        self.kv_tokens, self.kv_tokens_per_sequence = room.tokens, room.tokens_per_sequence
 
     def prefill_s(self, prompt_tokens: float) -> float:
         """As the cost model has it."""
@@ -153,18 +147,9 @@ class PipelineSteps:
     _lines: dict[tuple[int, int], Line] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        parts, model = self.pipeline.parts, self.pipeline.parts[0].whole.model
-        self.chunk_tokens = min(step_tokens(part.whole.gpu) for part in parts)
-        start = float(model.sliding_window_tokens) if layer_split(model)[1] else 0.0
-        rooms = []
-        for free, part, layers in zip(
-            self.pipeline.free_bytes(), parts, self.pipeline.layers, strict=True
-        ):
-            held = layers * kv_layer_bytes(part, start)
-            each = (layers * kv_layer_bytes(part, start + 1000.0) - held) / 1000.0
-            rooms.append((free / each, held / each - start) if each > 0 else (float("inf"), 0.0))
-        self.kv_tokens = max(0.0, min(room for room, _ in rooms))
-        self.kv_tokens_per_sequence = max(0.0, max(extra for _, extra in rooms))
+        self.chunk_tokens = min(step_tokens(part.whole.gpu) for part in self.pipeline.parts)
+        room = pipeline_kv_room(self.pipeline)
+        self.kv_tokens, self.kv_tokens_per_sequence = room.tokens, room.tokens_per_sequence
 
     def prefill_s(self, prompt_tokens: float) -> float:
         """Of the slowest fragment or link: the others work on other prompts meanwhile."""

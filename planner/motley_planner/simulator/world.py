@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from motley_planner.dispatch import Dispatcher, Policy, PolicyMixer
+from motley_planner.simulator.forking import Forks
 from motley_planner.simulator.requests import Job, Visits
 from motley_planner.simulator.scenario import Change, Deployment, Route, Scenario, ServerSpec
 from motley_planner.simulator.server import PREFILL, Server
@@ -64,6 +65,7 @@ class _World:
         self._life_of: dict[Server, Life] = {}
         self._run = Run([], self._visits, self._lives, 0.0)
         self._deployment = scenario.deployment
+        self._forks = Forks(scenario.deployment.branching, scenario.seed)
         for key, spec in scenario.deployment.servers.items():
             self._start(key, spec, 0.0)
         self._dispatcher = Dispatcher(scenario.deployment.table)
@@ -112,7 +114,11 @@ class _World:
         if server.ended:
             ended, server.ended = server.ended, []
             for job in ended:
-                self._hop_done(job, server, now)
+                if not self._forks.is_branch(job):
+                    self._hop_done(job, server, now)
+            self._branched([job for job in ended if self._forks.is_branch(job)], server, now)
+        elif self._forks.waits(server):
+            self._branched([], server, now)
         if server.due_s < float("inf"):
             self._watch(server)
 
@@ -160,8 +166,16 @@ class _World:
             return
         job.ticket = ticket
         server = self._servers[stage, ticket.replica.name].server
+        if self._forks.branches(stage):
+            names = [name for hop, name in self._servers if hop == stage]
+            job = self._forks.begin(job, stage, names)
+            self._forks.started(job, server)
         if server.accept(job, now):
             self._watch(server)
+
+    def _branched(self, ended: list[Job], server: Server, now: float) -> None:
+        for visit in self._forks.after(server, ended, self._dispatcher, now):
+            self._hop_done(visit, server, now)
 
     def _hop_done(self, job: Job, server: Server, now: float) -> None:
         if job.ticket is not None:
@@ -225,7 +239,7 @@ class _World:
             self._start(key, wanted[key], now)
         delay = change.start_delay_s if fresh else 0.0
         self._at(now + delay, lambda when: self._switch(change.deployment, when))
-        for job in orphans:
+        for job in self._forks.lost(orphans, self._dispatcher):
             if job.ticket is not None:
                 self._dispatcher.cancel(job.ticket)
             self._visit_again(job, now)
@@ -279,4 +293,4 @@ def _without(deployment: Deployment, lost: frozenset[Key]) -> Deployment:
         for stage in deployment.table.stages
     )
     servers = {key: spec for key, spec in deployment.servers.items() if key not in lost}
-    return Deployment(replace(deployment.table, stages=stages), servers, deployment.routes)
+    return replace(deployment, table=replace(deployment.table, stages=stages), servers=servers)

@@ -50,13 +50,17 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Whom to ask what, with which fields in every request (`max_tokens`, `temperature`, ...)."""
+    """Whom to ask what, with which fields in every request (`max_tokens`, `temperature`, ...).
+
+    `path` is CHAT, or COMPLETIONS for models that go on with a prompt and were not taught to chat.
+    """
 
     endpoints: Sequence[Endpoint]
     questions: Sequence[Asked]
     fields: Mapping[str, Any]
     pace: Pace = Pace()
     estimating: Estimating = field(default_factory=lambda: Estimating())
+    path: str = CHAT
 
     def mark(self, endpoint: Endpoint, question: Asked) -> str:
         """Changes with the question, the model or the settings."""
@@ -65,6 +69,8 @@ class Run:
         if rule != EstimatorRule():
             settings.append(estimator_document(rule))
             settings.append(sorted(self.estimating.features))
+        if self.path != CHAT:
+            settings.append(self.path)
         return hashlib.sha256(orjson.dumps(settings)).hexdigest()[:16]
 
     def rule_of(self, endpoint: Endpoint) -> EstimatorRule:
@@ -147,8 +153,8 @@ async def _stage(
 async def _answer(
     run: Run, endpoint: Endpoint, question: Asked, http: aiohttp.ClientSession
 ) -> Answer:
-    body = {**run.fields, "messages": question.messages}
-    request = ParsedRequest(CHAT, body, False, False, endpoint.model)
+    asked = {"messages": question.messages} if run.path == CHAT else {"prompt": question.prompt}
+    request = ParsedRequest(run.path, {**run.fields, **asked}, False, False, endpoint.model)
     began_s = time.monotonic()
     found = await _estimated(run, endpoint, request, http)
     seconds = time.monotonic() - began_s
@@ -183,14 +189,14 @@ async def _estimated(
     async def ask(stage: str, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         target = next(each for each in run.endpoints if each.stage == stage)
         raw = orjson.dumps({**body, "model": target.model})
-        return await _fetch(run.pace, target, raw, http)
+        return await _fetch(run.pace, target, path, raw, http)
 
     wanted = {*run.estimating.features, *by_tokens, rule.feature}
     return await estimator.judged(request, endpoint.stage, ask, wanted)
 
 
 async def _fetch(
-    pace: Pace, endpoint: Endpoint, body: bytes, http: aiohttp.ClientSession
+    pace: Pace, endpoint: Endpoint, path: str, body: bytes, http: aiohttp.ClientSession
 ) -> dict[str, Any] | None:
     """The decoded answer; None where none came at last."""
     headers = {"content-type": "application/json"}
@@ -201,7 +207,7 @@ async def _fetch(
         if attempt:
             await asyncio.sleep(pace.pause_s * 2 ** (attempt - 1))
         try:
-            async with http.post(endpoint.url + CHAT, data=body, headers=headers) as response:
+            async with http.post(endpoint.url + path, data=body, headers=headers) as response:
                 raw = await response.read()
                 status = response.status
         except TimeoutError:
@@ -216,12 +222,12 @@ async def _fetch(
         if status != 200:
             said = raw[:300].decode(errors="replace")
             raise AskingError(
-                f"stage {endpoint.stage}: {endpoint.url}{CHAT}: HTTP {status}: {said}"
+                f"stage {endpoint.stage}: {endpoint.url}{path}: HTTP {status}: {said}"
             )
         return _decoded(raw)
     if not trouble:
         return None
-    raise AskingError(f"stage {endpoint.stage}: {endpoint.url}{CHAT}: {trouble}")
+    raise AskingError(f"stage {endpoint.stage}: {endpoint.url}{path}: {trouble}")
 
 
 def _decoded(raw: bytes) -> dict[str, Any] | None:
@@ -243,6 +249,7 @@ def _wrong(request: ParsedRequest, answer: dict[str, Any]) -> str | None:
 
 
 def _text(answer: dict[str, Any]) -> str:
-    message = answer["choices"][0].get("message") if answer["choices"] else None
-    content = message.get("content") if isinstance(message, dict) else None
+    choice = answer["choices"][0] if answer["choices"] else {}
+    message = choice.get("message")
+    content = message.get("content") if isinstance(message, dict) else choice.get("text")
     return content if isinstance(content, str) else ""

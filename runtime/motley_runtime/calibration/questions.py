@@ -25,13 +25,17 @@ class QuestionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question as it is asked and graded. `mark` changes with anything that matters."""
+    """One question as it is asked and graded. `mark` changes with anything that matters.
+
+    `prompt` is the text that a completion goes on with; empty where the question has messages.
+    """
 
     id: str
     messages: list[Any]
     grader: Grader
     class_name: str
     mark: str
+    prompt: str = ""
 
 
 def read_questions(lines: Iterable[str], commands_dir: Path | None = None) -> list[Asked]:
@@ -87,4 +91,5 @@ def _question(document: object, default_id: str, commands_dir: Path | None) -> A
         grader=grader,
         class_name=str(document.get("class", "")),
         mark=hashlib.sha256(body).hexdigest()[:16],
+        prompt=prompt if isinstance(prompt, str) else "",
     )

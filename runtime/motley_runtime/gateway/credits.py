@@ -69,8 +69,13 @@ class Credit:
         if not self._replica.kv_tokens:
             return
         queue = self._queue = self._credits.queue_of(self._replica)
+        tokens = _tokens(self._job)
+        number = queue.take(tokens)
+        if number is not None:
+            self._number = number
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._number = queue.offer(turn, self._job.start_by_s, _tokens(self._job))
+        self._number = queue.offer(turn, self._job.start_by_s, tokens)
         _start(queue)
         if turn.done():
             return
@@ -118,9 +123,10 @@ def _start(queue: _Queue) -> None:
 
 
 def _tokens(job: Urgent) -> float:
-    """Prompt and answer; the answer as the client limits it, else as its class has it."""
-    limit = max_output_tokens(job.request)
-    if limit is None:
-        classes = job.dispatcher.table.classes
-        limit = next(each.output_tokens for each in classes if each.name == job.class_name)
-    return prompt_tokens(job.request) + limit
+    """Prompt and answer; the answer as its class has it, or less where the client limits it.
+
+    Limits are mostly far above what is made of them; held in full they would leave engines idle.
+    """
+    classes, limit = job.dispatcher.table.classes, max_output_tokens(job.request)
+    usual = next(each.output_tokens for each in classes if each.name == job.class_name)
+    return prompt_tokens(job.request) + (usual if limit is None else min(limit, usual))
