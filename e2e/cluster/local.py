@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,10 @@ class LocalCluster:
         if state.load(self.directory) is None:
             state.save(self.directory, State())  # from here on `down` finds what was begun
         self.real_node.prepare()
-        self._start(folder)
+        with ThreadPoolExecutor(1) as pool:  # images are imported while the control plane starts
+            runtime = pool.submit(self.real_node.start_runtime)
+            self._start(folder)
+            runtime.result()
         self.real_node.start(self.state().ports["kube-apiserver"])
 
     def down(self) -> bool:

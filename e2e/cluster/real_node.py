@@ -151,16 +151,22 @@ class RealNode:
         self.files.write(record.ports)
         node_system.make_cgroups(self.files.cgroup)
 
-    def start(self, port: int) -> None:
-        """Starts its programs, imports the images, and waits until the node is Ready.
+    def start_runtime(self) -> None:
+        """Starts containerd and imports the images; no API server is needed for it.
 
-        Raises: ClusterError with the end of a log if one does not come up.
+        Raises: ClusterError with the end of a log if it does not come up.
         """
-        folder = binaries.ensure(binaries.NODE_PROGRAMS)
         record = self.record()
         self._hold(record)
         self._spawn(record, "containerd", self._inside(record, *self._argv("containerd", record)))
         self._import()
+
+    def start(self, port: int) -> None:
+        """Starts the other programs, and waits until the node is Ready.
+
+        Raises: ClusterError with the end of a log if one does not come up.
+        """
+        folder, record = binaries.ensure(binaries.NODE_PROGRAMS), self.record()
         api = Client(self.files.directory, port)
         try:
             self._write_policy(api)
