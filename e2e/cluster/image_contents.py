@@ -24,8 +24,6 @@ from collections.abc import Iterable, Iterator
 from importlib.util import MAGIC_NUMBER, cache_from_source, source_hash
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 from e2e.cluster.images import Entry
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +155,8 @@ def distributions(requirements: Iterable[str]) -> list[importlib.metadata.Distri
 
     Raises: importlib.metadata.PackageNotFoundError if one is not installed here.
     """
+    from packaging.requirements import Requirement  # a cluster without a real node needs it not
+
     found: dict[str, importlib.metadata.Distribution] = {}
     waiting = [(Requirement(text), "") for text in requirements]
     seen = set()

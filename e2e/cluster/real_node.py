@@ -9,14 +9,12 @@ one real node at a time, for packet filter and bridge are the machine's.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,57 +23,18 @@ from e2e.cluster.client import Client
 from e2e.cluster.node_files import (
     ADDRESS,
     BRIDGE,
-    CNI_PROGRAMS,
     MASK,
     PRIVATE,
     NodeFiles,
     capacity_policy,
 )
+from e2e.cluster.node_needs import OWNER, missing, taken
 from e2e.cluster.processes import Process
 from e2e.cluster.state import ClusterError
 
-OWNER = Path("/run/motley-real-node")  # the state directory of this machine's one real node
-COMMANDS = (
-    "containerd",
-    "ctr",
-    "runc",
-    "iptables",
-    "conntrack",
-    "busybox",
-    "ip",
-    "nsenter",
-    "unshare",
-)
-PACKAGES = "containerd runc containernetworking-plugins iptables conntrack busybox-static"
 ORDER = ("holder", "containerd", "names", "kube-proxy", "kubelet", "device-plugin")
 PORTS = ("kubelet", "kube-proxy-health", "kube-proxy-metrics")
 READY_S = 60.0
-
-
-def missing() -> str:
-    """Why no real node can run on this machine, in one sentence; "" where it can."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "a real node takes Linux and root"
-    lacking = [name for name in COMMANDS if shutil.which(name) is None]
-    if lacking or not Path(CNI_PROGRAMS, "bridge").exists():
-        what = ", ".join([*lacking, *([] if Path(CNI_PROGRAMS, "bridge").exists() else ["cni"])])
-        return f"a real node lacks {what}: apt-get install {PACKAGES}"
-    absent = [one for one in node_system.HIERARCHIES if not (node_system.CGROUPS / one).is_dir()]
-    if absent:
-        return f"this machine has no cgroup v1 hierarchies {', '.join(absent)}, and v2 is not tried"
-    for name in ("grpc", "packaging", image_store.LLAMA_CPP):
-        if find_spec(name) is None:
-            return f"a real node lacks the Python package {name}: it is among those for development"
-    return ""
-
-
-def owner() -> Path | None:
-    """The state directory of the real node that this machine has now; None if it has none."""
-    try:
-        found = Path(OWNER.read_text())
-    except FileNotFoundError:
-        return None
-    return found if (found / "node.json").exists() else None
 
 
 @dataclass(slots=True)
@@ -126,12 +85,7 @@ class RealNode:
 
         Raises: ClusterError if this machine cannot have a real node, or has another one.
         """
-        reason = missing()
-        other = owner()
-        if not reason and other not in (None, self.files.directory):
-            reason = f"this machine has a real node already: `down --state {other}` first"
-        if not reason and other is None and node_system.kube_chains():
-            reason = "this machine's packet filter has chains of a Kubernetes node that is not ours"
+        reason = missing() or taken(self.files.directory)
         if reason:
             raise ClusterError(reason)
         if self.exists():

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.cluster import binaries, image_store, node_system, real_node
+from e2e.cluster import binaries, image_store, node_needs, node_system
 from e2e.cluster.binaries import BinariesError
 from e2e.cluster.local import LocalCluster
+from e2e.cluster.node_files import BRIDGE
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.state import ClusterError
 from e2e.engines import models
@@ -37,10 +38,7 @@ PATIENCE_S = 90.0
 
 @pytest.fixture(scope="module", autouse=True)
 def _possible() -> None:
-    reason = real_node.missing()
-    other = real_node.owner()
-    if not reason and other is not None:
-        reason = f"this machine's real node is in use by {other}"
+    reason = node_needs.missing() or node_needs.taken(Path())
     try:
         if not reason:
             models.ensure(MODEL)
@@ -209,16 +207,19 @@ def test_down_leaves_nothing_of_a_node_with_pods(pods: RealPods) -> None:
     assert node.traces() == []
     assert [path for path in folders if Path(path).exists()] == []
     assert not pods.cluster.directory.exists()
-    assert real_node.owner() is None
+    assert node_needs.owner() is None
 
 
-def test_down_clears_up_after_a_program_that_was_killed(_possible: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["holder", "kubelet"])
+def test_down_clears_up_after_a_program_that_was_killed(
+    _possible: None, tmp_path: Path, program: str
+) -> None:
     directory = tmp_path / "state"
     argv = [sys.executable, "-m", "e2e.cluster", "up", "--real-node", "--state", str(directory)]
     up = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     node = LocalCluster(directory).real_node
     deadline = time.monotonic() + PATIENCE_S
-    while not (node.exists() and "containerd" in node.record().programs):
+    while not (node.exists() and program in node.record().programs):
         assert up.poll() is None, "it ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -227,5 +228,5 @@ def test_down_clears_up_after_a_program_that_was_killed(_possible: None, tmp_pat
     assert node.traces()
     assert LocalCluster(directory).down()
     assert node.traces() == []
-    assert not node_system.has_interface("motley0")
+    assert not node_system.has_interface(BRIDGE)
     assert image_store.folder().is_dir(), "what is kept for the next start"
