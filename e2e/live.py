@@ -5,7 +5,7 @@ gateway, llama.cpp engines. Both models are measured first (answers, scores, spe
 planner decides what each is worth; then questions come in while an engine is killed, a node is lost with
 what it ran, and a higher rate is asked for.
 
-    python -m e2e.live [--seconds 60] [--state DIR] [--picture FILE.svg]
+    python -m e2e.live [--seconds 60] [--state DIR] [--picture FILE.svg] [--real-node]
 
 Nodes say that they have L4s, because the planner plans GPUs; the profile with which it plans is
 what this machine's CPU did a moment before. Ends with 1 where something did not hold.
@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e import live_story
-from e2e.cluster import processes
+from e2e import live_story, real_story
+from e2e.cluster import node_needs, processes
 from e2e.cluster.binaries import BinariesError
 from e2e.cluster.components import free_ports
 from e2e.cluster.local import LocalCluster, wait_for
@@ -33,10 +33,11 @@ from e2e.demo_api import Document
 from e2e.demo_view import View
 from e2e.engines import models
 from e2e.engines.models import MODELS, ModelsError
+from e2e.live_load import Answer
 from e2e.live_manifests import BUSY, Measured
 from e2e.live_picture import draw
 from e2e.live_questions import ask, ask_all, busy_rate, mean
-from e2e.live_story import Live
+from e2e.live_story import Event, Live
 from e2e.motley import Installation
 
 NODES = Shape("NVIDIA-L4", 2, 23034, 16, 64, 200, "process")
@@ -61,25 +62,47 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of load; default: 60")
     parser.add_argument("--state", type=Path, metavar="DIR", help="default: a temporary folder")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw what happened (SVG)")
+    parser.add_argument("--real-node", action="store_true", help="pods are containers; takes root")
     args = parser.parse_args(argv)
-    reason = missing()
+    reason = missing() or (node_needs.missing() if args.real_node else "")
     if reason:
         print(f"demo-live: {reason}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="motley-live-") as folder:
         try:
-            return run((args.state or Path(folder)).absolute(), args.seconds, args.picture)
+            state = (args.state or Path(folder)).absolute()
+            return run(state, args.seconds, args.picture, args.real_node)
         except (BinariesError, ClusterError, ModelsError, OSError) as error:
             print(f"demo-live: {error}", file=sys.stderr)
             return 2
 
 
-def run(folder: Path, seconds: float, picture: Path | None = None) -> int:
+def run(
+    folder: Path, seconds: float, picture: Path | None = None, on_real_node: bool = False
+) -> int:
     """The whole demo in a folder: 0 or 1."""
     folder.mkdir(parents=True, exist_ok=True)
     view = View()
     view.title("Two small language models, measured on one thread of this machine each")
     stages = measured(view, folder)
+    play = real_story.play if on_real_node else _play
+    answers, events = play(view, stages, folder, seconds)
+    if picture is not None:
+        picture.write_text(draw(answers, events), encoding="utf-8")
+        view.line(f"picture: {picture}")
+    view.title("Summary")
+    for what, value in view.facts:
+        view.line(f"{what:<52} {value}")
+    for sentence in view.failures:
+        view.line(f"did not hold: {sentence}")
+    view.line("" if view.failures else "Everything held.")
+    return 1 if view.failures else 0
+
+
+def _play(
+    view: View, stages: list[Measured], folder: Path, seconds: float
+) -> tuple[list[Answer], list[Event]]:
+    """The demo on nodes whose pods are processes."""
     cluster = LocalCluster(folder / "cluster")
     nodes = ProcessNodes(str(cluster.kubeconfig), folder / "pods", _programs(folder, cluster))
     installation: Installation | None = None
@@ -93,22 +116,13 @@ def run(folder: Path, seconds: float, picture: Path | None = None) -> int:
         live = Live(view, installation, nodes, stages)
         answers, events = live_story.tell(live, seconds)
         live_story.judge(live, answers)
-        if picture is not None:
-            picture.write_text(draw(answers, events), encoding="utf-8")
-            view.line(f"picture: {picture}")
+        return answers, events
     finally:
         if installation is not None:
             installation.kill()
             installation.api.close()
         nodes.stop()
         cluster.down()
-    view.title("Summary")
-    for what, value in view.facts:
-        view.line(f"{what:<52} {value}")
-    for sentence in view.failures:
-        view.line(f"did not hold: {sentence}")
-    view.line("" if view.failures else "Everything held.")
-    return 1 if view.failures else 0
 
 
 def measured(view: View, folder: Path) -> list[Measured]:
