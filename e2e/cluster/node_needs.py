@@ -27,6 +27,7 @@ COMMANDS = (
     "nsenter",
     "unshare",
 )
+CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21}
 PACKAGES = "containerd runc containernetworking-plugins iptables conntrack busybox-static"
 
 
@@ -38,13 +39,24 @@ def missing() -> str:
     if lacking or not Path(CNI_PROGRAMS, "bridge").exists():
         what = ", ".join([*lacking, *([] if Path(CNI_PROGRAMS, "bridge").exists() else ["cni"])])
         return f"a real node lacks {what}: apt-get install {PACKAGES}"
-    absent = [one for one in node_system.HIERARCHIES if not (node_system.CGROUPS / one).is_dir()]
-    if absent:
-        return f"this machine has no cgroup v1 hierarchies {', '.join(absent)}, and v2 is not tried"
+    if reason := _refused():
+        return reason
     for name in ("grpc", "packaging", image_store.LLAMA_CPP):
         if find_spec(name) is None:
             return f"a real node lacks the Python package {name}: it is among those for development"
     return ""
+
+
+def _refused() -> str:
+    """What the kernel keeps from this process, root as it may be: in containers most of it."""
+    absent = [one for one in node_system.HIERARCHIES if not (node_system.CGROUPS / one).is_dir()]
+    if absent:
+        return f"this machine has no cgroup v1 hierarchies {', '.join(absent)}, and v2 is not tried"
+    if not os.access(node_system.CGROUPS / "memory", os.W_OK):
+        return "a real node makes cgroups, and they are read-only here"
+    held = node_system.capabilities()
+    lacking = [name for name, bit in CAPABILITIES.items() if not held >> bit & 1]
+    return f"a real node lacks the capabilities {', '.join(lacking)}" if lacking else ""
 
 
 def owner() -> Path | None:

@@ -56,6 +56,12 @@ def run(*argv: str, stdin: object = None) -> str:
     return done.stdout
 
 
+def capabilities() -> int:
+    """What this process may do, as the kernel's bits."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("CapEff:")[2].split()[0], 16)
+
+
 def make_bridge(name: str, address: str, bits: int) -> None:
     """A bridge with an address, to which the pods' interfaces are plugged."""
     run("ip", "link", "add", name, "type", "bridge")

@@ -198,6 +198,20 @@ def test_where_a_program_lacks_the_reason_names_it_and_the_packages(
     assert node_needs.missing() == "a real node takes Linux and root"
 
 
+def test_what_the_kernel_keeps_from_a_root_in_a_container_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    system = node_needs.node_system
+    monkeypatch.setattr(system, "CGROUPS", tmp_path)
+    assert "no cgroup v1 hierarchies cpu, " in node_needs._refused()
+    for name in system.HIERARCHIES:
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(system, "capabilities", lambda: 1 << 12 | 1 << 18)
+    assert node_needs._refused() == "a real node lacks the capabilities CAP_SYS_ADMIN"
+    monkeypatch.setattr(system, "capabilities", lambda: (1 << 40) - 1)
+    assert node_needs._refused() == ""
+
+
 def test_a_machine_holds_one_real_node_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
