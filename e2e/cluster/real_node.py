@@ -34,7 +34,8 @@ from e2e.cluster.state import ClusterError
 
 ORDER = ("holder", "containerd", "names", "kube-proxy", "kubelet", "device-plugin")
 PORTS = ("kubelet", "kube-proxy-health", "kube-proxy-metrics")
-READY_S = 60.0
+READY_S = 120.0
+IMAGES_BYTES = 4 * 2**30  # at most; the images take 1.2 GB, as tars and unpacked
 
 
 @dataclass(slots=True)
@@ -142,14 +143,17 @@ class RealNode:
 
     def _hold(self, record: Record) -> None:
         """A process that keeps a mount namespace of our own open."""
-        binds = []
+        # Images and containers are in memory: written sooner, and gone with the namespace.
+        images_at = self.files.folder / "containerd"
+        images_at.mkdir(parents=True, exist_ok=True)
+        mounts = [f"mount -t tmpfs -o mode=711,size={IMAGES_BYTES} containerd {images_at}"]
         for path in PRIVATE:
             own = self.files.folder / "private" / path.strip("/").replace("/", "-")
             own.mkdir(parents=True, exist_ok=True)
-            binds.append(f"mount --bind {own} {path}")
+            mounts.append(f"mount --bind {own} {path}")
         ready = self.files.folder / "held"
         ready.unlink(missing_ok=True)
-        script = f"set -e; {'; '.join(binds)}; : > {ready}; exec sleep infinity"
+        script = f"set -e; {'; '.join(mounts)}; : > {ready}; exec sleep infinity"
         argv = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", script]
         self._spawn(record, "holder", (str(shutil.which(argv[0])), *argv[1:]))
         self._await(ready.exists, "a mount namespace")
