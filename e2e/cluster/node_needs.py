@@ -13,7 +13,7 @@ from pathlib import Path
 
 from e2e.cluster import binaries, image_store, node_system
 from e2e.cluster.binaries import BinariesError
-from e2e.cluster.node_files import CNI_PROGRAMS
+from e2e.cluster.node_files import CNI_PROGRAMS, NodeFiles
 
 OWNER = Path("/run/motley-real-node")  # the state directory of this machine's one real node
 COMMANDS = (
@@ -28,6 +28,7 @@ COMMANDS = (
     "unshare",
 )
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_CHROOT": 18, "CAP_SYS_ADMIN": 21}
+SOCKET_CHARACTERS = 107
 PACKAGES = "containerd runc containernetworking-plugins iptables conntrack busybox-static"
 
 
@@ -69,8 +70,13 @@ def owner() -> Path | None:
 
 
 def taken(directory: Path) -> str:
-    """Why another Kubernetes node keeps this one from being, in one sentence; "" if none does."""
+    """Why no real node can be in this state directory, in one sentence; "" if it can.
+
+    There may be another Kubernetes node, or the path is longer than a socket's may be.
+    """
     other = owner()
+    if len(f"{NodeFiles(directory).socket}.ttrpc") > SOCKET_CHARACTERS:
+        return f"{directory} is too long a path for the sockets of a real node"
     if other not in (None, directory):
         return f"this machine has a real node already: `down --state {other}` first"
     if other is None and node_system.kube_chains():

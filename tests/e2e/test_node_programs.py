@@ -224,3 +224,4 @@ def test_a_machine_holds_one_real_node_at_a_time(
     (tmp_path / "first" / "node.json").write_text("{}")
     assert node_needs.taken(tmp_path / "first") == ""
     assert f"down --state {tmp_path / 'first'}" in node_needs.taken(tmp_path / "second")
+    assert "too long a path" in node_needs.taken(Path("/", "x" * 90))
