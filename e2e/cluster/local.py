@@ -102,14 +102,19 @@ class LocalCluster:
         self.real_node.start(self.state().ports["kube-apiserver"])
 
     def down(self) -> bool:
-        """Ends exactly what `up` started and removes the directory; False if there was nothing."""
+        """Ends exactly what `up` started and removes the directory; False if there was nothing.
+
+        Raises: ClusterError naming what a real node left; the directory is kept then.
+        """
         if not (self.directory / "state.json").exists():
             return False
         with state.locked(self.directory):
-            self.real_node.down()
-            # Killed at once, the watchers first: what they know is thrown away with the directory.
-            for one in reversed(self.state().components):
-                processes.stop(one.process)
+            try:
+                self.real_node.down()
+            finally:
+                # Killed at once, the watchers first: what they know is thrown away with the directory.
+                for one in reversed(self.state().components):
+                    processes.stop(one.process)
             shutil.rmtree(self.directory)
         return True
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_the_operators_image_starts_as_the_dockerfile_says_and_as_the_pods_user(
     (deployment,) = (d for d in yaml.safe_load_all(install) if d and d["kind"] == "Deployment")
     pod = deployment["spec"]["template"]["spec"]["securityContext"]
     assert config["User"] == f"{pod['runAsUser']}:{pod['runAsGroup']}"
-    assert config["Labels"]["org.opencontainers.image.version"] == "0.1.0"
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert config["Labels"]["org.opencontainers.image.version"] == version
 
 
 def test_the_engines_image_starts_by_the_catalogs_command_and_not_as_root() -> None:
