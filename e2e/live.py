@@ -6,10 +6,11 @@ calibrate`: answers and scores), and the planner decides what each is worth; the
 while an engine is killed, the floor is raised, so that thresholds change under way, and a node is
 lost with what it ran.
 
-    python -m e2e.live [--seconds 60] [--state DIR] [--picture FILE.svg]
+    python -m e2e.live [--seconds 60] [--state DIR] [--picture FILE.svg] [--real-node]
 
 Nodes say that they have T4s and L40S', because the planner plans GPUs and what they cost: small
-models are run on cheap ones. The profile with which it plans is what a core of this machine did a moment before. Ends with 1 where something did not hold.
+models are run on cheap ones. The profile with which it plans is what a core of this machine did a
+moment before. Ends with 1 where something did not hold.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e import live_story
-from e2e.cluster import processes
+from e2e import live_story, real_story
+from e2e.cluster import node_needs, processes
 from e2e.cluster.binaries import BinariesError
 from e2e.cluster.components import free_ports
 from e2e.cluster.local import LocalCluster, wait_for
@@ -41,7 +42,7 @@ from e2e.live_judging import judge, phases
 from e2e.live_manifests import BUSY, STAGES, Calibrated, Measured, mean
 from e2e.live_picture import draw
 from e2e.live_questions import QUESTIONS, ask, busy_rate
-from e2e.live_story import Live
+from e2e.live_story import Live, Told
 from e2e.motley import Installation
 
 SMALL = Shape("Tesla-T4", 1, 15360, 8, 32, 225, "g4dn.2xlarge")
@@ -67,25 +68,47 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of load; default: 60")
     parser.add_argument("--state", type=Path, metavar="DIR", help="default: a temporary folder")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw what happened (SVG)")
+    parser.add_argument("--real-node", action="store_true", help="pods are containers; takes root")
     args = parser.parse_args(argv)
-    reason = missing()
+    reason = missing() or (node_needs.missing() if args.real_node else "")
     if reason:
         print(f"demo-live: {reason}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="motley-live-") as folder:
         try:
-            return run((args.state or Path(folder)).absolute(), args.seconds, args.picture)
+            state = (args.state or Path(folder)).absolute()
+            return run(state, args.seconds, args.picture, args.real_node)
         except (BinariesError, ClusterError, ModelsError, OSError) as error:
             print(f"demo-live: {error}", file=sys.stderr)
             return 2
 
 
-def run(folder: Path, seconds: float, picture: Path | None = None) -> int:
+def run(
+    folder: Path, seconds: float, picture: Path | None = None, on_real_node: bool = False
+) -> int:
     """The whole demo in a folder: 0 or 1."""
     folder.mkdir(parents=True, exist_ok=True)
     view = View()
     view.title("Two small language models, measured on one thread of this machine each")
     stages, table = measured(view, folder)
+    play = real_story.play if on_real_node else _play
+    told = play(view, stages, table, folder, seconds)
+    if picture is not None:
+        picture.write_text(draw(told, phases(table.table, told)), encoding="utf-8")
+        view.line(f"picture: {picture}")
+    view.title("Summary")
+    for what, value in view.facts:
+        view.line(f"{what:<52} {value}")
+    for sentence in view.failures:
+        view.line(f"did not hold: {sentence}")
+    view.line("" if view.failures else "Everything held.")
+    return 1 if view.failures else 0
+
+
+def _play(
+    view: View, stages: dict[str, Measured], table: Calibrated, folder: Path, seconds: float
+) -> Told:
+    """The demo on nodes whose pods are processes."""
     cluster = LocalCluster(folder / "cluster")
     nodes = ProcessNodes(str(cluster.kubeconfig), folder / "pods", _programs(folder, cluster))
     installation: Installation | None = None
@@ -100,22 +123,13 @@ def run(folder: Path, seconds: float, picture: Path | None = None) -> int:
         live = Live(view, installation, nodes, stages, table)
         told = live_story.tell(live, seconds)
         judge(live, told)
-        if picture is not None:
-            picture.write_text(draw(told, phases(table.table, told)), encoding="utf-8")
-            view.line(f"picture: {picture}")
+        return told
     finally:
         if installation is not None:
             installation.kill()
             installation.api.close()
         nodes.stop()
         cluster.down()
-    view.title("Summary")
-    for what, value in view.facts:
-        view.line(f"{what:<52} {value}")
-    for sentence in view.failures:
-        view.line(f"did not hold: {sentence}")
-    view.line("" if view.failures else "Everything held.")
-    return 1 if view.failures else 0
 
 
 def measured(view: View, folder: Path) -> tuple[dict[str, Measured], Calibrated]:

@@ -39,6 +39,12 @@ class Phase:
 
 def judge(live: Live, told: Told) -> None:
     """Says what holds and what does not."""
+    judge_answers(live, told)
+    judge_thresholds(live, told)
+
+
+def judge_answers(live: Live, told: Told) -> None:
+    """Whether each question was answered, and each pod lived as told."""
     view, answers = live.view, told.answers
     failed = [one for one in answers if one.is_failed]
     view.title(f"{len(answers)} questions")
@@ -46,9 +52,21 @@ def judge(live: Live, told: Told) -> None:
         view.line(f"at {one.sent_s:.1f} s: {one.status} {one.said}")
     streams = [one for one in failed if one.is_stream and one.status == 200]
     view.expect(len(failed) == len(streams), "no request failed but streams that had begun")
+    view.expect(not live.nodes.failures, f"every pod lived as told {live.nodes.failures[:3]}")
+    view.fact("questions, streams cut with their pod", f"{len(answers)}, {len(streams)}")
+    planned = {str(group["stage"]) for group in live.installation.look().resources[KEY].groups}
+    for stage, name in STAGES.items():
+        used = "planned" if stage in planned else "not planned: it saves nothing"
+        view.fact(f"{name}, {100 * live.calibrated.qualities[stage]:.0f} % right alone", used)
+    view.fact("plans that answered", str(len({one.plan for one in answers if one.plan})))
+
+
+def judge_thresholds(live: Live, told: Told) -> None:
+    """Whether paths and shares are those of the plans, and the floors hold."""
+    view = live.view
     before, after = (_policies(told.plans.get(plan, {})) for plan in plans_of(told))
     view.expect(before != after, "the thresholds are others after the floor was raised")
-    known = [one for one in answers if one.plan in told.plans and not one.is_failed]
+    known = [one for one in told.answers if one.plan in told.plans and not one.is_failed]
     strange = [one for one in known if not is_of(one.path, told.plans[one.plan])]
     for one in strange:
         view.line(f"at {one.sent_s:.1f} s: {one.path} by {_policies(told.plans[one.plan])}")
@@ -62,13 +80,6 @@ def judge(live: Live, told: Told) -> None:
         holds = phase.right >= phase.floor - room
         view.expect(holds, f"the floor of {100 * phase.floor:.0f} % holds, within chance")
         view.fact(f"floor {100 * phase.floor:.1f} %", phase.text.partition(": ")[2])
-    view.expect(not live.nodes.failures, f"every pod lived as told {live.nodes.failures[:3]}")
-    view.fact("questions, streams cut with their pod", f"{len(answers)}, {len(streams)}")
-    planned = {str(group["stage"]) for group in live.installation.look().resources[KEY].groups}
-    for stage, name in STAGES.items():
-        used = "planned" if stage in planned else "not planned: it saves nothing"
-        view.fact(f"{name}, {100 * live.calibrated.qualities[stage]:.0f} % right alone", used)
-    view.fact("plans that answered", str(len({one.plan for one in answers if one.plan})))
 
 
 def plans_of(told: Told) -> tuple[str, str]:

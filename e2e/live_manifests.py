@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from e2e.demo_api import Document
@@ -37,13 +37,17 @@ class Calibrated:
 
 
 def manifests(
-    measured: dict[str, Measured], calibrated: Calibrated, rate: float, floor: float
+    measured: dict[str, Measured],
+    calibrated: Calibrated,
+    rate: float,
+    floor: float,
+    gpus: Mapping[str, str] = GPUS,
 ) -> list[Document]:
-    """Namespace, weights, profile, calibration and the cascade."""
+    """Namespace, weights, profile, calibration and the cascade; `gpus` by stage."""
     data = {
         "table.csv": calibrated.table,
         "estimator.json": calibrated.estimator,
-        "profile.csv": _profile(measured),
+        "profile.csv": _profile(measured, gpus),
     }
     classes = [{
         "name": "question",
@@ -51,7 +55,7 @@ def manifests(
         "outputTokens": MAX_TOKENS,
     }]  # fmt: skip
     spec = {
-        "stages": [_stage(name) for name in STAGES],
+        "stages": [_stage(name, gpus[name]) for name in STAGES],
         "quality": {
             "floor": f"{100 * floor:.1f}%",
             "confidence": f"{CONFIDENCE:.0%}",
@@ -85,7 +89,7 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _stage(name: str) -> Document:
+def _stage(name: str, gpu: str) -> Document:
     claim = {"claimName": "weights", "subPath": f"{STAGES[name]}.gguf"}
     source = {"type": "PersistentVolumeClaim", "persistentVolumeClaim": claim}
     return {
@@ -96,16 +100,16 @@ def _stage(name: str) -> Document:
             "source": source,
         },
         "engine": {"name": "llamacpp", "extraArgs": ["--ctx-size", "4096"]},
-        "placement": {"gpuProducts": [GPUS[name]]},
+        "placement": {"gpuProducts": [gpu]},
         "profile": {"configMapKeyRef": {"name": "measured", "key": "profile.csv"}},
     }
 
 
-def _profile(measured: dict[str, Measured]) -> str:
+def _profile(measured: dict[str, Measured], gpus: Mapping[str, str]) -> str:
     """What each engine did when busy, for the prompt and answer lengths of the questions."""
     lines = ["model,gpu,tp,precision,prompt_tokens,output_tokens,batch,ttft_ms,requests_per_second"]
     for name, one in measured.items():
-        cells = [MODELS[STAGES[name]].hugging_face_id, GPUS[name], "1", "int4"]
+        cells = [MODELS[STAGES[name]].hugging_face_id, gpus[name], "1", "int4"]
         cells += [f"{one.prompt_tokens:.0f}", str(MAX_TOKENS)]
         first = f"{1e3 * one.first_token_s:.1f}"
         for busy in BUSY:  # a core is as fast with few requests as with many

@@ -35,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--nodes", type=Path, metavar="FILE", help="nodes to create: a List, a list, or shapes"
     )
+    up.add_argument(
+        "--real-node",
+        action="store_true",
+        help="with a node whose pods are containers: takes root and Debian packages",
+    )
     verbs.add_parser("down", parents=[common], help="end what `up` started, leave nothing behind")
     verbs.add_parser("status", parents=[common], help="what runs; exit code 1 if it is not up")
     verbs.add_parser("kubeconfig", parents=[common], help="print the path of the kubeconfig")
@@ -66,7 +71,7 @@ def _run(arguments: argparse.Namespace, cluster: LocalCluster) -> int:
         began = time.monotonic()
         nodes = node_files.read(arguments.nodes) if arguments.nodes else []
         was_up = cluster.is_up()
-        cluster.up(nodes)
+        cluster.up(nodes, with_real_node=arguments.real_node)
         word = "was up already" if was_up else f"is up after {time.monotonic() - began:.1f} s"
         warn(f"{word}; state and logs in {cluster.directory}")
         print(f"export KUBECONFIG={cluster.kubeconfig}")

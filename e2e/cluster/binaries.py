@@ -23,14 +23,22 @@ from pathlib import Path
 
 GOMOD = Path(__file__).parent / "gomod"
 
+Programs = Mapping[str, tuple[str, str]]
+
 # Each program's module folder and package, smallest first so that progress shows early.
-PROGRAMS: Mapping[str, tuple[str, str]] = {
+PROGRAMS: Programs = {
     "etcd": ("kubernetes", "go.etcd.io/etcd/server/v3"),
     "kwok": ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
     "kube-controller-manager": ("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
     "kubectl": ("kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
+}
+
+# What a node of its own takes besides; built only when one is asked for.
+NODE_PROGRAMS: Programs = {
+    "kubelet": ("node", "k8s.io/kubernetes/cmd/kubelet"),
+    "kube-proxy": ("node", "k8s.io/kubernetes/cmd/kube-proxy"),
 }
 
 
@@ -81,43 +89,48 @@ def _ldflags() -> str:
     return " ".join(["-s", "-w", *stamps])
 
 
-def version_key() -> str:
+def version_key(programs: Programs = PROGRAMS) -> str:
     """The cache folder's name: versions, platform and a digest of all that goes into the build."""
     digest = hashlib.sha256(_ldflags().encode())
-    for module in ("kubernetes", "kwok"):
+    modules = sorted({module for module, _ in programs.values()})
+    for module in modules:
         for name in ("go.mod", "go.sum"):
             digest.update((GOMOD / module / name).read_bytes())
-    etcd = _required("kubernetes", "go.etcd.io/etcd/server/v3")
-    kwok = _required("kwok", "sigs.k8s.io/kwok")
+    versions = f"kubernetes-{kubernetes_version()}"
+    if programs is PROGRAMS:
+        etcd = _required("kubernetes", "go.etcd.io/etcd/server/v3")
+        versions += f"-etcd-{etcd}-kwok-{_required('kwok', 'sigs.k8s.io/kwok')}"
+    else:
+        versions += f"-{'-'.join(modules)}"
     host = f"{platform.system().lower()}-{platform.machine().lower()}"
-    versions = f"kubernetes-{kubernetes_version()}-etcd-{etcd}-kwok-{kwok}"
     return f"{versions}-{host}-{digest.hexdigest()[:10]}"
 
 
-def find() -> Path | None:
-    """The folder that holds every program; None if they have to be built.
+def find(programs: Programs = PROGRAMS) -> Path | None:
+    """The folder that holds all of these programs; None if they have to be built.
 
-    Raises: BinariesError if `$MOTLEY_CONTROL_PLANE_BIN` is set and lacks a program.
+    Raises: BinariesError if `$MOTLEY_CONTROL_PLANE_BIN` is set and lacks one of the control plane.
     """
     chosen = os.environ.get("MOTLEY_CONTROL_PLANE_BIN")
     if chosen:
-        missing = [name for name in PROGRAMS if not os.access(Path(chosen) / name, os.X_OK)]
-        if missing:
+        missing = [name for name in programs if not os.access(Path(chosen) / name, os.X_OK)]
+        if not missing:
+            return Path(chosen).resolve()
+        if programs is PROGRAMS:
             raise BinariesError(f"MOTLEY_CONTROL_PLANE_BIN={chosen} lacks {', '.join(missing)}")
-        return Path(chosen).resolve()
-    cached = cache_directory() / "control-plane" / version_key()
+    cached = cache_directory() / "control-plane" / version_key(programs)
     return cached if cached.is_dir() else None
 
 
-def ensure() -> Path:
-    """The folder that holds every program, built first where it is not there yet.
+def ensure(programs: Programs = PROGRAMS) -> Path:
+    """The folder that holds all of these programs, built first where it is not there yet.
 
     Raises: BinariesError if there is no Go and none can be installed, or a build fails.
     """
-    found = find()
+    found = find(programs)
     if found is not None:
         return found
-    target = cache_directory() / "control-plane" / version_key()
+    target = cache_directory() / "control-plane" / version_key(programs)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _lock(target.parent / "build.lock"):
         if target.is_dir():  # another process built it while this one waited
@@ -127,7 +140,7 @@ def ensure() -> Path:
         partial.mkdir()
         go = _find_go() or _install_go(target.parent)
         try:
-            _build_all(go, partial)
+            _build_all(go, partial, programs)
         finally:
             if go.scratch is not None:
                 shutil.rmtree(go.scratch, ignore_errors=True)
@@ -146,11 +159,11 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _build_all(go: Go, folder: Path) -> None:
-    began = time.monotonic()
-    _say(f"building the control plane with {go.command}: about five minutes on two cores, once")
-    for number, (name, (module, package)) in enumerate(PROGRAMS.items(), start=1):
-        _say(f"[{number}/{len(PROGRAMS)}] {name} ...")
+def _build_all(go: Go, folder: Path, programs: Programs) -> None:
+    began, total = time.monotonic(), len(programs)
+    _say(f"building {', '.join(programs)} with {go.command}: minutes on two cores, once")
+    for number, (name, (module, package)) in enumerate(programs.items(), start=1):
+        _say(f"[{number}/{total}] {name} ...")
         start = time.monotonic()
         argv = [go.command, "build", "-mod=readonly", "-trimpath", "-ldflags", _ldflags()]
         argv += ["-o", str(folder / name), package]
@@ -166,9 +179,7 @@ def _build_all(go: Go, folder: Path) -> None:
             last = "\n".join(done.stderr.strip().splitlines()[-12:])
             raise BinariesError(f"go build {package} failed:\n{last}")
         size_mb = (folder / name).stat().st_size / 1e6
-        _say(
-            f"[{number}/{len(PROGRAMS)}] {name}: {time.monotonic() - start:.0f} s, {size_mb:.0f} MB"
-        )
+        _say(f"[{number}/{total}] {name}: {time.monotonic() - start:.0f} s, {size_mb:.0f} MB")
     _say(f"built in {time.monotonic() - began:.0f} s")
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from e2e.cluster.components import token_of
+from e2e.cluster.components import address_of, token_of
 
 
 class Client:
@@ -18,7 +18,7 @@ class Client:
     def __init__(self, directory: Path, port: int, identity: str = "admin") -> None:
         context = ssl.create_default_context(cafile=str(directory / "certs" / "apiserver.crt"))
         self._connection = http.client.HTTPSConnection(
-            "127.0.0.1", port, context=context, timeout=20.0
+            address_of(directory), port, context=context, timeout=20.0
         )
         self._headers = {
             "Authorization": f"Bearer {token_of(directory, identity)}",

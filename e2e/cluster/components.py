@@ -17,12 +17,20 @@ HERE = Path(__file__).parent
 # loses one, whereas for a label selector the API server reports the node as gone.
 STOPPED_LABEL = "e2e.motley.dev/heartbeats-stopped"
 
+# A node with a kubelet of its own: kwok leaves it alone, too.
+REAL_LABEL = "e2e.motley.dev/real"
+
+LOOPBACK = "127.0.0.1"
+SERVICE_NETWORK = "10.96.0.0/16"
+
 # Who each program is to the API server, so that the event log says who wrote what.
 IDENTITIES = {
     "admin": ("motley-admin", "system:masters"),
     "kube-controller-manager": ("system:kube-controller-manager", ""),
     "kube-scheduler": ("system:kube-scheduler", ""),
     "kwok": ("kwok", "system:masters"),
+    "kubelet": ("system:node:real-1", "system:nodes"),
+    "kube-proxy": ("system:kube-proxy", ""),
 }
 
 # In starting order; the first two have to answer before the others start.
@@ -30,11 +38,11 @@ ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", 
 
 
 def free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    """A free port of 127.0.0.1 for each name."""
+    """A free port for each name."""
     sockets = [socket.socket() for _ in names]
     try:
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((LOOPBACK, 0))
         return {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
     finally:
         for one in sockets:
@@ -47,7 +55,7 @@ def are_free(ports: Iterable[int]) -> bool:
         with socket.socket() as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                one.bind(("127.0.0.1", port))
+                one.bind((LOOPBACK, port))
             except OSError:
                 return False
     return True
@@ -61,17 +69,29 @@ def write_files(directory: Path) -> None:
     if not key.exists():
         key.touch(mode=0o600)
         key.write_text(_p256_private_key())
-    tokens = directory / "tokens.csv"
-    if not tokens.exists():
-        tokens.touch(mode=0o600)
-        rows = [
-            f'{secrets.token_hex(16)},{user},{name},"{groups}"'
-            for name, (user, groups) in IDENTITIES.items()
-        ]
-        tokens.write_text("\n".join(rows) + "\n")
+    _add_tokens(directory / "tokens.csv")
     # kwok takes one file: the stages of nodes and pods, one after the other.
     stages = [path.read_text() for path in sorted((HERE / "stages").glob("*.yaml"))]
     (directory / "stages.yaml").write_text("---\n".join(stages))
+
+
+def _add_tokens(path: Path) -> None:
+    """A token for each identity that has none yet."""
+    path.touch(mode=0o600)
+    rows = path.read_text().splitlines()
+    known = {row.split(",")[2] for row in rows}
+    rows += [
+        f'{secrets.token_hex(16)},{user},{name},"{groups}"'
+        for name, (user, groups) in IDENTITIES.items()
+        if name not in known
+    ]
+    path.write_text("\n".join(rows) + "\n")
+
+
+def address_of(directory: Path) -> str:
+    """Where the API server listens: on the bridge of a real node, else on 127.0.0.1."""
+    chosen = directory / "address"
+    return chosen.read_text().strip() if chosen.exists() else LOOPBACK
 
 
 def _p256_private_key() -> str:
@@ -120,7 +140,7 @@ def kubeconfig_text(server: str, token: str, authority: Path | None) -> str:
 
 def write_kubeconfigs(directory: Path, ports: dict[str, int]) -> None:
     """Writes the kubeconfig of each identity; the admin's is the one people use."""
-    server = f"https://127.0.0.1:{ports['kube-apiserver']}"
+    server = f"https://{address_of(directory)}:{ports['kube-apiserver']}"
     for name in IDENTITIES:
         text = kubeconfig_text(
             server, token_of(directory, name), directory / "certs" / "apiserver.crt"
@@ -158,11 +178,24 @@ def _etcd(directory: Path, ports: dict[str, int]) -> list[str]:
     ]
 
 
+_FOR_NO_NODE = (
+    "--endpoint-reconciler-type=none",  # 127.0.0.1 is no address an endpoint may have
+)
+_FOR_REAL_NODE = (
+    "--kubelet-preferred-address-types=InternalIP",
+    # Policies that change what is written: they give the node the cores that its shape has.
+    "--feature-gates=MutatingAdmissionPolicy=true",
+    "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+)
+
+
 def _apiserver(directory: Path, ports: dict[str, int]) -> list[str]:
+    address = address_of(directory)
     return [
+        *(_FOR_REAL_NODE if address != LOOPBACK else _FOR_NO_NODE),
         f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
-        "--bind-address=127.0.0.1",
-        "--advertise-address=127.0.0.1",
+        f"--bind-address={address}",
+        f"--advertise-address={address}",
         f"--secure-port={ports['kube-apiserver']}",
         f"--cert-dir={directory / 'certs'}",
         f"--token-auth-file={directory / 'tokens.csv'}",
@@ -172,8 +205,7 @@ def _apiserver(directory: Path, ports: dict[str, int]) -> list[str]:
         f"--service-account-signing-key-file={directory / 'sa.key'}",
         "--service-account-issuer=https://kubernetes.default.svc",
         "--api-audiences=https://kubernetes.default.svc",
-        "--service-cluster-ip-range=10.96.0.0/16",
-        "--endpoint-reconciler-type=none",  # 127.0.0.1 is no address an endpoint may have
+        f"--service-cluster-ip-range={SERVICE_NETWORK}",
         "--allow-privileged=true",
         f"--audit-policy-file={HERE / 'audit-policy.yaml'}",
         f"--audit-log-path={directory / 'audit.log'}",
@@ -216,7 +248,7 @@ def _kwok(directory: Path, ports: dict[str, int]) -> list[str]:
     del ports
     return [
         f"--kubeconfig={directory / 'kubeconfigs/kwok.yaml'}",
-        f"--manage-nodes-with-label-selector=!{STOPPED_LABEL}",
+        f"--manage-nodes-with-label-selector=!{STOPPED_LABEL},!{REAL_LABEL}",
         f"--config={directory / 'stages.yaml'}",
         "--node-lease-duration-seconds=40",
         "--node-ip=127.0.0.1",

@@ -7,11 +7,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from e2e.cluster import binaries, client, components, processes, state
+from e2e.cluster.node_files import NodeFiles
+from e2e.cluster.real_node import RealNode
 from e2e.cluster.state import ClusterError, Component, State
 
 READY_TIMEOUT_S = 60.0
@@ -56,31 +59,62 @@ class LocalCluster:
             and client.is_ready(self.directory, found.ports["kube-apiserver"])
         )
 
-    def up(self, nodes: list[dict[str, Any]] | None = None) -> None:
+    @property
+    def real_node(self) -> RealNode:
+        """The real node of this cluster, whether it has one or not."""
+        return RealNode(NodeFiles(self.directory))
+
+    def up(
+        self, nodes: list[dict[str, Any]] | None = None, *, with_real_node: bool = False
+    ) -> None:
         """Starts what does not run, waits until it answers, and creates the nodes that lack.
 
         A cluster that is up is left alone. One that is half dead is stopped and started again
-        on its own data, on its own ports where they are still free.
+        on its own data, on its own ports where they are still free. A real node is started
+        with its cluster only: the API server has to listen where pods reach it.
 
-        Raises: ClusterError with the end of a log if a program does not start.
+        Raises: ClusterError with the end of a log if a program does not start, or if this machine
+        cannot have a real node.
         """
         state.refuse_foreign(self.directory)
         folder = binaries.ensure()
         with state.locked(self.directory):
-            if not self.is_up():
+            if with_real_node:
+                self._up_with_real_node(folder)
+            elif not self.is_up():
                 self._start(folder)
         if nodes:
             port = self.state().ports["kube-apiserver"]
             client.create_nodes(self.directory, port, nodes)
 
+    def _up_with_real_node(self, folder: Path) -> None:
+        if self.is_up() and self.real_node.is_up():
+            return
+        if self.is_up() and not self.real_node.exists():
+            raise ClusterError("the cluster runs without a real node; `down` first")
+        if state.load(self.directory) is None:
+            state.save(self.directory, State())  # from here on `down` finds what was begun
+        self.real_node.prepare()
+        with ThreadPoolExecutor(1) as pool:  # images are imported while the control plane starts
+            runtime = pool.submit(self.real_node.start_runtime)
+            self._start(folder)
+            runtime.result()
+        self.real_node.start(self.state().ports["kube-apiserver"])
+
     def down(self) -> bool:
-        """Ends exactly what `up` started and removes the directory; False if there was nothing."""
+        """Ends exactly what `up` started and removes the directory; False if there was nothing.
+
+        Raises: ClusterError naming what a real node left; the directory is kept then.
+        """
         if not (self.directory / "state.json").exists():
             return False
         with state.locked(self.directory):
-            # Killed at once, the watchers first: what they know is thrown away with the directory.
-            for one in reversed(self.state().components):
-                processes.stop(one.process)
+            try:
+                self.real_node.down()
+            finally:
+                # Killed at once, the watchers first: what they know is thrown away with the directory.
+                for one in reversed(self.state().components):
+                    processes.stop(one.process)
             shutil.rmtree(self.directory)
         return True
 
@@ -134,7 +168,7 @@ class LocalCluster:
                 processes.stop(one.process, grace_s=2.0)
         components.write_files(self.directory)
         ports = components.free_ports(("etcd", "etcd-peer", "kube-apiserver"))
-        if old is not None and components.are_free(old.ports.values()):
+        if old is not None and old.ports and components.are_free(old.ports.values()):
             ports = old.ports
         components.write_kubeconfigs(self.directory, ports)
         # Saved before the first start and after each: whatever happens, `down` knows them all.
@@ -190,12 +224,15 @@ def wait_for(is_true: Callable[[], bool], timeout_s: float, what: str) -> float:
 def describe(cluster: LocalCluster) -> str:
     """One line a program: whether it runs, its pid, its resident memory in MB, its log."""
     rows = []
-    for one in cluster.state().components:
-        alive = processes.is_alive(one.process)
-        size = (processes.resident_bytes(one.process) or 0) if alive else 0
+    programs = [(one.name, one.process) for one in cluster.state().components]
+    if cluster.real_node.exists():
+        programs += cluster.real_node.record().programs.items()
+    for name, process in programs:
+        alive = processes.is_alive(process)
+        size = (processes.resident_bytes(process) or 0) if alive else 0
         word = "running" if alive else "dead"
-        log = cluster.directory / "logs" / f"{one.name}.log"
-        rows.append(f"{one.name:<24} {word:<8} {one.process.pid:>8} {size / 1e6:>6.0f} MB  {log}")
+        log = cluster.directory / "logs" / f"{name}.log"
+        rows.append(f"{name:<24} {word:<8} {process.pid:>8} {size / 1e6:>6.0f} MB  {log}")
     return "\n".join(rows)
 
 

@@ -66,3 +66,21 @@ def test_what_is_missing_is_named(tmp_path: Path, context: str | None, words: st
     path = write(tmp_path / "config", {}) if context else str(tmp_path / "absent")
     with pytest.raises(OperatorError, match=words):
         load_credentials(path, context, environ={})
+
+
+def test_a_pods_own_service_account_is_taken_as_the_kubelet_mounts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("of-the-pod\n")
+    (tmp_path / "ca.crt").write_text("authority")
+    places = {"TOKEN": "token", "CERT": "ca.crt"}
+    for name, file in places.items():
+        constant = f"kubernetes.config.incluster_config.SERVICE_{name}_FILENAME"
+        monkeypatch.setattr(constant, str(tmp_path / file))
+    service = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
+    for name, value in service.items():
+        monkeypatch.setenv(name, value)
+    found = load_credentials(environ=service)
+    assert found.server == "https://10.96.0.1:443"
+    assert found.headers() == {"Authorization": "Bearer of-the-pod"}
+    assert found.ca_data == b"authority"

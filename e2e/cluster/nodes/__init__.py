@@ -93,7 +93,20 @@ def _node(shape: Shape, name: str, zone: str, capacity_type: str) -> Node:
         "memory": f"{shape.memory_gib * GIB_KI * 98 // 100}Ki",
         "ephemeral-storage": f"{shape.ephemeral_gib * GIB_KI * 9 // 10}Ki",
     }
-    labels = {
+    labels = labels_of(shape, name, zone, capacity_type)
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "status": {"capacity": capacity, "allocatable": allocatable},
+    }
+
+
+def labels_of(
+    shape: Shape, name: str, zone: str = "az-1", capacity_type: str = "on-demand"
+) -> dict[str, str]:
+    """What a cloud and NVIDIA's GPU feature discovery write on such a machine's node."""
+    return {
         "kubernetes.io/arch": "amd64",
         "kubernetes.io/hostname": name,
         "kubernetes.io/os": "linux",
@@ -105,12 +118,6 @@ def _node(shape: Shape, name: str, zone: str, capacity_type: str) -> Node:
         "nvidia.com/gpu.product": shape.gpu_product,
         "nvidia.com/gpu.count": str(shape.gpu_count),
         "nvidia.com/gpu.memory": str(shape.gpu_memory_mib),
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": name, "labels": labels},
-        "status": {"capacity": capacity, "allocatable": allocatable},
     }
 
 

@@ -8,6 +8,7 @@ again gives fresh tokens: service account tokens rotate on disk, plugins print n
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tempfile
 from collections.abc import Mapping
@@ -120,7 +121,8 @@ def _of_configuration(found: Any) -> Credentials:
         insecure=not found.verify_ssl,
         tls_server_name=found.tls_server_name,
         proxy_url=found.proxy,
-        token=bearer.removeprefix("Bearer ").strip() or None,
+        # "Bearer" of a kubeconfig, "bearer" of a pod's service account.
+        token=re.sub("^bearer ", "", bearer, flags=re.IGNORECASE).strip() or None,
         certificate_data=_bytes_of(found.cert_file),
         key_data=_bytes_of(found.key_file),
     )

@@ -1,0 +1,232 @@
+"""Operator, gateway and engine as real pods: containers of this machine, from our own images.
+
+Needs root, Linux and a few Debian packages (e2e/README.md); skipped with a sentence without them.
+The tests build on each other: one node is started for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.cluster import binaries, image_store, node_needs, node_system
+from e2e.cluster.binaries import BinariesError
+from e2e.cluster.local import LocalCluster
+from e2e.cluster.node_files import BRIDGE
+from e2e.cluster.nodes import make_nodes
+from e2e.cluster.state import ClusterError
+from e2e.engines import models
+from e2e.engines.models import MODELS, ModelsError
+from e2e.live_questions import body_of
+from e2e.real_pods import NAMESPACE, USER, RealPods, chart, on_real_node
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+SPACE, POOL, MODEL = "real", "small", "smollm2-135m"
+PATIENCE_S = 90.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _possible() -> None:
+    reason = node_needs.missing() or node_needs.taken(Path())
+    try:
+        if not reason:
+            models.ensure(MODEL)
+            binaries.ensure(binaries.NODE_PROGRAMS)
+    except (ModelsError, BinariesError, OSError) as error:
+        reason = str(error)
+    if reason:
+        pytest.skip(f"no real node: {reason}")
+
+
+@pytest.fixture(scope="module")
+def pods(_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealPods]:
+    """A control plane with a real node and one of kwok's, which no pod of ours may take."""
+    local = LocalCluster(tmp_path_factory.mktemp("real") / "state")
+    (other,) = make_nodes("h100", prefix="played")
+    taints = [{"key": "played", "effect": "NoSchedule"}]
+    try:
+        local.up([{**other, "spec": {"taints": taints}}], with_real_node=True)
+        yield RealPods(local)
+    finally:
+        local.down()
+
+
+def wait(pods: RealPods, holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"no {what}\n{pods.told()}"
+        time.sleep(0.1)
+
+
+def conditions(thing: dict[str, Any]) -> dict[str, str]:
+    found = thing.get("status", {}).get("conditions") or ()
+    return {one["type"]: one["status"] for one in found}
+
+
+def ready_pods(pods: RealPods, namespace: str) -> list[str]:
+    found = pods.get("pods", "-n", namespace)["items"]
+    return sorted(
+        one["metadata"]["name"] for one in found if conditions(one).get("Ready") == "True"
+    )
+
+
+def pool() -> list[dict[str, Any]]:
+    """A namespace, weights that lie on the node, and a pool of the small model."""
+    common = {"accessModes": ["ReadOnlyMany"], "storageClassName": ""}
+    size = {"storage": "1Gi"}
+    claim = {"claimName": "weights", "subPath": f"{MODEL}.gguf"}
+    spec = {
+        "model": {
+            "id": MODELS[MODEL].hugging_face_id,
+            "precision": "int4",
+            "source": {"type": "PersistentVolumeClaim", "persistentVolumeClaim": claim},
+        },
+        "engine": {"name": "llamacpp", "extraArgs": ["--ctx-size", "2048"]},
+        "workload": {
+            "requestsPerSecond": "1",
+            "classes": [{"name": "all", "promptTokens": 100, "outputTokens": 20}],
+        },
+        "replan": {"nodeLossTolerance": 0},
+        "gateway": {"replicas": 1},
+    }
+    return on_real_node([
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "weights"},
+         "spec": {**common, "capacity": size, "claimRef": {"namespace": SPACE, "name": "weights"}}},
+        {"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+         "metadata": {"name": "weights", "namespace": SPACE},
+         "spec": {**common, "volumeName": "weights", "resources": {"requests": size}}},
+        {"apiVersion": "motley.dev/v1alpha1", "kind": "ServingPool",
+         "metadata": {"name": POOL, "namespace": SPACE}, "spec": spec},
+    ])  # fmt: skip
+
+
+def complete(url: str) -> str:
+    body = json.dumps({**body_of("What is the capital of France?"), "model": POOL}).encode()
+    request = urllib.request.Request(
+        f"{url}/v1/completions", body, {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(json.loads(answer.read())["choices"][0]["text"])
+
+
+def test_a_kubelet_and_kwok_each_look_after_their_own_node(pods: RealPods) -> None:
+    def nodes() -> dict[str, dict[str, Any]]:
+        return {one["metadata"]["name"]: one for one in pods.get("nodes")["items"]}
+
+    wait(
+        pods,
+        lambda: all(conditions(one).get("Ready") == "True" for one in nodes().values()),
+        "nodes that are Ready",
+    )
+    real, played = nodes()["real-1"], nodes()["played-1"]
+    assert real["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://")
+    assert played["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("kwok://")
+    assert real["status"]["allocatable"]["nvidia.com/gpu"] == "4"
+
+
+def test_the_chart_runs_the_operator_as_a_pod(pods: RealPods) -> None:
+    pods.apply(chart())
+    wait(pods, lambda: len(ready_pods(pods, NAMESPACE)) == 1, "operator")
+    (container,) = pods.containers(NAMESPACE)
+    assert [container.pod] == ready_pods(pods, NAMESPACE)
+    assert container.name == "operator"
+
+
+def test_a_pool_is_served_by_pods_through_the_gateways_service(pods: RealPods) -> None:
+    pods.apply(pool())
+    wait(pods, lambda: len(ready_pods(pods, SPACE)) == 2, "gateway and engine")
+    assert [one.pod for one in pods.containers(SPACE)] == ready_pods(pods, SPACE)
+    assert {one.name for one in pods.containers(SPACE)} == {"engine", "gateway"}
+    assert "paris" in complete(pods.address_of(SPACE, f"{POOL}-gateway")).lower()
+
+
+def test_all_of_them_run_as_the_restricted_profile_says(pods: RealPods) -> None:
+    found = [*pods.containers(NAMESPACE), *pods.containers(SPACE)]
+    assert len(found) == 3
+    for container in found:
+        status = container.status()
+        assert status["Uid"].split() == [str(USER)] * 4, container
+        assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0, container
+        assert status["NoNewPrivs"] == "1", container
+        assert status["Seccomp"] == "2", "a filter, container's default"
+        assert container.is_root_read_only() == (container.name != "engine"), container
+
+
+def test_the_device_plugin_gives_the_engine_a_gpu_of_its_own(pods: RealPods) -> None:
+    (engine,) = (one for one in pods.containers(SPACE) if one.name == "engine")
+    variables = Path(f"/proc/{engine.pid}/environ").read_bytes().split(b"\0")
+    (visible,) = (v for v in variables if v.startswith(b"NVIDIA_VISIBLE_DEVICES="))
+    assert visible.partition(b"=")[2].startswith(b"GPU-")
+
+
+def test_an_engine_that_is_killed_is_started_again_and_answers(pods: RealPods) -> None:
+    (before,) = (one for one in pods.containers(SPACE) if one.name == "engine")
+    os.kill(before.pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        status = pods.get("pod", "-n", SPACE, before.pod)["status"]
+        (container,) = status["containerStatuses"]
+        return bool(container["restartCount"] == 1 and container["ready"])
+
+    wait(pods, is_back, "restarted engine")
+    assert "paris" in complete(pods.address_of(SPACE, f"{POOL}-gateway")).lower()
+
+
+def test_pods_go_with_their_resource(pods: RealPods) -> None:
+    pods.kubectl("delete", "servingpool", "-n", SPACE, POOL)
+    wait(pods, lambda: not pods.get("pods", "-n", SPACE)["items"], "end of the pods")
+    assert pods.containers(SPACE) == []
+    assert len(pods.containers(NAMESPACE)) == 1, "the operator runs on"
+
+
+def test_a_second_real_node_is_refused(pods: RealPods, tmp_path: Path) -> None:
+    other = LocalCluster(tmp_path / "other")
+    with pytest.raises(ClusterError, match="has a real node already"):
+        other.up(with_real_node=True)
+    other.down()
+    assert pods.cluster.real_node.is_up()
+
+
+def test_down_leaves_nothing_of_a_node_with_pods(pods: RealPods) -> None:
+    node = pods.cluster.real_node
+    folders = node.record().folders
+    assert node.traces(), "there was something to leave"
+    assert pods.cluster.down()
+    assert node.traces() == []
+    assert [path for path in folders if Path(path).exists()] == []
+    assert not pods.cluster.directory.exists()
+    assert node_needs.owner() is None
+
+
+@pytest.mark.parametrize("program", ["holder", "kubelet"])
+def test_down_clears_up_after_a_program_that_was_killed(
+    _possible: None, tmp_path: Path, program: str
+) -> None:
+    directory = tmp_path / "state"
+    argv = [sys.executable, "-m", "e2e.cluster", "up", "--real-node", "--state", str(directory)]
+    up = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    node = LocalCluster(directory).real_node
+    deadline = time.monotonic() + PATIENCE_S
+    while not (node.exists() and program in node.record().programs):
+        assert up.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    up.kill()
+    up.wait()
+    assert node.traces()
+    assert LocalCluster(directory).down()
+    assert node.traces() == []
+    assert not node_system.has_interface(BRIDGE)
+    assert image_store.folder().is_dir(), "what is kept for the next start"
