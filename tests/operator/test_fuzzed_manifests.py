@@ -1,12 +1,14 @@
 """What people could write, by the thousand: no manifest stops the operator or moves another's pods.
 
 MOTLEY_FUZZ sets how many documents are drawn; `make test-faults` draws more than `make test`, and
-10,000 are a night's work.
+10,000 take about ten minutes of a core.
 """
 
 from __future__ import annotations
 
 import os
+from copy import copy, deepcopy
+from functools import cache
 from typing import Any
 
 import pytest
@@ -30,14 +32,22 @@ drawn = settings(
 )
 
 
-def operated() -> Operated:
-    """A world with a pool that is served."""
+@cache
+def served() -> Operated:
+    """A world with a pool that is served; nobody changes it."""
     made = Operated(nodes=0)
     made.world.add_node(gpu_node("a", "NVIDIA-L4"), gpu_node("b", "NVIDIA-H100-80GB-HBM3"))
     made.world.config_maps[("team-a", "table")] = {"table.csv": samples.CALIBRATION}
     made.world.add(samples.pool("bystander"))
     made.run()
     assert made.uids(BYSTANDER)
+    return made
+
+
+def operated() -> Operated:
+    """A copy of the world with the pool, and of the operator that planned it."""
+    made = Operated(nodes=0)
+    made.world, made.planner = deepcopy(served().world), copy(served().planner)
     return made
 
 
