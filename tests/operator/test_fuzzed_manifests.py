@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from e2e import fuzz
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from motley_operator.testing import samples
@@ -28,6 +28,8 @@ drawn = settings(
     max_examples=max(1, DOCUMENTS // AT_ONCE),
     deadline=None,
     derandomize=True,
+    # Of thousands, a failure is shown as it was drawn: making it smaller takes longer than finding it.
+    phases=[p for p in Phase if p != Phase.shrink or DOCUMENTS <= 1000],
     suppress_health_check=list(HealthCheck),
 )
 
