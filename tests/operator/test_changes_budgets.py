@@ -63,7 +63,7 @@ class Watched(Operated):
         self.most = 0.0
         self.fewest: dict[str, int] = {}
 
-    def lasts(self, seconds: float) -> None:
+    def lasts(self, seconds: float, step_s: float = 10.0) -> None:
         end = self.world.now + seconds
         while self.world.now < end:
             self.cycle()
@@ -72,7 +72,7 @@ class Watched(Operated):
                 ready = [p for p in self.world.engine_pods(key) if p.ready and not p.deleting]
                 self.fewest[key] = min(self.fewest.get(key, 1_000), len(ready))
             self.world.settle()
-            self.world.now += 10.0
+            self.world.now += step_s
 
     def images(self, key: str) -> set[str]:
         return {p.annotations[IMAGE] for p in self.world.engine_pods(key)}
@@ -138,7 +138,7 @@ def test_who_never_gets_ready_holds_the_others_up_for_a_while_and_not_for_good()
     watched.world.fate = fate
     for key in keys:
         watched.edit(key, engine=image(2))
-    watched.lasts(2400)
+    watched.lasts(2400, step_s=30.0)
     assert watched.most <= 4.0
     assert all(watched.images(key) == {image(2)["image"]} for key in keys[1:])
     assert min(watched.fewest[key] for key in keys[:1]) == 1
@@ -274,7 +274,7 @@ class Rollouts(RuleBasedStateMachine):
 
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(
-    max_examples=50,
+    max_examples=30,
     stateful_step_count=12,
     deadline=None,
     derandomize=True,
