@@ -326,7 +326,9 @@ def test_an_edited_engine_is_rolled_one_replica_at_a_time(world: World) -> None:
     assert wanted(world, plan) == ()
 
 
-@pytest.mark.parametrize("memory", ["1Gi", "1048576Ki", "1e9", "0.00001P", "2Mi", "500000k", "1500m"])
+@pytest.mark.parametrize(
+    "memory", ["1Gi", "1048576Ki", "1e9", "0.00001P", "2Mi", "500000k", "1500m"]
+)
 def test_desired_requests_are_counted_as_facts_count_them(world: World, memory: str) -> None:
     sidecar = {
         "name": "log",
