@@ -51,6 +51,8 @@ def of_events(events: Iterable[Mapping[str, Any]]) -> Asked:
             found.refused.append(f"{' '.join(right)}: {event['responseStatus'].get('message')}")
         else:
             found.used.add(right)
+            if event["verb"] == "patch" and event["responseStatus"].get("code") == 201:
+                found.used.add((*right[:2], "create"))  # an apply that made it asks for both
     return found
 
 
