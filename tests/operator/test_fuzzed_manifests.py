@@ -81,6 +81,7 @@ def test_no_manifest_that_the_schema_admits_stops_the_operator(
         assert made.uids(BYSTANDER) == before
 
 
+@pytest.mark.timeout(600 + DOCUMENTS)
 @settings(drawn, max_examples=max(1, drawn.max_examples // 2))
 @given(st.sampled_from(sorted(fuzz.BASES)), st.data())
 def test_no_status_written_by_hand_stops_the_operator_or_moves_a_pod(
