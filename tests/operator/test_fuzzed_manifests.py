@@ -24,7 +24,7 @@ from motley_operator.testing.world import gpu_node
 AT_ONCE = 5  # documents of one world
 DOCUMENTS = int(os.environ.get("MOTLEY_FUZZ", "40"))
 BYSTANDER = "ServingPool/team-a/bystander"
-# A plan that was cut short on a busy machine would be improved by the next, and pods would move for that.
+# As long as the Fleet allows: a plan that is cut short on a busy machine says little.
 PATIENT = Settings(time_limit_s=10.0, first_time_limit_s=10.0)
 
 drawn = settings(
@@ -92,12 +92,15 @@ def test_no_status_written_by_hand_stops_the_operator_or_moves_a_pod(
     key = made.world.add(fuzz.BASES[kind]("victim"))
     made.run()
     before = made.uids(BYSTANDER), made.uids(key)
+    force = made.planner._force
+    ended = force is not None and force.plan.status == "optimal"
     made.world.documents[key]["status"] = data.draw(fuzz.statuses(kind))
     if data.draw(st.booleans()):
         made.restart()
     made.run()
     assert made.uids(BYSTANDER) == before[0]
-    if kind != "RLJob":  # what a job has got to is known from its status alone
+    # What a job has got to is known from its status alone; a plan that was cut short may be improved.
+    if kind != "RLJob" and ended:
         assert made.uids(key) == before[1]
     assert made.status(key)["observedGeneration"] == 1
 
