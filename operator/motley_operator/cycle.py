@@ -219,8 +219,8 @@ class Cycle:
             for node in facts.nodes
             if node.not_ready_since is not None
         ]
-        for at in (decision.translation.suspicions.due_at, self._planner.due_at):
-            due += [at - facts.now] if at is not None else []
+        due_at = decision.translation.suspicions.due_at
+        due += [due_at - facts.now] if due_at is not None else []
         return min([self._pace.rest_s, *(s for s in due if s > 0)])
 
     async def _say_held(self, error: PlannerError) -> None:

@@ -97,7 +97,6 @@ class RememberingPlanner:
         self._planner, self._planned_before = planner, planned_before
         self._last: tuple[Snapshot, Catalog, Plan] | None = None
         self._force: policies.InForce | None = None
-        self._owed = policies.Owed()
         self.held = Held()  # what is remembered and proposed beside the plan in force
         self.solves = 0
         self.why = ""  # the reason of the last verdict
@@ -107,24 +106,18 @@ class RememberingPlanner:
         force = self._force
         verdict = policies.verdict(force, translation, facts)
         self.why = str(verdict.reason)
-        owed = self._owed.now(facts.now)
-        if force is None or verdict.replan or owed:
+        if force is None or verdict.replan:
             steady = policies.is_steady(force, translation)
-            edited = policies.edited(force, translation) | owed
+            edited = policies.edited(force, translation)
             # After a restart, what runs as its status says gets nothing new until something happens.
             still = frozenset[str]()
             if force is None:
                 same = self._planned_before() == translation.inputs_hash
                 still = policies.carried_out(translation, same)
             asked = replace(snapshot, steady=steady, edited=edited, still=still)
-            if (
-                owed or not steady
-            ) and snapshot.running:  # nobody is left without service meanwhile
+            if not steady and snapshot.running:  # nobody is left without service meanwhile
                 asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
-            if owed:
-                self._last = None  # the same question once more: with luck it is solved to the end
             plan = self(asked, translation.catalog)
-            self._owed = self._owed.after(plan, edited, facts.now)
             forget_others(translation.parsed.keys())
             before = force.plan if force is not None else None
             plan = adopted(plan, before, edited, translation, facts)
@@ -135,11 +128,6 @@ class RememberingPlanner:
             )
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
-
-    @property
-    def due_at(self) -> float | None:
-        """When an edit whose plan was cut short is planned again, in Unix seconds."""
-        return self._owed.due_at if self._owed.keys else None
 
     @property
     def has_planned(self) -> bool:
@@ -154,7 +142,6 @@ class RememberingPlanner:
     def forget(self) -> None:
         """As after a restart: the next plan is made from what runs."""
         self._last = self._force = None
-        self._owed = policies.Owed()
         self.held = Held()
 
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:

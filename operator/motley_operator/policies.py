@@ -21,8 +21,6 @@ from motley_planner.domain.demand import Demand, ServingDemand
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
 
-TRIES, RETRY_S = 2, 20.0  # plans more for what was cut short, and how long after it
-
 
 class Reason(StrEnum):
     """Why a plan is made or kept."""
@@ -65,32 +63,6 @@ class InForce:
             demands={demand.key: demand for demand in snapshot.demands},
             marks=translation.marks,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Owed:
-    """What was edited and got a plan that was cut short: it is planned again, a few times.
-
-    A plan that the solver did not end may leave replicas that nobody needs, or keep what was to be
-    replaced, and nothing else would give a reason to look again.
-    """
-
-    keys: frozenset[str] = frozenset()
-    tries: int = 0
-    due_at: float = 0.0  # Unix seconds
-
-    def now(self, at: float) -> frozenset[str]:
-        """The keys whose time has come."""
-        return self.keys if at >= self.due_at else frozenset()
-
-    def after(self, plan: Plan, edited: frozenset[str], at: float) -> Owed:
-        """What is owed once this plan was made for these edits."""
-        if plan.status != "feasible" or not edited:
-            return Owed() if plan.status != "no_solution" else self
-        tries = self.tries + 1 if edited == self.keys else 1
-        if tries > TRIES:
-            return Owed()
-        return Owed(edited, tries, at + RETRY_S * tries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,11 @@ from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.facts import Room
 from motley_operator.domain.replans import Replan, Tier, replan_of
 from motley_operator.metrics import Metrics
-from motley_operator.policies import RETRY_S, TRIES
 from motley_operator.settings import Settings
 from motley_operator.testing import gpu_node, plan_of, pool, replica, slice_of
 from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load, solve
 from motley_planner.domain.hardware import Catalog
-from motley_planner.domain.plan import Move, Plan, Slice
+from motley_planner.domain.plan import Move, Plan
 from motley_planner.domain.snapshot import Snapshot
 
 CHEAP = "NVIDIA-L40S"
@@ -249,47 +248,3 @@ def test_what_a_killed_operator_had_begun_gets_the_time_of_a_first_plan() -> Non
     assert operated.uids(key) < before
     decide(operated.world.facts(), CATALOG, settings, planner)
     assert set(limits[2:]) <= {1.0, 1.75}
-
-
-def cut_short(plan: Plan, part: Slice) -> Plan:
-    """A plan that ran out of time, with what was there before."""
-    others = tuple(p for p in plan.slices if p.key != part.key)
-    return replace(plan, status="feasible", slices=(*others, part))
-
-
-@pytest.mark.parametrize("cuts", [1, 2, 5])
-def test_an_edit_whose_plan_was_cut_short_is_planned_again_a_few_times(cuts: int) -> None:
-    operated = Operated()
-    key = operated.world.add(pool(workload=load(60)))
-    operated.run()
-    before = operated.uids(key)
-    made = list[str]()
-    old = next(p for p in solve_now(operated).slices if p.key == key)
-    left = [cuts]
-
-    def starved(snapshot: Snapshot, catalog: Catalog) -> Plan:
-        plan = solve(snapshot, catalog)
-        left[0] -= 1
-        plan = cut_short(plan, old) if left[0] >= 0 else plan
-        made.append(plan.status)
-        return plan
-
-    operated.planner._planner = starved
-    operated.edit(key, workload=load(2))
-    operated.cycle()
-    assert operated.planner.due_at == operated.world.now + RETRY_S
-    for _ in range(12):
-        operated.cycle()
-        operated.world.settle()
-        operated.world.now += 10.0
-    assert operated.planner.due_at is None
-    assert len(made) == min(cuts, TRIES) + 1
-    assert (operated.uids(key) < before) is (cuts <= TRIES)
-    assert operated.uids(key) <= before
-
-
-def solve_now(operated: Operated) -> Plan:
-    """The plan in force."""
-    force = operated.planner._force
-    assert force is not None
-    return force.plan
