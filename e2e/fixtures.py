@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e import rights
 from e2e.cluster.binaries import BinariesError
 from e2e.cluster.local import LocalCluster
 from e2e.cluster.scenario import Scenario
@@ -28,7 +29,10 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """The session's cluster: MOTLEY_KUBECONFIG's, else one started here and ended after."""
+    """The session's cluster: MOTLEY_KUBECONFIG's, else one started here and ended after.
+
+    At the end of a session here the operator must have been refused nothing under the chart's roles.
+    """
     chosen = os.environ.get("MOTLEY_KUBECONFIG")
     if chosen:
         # One that `python -m e2e.cluster up` keeps running lies beside its state.
@@ -42,6 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         pytest.skip(f"no control plane: {error}")
     try:
         yield Cluster(local.kubeconfig, local)
+        rights.assert_kept(local.audit_log)
     finally:
         local.down()
 

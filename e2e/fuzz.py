@@ -30,11 +30,18 @@ KNOWN: Mapping[str, list[Any]] = {
 _ODD = ["", " ", "a", "\u00e9\u4e2d\U0001f600", "0", "null", "../..", "{{x}}", "$(x)", "a" * 64]
 _DATES = ["1970-01-01T00:00:00Z", "2026-11-21T12:00:00Z", "9999-12-31T23:59:59Z"]
 
+_BUILT: dict[tuple[int, str], tuple[Schema, st.SearchStrategy[Any]]] = {}
+
+
+@cache
+def _crds() -> Mapping[str, Document]:
+    return crds()
+
 
 @cache
 def schema_of(kind: str) -> Schema:
     """The structural schema of a kind."""
-    for document in crds().values():
+    for document in _crds().values():
         if document["spec"]["names"]["kind"] == kind:
             found: Schema = document["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
             return found
@@ -42,10 +49,16 @@ def schema_of(kind: str) -> Schema:
 
 
 def values(schema: Schema, name: str = "") -> st.SearchStrategy[Any]:
-    """Values of a schema; `name` is the field's."""
-    if name in KNOWN:
-        return st.one_of(st.sampled_from(KNOWN[name]), _plain(schema))
-    return _plain(schema)
+    """Values of a schema; `name` is the field's.
+
+    Building a strategy takes longer than drawing from it, so each part of a schema is built once.
+    """
+    made = _BUILT.get((id(schema), name))
+    if made is None or made[0] is not schema:
+        plain = _plain(schema)
+        known = st.one_of(st.sampled_from(KNOWN[name]), plain) if name in KNOWN else plain
+        made = _BUILT[id(schema), name] = (schema, known)
+    return made[1]
 
 
 def _plain(schema: Schema) -> st.SearchStrategy[Any]:
@@ -115,14 +128,18 @@ def _objects(schema: Schema) -> st.SearchStrategy[Document]:
     )
 
 
+@cache
+def _some_of(fields: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(fields), max_size=2, unique=True)
+
+
 @st.composite
 def edited(draw: st.DrawFn, schema: Schema, base: Any) -> Any:
     """A valid value of which a few fields, at any depth, are replaced, added or taken away."""
     if not isinstance(base, dict) or "properties" not in schema:
         return draw(values(schema))
     changed = copy.deepcopy(base)
-    fields = sorted(schema["properties"])
-    for name in draw(st.lists(st.sampled_from(fields), max_size=2, unique=True)):
+    for name in draw(_some_of(tuple(sorted(schema["properties"])))):
         below = schema["properties"][name]
         if name in changed and draw(st.integers(0, 3)) > 0:
             changed[name] = draw(edited(below, changed[name]))

@@ -21,6 +21,7 @@ from e2e.demo_picture import RESOURCE_KINDS, Picture, take
 ROOT = Path(__file__).parent.parent
 POLL_S = 0.03
 CALM_S = 3.0  # longer than a solve, so that a plan in the making is waited for
+CARRIED_OUT_S = 1.0  # once the plan is there: longer than what is left to do stands still
 
 
 @dataclass(slots=True)
@@ -99,8 +100,8 @@ class Installation:
         """Resources and pods now."""
         return take(self.api)
 
-    def settle(self, timeout_s: float = 60.0) -> Picture:
-        """Waits until every resource and pod is Ready and stays so for CALM_S; the picture then.
+    def settle(self, timeout_s: float = 60.0, calm_s: float = CALM_S) -> Picture:
+        """Waits until every resource and pod is Ready and stays so for `calm_s`; the picture then.
 
         A status tells of a plan before its first pod moves, so one look is not enough.
         """
@@ -111,7 +112,7 @@ class Installation:
                 since.clear()
                 return False
             since.append(time.monotonic())
-            return since[-1] - since[0] >= CALM_S
+            return since[-1] - since[0] >= calm_s
 
         self.wait(is_calm, timeout_s, "everything is Ready")
         return self.look()

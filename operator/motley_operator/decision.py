@@ -52,7 +52,8 @@ def decide(
     """
     facts = translate.with_claims(facts)
     translation = translate.translate(facts, catalog, settings)
-    plan = planner.keep(translation, facts, _with_time(translation.snapshot, settings))
+    begun = not planner.has_planned and bool(policies.edited(None, translation))
+    plan = planner.keep(translation, facts, _with_time(translation.snapshot, settings, begun))
     held = planner.held
     desired = (
         *manifests.plan_config_maps(held, facts),
@@ -61,7 +62,8 @@ def decide(
         ),
     )
     lost = frozenset(key for key, standing in translation.standing.items() if standing.lost)
-    actions = changes.changes(desired, facts, plan, changes.Trouble(translation.suspicions, lost))
+    trouble = changes.Trouble(translation.suspicions, lost, budgets=translation.budgets)
+    actions = changes.changes(desired, facts, plan, trouble)
     statuses = status.statuses(plan, translation, facts, held.proposals)
     told = frozenset((a.kind, a.namespace, a.name) for a in statuses if isinstance(a, PatchStatus))
     news = [part for part in plan.slices if tuple(part.key.split("/", 2)) in told]
@@ -76,9 +78,13 @@ def _shown(translation: Translation) -> dict[str, str]:
     return {k: m.status.plan.hash for k, m in models.items() if m.status.plan is not None}
 
 
-def _with_time(snapshot: Snapshot, settings: Settings) -> Snapshot:
-    """A first plan gets more time: later ones are paid for by moving what it has started."""
-    if snapshot.running:
+def _with_time(snapshot: Snapshot, settings: Settings, begun: bool) -> Snapshot:
+    """A first plan gets more time: later ones are paid for by moving what it has started.
+
+    So does the first one of a process where something was `begun` and not carried out: cut short, it
+    would leave that as it is until something else changes, and a busy machine starts solvers slowly.
+    """
+    if snapshot.running and not begun:
         return snapshot
     return replace(snapshot, time_limit_s=max(snapshot.time_limit_s, settings.first_time_limit_s))
 
@@ -122,6 +128,11 @@ class RememberingPlanner:
             )
             force = self._force = policies.InForce.of(plan, translation)
         return force.plan
+
+    @property
+    def has_planned(self) -> bool:
+        """Whether there is a plan of this process in force."""
+        return self._force is not None
 
     def planned_inputs(self) -> str:
         """Hash of the inputs of the plan in force; empty where there is none."""

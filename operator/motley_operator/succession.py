@@ -6,7 +6,8 @@ name. Where there is room for one more, the plan is carried out with a *successo
 in all but its name and perhaps its node. What it replaces is then no longer planned, and stands by
 until the successor is ready (changes/rollout.py). One at a time in each stage. Nothing is remembered: a
 successor is known as a live replica of the stage and column, built as the spec says now, that the
-plan does not have. Where there is no room, `changes` replaces in place as before.
+plan does not have. Where there is no room, or a budget would never allow both, `changes` replaces in
+place as before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from motley_operator import lifecycle
+from motley_operator.changes.budgets import can_overlap
+from motley_operator.domain.budgets import Amount, Budgets
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import (
     COLUMN,
@@ -23,11 +26,13 @@ from motley_operator.domain.names import (
     REPLICA,
     SERVE,
     STAGE,
+    key_of,
     unit_id,
 )
 from motley_operator.domain.standing import running_name
 from motley_operator.domain.translation import Translation, ids_by_key
 from motley_operator.manifests.stages import stages_of
+from motley_operator.translate.budgets import amount_of, live_pods
 from motley_operator.translate.restoring import counted
 from motley_operator.translate.room import fits, minus, room_left
 from motley_operator.translate.running import pods_by_key
@@ -38,14 +43,40 @@ from motley_planner.domain.quotas import Quota
 def succeeded(plan: Plan, translation: Translation, facts: ClusterFacts) -> Plan:
     """The plan with successors in the place of outdated replicas, where that can be."""
     pods, running = pods_by_key(facts), ids_by_key(translation.snapshot.running)
+    taken = _taken(plan, translation, facts)
     slices = []
     for part in plan.slices:
         passed_over = part.key in translation.standing or part.key in translation.frozen
         if not passed_over and part.replicas and part.key in translation.parsed:
             mine = _Alive(pods.get(part.key, ()), running.get(part.key, frozenset()))
-            part = _One(part, translation, facts, mine).succeeded()
+            part = _One(part, translation, facts, mine, taken).succeeded()
         slices.append(part)
     return replace(plan, slices=tuple(slices))
+
+
+def _taken(plan: Plan, translation: Translation, facts: ClusterFacts) -> dict[str, Amount]:
+    """What each resource takes of budgets: as planned, or as it runs where no plan touches it."""
+    budgets, taken = translation.budgets, dict[str, Amount]()
+    if not budgets.limits:
+        return taken
+    for part in plan.slices:
+        if not part.blocked:
+            amounts = (_amount(replica, budgets) for replica in part.replicas)
+            taken[part.key] = sum(amounts, Amount())
+    unplanned: dict[str, Amount] = {}
+    for pod in live_pods(facts):
+        key = key_of(pod.labels, pod.namespace)
+        if key not in taken:
+            unplanned[key] = unplanned.get(key, Amount()) + amount_of(pod, budgets)
+    return taken | unplanned
+
+
+def _amount(replica: PlannedReplica, budgets: Budgets) -> Amount:
+    ranks = enumerate(replica.nodes)
+    return sum(
+        (budgets.amount(n, replica.gpus_on(rank), replica.gpu_on(rank)) for rank, n in ranks),
+        Amount(),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +95,7 @@ class _One:
     translation: Translation
     facts: ClusterFacts
     alive: _Alive
+    taken: Mapping[str, Amount]  # of budgets, by resource
 
     def succeeded(self) -> Slice:
         """The slice with the successors that there are, and at most one new one in each stage."""
@@ -140,7 +172,7 @@ class _One:
         snapshot, key = self.translation.snapshot, self.part.key
         classes = {node.name: node.node_class for node in snapshot.nodes if not node.cordoned}
         wanted = classes.get(old.nodes[0])
-        if wanted is None or self._over_quota(old):
+        if wanted is None or self._over_quota(old) or self._over_budget(old):
             return None
         free = self._free(planned)
         order = sorted(classes, key=lambda name: (name != old.nodes[0], name))
@@ -158,6 +190,11 @@ class _One:
     def _over_quota(self, old: PlannedReplica) -> bool:
         """Whether a quota leaves no room for one more of them."""
         return any(self._exceeds(quota, old) for quota in self.translation.snapshot.quotas)
+
+    def _over_budget(self, old: PlannedReplica) -> bool:
+        """Whether a budget leaves no room for one more of them beside all that is planned."""
+        budgets = self.translation.budgets
+        return not can_overlap(budgets, self.part.key, _amount(old, budgets), self.taken)
 
     def _exceeds(self, quota: Quota, old: PlannedReplica) -> bool:
         gpus = self.translation.catalog.gpus

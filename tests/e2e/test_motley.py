@@ -19,7 +19,7 @@ from e2e.cluster.nodes import demo_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_picture import RESOURCE_KINDS, Picture
 from e2e.fixtures import Cluster
-from e2e.motley import Installation
+from e2e.motley import CARRIED_OUT_S, Installation
 
 pytestmark = pytest.mark.e2e
 
@@ -98,7 +98,6 @@ def test_the_three_resources_reach_ready(settled: Picture) -> None:
 
 def test_at_rest_the_operator_writes_nothing(motley: Installation, scenario: Scenario) -> None:
     motley.settle()
-    time.sleep(2.0)
     before = len([r for r in scenario.event_log(whole=True) if "motley" in (r.user or "")])
     time.sleep(5.0)
     after = [r for r in scenario.event_log(whole=True) if "motley" in (r.user or "")]
@@ -116,7 +115,7 @@ def test_a_deleted_node_is_replanned_in_time_and_no_survivor_changes(
         affected = {pod.key for pod in before.live().values() if pod.node == name}
         took = motley.new_plan_s(before, affected, lambda gone=name: scenario.remove_node(gone))
         seconds.append(took)
-        after = motley.settle()
+        after = motley.settle(calm_s=CARRIED_OUT_S)
         kept, elsewhere = unharmed(before, after, name)
         assert kept >= 0.95 * elsewhere
         assert name not in {pod.node for pod in after.live().values()}
@@ -141,7 +140,7 @@ def test_a_silent_node_is_replanned_once_the_api_says_so(
             seconds.append(motley.new_plan_s(before, affected, lambda: None))
         finally:
             scenario.resume_heartbeats(name)
-        after = motley.settle(90.0)
+        after = motley.settle(90.0, CARRIED_OUT_S)
         kept, elsewhere = unharmed(before, after, name)
         assert kept >= 0.95 * elsewhere
     assert_in_time("node not ready", seconds)
@@ -157,11 +156,11 @@ def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
     scenario.cordon(name)
     try:
         time.sleep(PLAN_WITHIN_S)
-        assert motley.settle().live().keys() == before.live().keys()
+        assert motley.settle(calm_s=CARRIED_OUT_S).live().keys() == before.live().keys()
         took = motley.new_plan_s(
             before, [CASCADE], lambda: motley.api.patch(*CASCADE.split("/"), spec)
         )
-        after = motley.settle()
+        after = motley.settle(calm_s=CARRIED_OUT_S)
         assert_in_time("demand edited beside a cordoned node", [took])
         assert {uid for uid, pod in after.live().items() if pod.node == name} <= there
         assert after.live().keys() - before.live().keys()
@@ -216,7 +215,7 @@ def test_an_operator_killed_in_the_middle_of_its_writes_converges(
         10.0,
         "the edit is observed",
     )
-    motley.settle()
+    motley.settle(calm_s=CARRIED_OUT_S)
 
 
 def test_a_restarted_operator_changes_nothing(motley: Installation, scenario: Scenario) -> None:
@@ -225,7 +224,7 @@ def test_a_restarted_operator_changes_nothing(motley: Installation, scenario: Sc
     motley.kill()
     motley.start()
     time.sleep(6.0)
-    after = motley.settle()
+    after = motley.settle(calm_s=CARRIED_OUT_S)
     assert before.pods.keys() == after.pods.keys()
     hashes = {key: one.plan_mark for key, one in before.resources.items()}
     assert {key: one.plan_mark for key, one in after.resources.items()} == hashes

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
+from motley_operator.admission.quantities import read_quantity
 from motley_operator.api import Duration, Percentage, Quantity
 
 
@@ -16,6 +17,13 @@ from motley_operator.api import Duration, Percentage, Quantity
 )
 def test_a_quantity_reads_as_kubernetes_reads_it(written: object, value: float) -> None:
     assert Quantity.read(written).value == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("suffix", ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"])
+@pytest.mark.parametrize("digits", ["0", "7", "12.5"])
+def test_every_suffix_that_the_schema_admits_is_read(digits: str, suffix: str) -> None:
+    written = digits + suffix
+    assert Quantity.read(written).value == pytest.approx(float(read_quantity(written)), rel=1e-12)
 
 
 @pytest.mark.parametrize(

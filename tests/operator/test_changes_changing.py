@@ -326,11 +326,14 @@ def test_an_edited_engine_is_rolled_one_replica_at_a_time(world: World) -> None:
     assert wanted(world, plan) == ()
 
 
-def test_desired_requests_are_counted_as_facts_count_them(world: World) -> None:
+@pytest.mark.parametrize(
+    "memory", ["1Gi", "1048576Ki", "1e9", "0.00001P", "2Mi", "500000k", "1500m"]
+)
+def test_desired_requests_are_counted_as_facts_count_them(world: World, memory: str) -> None:
     sidecar = {
         "name": "log",
         "image": "x",
-        "resources": {"requests": {"cpu": "1500m", "memory": "1Gi"}},
+        "resources": {"requests": {"cpu": "1500m", "memory": memory}},
     }
     template = {
         "spec": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from motley_operator.changes import changing, rollout
+from motley_operator.changes import changing, judging, turns
 from motley_operator.testing.operated import Operated, load
 from motley_operator.testing.samples import pool
 
@@ -22,12 +22,12 @@ def test_a_desired_pod_is_looked_at_no_more_often_where_there_are_more_resources
     assert {key for key in keys if operated.uids(key)} == set(keys)
 
     looks: list[object] = []
-    real = rollout.stage_of
+    real = turns.stage_of
 
-    def counted(manifest: changing.Manifest) -> rollout.Stage:
+    def counted(manifest: changing.Manifest) -> turns.Stage:
         looks.append(manifest)
         return real(manifest)
 
-    monkeypatch.setattr(rollout, "stage_of", counted)
+    monkeypatch.setattr(judging, "stage_of", counted)
     operated.cycle()
     assert 0 < len(looks) <= 3 * len(pods)

@@ -118,6 +118,10 @@ class Budget(ApiModel):
     )
     dollars_per_hour: Quantity | None = Field(default=None, description="US dollars an hour.")
     gpus: int | None = Field(default=None, ge=0, le=1_000_000, description="GPUs of any type.")
+    in_transition: Literal["Keep", "Exceed"] | None = Field(
+        default=None,
+        description="While replicas are replaced: Keep (as without a word) counts old and new ones together, and stops an old one before its successor starts where both would be too much; Exceed lets them overlap.",
+    )
 
 
 class Parallelism(ApiModel):

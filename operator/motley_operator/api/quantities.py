@@ -100,7 +100,7 @@ class Quantity(Written):
     @property
     def value(self) -> float:
         """The number, in the unit of the field it stands in."""
-        digits = self.rstrip("mkMGTi")
+        digits = self.rstrip("mkKMGTi")
         return float(digits) * _SUFFIXES[self[len(digits) :]]
 
     @property

@@ -56,7 +56,8 @@ def changes(
     moving = {key: found for key, found in ours.items() if key not in kept}
     short = trouble.short | {part.key for part in plan.slices if part.refusals}
     waiting = waiting_stages(wanted.values(), facts)
-    moved = pod_changes(pods, moving, facts, replace(trouble, short=short, waiting=waiting))
+    trouble = replace(trouble, short=short, waiting=waiting, kept=kept)
+    moved = pod_changes(pods, moving, facts, trouble)
     lost = stranded((pod for key in sorted(kept) for pod in ours.get(key, ())), facts)
     others = {
         place: with_standing_by(m, facts.owned.get(place), moved.standing_by)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
-from motley_operator.changes import rollout
 from motley_operator.changes.quotas import QuotaRoom
+from motley_operator.changes.turns import PodName, Stage, stage_of
 from motley_operator.domain.actions import Manifest
+from motley_operator.domain.budgets import NO_BUDGETS, Budgets
 from motley_operator.domain.claims import CLAIM
 from motley_operator.domain.facts import ClusterFacts, PodFacts
 from motley_operator.domain.names import (
@@ -29,8 +30,6 @@ from motley_operator.domain.names import (
 from motley_operator.domain.notices import Notice, notice_of
 from motley_operator.domain.suspects import Suspicions
 
-PodName = tuple[str, str]
-
 NOT_IN_PLAN, CANNOT_START, NO_NODE_CAME = "NotInPlan", "CannotStart", "NoNodeCame"
 NODE_LOST = "NodeLost"
 NOTHING = Suspicions()
@@ -42,13 +41,15 @@ class Trouble:
 
     suspicions: Suspicions = NOTHING
     short: frozenset[str] = frozenset()  # keys of resources of which not all can be placed
-    waiting: frozenset[rollout.Stage] = frozenset()  # for their weights: nothing of them starts
+    waiting: frozenset[Stage] = frozenset()  # for their weights: nothing of them starts
+    budgets: Budgets = NO_BUDGETS  # that live pods keep to, too
+    kept: frozenset[str] = frozenset()  # keys of resources whose pods stay as they are
 
     def may_start(self, desired: Mapping[PodName, Manifest]) -> Mapping[PodName, Manifest]:
         """The desired pods without those that wait for their weights."""
         if not self.waiting:
             return desired
-        return {at: m for at, m in desired.items() if rollout.stage_of(m) not in self.waiting}
+        return {at: m for at, m in desired.items() if stage_of(m) not in self.waiting}
 
 
 NO_TROUBLE = Trouble()
@@ -80,13 +81,13 @@ class _Startable:
     """Desired pods of which nothing waits: by name, and the names by stage."""
 
     pods: Mapping[PodName, Manifest]
-    by_stage: Mapping[rollout.Stage, Sequence[PodName]]
+    by_stage: Mapping[Stage, Sequence[PodName]]
 
     @classmethod
     def of(cls, pods: Mapping[PodName, Manifest]) -> _Startable:
-        by_stage: dict[rollout.Stage, list[PodName]] = {}
+        by_stage: dict[Stage, list[PodName]] = {}
         for at, manifest in pods.items():
-            by_stage.setdefault(rollout.stage_of(manifest), []).append(at)
+            by_stage.setdefault(stage_of(manifest), []).append(at)
         return cls(pods, by_stage)
 
 
@@ -124,7 +125,7 @@ def judge(
 
 def _lacking(
     desired: Mapping[PodName, Manifest], ours: Mapping[str, Sequence[PodFacts]]
-) -> frozenset[rollout.Stage]:
+) -> frozenset[Stage]:
     """Stages of which more replicas run than are planned."""
     planned, alive = set[tuple[str, str, str]](), set[tuple[str, str, str]]()
     for (namespace, _), manifest in desired.items():

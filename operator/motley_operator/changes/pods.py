@@ -12,27 +12,24 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator.changes import rollout
+from motley_operator.changes.budgets import BudgetRoom, Transition
+from motley_operator.changes.budgets import Seen as Money
 from motley_operator.changes.judging import (
     NO_TROUBLE,
     NODE_LOST,
     NOT_IN_PLAN,
     Going,
-    PodName,
     Seen,
     Trouble,
     judge,
 )
 from motley_operator.changes.quotas import QuotaRoom
 from motley_operator.changes.requests import room_after
+from motley_operator.changes.turns import PodName, absent_replicas, stage_of_pod
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts
-from motley_operator.domain.names import (
-    REPLICA,
-    SERVING,
-    key_of,
-    unit_id,
-)
-from motley_operator.translate.room import room_left
+from motley_operator.domain.names import SERVING
+from motley_operator.translate.room import is_engine, room_left
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +54,22 @@ def pod_changes(
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     startable = trouble.may_start(desired)
-    waiting = rollout.standing_by(leaving_, desired, facts, startable)
+    waiting = set(rollout.standing_by(leaving_, desired, facts, startable))
     for uid in waiting:
         del going.reasons[uid]
+    budgets = Money(trouble.budgets, desired, facts, trouble.kept)
+    staying = [one for one in leaving_ if waiting.issuperset(pod.uid for pod in one.pods)]
+    staying += rollout.leaving_replicas(last, frozenset(pod.uid for pod in last))
+    at_stake = Transition(budgets, startable, frozenset(going.reasons))
+    for one in at_stake.in_the_way(staying):
+        going.add(one.pods, NOT_IN_PLAN)
+        waiting -= {pod.uid for pod in one.pods}
     everyone = sorted(
         (p for pods in ours.values() for p in pods), key=lambda p: (p.namespace, p.name)
     )
     leaving = [pod for pod in everyone if pod.uid in going.reasons]
-    actions = (*_removals(leaving, going.reasons, nodes), *_creations(startable, facts, quotas))
+    room = _Rooms(quotas, BudgetRoom(budgets))
+    actions = (*_removals(leaving, going.reasons, nodes), *_creations(startable, facts, room))
     last = [pod for pod in last if pod.uid not in going.reasons]
     return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
 
@@ -100,22 +105,38 @@ def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
     return 0 if pod.bound and pod.node not in nodes else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Rooms:
+    """What may still be created, beside nodes."""
+
+    quotas: QuotaRoom
+    budgets: BudgetRoom
+
+    def take(self, manifests: Sequence[Manifest]) -> bool:
+        """Take room for one replica's pods, in both or in none."""
+        if not self.budgets.take(manifests):
+            return False
+        if self.quotas.take(manifests):
+            return True
+        self.budgets.untake(manifests)
+        return False
+
+
 def _creations(
-    desired: Mapping[PodName, Manifest], facts: ClusterFacts, quotas: QuotaRoom
+    desired: Mapping[PodName, Manifest], facts: ClusterFacts, rooms: _Rooms
 ) -> list[Action]:
-    """Absent pods for which there is room now, on nodes and in quotas, replica by replica."""
-    there = {(pod.namespace, pod.name) for pod in facts.pods}
-    replicas: dict[str, list[Manifest]] = {}
-    for name, manifest in desired.items():
-        if name not in there:
-            labels = manifest["metadata"]["labels"]
-            replica = unit_id(key_of(labels, manifest["metadata"]["namespace"]), labels[REPLICA])
-            replicas.setdefault(replica, []).append(manifest)
+    """Absent pods for which there is room now, on nodes, in quotas and budgets, replica by replica.
+
+    Stages that have made way come first, so that nobody else takes what they freed.
+    """
+    absent = absent_replicas(desired, facts)
+    ending = {stage_of_pod(pod) for pod in facts.pods if pod.deleting and is_engine(pod)}
+    absent.sort(key=lambda one: one[0] not in ending)
     left = dict(room_left(facts))
     creations: list[Action] = []
-    for manifests in replicas.values():
+    for _, manifests in absent:
         after = room_after(manifests, left)
-        if after is not None and quotas.take(manifests):
+        if after is not None and rooms.take(manifests):
             left.update(after)
             creations += [CreatePod(manifest) for manifest in manifests]
     return creations

@@ -8,7 +8,6 @@ late, after a creation our view of it may be.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from motley_operator.admission.containers import sized
@@ -16,14 +15,13 @@ from motley_operator.admission.counting import charged, not_set, use_of
 from motley_operator.admission.limitranges import filled_in, refused_by
 from motley_operator.changes.leaving import Leaving
 from motley_operator.changes.requests import room_after
+from motley_operator.changes.turns import PodName, Stage, absent_replicas, making_way, turns
 from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts
-from motley_operator.domain.names import COMPONENT, GATEWAY, INSTANCE, REPLICA, STAGE, key_of
+from motley_operator.domain.names import COMPONENT, GATEWAY, INSTANCE
 from motley_operator.domain.quotas import PodUse, QuotaFacts
 from motley_operator.translate.room import room_left
 
-PodName = tuple[str, str]
-Stage = tuple[str, str]  # resource key and stage
 _Amounts = dict[tuple[str, str], int]  # by quota and resource
 
 
@@ -168,73 +166,24 @@ def in_the_way(
     ready. A replica whose nodes have no room for it would win nothing. Its own stage makes way
     first, and of that the smallest. Pods that are ending count as gone: what they take comes back.
     """
-    absent = _absent_replicas(desired, facts)
+    absent = absent_replicas(desired, facts)
     if not waiting or not absent or not facts.quotas:
         return []
     ending = frozenset(pod.uid for pod in facts.pods if pod.deleting)
     quotas, rooms = QuotaRoom(facts, ending), dict(room_left(facts, ending))
-    turns = _turns(waiting, desired, facts)
+    left_to_go = turns(waiting, desired, facts)
     gone: list[Leaving] = []
     for stage, manifests in absent:
         after = room_after(manifests, rooms)
         if after is None:
             continue
         left = [one for one in _nearest(waiting, stage) if one not in gone]
-        chosen = _making_way(manifests, left if turns[stage] > 0 else [], quotas)
+        chosen = making_way(manifests, left if left_to_go[stage] > 0 else [], quotas)
         if chosen is not None:
             rooms |= after
             gone += chosen
-            turns[stage] -= 1  # one that comes: its place is free, or somebody's turn has come
+            left_to_go[stage] -= 1  # one that comes: its place is free, or somebody's turn has come
     return gone
-
-
-def _making_way(
-    manifests: Sequence[Manifest], left: Sequence[Leaving], quotas: QuotaRoom
-) -> list[Leaving] | None:
-    """As few of the first as must go for these pods, which then have their place; None: in vain."""
-    chosen: list[Leaving] = []
-    for one in left:
-        if quotas.take(manifests):
-            return chosen
-        chosen.append(one)
-        quotas.give(one.pods)
-    if quotas.take(manifests):
-        return chosen
-    for one in chosen:  # not ours to solve: others hold the quota
-        quotas.take_back(one.pods)
-    return None
-
-
-def _absent_replicas(
-    desired: Mapping[PodName, Manifest], facts: ClusterFacts
-) -> list[tuple[Stage, list[Manifest]]]:
-    there = {(pod.namespace, pod.name) for pod in facts.pods}
-    found: dict[tuple[Stage, str], list[Manifest]] = {}
-    for place, manifest in desired.items():
-        if place not in there:
-            labels = manifest["metadata"]["labels"]
-            found.setdefault((_stage_of(manifest), labels[REPLICA]), []).append(manifest)
-    return [(stage, manifests) for (stage, _), manifests in found.items()]
-
-
-def _turns(
-    waiting: Sequence[Leaving], desired: Mapping[PodName, Manifest], facts: ClusterFacts
-) -> Counter[Stage]:
-    """How many replicas of each stage may be on their way: a quarter, less those not ready yet."""
-    size = Counter((one.key, one.stage) for one in waiting)
-    coming: dict[Stage, set[str]] = {}
-    for pod in facts.pods:
-        stage = (key_of(pod.labels, pod.namespace), pod.labels.get(STAGE, ""))
-        if stage in size and not pod.terminal and (pod.namespace, pod.name) in desired:
-            size[stage] += 1
-            if not pod.ready:
-                coming.setdefault(stage, set()).add(pod.labels.get(REPLICA, ""))
-    return Counter({s: max(1, n // 4) - len(coming.get(s, ())) for s, n in size.items()})
-
-
-def _stage_of(manifest: Manifest) -> Stage:
-    metadata = manifest["metadata"]
-    return (key_of(metadata["labels"], metadata["namespace"]), metadata["labels"][STAGE])
 
 
 def _nearest(waiting: Sequence[Leaving], stage: Stage) -> list[Leaving]:

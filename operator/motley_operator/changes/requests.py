@@ -6,25 +6,15 @@ The same sum as `facts` makes over a pod of the server; a test compares the two.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from motley_operator.admission.quantities import read_quantity
 from motley_operator.admission.resources import GPU_RESOURCES
 from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import Room
 from motley_operator.translate.room import fits, minus
 
-_SUFFIXES: Mapping[str, Decimal] = {
-    "m": Decimal("0.001"),
-    "k": Decimal(1000),
-    "M": Decimal(1000) ** 2,
-    "G": Decimal(1000) ** 3,
-    "T": Decimal(1000) ** 4,
-    "Ki": Decimal(1024),
-    "Mi": Decimal(1024) ** 2,
-    "Gi": Decimal(1024) ** 3,
-    "Ti": Decimal(1024) ** 4,
-}
 _GPUS = tuple(GPU_RESOURCES.values())
 
 
@@ -49,32 +39,29 @@ def pod_requests(pod: Mapping[str, Any]) -> Room:
     )
 
 
-def _amounts(container: Mapping[str, Any]) -> dict[str, Decimal]:
+def _amounts(container: Mapping[str, Any]) -> dict[str, Fraction]:
     resources = container.get("resources") or {}
     stated = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
     found = {name: _number(stated.get(name)) for name in ("cpu", "memory", "ephemeral-storage")}
-    return found | {"gpus": sum((_number(stated.get(name)) for name in _GPUS), Decimal(0))}
+    return found | {"gpus": sum((_number(stated.get(name)) for name in _GPUS), Fraction(0))}
 
 
-def _sum(amounts: Iterable[Mapping[str, Decimal]]) -> dict[str, Decimal]:
-    total = dict.fromkeys(("cpu", "memory", "ephemeral-storage", "gpus"), Decimal(0))
+def _sum(amounts: Iterable[Mapping[str, Fraction]]) -> dict[str, Fraction]:
+    total = dict.fromkeys(("cpu", "memory", "ephemeral-storage", "gpus"), Fraction(0))
     for each in amounts:
         for name in total:
             total[name] += each[name]
     return total
 
 
-def _number(text: Any) -> Decimal:
-    written = str(text or 0).strip()
-    digits = written.rstrip("kmMGTi")
-    suffix = written[len(digits) :]
+def _number(text: Any) -> Fraction:
     try:
-        return Decimal(digits) * _SUFFIXES.get(suffix, Decimal(1))
-    except ArithmeticError:
-        return Decimal(0)  # the API server will say what is wrong with it
+        return read_quantity(text)
+    except (ValueError, TypeError, ArithmeticError):
+        return Fraction(0)  # the API server will say what is wrong with it
 
 
-def _rounded_up(value: Decimal) -> int:
+def _rounded_up(value: Fraction) -> int:
     return -int(-value // 1)
 
 

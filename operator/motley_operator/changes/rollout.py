@@ -20,20 +20,11 @@ from motley_operator import lifecycle
 from motley_operator.changes import quotas
 from motley_operator.changes.leaving import Leaving
 from motley_operator.changes.requests import pinned_node, pod_requests
+from motley_operator.changes.turns import PodName, Stage
 from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts
 from motley_operator.domain.names import REPLICA, ROLE, SERVE, STAGE, key_of
 from motley_operator.translate.room import fits, minus, plus, room_left
-
-Stage = tuple[str, str]  # resource key and stage
-Replica = tuple[str, str]  # resource key and replica name
-PodName = tuple[str, str]
-
-
-def stage_of(manifest: Manifest) -> Stage:
-    """The stage that a desired pod is of."""
-    metadata = manifest["metadata"]
-    return (key_of(metadata["labels"], metadata["namespace"]), metadata["labels"][STAGE])
 
 
 def standing_by(

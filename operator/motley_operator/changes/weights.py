@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from motley_operator.changes.rollout import Stage
+from motley_operator.changes.turns import Stage
 from motley_operator.domain.actions import DeleteObject, Manifest
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import REPLAN_REQUESTED, key_of

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from motley_operator.domain.budgets import NO_BUDGETS, Budgets
 from motley_operator.domain.claims import Suspicion
 from motley_operator.domain.standing import Standing
 from motley_operator.domain.suspects import Suspicions
@@ -57,6 +58,7 @@ class Translation:
     fleet_ignored: tuple[str, ...] = ()  # fields of the Fleet that change nothing yet
     demands: Mapping[str, object] = field(default_factory=dict)  # demand.Settled, by key
     holding: frozenset[str] = frozenset()  # unit ids in the way: their room was not planned
+    budgets: Budgets = NO_BUDGETS  # that hold while replicas are replaced, too
     learning: object = None  # demand.corrections.Learning
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
     unserved_shapes: tuple[str, ...] = ()  # for which nobody here takes a request

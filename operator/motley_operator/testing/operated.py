@@ -32,6 +32,7 @@ class Operated:
         for i in range(nodes):
             self.world.add_node(gpu_node(f"h{i}", gpus=2))
         self.planner = RememberingPlanner(solve)
+        self.settings = SETTINGS
 
     def restart(self) -> None:
         """Another process with no memory."""
@@ -39,7 +40,7 @@ class Operated:
 
     def cycle(self) -> Decision:
         """Facts, decision, and its actions on the world."""
-        decision = decide(self.world.facts(), CATALOG, SETTINGS, self.planner)
+        decision = decide(self.world.facts(), CATALOG, self.settings, self.planner)
         self.world.apply(decision.statuses)
         self.world.apply(decision.actions)
         return decision

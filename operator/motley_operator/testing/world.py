@@ -115,10 +115,11 @@ class World:
 
     def facts(self) -> ClusterFacts:
         """What a cycle sees; refused if no cluster could be so."""
+        nodes, pods = self._there()
         facts = ClusterFacts(
             now=self.now,
-            nodes=tuple(self.nodes[name] for name in sorted(self.nodes)),
-            pods=tuple(self.pods[name] for name in sorted(self.pods)),
+            nodes=nodes,
+            pods=pods,
             resources=tuple(self._resource(key) for key in sorted(self.documents)),
             fleet=copy.deepcopy(self.fleet),
             owned=copy.deepcopy(self.owned),
@@ -137,10 +138,16 @@ class World:
         return parse_resource(document["kind"], document)
 
     def apply(self, actions: Iterable[Action]) -> None:
-        """Carry out actions one by one, checking the world after each."""
+        """Carry out actions one by one, checking the world after each that could change pods."""
         for action in actions:
             self._carry_out(action)
-            self.facts()
+            if isinstance(action, CreatePod | DeletePod | LabelPod | AdoptPod):
+                refuse_impossible(ClusterFacts(self.now, *self._there(), resources=()))
+
+    def _there(self) -> tuple[tuple[NodeFacts, ...], tuple[PodFacts, ...]]:
+        """Nodes and pods, by name."""
+        nodes = tuple(self.nodes[name] for name in sorted(self.nodes))
+        return nodes, tuple(self.pods[name] for name in sorted(self.pods))
 
     def _carry_out(self, action: Action) -> None:
         if isinstance(action, CreatePod):

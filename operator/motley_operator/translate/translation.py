@@ -16,6 +16,7 @@ from motley_operator.demand import Settled
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts, Room
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.budgets import budgets_in_transition, left_to_plan
 from motley_operator.translate.claims import offers
 from motley_operator.translate.demand import Measuring, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
@@ -84,6 +85,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     offered = shapes(fleet, catalog, wishes, known)
     vendors = {s.gpu.vendor for s in sites}
     vendors |= {catalog.gpus[shape.node_class.gpu].vendor for shape in offered}
+    budgets = budgets_in_transition(facts, fleet, catalog, asking, (surveyed.sites, offered))
+    money, gpus = left_to_plan(facts, fleet, budgets, asked.rejected)
     snapshot = Snapshot(
         nodes=tuple(planner_node(site, room[site.facts.name]) for site in sites),
         services=tuple(d for d in asked.demands.values() if isinstance(d, ServingDemand)),
@@ -92,8 +95,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         reserved=running.reserved,
         pod_need=need,
         move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
-        budget_usd_per_hour=_fleet_budget(fleet),
-        budget_gpus=fleet_gpus(fleet),
+        budget_usd_per_hour=money,
+        budget_gpus=gpus,
         tenants=tenants(fleet),
         quotas=namespace_quotas(facts, asking, vendors, need),
         shapes=offered,
@@ -122,6 +125,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         standing=stood.standing,
         marks=stood.marks,
         suspicions=suspected,
+        budgets=budgets,
         learning=learning,
         inventory=(inventory := _inventory(facts, surveyed.there, actual)),
         products={f.gpu: f.product for f in sorted(inventory, key=_product, reverse=True)},

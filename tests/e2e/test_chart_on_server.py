@@ -1,0 +1,127 @@
+"""The chart on the real API server: installed, edited, uninstalled and installed anew, by helm.
+
+Without helm on PATH the rendered manifest is applied by kubectl instead, as clusters without helm do it.
+kwok's nodes run the pods, so what is judged is what the API server, admission and controllers say.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e.cluster import binaries
+from e2e.cluster.nodes import make_nodes
+from e2e.cluster.scenario import Scenario
+from e2e.demo_api import Api
+from e2e.fixtures import Cluster
+
+pytestmark = pytest.mark.e2e
+
+CHART = Path(__file__).parents[2] / "charts" / "motley"
+RELEASE = "charted"  # cluster roles called motley are those of the other tests
+HELM = shutil.which("helm")
+CLUSTER_WIDE = [
+    (kind, start)
+    for kind in (
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingAdmissionPolicy",
+        "ClusterRoleBinding",
+        "ClusterRole",
+    )
+    for start in (RELEASE, "motley")
+]
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+def ran(*argv: str) -> str:
+    """What a command prints; it must succeed."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"{argv}: {done.stderr}{done.stdout}"
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A cluster with the CRDs and a node, and a namespace where only restricted pods may run."""
+
+    api: Api
+    kubeconfig: str
+    space: str
+
+    def kubectl(self, *arguments: str) -> str:
+        folder = binaries.find()
+        program = str(folder / "kubectl") if folder else "kubectl"
+        return ran(program, f"--kubeconfig={self.kubeconfig}", "-n", self.space, *arguments)
+
+    def helm(self, *arguments: str) -> str:
+        at = (f"--kubeconfig={self.kubeconfig}", "--namespace", self.space)
+        return ran(str(HELM), *arguments, *at)
+
+    def available(self, name: str) -> None:
+        """Waits until a Deployment is: its pods were admitted, scheduled and run."""
+        self.kubectl("rollout", "status", "deployment", name, "--timeout=60s")
+
+    def objects(self) -> dict[tuple[str, str], Any]:
+        """What there is of the chart in the namespace."""
+        kinds = "deployments,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets"
+        items = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
+        return {(i["kind"], i["metadata"]["name"]): i for i in items}
+
+
+@pytest.fixture
+def place(cluster: Cluster, scenario: Scenario) -> Iterator[Place]:
+    """Taken away again, with all that the chart makes for the whole cluster."""
+    scenario.add_nodes(make_nodes("l4", 1, prefix="chart"))
+    hands = Api(str(cluster.kubeconfig))
+    for path in sorted((CHART.parents[1] / "crds").glob("*.yaml")):
+        hands.apply(yaml.safe_load(path.read_text()))
+    space = scenario.namespace("chart")
+    hands.patch("Namespace", "", space, {"metadata": {"labels": RESTRICTED}})
+    yield Place(hands, str(cluster.kubeconfig), space)
+    for kind, start in CLUSTER_WIDE:  # a policy that stayed would refuse the pods of later tests
+        for found in hands.list(kind):
+            if found["metadata"]["name"].startswith(start):
+                hands.delete(kind, "", found["metadata"]["name"])
+    hands.close()
+
+
+@pytest.mark.skipif(HELM is None, reason="helm is not on PATH")
+def test_helm_installs_edits_and_uninstalls_and_the_crds_stay(place: Place) -> None:
+    # The CRDs are there already, as after an installation that was taken away.
+    owned = ("--set", "crds.install=false", "--set", "replicas=2")
+    place.helm("install", RELEASE, str(CHART), *owned)
+    place.available(RELEASE)
+    first = place.objects()
+    assert first["Deployment", RELEASE]["status"]["availableReplicas"] == 2
+    place.helm("upgrade", RELEASE, str(CHART), *owned, "--set", "operator.logLevel=debug")
+    place.available(RELEASE)
+    second = place.objects()
+    assert second.keys() == first.keys()
+    (container,) = second["Deployment", RELEASE]["spec"]["template"]["spec"]["containers"]
+    assert "--log-level=debug" in container["args"]
+    assert all(second[at]["metadata"]["uid"] == first[at]["metadata"]["uid"] for at in first)
+    place.helm("uninstall", RELEASE, "--wait")
+    assert ("Deployment", RELEASE) not in place.objects()
+    assert place.api.get("CustomResourceDefinition", "", "servingpools.motley.dev") is not None
+
+
+def test_the_rendered_manifest_is_applied_by_the_server_and_runs_restricted(
+    place: Place, tmp_path: Path
+) -> None:
+    documents = [d for d in yaml.safe_load_all((CHART / "install.yaml").read_text()) if d]
+    moved = yaml.safe_dump_all(documents).replace("motley-system", place.space)
+    elsewhere = [d for d in yaml.safe_load_all(moved) if d["kind"] != "Namespace"]
+    path = tmp_path / "install.yaml"
+    path.write_text(yaml.safe_dump_all(elsewhere))
+    for _ in range(2):  # twice: applying what is there changes nothing
+        place.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
+    place.available("motley")
+    (pod,) = (p for p in place.api.list("Pod") if p["metadata"]["namespace"] == place.space)
+    assert pod["status"]["phase"] == "Running"
