@@ -51,12 +51,13 @@ def whole_counts(price: Floats, worth: Floats, at: Floats) -> list[Floats]:
     """Whole counts that are worth as much as `at`, the cheapest first.
 
     `at` is rounded down, some replicas of its largest count are taken away, and the lack is
-    covered.
+    covered. Rounding up is one of them: it serves whatever `at` does, also where worth is that of
+    several demands.
     """
     base = np.floor(at + WHOLE)
     lack = float(worth @ np.maximum(at - base, 0.0))
     little = NOTHING * max(float(worth @ at), float(worth.max(initial=0.0)))
-    found = [base] if lack <= little else []
+    found = [np.ceil(at - WHOLE), *([base] if lack <= little else [])]
     most = int(np.argmax(np.where(worth > 0, base, 0.0)))
     taken = np.arange(min(TAKEN, int(base[most]) + 1)).astype(np.float64)
     needs = lack + taken * float(worth[most])

@@ -81,7 +81,8 @@ class _Orders:
         used = found.x[blocks.count]
         self.number = np.bincount(blocks.group, weights=used)
         spent = np.bincount(blocks.group, weights=self.prices * used)
-        self.dear = spent / np.maximum(self.number, 1e-9)
+        self.first = spent / np.maximum(self.number, 1e-9)
+        self.dear = self.first.copy()
         self.scale = scale_of(search)
         self.most = np.inf if self.scale is None else float(found.x[self.scale])
         self.short, self.asked = SHORT, np.inf
@@ -102,9 +103,9 @@ class _Orders:
     def learn(self, lost: dict[int, float]) -> None:
         """Takes what each group cost the last dive, inf where it had no cover."""
         whole = sum(loss for loss in lost.values() if np.isfinite(loss))
-        for group, loss in lost.items():
-            if loss > BLAME * whole:
-                self.dear[group] *= SOONER
+        for place, (group, loss) in enumerate(lost.items()):
+            if loss > BLAME * whole:  # what the first group loses it loses not for coming late
+                self.dear[group] = self.dear[group] * SOONER if place else self.first[group]
         if self.scale is not None:
             x = self.search.x
             reached = x is not None and x[self.scale] >= self.asked * (1 - 1e-6)
