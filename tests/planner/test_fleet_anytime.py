@@ -21,7 +21,7 @@ from motley_planner.formulations.fleet import solve_table
 from motley_planner.formulations.gains import widen
 from motley_planner.formulations.program import formulate
 from motley_planner.formulations.starts import find_starts
-from motley_planner.solver import fills, first_parts, refine, relaxing
+from motley_planner.solver import dives, fills, first_parts, refine, relaxing
 from motley_planner.solver.blocks import Structured
 from motley_planner.solver.highs import solve_lp
 from motley_planner.solver.search import Search
@@ -31,7 +31,7 @@ from motley_planner.testing.fleets import fleet, loaded, lose, lp_capacity, runn
 from motley_planner.testing.oracle import Unbounded, best_value
 from motley_planner.testing.tables import tiny_table
 
-SHORTCUTS = ("ladder", "box")
+SHORTCUTS = ("ladder", "box", "dives")
 
 
 def soon() -> float:
@@ -46,7 +46,10 @@ def force_shortcuts(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(first_parts, "BOX_BLOCKS", 1)
     monkeypatch.setattr(first_parts, "HURRY_BLOCKS", 1)
     monkeypatch.setattr(first_parts, "LADDER", (1, 2))
-    monkeypatch.setattr(first_parts, "FEW_REPLICAS", 0 if kind == "box" else 60)
+    monkeypatch.setattr(first_parts, "FEW_REPLICAS", 60 if kind == "ladder" else 0)
+    monkeypatch.setattr(dives, "MANY_GROUPS", 0 if kind == "dives" else 12)
+    monkeypatch.setattr(dives, "IDLE", 2)
+    monkeypatch.setattr(dives, "WIDTHS", (1, 2))
     monkeypatch.setattr(refine, "CUT_GAP", -1.0)
     monkeypatch.setattr(refine, "WIDTH", 2)
     monkeypatch.setattr(refine, "NEIGHBOURS", 2)
@@ -77,7 +80,7 @@ def test_with_every_shortcut_the_search_finds_what_enumeration_finds(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     force_shortcuts(monkeypatch, kind)
-    first = 20_000 if kind == "box" else 30_000
+    first = 20_000 + 10_000 * ("box", "ladder", "dives").index(kind)
     compared = sum(agrees_with_enumeration(tiny_table(s)) for s in range(first, first + 80))
     assert compared >= 40
 

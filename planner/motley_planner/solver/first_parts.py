@@ -3,6 +3,7 @@
     decomposed    any counts            (something runs and waits, max_min: benders.py)
     best blocks   any counts            (something runs and waits: a good plan soon)
     box           counts near the relaxation's          (many replicas)
+    dives         group after group                     (many replicas of many groups: dives.py)
     ladder        the 30, 90, 270 best of each group    (few replicas)
 
 HiGHS finds its first good points at the end of the root node, so an integer program that is stopped
@@ -15,6 +16,7 @@ import numpy as np
 
 from motley_planner.solver.benders import decompose, is_least_of_many
 from motley_planner.solver.clock import CLOCK
+from motley_planner.solver.dives import can_dive, dive_often
 from motley_planner.solver.search import Search
 
 FEW_REPLICAS = 60
@@ -24,6 +26,7 @@ HURRY_BLOCKS, HURRY_SHARE = 80, 0.5
 MOST_COUNTS, FEW_BLOCKS, MOST_BLOCKS = 600, 80, 400  # of a decomposition
 FEW_SECONDS = 0.2  # for few blocks as a whole, before more of them in neighbourhoods
 PARTS_BLOCKS, PARTS_SHARE = 300, 0.6  # of a decomposition that follows a box
+DIVES_SHARE = 0.9  # what follows dives gains little
 LADDER, LADDER_SHARE = (30, 90, 270), 0.25
 NEARLY_ALL, WHOLE_SHARE, LONG_SECONDS = 0.75, 0.5, 5.0
 EPSILON = 1e-7
@@ -39,13 +42,15 @@ def first_parts(search: Search, *, hurry: bool) -> None:
             return
         part = search.program.restrict(search.best(HURRY_BLOCKS, by_group=False))
         search.mip(part, part.milp, search.share(HURRY_SHARE))
-    elif found.x[search.program.blocks.count].sum() >= FEW_REPLICAS:
+    elif found.x[search.program.blocks.count].sum() < FEW_REPLICAS:
+        ladder(search)
+    elif can_dive(search):
+        dive_often(search, search.share(DIVES_SHARE))
+    else:
         _box(search)
         if is_least_of_many(search.program.milp, search.level) and not search.done():
             best = search.best(PARTS_BLOCKS, by_group=False)
             decompose(search, best, search.share(PARTS_SHARE))
-    else:
-        ladder(search)
 
 
 def _decompose(search: Search) -> None:

@@ -2,7 +2,7 @@
 
 1. sifted relaxation -> bound, duals, what each block would add at best (its profit, <= 0)
 2. the relaxation rounded; rates of the incumbent for this level
-3. integer programs on the best blocks by profit (first_parts.py)
+3. integer programs or dives on the best blocks by profit (first_parts.py)
 4. reduced-cost fixing: a block whose profit is below incumbent - bound is in no better plan;
    an integer program on the survivors proves the bound
 5. cuts of single groups and neighbourhoods of the incumbent, in turns, until time is up
