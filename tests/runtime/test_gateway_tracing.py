@@ -11,7 +11,8 @@ from aiohttp import web
 
 from motley_runtime.gateway.app import Gateway
 from motley_runtime.gateway.options import GatewaySettings
-from motley_runtime.gateway.tracing import context_lines, tracing_to
+from motley_runtime.gateway.telemetry import tracing_to
+from motley_runtime.gateway.tracing import context_lines
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID = PARENT.split("-")[1]

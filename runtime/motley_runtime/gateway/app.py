@@ -44,7 +44,7 @@ from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.last_good import LastGood
 from motley_runtime.gateway.live_routing import LiveRouting
 from motley_runtime.gateway.metrics import Metrics
-from motley_runtime.gateway.observing import observing
+from motley_runtime.gateway.observing import Place, observing
 from motley_runtime.gateway.openai_api import PATHS, parse_request
 from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.prefixes import PrefixIndex
@@ -52,7 +52,8 @@ from motley_runtime.gateway.probes import model_body, models_body, readiness
 from motley_runtime.gateway.recording import record
 from motley_runtime.gateway.relief import Relief
 from motley_runtime.gateway.steps import Steps
-from motley_runtime.gateway.tracing import now_ns, tracing_to
+from motley_runtime.gateway.telemetry import tracing_to
+from motley_runtime.gateway.tracing import now_ns
 from motley_runtime.gateway.upstream import HttpUpstream
 from motley_runtime.gateway.waking import Waking
 
@@ -102,8 +103,13 @@ class Gateway:
             caller, self.metrics, branches, settings.optimistic_tokens, settings.commands_dir
         )
         self.waking.is_well = upstream.is_well
+
+        def is_busy() -> bool:
+            return self.is_draining or self.share.waiting > 0 or credits.waiting > 0
+
+        place = Place(settings, self.live, self.metrics.quality, is_busy)
         try:
-            async with observing(self, self._cascade, caller, credits):
+            async with observing(place, self._cascade, caller):
                 yield
         finally:
             await self.waking.close()

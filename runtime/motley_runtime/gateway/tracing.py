@@ -81,21 +81,6 @@ class Tracing:
         """Sends what is left; may block for a while."""
 
 
-def tracing_to(endpoint: str | None, share: float) -> Tracing:
-    """What an endpoint asks for: spans of this share of requests, or none without one.
-
-    Raises: RuntimeError where the extra is not installed.
-    """
-    if endpoint is None:
-        return Tracing()
-    try:
-        from motley_runtime.gateway.otel import OtelTracing
-    except ImportError as error:
-        text = "--otlp-endpoint needs OpenTelemetry: pip install 'motley[otel]'"
-        raise RuntimeError(text) from error
-    return OtelTracing.to_endpoint(endpoint, share)
-
-
 def context_of(headers: RawHeaders) -> tuple[bytes, bytes]:
     """A client's `traceparent` and `tracestate`; empty where they are not as the standard has them."""
     parent = headers.get(b"traceparent", b"")
