@@ -164,6 +164,15 @@ class ReplanDefaults(ApiModel):
     )
 
 
+class EngineRequests(ApiModel):
+    """What engine pods request of their node beside GPUs."""
+
+    cpu_per_gpu: Quantity = Field(default=Quantity("4"), description="Cores for each GPU.")
+    memory_per_gpu: Quantity = Field(
+        default=Quantity("16Gi"), description="Bytes of main memory for each GPU."
+    )
+
+
 class Solver(ApiModel):
     """Limits of one solve."""
 
@@ -222,6 +231,10 @@ class FleetSpec(ApiModel):
         default=ReplanDefaults(), description="How running plans change."
     )
     solver: Solver = Field(default=Solver(), description="Limits of one solve.")
+    engine_requests: EngineRequests = Field(
+        default=EngineRequests(),
+        description="What engine and trainer pods request beside GPUs; less than the default where nodes have few cores or little memory for their GPUs. A change replaces the pods that run.",
+    )
     prometheus: PrometheusSpec | None = Field(
         default=None,
         description="Where demand of resources with workload.demand: Measured, and engines' speeds, are read.",

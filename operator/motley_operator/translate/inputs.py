@@ -25,7 +25,11 @@ Others = tuple[
 
 
 def inputs_hash(
-    facts: ClusterFacts, sites: Sequence[Site], demands: Mapping[str, Demand], others: Others
+    facts: ClusterFacts,
+    sites: Sequence[Site],
+    demands: Mapping[str, Demand],
+    others: Others,
+    need: PodNeed,
 ) -> str:
     """Hash over all but our own engine pods: those change because of plans; see `policies`.
 
@@ -38,7 +42,13 @@ def inputs_hash(
         for r in facts.resources
     )
     nodes = [
-        (s.facts.name, s.node_class.gpu, s.node_class.id, s.cordoned, _usable(room[s.facts.name]))
+        (
+            s.facts.name,
+            s.node_class.gpu,
+            s.node_class.id,
+            s.cordoned,
+            _usable(room[s.facts.name], need),
+        )
         for s in sites
     ]
     _ASKED.keep(demands.__contains__)
@@ -56,12 +66,11 @@ def _text(demand: Demand) -> str:
     return json.dumps(asdict(demand), default=sorted)
 
 
-def _usable(room: Room) -> int:
+def _usable(room: Room, need: PodNeed) -> int:
     """GPUs that engine pods can use: all that the planner makes of a node's room."""
-    need = PodNeed()
     return min(
         room.gpus,
-        room.cpu_milli // need.cpu_milli_per_gpu,
-        room.memory_bytes // need.memory_bytes_per_gpu,
+        room.cpu_milli // max(1, need.cpu_milli_per_gpu),
+        room.memory_bytes // max(1, need.memory_bytes_per_gpu),
         room.pods,
     )

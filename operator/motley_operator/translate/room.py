@@ -9,10 +9,13 @@ moment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
+from motley_operator.api import FleetSpec
 from motley_operator.domain.facts import ClusterFacts, PodFacts, Room
 from motley_operator.domain.names import MANAGED_BY, OURS, UNIT
+from motley_planner.domain.snapshot import PodNeed
 
 
 def plus(a: Room, b: Room) -> Room:
@@ -46,6 +49,12 @@ def not_below_zero(room: Room) -> Room:
         max(0, room.ephemeral_bytes),
         max(0, room.pods),
     )
+
+
+def pod_need(fleet: FleetSpec) -> PodNeed:
+    """What engine pods request for each GPU, as the Fleet says."""
+    asked = fleet.engine_requests
+    return PodNeed(round(1000 * asked.cpu_per_gpu.value), math.ceil(asked.memory_per_gpu.value))
 
 
 def fits(need: Room, room: Room) -> bool:

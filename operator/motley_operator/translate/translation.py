@@ -30,7 +30,7 @@ from motley_operator.translate.nodes import Site, Wish, figures, planner_node, s
 from motley_operator.translate.parts import pod_tolerations, refusals_of
 from motley_operator.translate.quotas import namespace_quotas
 from motley_operator.translate.restoring import Places, counted
-from motley_operator.translate.room import not_below_zero, plus, room_left
+from motley_operator.translate.room import not_below_zero, plus, pod_need, room_left
 from motley_operator.translate.running import Running, pods_by_key, running_units
 from motley_operator.translate.serving import cascade_demand, pool_demand, with_phases
 from motley_operator.translate.standing import Limits, Stand, stand
@@ -76,7 +76,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     surveyed = replace(surveyed, sites=avoiding(surveyed.sites, suspected, running, facts.now))
     held = Held(facts, asking, fleet)
     known = offers(facts, fleet, catalog)
-    room = _room(facts, running, need := PodNeed())
+    room = _room(facts, running, need := pod_need(fleet))
     stood = _stood(facts, asked, held, (running, surveyed.sites, room, avoided))
     frozen = held.frozen(running, stood.standing)
     actual, reserved = running, running.reserved | stood.going
@@ -139,6 +139,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
             [s for s in sites if not s.coming],
             asked.demands,
             (asked.rejected, measurements_of(catalog), avoided, snapshot.quotas, known),
+            need,
         ),
     )
 
@@ -152,7 +153,7 @@ def _stood(
     """What stands of the resources in Preview and Disabled."""
     running, sites, room, avoided = there
     asking = {key: (asked.parsed[key], asked.demands[key], held.mode(key)) for key in asked.demands}
-    places = Places.of(sites, room, running.units, PodNeed(), running.reserved)
+    places = Places.of(sites, room, running.units, pod_need(held.fleet), running.reserved)
     places = replace(places, avoided=avoided)
     limits = Limits(_fleet_budget(held.fleet), fleet_gpus(held.fleet))
     made = stand(facts, asking, running, places, limits)
