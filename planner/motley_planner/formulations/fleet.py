@@ -10,6 +10,7 @@ from motley_planner.collection import no_collection
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, FleetTable
 from motley_planner.errors import SnapshotError
+from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.finishing import keep_instead
 from motley_planner.formulations.gains import widen
@@ -22,6 +23,7 @@ from motley_planner.solver.clock import CLOCK
 MARGIN_S, MARGIN_SHARE = 0.11, 0.2  # at least, but no larger share of the limit
 FILL_SECONDS = 0.3  # for the rates of a plan that was filled up: most of it starts a process
 UNSERVED = 1e-6  # share of a demand
+ASKING_S, ASKING_SHARE = 0.3, 0.1  # for what limits shortfalls: at most, and of the limit
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
 # as the last gain took): what runs waits for it
 
@@ -43,7 +45,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         _fill_up(index, outcome, job, use_worker)
     if outcome.x is not None:
         outcome.x = keep_instead(job, index, outcome.x)
-    solution = _read(index, job, outcome)
+    solution = _read(index, job, outcome, use_worker)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
@@ -97,14 +99,15 @@ def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index
     )
 
 
-def _read(index: Index, job: Job, outcome: Outcome) -> Solution | None:
+def _read(index: Index, job: Job, outcome: Outcome, use_worker: bool) -> Solution | None:
     """The plan of an outcome; None where min_cost is proved infeasible."""
     if outcome.status == "unbounded":
         raise _unbounded()
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
     if outcome.x is not None:
-        return decode(index, outcome, index.table.relative_gap)
+        asking = Asking(job.milp, use_worker, min(ASKING_S, ASKING_SHARE * job.time_limit_s))
+        return decode(index, outcome, index.table.relative_gap, asking)
     if outcome.status == "infeasible" and index.table.objective == "min_cost":
         return None
     return Solution(status="no_solution")
