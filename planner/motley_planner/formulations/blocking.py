@@ -64,6 +64,8 @@ class Blocking:
     def __init__(self, index: Index, x: Floats, asking: Asking) -> None:
         self.index, self.x, self.asking = index, x, asking
         self.program = Structured(asking.milp, index.blocks)
+        added = asking.milp.num_rows - len(index.row_names)  # by a strategy, of its own
+        self.row_names = (*index.row_names, *[""] * added)
 
     def of_demand(self, name: str, classes: list[str]) -> str | None:
         """The limit of a class or cascade that the plan serves in part."""
@@ -97,7 +99,7 @@ class Blocking:
         milp, variable = self.asking.milp, self.index.packing.new[i]
         begin, end = milp.start[variable], milp.start[variable + 1]
         rows, values = milp.index[begin:end], milp.value[begin:end]
-        names = [self.index.row_names[row] for row in rows.tolist()]
+        names = [self.row_names[row] for row in rows.tolist()]
         over = (values > 0) & (self._room[rows] < values - TINY)
         return [n for n, broken in zip(names, over.tolist(), strict=True) if broken and _told(n)]
 
@@ -144,7 +146,9 @@ class Blocking:
         found |= {v for key, (v, _) in demand.flows.items() if key[0] in classes}
         found |= {v for (cascade, _), v in demand.shares.items() if cascade == name}
         table = index.table
-        kinds = {(f.gpu, table.columns[i].zone) for i in columns for f in table.columns[i].fragments}
+        kinds = {
+            (f.gpu, table.columns[i].zone) for i in columns for f in table.columns[i].fragments
+        }
         groups = zip(index.inventory.open_groups, packing.open_used, strict=True)
         return found | {v for g, v in groups if v is not None and g.node_class in kinds}
 
@@ -214,7 +218,7 @@ class Blocking:
     def _named(self, part: Part, milp: Milp, x: Floats, prices: Floats) -> str | None:
         taken = _taken(milp, x)
         worth = prices * np.where(taken > TINY, taken, 1.0)
-        names = [self.index.row_names[row] for row in part.rows.tolist()]
+        names = [self.row_names[row] for row in part.rows.tolist()]
         for row in np.flatnonzero(worth > TINY).tolist():
             if not _told(names[row]) or self._passes(part, milp, x, row):
                 worth[row] = 0.0
@@ -226,11 +230,12 @@ class Blocking:
 
     def _passes(self, part: Part, milp: Milp, x: Floats, row: int) -> bool:
         """Whether a row of GPUs is limited by nodes of which more could be opened."""
+        if not self.row_names[int(part.rows[row])].startswith("gpus["):
+            return False
         used = [v for v in self.index.packing.open_used if v is not None]
         at = np.searchsorted(part.columns, used)
         return any(
-            row in milp.index[milp.start[v] : milp.start[v + 1]]
-            and x[v] < milp.col_upper[v] - SAME
+            row in milp.index[milp.start[v] : milp.start[v + 1]] and x[v] < milp.col_upper[v] - SAME
             for v in at.tolist()
         )
 

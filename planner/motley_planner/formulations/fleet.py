@@ -14,7 +14,9 @@ from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.finishing import keep_instead
 from motley_planner.formulations.gains import widen
+from motley_planner.formulations.normalizing import normalized, restored
 from motley_planner.formulations.program import Index, formulate, has_demand
+from motley_planner.formulations.pruning import pruned, unproved
 from motley_planner.formulations.starts import filled_up, find_starts
 from motley_planner.solver import Job, Outcome, a_worker, solve
 from motley_planner.solver.clock import CLOCK
@@ -40,7 +42,11 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     started = CLOCK.now()
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
-    index, outcome, job = _search(table, started, use_worker)
+    with no_collection():
+        part = pruned(table)
+    index, outcome, job = _search(part, started, use_worker)
+    if part is not table:
+        unproved(outcome, job, in_units=index.table is part)
     if table.objective == "goodput":
         _fill_up(index, outcome, job, use_worker)
     if outcome.x is not None:
@@ -49,6 +55,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
+    solution = restored(solution, part, index.table)
     return replace(solution, solve_seconds=CLOCK.now() - started)
 
 
@@ -78,6 +85,10 @@ def _fill_up(index: Index, outcome: Outcome, job: Job, use_worker: bool) -> None
 def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Job]:
     """The program of a table with points to begin from."""
     milp, index = formulate(table)
+    proportionate = normalized(index)
+    if proportionate is not table:
+        table = proportionate
+        milp, index = formulate(table)
     most = index.scale_limit
     if (index.demand.chosen or index.demand.tiers) and not math.isfinite(most):
         most = _largest_scale(table, use_worker)
