@@ -225,8 +225,8 @@ class Blocking:
         best = float(worth.max(initial=0.0))
         if best <= TINY:
             return None
-        near = [names[row] for row in np.flatnonzero(worth >= best * (1.0 - SAME)).tolist()]
-        return min(near, key=lambda n: next(k for k, p in enumerate(LIMITS) if n.startswith(p)))
+        near = [str(names[row]) for row in np.flatnonzero(worth >= best * (1.0 - SAME)).tolist()]
+        return min(near, key=_rank)
 
     def _passes(self, part: Part, milp: Milp, x: Floats, row: int) -> bool:
         """Whether a row of GPUs is limited by nodes of which more could be opened."""
@@ -242,6 +242,11 @@ class Blocking:
 
 def _told(name: str) -> bool:
     return name.startswith(LIMITS)
+
+
+def _rank(name: str) -> int:
+    """Of rows that are worth the same, the one that says most comes first."""
+    return next(k for k, prefix in enumerate(LIMITS) if name.startswith(prefix))
 
 
 def _rows_of(milp: Milp, chosen: Bools) -> Bools:

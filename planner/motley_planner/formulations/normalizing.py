@@ -38,7 +38,7 @@ def normalized(index: Index) -> FleetTable:
         factor = _factor(index)
         return table if SMALL <= factor <= LARGE else _scaled(table, factor)
     penalized = table.penalty_per_started_gpu or table.penalty_per_stopped_gpu
-    if table.objective == "goodput" and not penalized:
+    if table.objective == "goodput" and not penalized and not table.cascades:
         return _capped(index)
     return table
 
@@ -107,22 +107,22 @@ def _capped(index: Index) -> FleetTable:
     """Rates capped where a whole level can only be tiny."""
     table, capacity = index.table, _capacity(index)
     worth, able = defaultdict[int, float](float), defaultdict[int, float](float)
-    for one in demands(table):
+    for one in table.classes:
         worth[one.priority] += one.weight * one.requests_per_second
-        most = min(one.requests_per_second, capacity.get(one.name, math.inf))
-        able[one.priority] += one.weight * most
+        able[one.priority] += one.weight * min(one.requests_per_second, capacity[one.name])
     tiny = {p for p, total in worth.items() if 0.0 < able[p] < SMALL * total}
     if not tiny:
         return table
     most = {c.name: 2.0 * capacity[c.name] for c in table.classes}
-    least = {p: max(most[c.name] for c in table.classes if c.priority == p) for p in tiny}
+    largest = {p: max(most[c.name] for c in table.classes if c.priority == p) for p in tiny}
+    most = {
+        c.name: most[c.name] or largest[c.priority] for c in table.classes if c.priority in tiny
+    }
     return replace(
         table,
         classes=tuple(
-            replace(
-                c, requests_per_second=min(c.requests_per_second, most[c.name] or least[c.priority])
-            )
-            if c.priority in tiny
+            replace(c, requests_per_second=min(c.requests_per_second, most[c.name]))
+            if c.name in most
             else c
             for c in table.classes
         ),

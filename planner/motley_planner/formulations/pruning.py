@@ -81,7 +81,10 @@ def _widest(table: FleetTable) -> dict[tuple[str, str], int]:
     """Node class -> GPUs of its largest node."""
     found: dict[tuple[str, str], int] = {}
     previous = table.previous
-    for node in table.nodes if previous is None else (*previous.nodes, *table.purchasable):
-        at = (node.gpu, node.zone)
-        found[at] = max(node.gpus, found.get(at, 0))
+    nodes = [(n.gpu, n.zone, n.gpus) for n in table.nodes]
+    if previous is not None:
+        nodes = [(n.gpu, n.zone, n.gpus) for n in previous.nodes]
+        nodes += [(n.gpu, n.zone, n.gpus) for n in table.purchasable]
+    for gpu, zone, gpus in nodes:
+        found[gpu, zone] = max(gpus, found.get((gpu, zone), 0))
     return found
