@@ -63,6 +63,7 @@ class Blocking:
 
     def __init__(self, index: Index, x: Floats, asking: Asking) -> None:
         self.index, self.x, self.asking = index, x, asking
+        self.ended_well = True  # the last question; after a crash nothing more is asked
         self.program = Structured(asking.milp, index.blocks)
         added = asking.milp.num_rows - len(index.row_names)  # by a strategy, of its own
         self.row_names = (*index.row_names, *[""] * added)
@@ -164,7 +165,7 @@ class Blocking:
 
     def _tightest(self, goal: _Goal, columns: set[int], mine: set[int] | None) -> str | None:
         """The row that limits the goal; None where the relaxation reaches it all, or time is up."""
-        if self.asking.left_s <= 0:
+        if self.asking.left_s <= 0 or not self.ended_well:
             return None
         part = self._part(columns)
         milp, cost = self._relaxed(part, goal), np.zeros(part.milp.num_cols + bool(goal.row))
@@ -177,6 +178,7 @@ class Blocking:
             time_limit_s=max(0.01, self.asking.left_s),
         )
         found = solve(job, use_worker=self.asking.use_worker)
+        self.ended_well = found.finished
         if found.x is None or found.duals is None:
             return None
         reached = float(found.x[at]) * goal.sign

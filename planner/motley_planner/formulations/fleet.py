@@ -117,7 +117,8 @@ def _read(index: Index, job: Job, outcome: Outcome, use_worker: bool) -> Solutio
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
     if outcome.x is not None:
-        asking = Asking(job.milp, use_worker, min(ASKING_S, ASKING_SHARE * job.time_limit_s))
+        asking_s = min(ASKING_S, ASKING_SHARE * job.time_limit_s)  # a new process takes as long
+        asking = Asking(job.milp, use_worker, asking_s if outcome.finished else 0.0)
         return decode(index, outcome, index.table.relative_gap, asking)
     if outcome.status == "infeasible" and index.table.objective == "min_cost":
         return None
