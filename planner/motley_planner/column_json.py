@@ -45,6 +45,9 @@ class QuickColumns:
 
     def _read(self, value: dict[str, Any]) -> Column:
         get = value.get
+        name, model, zone = value["id"], value["model"], value["zone"]
+        if type(name) is not str or type(model) is not str or type(zone) is not str:
+            raise ValueError
         phase, most = get("phase", "both"), get("max_count")
         if phase not in _PHASES or not (
             most is None or (type(most) is int and 0 <= most <= LARGEST)
@@ -54,18 +57,22 @@ class QuickColumns:
         rates = get("requests_per_second", {})
         if not fragments or type(rates) is not dict:
             raise ValueError
+        for rate in rates.values():
+            if type(rate) is not float or not 0.0 <= rate <= LARGEST:
+                rates = {key: _number(each) for key, each in rates.items()}
+                break
         nic, price = get("nic_bytes_per_second"), get("price_usd_per_hour")
         return Column(
-            id=_text(value["id"]),
-            model=_text(value["model"]),
-            zone=_text(value["zone"]),
-            fragments=fragments,
-            requests_per_second={name: _number(rate) for name, rate in rates.items()},
-            phase=phase,
-            price_usd_per_hour=0.0 if price is None else _number(price),
-            max_count=most,
-            kv_scale=_number(get("kv_scale", 1.0)),
-            nic_bytes_per_second=None if nic is None else _number(nic),
+            name,
+            model,
+            zone,
+            fragments,
+            rates,
+            phase,
+            0.0 if price is None else _number(price),
+            most,
+            _number(get("kv_scale", 1.0)),
+            None if nic is None else _number(nic),
         )
 
     def _fragment(self, value: dict[str, Any]) -> Fragment:

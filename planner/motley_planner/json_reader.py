@@ -16,25 +16,41 @@ _MISSING = object()
 LARGEST = 1e20  # the solver takes more for infinite
 
 
+class _NoNumber:
+    """NaN, Infinity or -Infinity in a text, until somebody who knows where asks for it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class _Repeated(dict[str, Any]):
+    """An object in which a key occurs twice, until somebody who knows where asks for it."""
+
+    key = ""
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    names = [name for name, _ in pairs]
+    repeated = _Repeated(found)
+    repeated.key = next(name for name in names if names.count(name) > 1)
+    return repeated
+
+
 def parse_object(text: str, where: str) -> Fields:
     """The one JSON object in a text.
 
-    Raises: SnapshotError for broken JSON, NaN, Infinity, or a key that occurs twice.
+    NaN, Infinity and keys that occur twice are refused where they are read, by their path.
+
+    Raises: SnapshotError for broken JSON.
     """
-
-    def no_constant(name: str) -> float:
-        raise SnapshotError(where, f"{name} is not a number; leave the field out or write null")
-
-    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise SnapshotError(where, f"key {twice!r} occurs twice in one object; keep one")
-        return found
-
     try:
-        value = json.loads(text, parse_constant=no_constant, object_pairs_hook=no_repeats)
+        value = json.loads(text, parse_constant=_NoNumber, object_pairs_hook=_no_repeats)
     except json.JSONDecodeError as error:
         rule = f"line {error.lineno} column {error.colno}: {error.msg}; write valid JSON"
         raise SnapshotError(where, rule) from error
@@ -47,9 +63,8 @@ class Fields:
     """The fields of one JSON object; `close()` refuses those that nobody asked for."""
 
     def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise SnapshotError(where, f"write an object {{...}}, not {_kind(value)}")
-        self.where, self._value, self._known = where, value, set[str]()
+        self._value: dict[str, Any] = _object(value, where)
+        self.where, self._known = where, set[str]()
 
     def _get(self, name: str, default: object) -> Any:
         self._known.add(name)
@@ -112,9 +127,7 @@ class Fields:
 
     def numbers(self, name: str, default: object = _MISSING) -> dict[str, float]:
         """An object of numbers >= 0."""
-        value = self._get(name, default)
-        if not isinstance(value, dict):
-            raise SnapshotError(self.at(name), f"write an object {{...}}, not {_kind(value)}")
+        value = _object(self._get(name, default), self.at(name))
         return {key: check_number(n, f"{self.at(name)}[{key!r}]") for key, n in value.items()}
 
     def texts(self, name: str, default: object = _MISSING) -> tuple[str, ...]:
@@ -167,8 +180,19 @@ class Fields:
                 raise SnapshotError(self.at(name), f"unknown field; {hint}")
 
 
+def _object(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise SnapshotError(where, f"write an object {{...}}, not {_kind(value)}")
+    if isinstance(value, _Repeated):
+        raise SnapshotError(where, f"key {value.key!r} occurs twice in one object; keep one")
+    return value
+
+
 def check_number(value: object, where: str) -> float:
     """A finite number >= 0."""
+    if isinstance(value, _NoNumber):
+        rule = f"{value.name} is not a number; leave the field out or write null"
+        raise SnapshotError(where, rule)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SnapshotError(where, f"write a number, not {_kind(value)}")
     try:
@@ -204,10 +228,13 @@ def check_known(name: str, known: Iterable[str], where: str, what: str) -> None:
     if name in known:
         return
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"list it among the {what}s"
+    many = f"{what}es" if what.endswith("s") else f"{what}s"
+    hint = f"did you mean {close[0]!r}?" if close else f"list it among the {many}"
     raise SnapshotError(where, f"unknown {what} {name!r}; {hint}")
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, _NoNumber):
+        return f"{value.name}, which is no JSON"
     kinds = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}
     return kinds.get(type(value), "an object" if isinstance(value, dict) else "a number")

@@ -186,6 +186,9 @@ def _check_names(table: FleetTable) -> None:
     check_unique(demands, "classes and cascades")
     check_unique((c.id for c in table.columns), "columns")
     for column in table.columns:
+        model = column.model
+        if all(models.get(name) == model for name in column.requests_per_second):
+            continue
         where = f"columns[{column.id!r}].requests_per_second"
         for name in column.requests_per_second:
             check_known(name, models, where, "class")

@@ -10,7 +10,7 @@ from motley_planner.checker import check
 from motley_planner.checker.certificates import proved_bound
 from motley_planner.domain.certificate import Certificate
 from motley_planner.domain.solution import Solution
-from motley_planner.domain.table import FleetTable
+from motley_planner.domain.table import Column, FleetTable, Fragment, NodeGroup, RequestClass
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations import certificate
 from motley_planner.formulations.certificate import certify, with_cheap_proofs
@@ -140,3 +140,25 @@ def test_proofs_that_would_take_long_are_left_out_with_the_reason(
     assert large.certificates == () and "takes about" in large.no_certificates
     none = with_cheap_proofs(table, Solution(status="no_solution"), 1.0, use_worker=False)
     assert none.certificates == () and "no level" in none.no_certificates
+
+
+def test_that_not_everything_can_be_served_is_proved_by_addition() -> None:
+    column = Column("c", "m", "z", (Fragment("H100", 4),), {"k": 3.2}, price_usd_per_hour=12.0)
+    made = FleetTable(
+        (RequestClass("k", "m", 50.0),),
+        (column,),
+        (NodeGroup("H100", "z", 8, 2),),
+        objective="min_cost",
+        penalty_per_started_gpu=1.0,
+    )
+    found = with_cheap_proofs(made, solve_table(made, use_worker=False), 5.0, use_worker=False)
+    assert (found.status, found.levels) == ("infeasible", ())
+    (proof,) = found.certificates
+    assert (proof.level, proof.bound) == ("max_min", pytest.approx(4 * 3.2 / 50.0))
+    assert check(made, found) == ()
+    wrong = replace(found, certificates=(replace(proof, bound=1.0),))
+    assert any("proves nothing" in said for said in check(made, wrong))
+    half = replace(made, classes=(RequestClass("k", "m", 5.0),), budget_usd_per_hour=20.0)
+    unproved = with_cheap_proofs(half, solve_table(half, use_worker=False), 5.0, use_worker=False)
+    assert (unproved.status, unproved.certificates) == ("infeasible", ())
+    assert "only whole ones cannot" in unproved.no_certificates

@@ -250,6 +250,7 @@ def test_what_binds_is_named_by_the_spec_or_the_nodes_and_never_by_a_row() -> No
         (f"side[hold|{POOL}/main|both|L4|x]", "what runs and may not be moved now"),
         ("gpus[L4,az-1|on-demand||0.7000|,4]", "L4 nodes in az-1"),
         ("gpus[L4,az-1|spot||0.7000|a,b,4]", "spot L4 nodes in az-1"),
+        ("gpus[L4|spot||0.7000|,az-1,tp>=4]", "spot L4 nodes in az-1"),
         ("node[n0]", "GPUs of node n0"),
         ("slots[n0,4]", "GPUs of node n0"),
         (f"quality[{POOL}]", "spec.quality.floor"),

@@ -350,3 +350,30 @@ def test_any_row_is_predicted_or_refused(
         assert times == (None, None, None)
     else:
         assert all(value is not None and 0 < value < float("inf") for value in times)
+
+
+@pytest.mark.parametrize(
+    ("tp_size", "reason"),
+    [
+        (3, "tp_size 3 does not divide the model's 64 heads"),
+        (5, "tp_size 5 does not divide the model's 64 heads"),
+        (64, "tp_size 64 is beyond the 16 H100-SXM5-80GB that one group spans"),
+        (128, "tp_size 128 is beyond the 16 H100-SXM5-80GB that one group spans"),
+    ],
+)
+def test_what_no_engine_cuts_so_is_refused(tp_size: int, reason: str) -> None:
+    found = one(tp_size=tp_size)
+    assert (found.tpot_s, found.refused) == (None, f"unsupported: {reason}")
+
+
+@pytest.mark.parametrize("tp_size", [1, 2, 4, 8, 16])
+def test_what_engines_cut_is_predicted(tp_size: int) -> None:
+    assert not one(tp_size=tp_size).refused
+
+
+@measured_rows
+def test_no_measured_row_is_refused() -> None:
+    with gzip.open(ROWS, "rt", newline="") as file:
+        rows = [read_configuration(row) for row in csv.DictReader(file)]
+    refused = [(row, p.refused) for row, p in zip(rows, predict(rows, CATALOG), strict=True)]
+    assert [told for told in refused if told[1]] == []

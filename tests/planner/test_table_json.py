@@ -229,3 +229,29 @@ def test_an_answer_is_plain_json_without_infinities() -> None:
         "feasible", float("nan"), float("inf"), None, (Level("x", 1.0, -float("inf"), 0),)
     )
     json.dumps(solution_to_dict(wild), allow_nan=False)
+
+
+COLUMN = '{"columns": [{"id": "c", "model": "m", "zone": "z", "fragments": %s, %s}]}'
+ONE = '[{"gpu": "A", "tp": 1}]'
+RATES = '"requests_per_second": %s'
+NO_JSON = {
+    '{"classes": [{"name": "a", "model": "m", "requests_per_second": NaN}]}': (
+        "classes[0].requests_per_second: NaN is not a number"
+    ),
+    '{"time_limit_s": Infinity}': "time_limit_s: Infinity is not a number",
+    '{"objective": -Infinity}': "objective: -Infinity is not one of",
+    COLUMN % ("[]", RATES % "{}"): "columns[0].fragments: is empty",
+    COLUMN % (ONE, RATES % '{"a": NaN}'): "columns[0].requests_per_second['a']: NaN",
+    COLUMN % (ONE, RATES % '{"a": 1, "a": 2}'): (
+        "columns[0].requests_per_second: key 'a' occurs twice"
+    ),
+    '{"previous": {"nodes": [], "nodes": []}}': "previous: key 'nodes' occurs twice",
+    COLUMN % (ONE, RATES % '{"a": 1}'): "list it among the classes",
+}
+
+
+@pytest.mark.parametrize("text", NO_JSON)
+def test_what_is_no_json_is_refused_where_it_stands(text: str) -> None:
+    with pytest.raises(SnapshotError) as refusal:
+        read_table(text)
+    assert NO_JSON[text] in str(refusal.value)

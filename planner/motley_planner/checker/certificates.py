@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from motley_planner.checker.ledger import TOLERANCE, Ledger
 from motley_planner.checker.relaxation import Relaxation, Row, relax
@@ -12,6 +14,7 @@ from motley_planner.domain.certificate import Certificate
 from motley_planner.domain.solution import Level
 from motley_planner.domain.table import FleetTable
 
+SCALE: Literal["max_min"] = "max_min"
 HOLD_SLACK = 1e-6  # share by which a level above may stay behind what the plan reaches
 
 
@@ -25,6 +28,8 @@ def check_certificates(ledger: Ledger) -> None:
         slack = TOLERANCE * max(1.0, abs(certificate.bound))
         if proved is None or sign * (proved - certificate.bound) > slack:
             ledger.complain(f"certificate of {certificate.level}: proves {proved}, no better")
+        if solution.status == "infeasible" and not certificate.bound < 1.0:
+            ledger.complain(f"certificate of {certificate.level}: not below 1 proves nothing")
         value = values.get(certificate.level)
         if value is not None and sign * (value - certificate.bound) > slack:
             ledger.complain(f"certificate of {certificate.level}: the plan is better than it")
@@ -35,8 +40,13 @@ def proved_bound(
 ) -> float | None:
     """What a certificate's prices prove of its level, the levels above held; None for nothing.
 
+    Of a min_cost table a certificate of `max_min` says at what scale all can be served at most; below
+    1 it proves that the table is infeasible.
+
     max c x over the rows and bounds is at most sum_i y_i b_i + sum_j max_x (c_j - sum_i y_i a_ij) x.
     """
+    if table.objective == "min_cost" and certificate.level == SCALE:
+        table = whole_scale(table)
     relaxed = held(relax(table), levels, certificate.level)
     if certificate.level not in relaxed.levels:
         return None
@@ -44,6 +54,11 @@ def proved_bound(
     if not math.isfinite(bound):
         return None
     return -bound if certificate.level == "price" else bound
+
+
+def whole_scale(table: FleetTable) -> FleetTable:
+    """The table that asks for the largest scale at which everything is served, moves for nothing."""
+    return replace(table, objective=SCALE, penalty_per_started_gpu=0.0, penalty_per_stopped_gpu=0.0)
 
 
 def held(relaxed: Relaxation, levels: Sequence[Level], level: str) -> Relaxation:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from motley_planner.checker.certificates import held, weak_dual
+from motley_planner.checker.certificates import SCALE, held, weak_dual, whole_scale
 from motley_planner.checker.relaxation import Relaxation, relax
 from motley_planner.domain.certificate import Certificate
 from motley_planner.domain.solution import Solution
@@ -27,10 +27,10 @@ def with_cheap_proofs(
 
     They are sought where they cost little beside the solve and `left_s` of the limit is enough.
     """
-    if solution.status not in ("optimal", "feasible"):
+    if solution.status == "no_solution":
         return replace(solution, no_certificates="there is no level to prove a bound of")
     rates = sum(len(c.requests_per_second) for c in table.columns)
-    likely = RATE_S * rates * len(solution.levels)
+    likely = RATE_S * rates * max(1, len(solution.levels))
     most = min(left_s, max(CHEAP_S, CHEAP_SHARE * solution.solve_seconds))
     if likely > most:
         why = f"the proof takes about {likely:.2g} s and {max(0.0, most):.2g} s were left for it"
@@ -38,6 +38,8 @@ def with_cheap_proofs(
     limit_s = min(left_s, PATIENCE * most)
     found = certify(table, solution, limit_s, use_worker=use_worker)
     why = "" if found else f"none was found in {limit_s:.2g} s"
+    if not found and solution.status == "infeasible":
+        why += ", or parts of replicas could serve everything and only whole ones cannot"
     return replace(solution, certificates=found, no_certificates=why)
 
 
@@ -47,10 +49,14 @@ def certify(
     """A certificate for each level that one is found for in time.
 
     The bounds are the linear relaxation's: those that branching proved are closer, and have no
-    certificate. Levels about scenarios have none, as the relaxation leaves scenarios out.
+    certificate. Levels about scenarios have none, as the relaxation leaves scenarios out. Of an
+    infeasible table it is the proof that the largest scale is below 1.
     """
-    if solution.status not in ("optimal", "feasible"):
+    if solution.status == "no_solution":
         return ()
+    if solution.status == "infeasible":
+        scale = _certificate(relax(whole_scale(table)), SCALE, time_limit_s, use_worker)
+        return (scale,) if scale is not None and scale.bound < 1.0 else ()
     deadline, found = CLOCK.now() + time_limit_s, list[Certificate]()
     for level in solution.levels:
         left = deadline - CLOCK.now()

@@ -19,6 +19,7 @@ from motley_planner.domain.solution import (
     Solution,
 )
 from motley_planner.domain.table import RunningReplica
+from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.placement import kept_replicas, place, release_unused
 from motley_planner.formulations.program import Index, demands
 from motley_planner.formulations.scenarios import TOLERANCE
@@ -33,10 +34,11 @@ SAME = 1e-9  # relative difference of bound and value that is rounding
 SAME_LATER = 1e-6  # the same below the first level, whose bound sees the slack of levels above
 
 
-def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
+def decode(index: Index, outcome: Outcome, relative_gap: float, asking: Asking) -> Solution:
     """The plan of an outcome that has a point.
 
-    `status` is optimal where every level is proved within `relative_gap`.
+    `status` is optimal where every level is proved within `relative_gap`. What limits a shortfall is
+    asked by `asking`.
     """
     assert outcome.x is not None
     x = _clean(index, outcome.x)
@@ -66,7 +68,7 @@ def decode(index: Index, outcome: Outcome, relative_gap: float) -> Solution:
         stopped=len(gone),
         started_gpus=sum(n * table.columns[i].gpus for i, n in new),
         stopped_gpus=sum(gone),
-        shortfalls=_shortfalls(index, outcome, x, unserved),
+        shortfalls=_shortfalls(index, x, unserved, asking),
     )
 
 
@@ -239,10 +241,10 @@ def _unserved(index: Index, x: Floats) -> dict[str, float]:
 
 
 def _shortfalls(
-    index: Index, outcome: Outcome, x: Floats, unserved: dict[str, float]
+    index: Index, x: Floats, unserved: dict[str, float], asking: Asking
 ) -> tuple[Shortfall, ...]:
     rates = {d.name: d.requests_per_second for d in demands(index.table)}
     short = {n: u for n, u in unserved.items() if u > 1e-6 * rates[n]}
     lacking = {n: float(x[v]) for n, v in index.lacking.items() if x[v] > 1e-6}
     lacking |= {n: float(x[v]) for n, v in index.recourse.missing.items() if x[v] > 1e-6}
-    return find_shortfalls(index, outcome.duals, short, lacking)
+    return find_shortfalls(index, x, asking, short, lacking)

@@ -10,10 +10,13 @@ from motley_planner.collection import no_collection
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, FleetTable
 from motley_planner.errors import SnapshotError
+from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.finishing import keep_instead
 from motley_planner.formulations.gains import widen
+from motley_planner.formulations.normalizing import normalized, restored
 from motley_planner.formulations.program import Index, formulate, has_demand
+from motley_planner.formulations.pruning import pruned, unproved
 from motley_planner.formulations.starts import filled_up, find_starts
 from motley_planner.solver import Job, Outcome, a_worker, solve
 from motley_planner.solver.clock import CLOCK
@@ -22,6 +25,7 @@ from motley_planner.solver.clock import CLOCK
 MARGIN_S, MARGIN_SHARE = 0.11, 0.2  # at least, but no larger share of the limit
 FILL_SECONDS = 0.3  # for the rates of a plan that was filled up: most of it starts a process
 UNSERVED = 1e-6  # share of a demand
+ASKING_S, ASKING_SHARE = 0.3, 0.1  # for what limits shortfalls: at most, and of the limit
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
 # as the last gain took): what runs waits for it
 
@@ -38,15 +42,20 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     started = CLOCK.now()
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
-    index, outcome, job = _search(table, started, use_worker)
+    with no_collection():
+        part = pruned(table)
+    index, outcome, job = _search(part, started, use_worker)
+    if part is not table:
+        unproved(outcome, job, in_units=index.table is part)
     if table.objective == "goodput":
         _fill_up(index, outcome, job, use_worker)
     if outcome.x is not None:
         outcome.x = keep_instead(job, index, outcome.x)
-    solution = _read(index, job, outcome)
+    solution = _read(index, job, outcome, use_worker)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
+    solution = restored(solution, part, index.table)
     return replace(solution, solve_seconds=CLOCK.now() - started)
 
 
@@ -76,6 +85,10 @@ def _fill_up(index: Index, outcome: Outcome, job: Job, use_worker: bool) -> None
 def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Job]:
     """The program of a table with points to begin from."""
     milp, index = formulate(table)
+    proportionate = normalized(index)
+    if proportionate is not table:
+        table = proportionate
+        milp, index = formulate(table)
     most = index.scale_limit
     if (index.demand.chosen or index.demand.tiers) and not math.isfinite(most):
         most = _largest_scale(table, use_worker)
@@ -97,14 +110,16 @@ def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index
     )
 
 
-def _read(index: Index, job: Job, outcome: Outcome) -> Solution | None:
+def _read(index: Index, job: Job, outcome: Outcome, use_worker: bool) -> Solution | None:
     """The plan of an outcome; None where min_cost is proved infeasible."""
     if outcome.status == "unbounded":
         raise _unbounded()
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
     if outcome.x is not None:
-        return decode(index, outcome, index.table.relative_gap)
+        asking_s = min(ASKING_S, ASKING_SHARE * job.time_limit_s)  # a new process takes as long
+        asking = Asking(job.milp, use_worker, asking_s if outcome.finished else 0.0)
+        return decode(index, outcome, index.table.relative_gap, asking)
     if outcome.status == "infeasible" and index.table.objective == "min_cost":
         return None
     return Solution(status="no_solution")

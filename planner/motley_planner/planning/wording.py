@@ -35,8 +35,11 @@ def binding_words(row: str, key: str) -> str:
 
 
 def _nodes(inside: str) -> str:
-    """`<gpu>,<node class>,...` or `<node>,...`."""
+    """`<gpu>,<node class>,...`, `<gpu>|<capacity type>|...,<zone>,...` or `<node>,...`."""
     name, _, rest = inside.partition(",")
+    if "|" in name:
+        name, capacity_type = name.split("|")[:2]
+        rest = f"{rest.partition(',')[0]}|{capacity_type}"
     if "|" not in rest:
         return f"GPUs of node {name}"
     zone, capacity_type = rest.split("|")[:2]

@@ -37,6 +37,7 @@ SYSTEMS = {
 BACKENDS = ("vllm", "sglang", "trtllm")
 NARROW_KV_BYTES = 1.0
 MEMORY_SHARE = 0.95  # who states a configuration tunes its memory; 0.90 would refuse measured rows
+WIDEST_BESIDE_LINKS = 16  # two nodes of 8: the widest group that is measured across nodes
 WIDEST_TENSOR_PARALLEL = 8  # beyond it, engines run attention data-parallel
 
 
@@ -94,6 +95,10 @@ class Setups:
         assert efficiency is not None, "load_catalog() always gives the factors"
         refusal = f"does not fit: {model.name} in {row.precision}"
         for sizes in readings(row, model):
+            broken = unsplittable(model, gpu, sizes.tensor_parallel)
+            if broken:
+                refusal = f"unsupported: {broken}"
+                continue
             built = replica_of(
                 model,
                 row.precision,
@@ -143,6 +148,22 @@ def _literal(row: Configuration, model: ModelSpec) -> Sizes:
     if gpus % parallel:
         parallel = 1
     return Sizes(row.tp_size, Layout(row.attention_dp, gpus // parallel, parallel))
+
+
+def unsplittable(model: ModelSpec, gpu: Gpu, tensor_parallel: int) -> str:
+    """Why no engine cuts a model's attention into so many parts; empty where engines do.
+
+    Each GPU takes equally many heads; KV heads are dealt out evenly or copied to equally many GPUs.
+    """
+    widest = max(gpu.link_gpus, WIDEST_BESIDE_LINKS)
+    if tensor_parallel > widest:
+        return f"tp_size {tensor_parallel} is beyond the {widest} {gpu.name} that one group spans"
+    if model.heads % tensor_parallel:
+        return f"tp_size {tensor_parallel} does not divide the model's {model.heads} heads"
+    kv_heads = model.kv_heads
+    if not model.kv_lora_rank and kv_heads % tensor_parallel and tensor_parallel % kv_heads:
+        return f"tp_size {tensor_parallel} cannot share out the model's {kv_heads} KV heads"
+    return ""
 
 
 def engine_of(backend: str, catalog: Catalog) -> EngineSpec | str:

@@ -9,6 +9,7 @@ from importlib import import_module
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
+from motley_planner.formulations.normalizing import in_proportion, restored
 from motley_planner.strategies.listing import STRATEGIES, StrategyInfo
 
 __all__ = ["STRATEGIES", "StrategyInfo", "run"]
@@ -29,5 +30,6 @@ def run(name: str, table: FleetTable) -> Solution:
         raise SnapshotError("strategy", f"unknown strategy {name!r}; use one of {known}")
     started = time.monotonic()
     module = import_module(f"motley_planner.strategies.{info.module}")
-    solution: Solution = module.solve(table)
+    solved = table if name == "exact" else in_proportion(table)  # exact does it by itself
+    solution: Solution = restored(module.solve(solved), table, solved)
     return replace(solution, solve_seconds=time.monotonic() - started)

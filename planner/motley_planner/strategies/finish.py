@@ -14,6 +14,7 @@ import numpy as np
 
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
+from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.program import Index, formulate
 from motley_planner.solver import Job, Milp, solve
@@ -78,7 +79,7 @@ def plan_counts(
     if outcome.x is None:
         return None
     outcome.bounds.clear()
-    return decode(index, outcome, table.relative_gap)
+    return decode(index, outcome, table.relative_gap, Asking(milp))
 
 
 def _all_of_them(milp: Milp, index: Index, total: int) -> Milp:

@@ -1,0 +1,90 @@
+"""The columns that a very short time limit leaves time for: the best of each class by its costs.
+
+Formulating 100,000 columns takes longer than a limit of a second. Where it would take more than
+a share of the limit, the columns are cut to those that serve most per GPU and per USD, class by
+class, phase by phase and GPU by GPU; what runs stays. A plan of the rest is a plan of the table;
+bounds proved on the rest are not, and are dropped but for what variables' bounds say.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from heapq import nsmallest
+
+from motley_planner.domain.table import FleetTable
+from motley_planner.solver import Job, Outcome
+from motley_planner.solver.relaxing import highest_value
+
+FEW = 4000  # columns that are always formulated
+COLUMN_S = (
+    4e-5  # measured: seconds to formulate a column of two classes, its start and its transfer
+)
+SHARE = 0.7  # of the limit that formulating may take
+BEST = 6  # columns of each class, kind and cost that stay
+
+_Kind = tuple[str, str, str, str, bool]  # class, phase, zone, GPU, whether of several fragments
+_Cost = tuple[float, int]  # GPUs or USD/h for a request/s, column
+
+
+def pruned(table: FleetTable) -> FleetTable:
+    """The table, or one with the best of its columns where there is no time to look at all."""
+    number = len(table.columns)
+    if number <= FEW or number * COLUMN_S <= SHARE * table.time_limit_s:
+        return table
+    if table.side_rows or table.scenarios:
+        return table  # they name columns
+    kept = _best(table)
+    if table.previous is not None:
+        runs = {replica.column for replica in table.previous.replicas}
+        kept |= {i for i, column in enumerate(table.columns) if column.id in runs}
+    return replace(table, columns=tuple(table.columns[i] for i in sorted(kept)))
+
+
+def unproved(outcome: Outcome, job: Job, *, in_units: bool) -> None:
+    """Takes back what was proved of the best columns alone.
+
+    Bounds by the variables' own bounds hold for all columns, where the program is `in_units` of the
+    table.
+    """
+    highest = {number: highest_value(job.milp, level) for number, level in enumerate(job.levels)}
+    certain = {number: bound for number, bound in highest.items() if math.isfinite(bound)}
+    outcome.bounds = certain if in_units else {}
+    if outcome.status == "infeasible":
+        outcome.status = "none"
+
+
+def _best(table: FleetTable) -> set[int]:
+    found: dict[_Kind, tuple[list[_Cost], list[_Cost]]] = {}
+    widest = _widest(table)
+    for i, column in enumerate(table.columns):
+        zone, price, gpus = column.zone, column.price_usd_per_hour, 0
+        for fragment in column.fragments:
+            gpus += fragment.tp
+            if fragment.tp > widest.get((fragment.gpu, zone), 0):
+                break
+        else:
+            gpu, several = column.fragments[0].gpu, len(column.fragments) > 1
+            for name, rate in column.requests_per_second.items():
+                if rate > 0:
+                    kind = (name, column.phase, zone, gpu, several)
+                    if kind not in found:
+                        found[kind] = [], []
+                    by_gpu, by_price = found[kind]
+                    by_gpu.append((gpus / rate, i))
+                    by_price.append((price / rate, i))
+    every = (entries for pair in found.values() for entries in pair)
+    return {i for entries in every for _, i in nsmallest(BEST, entries)}
+
+
+def _widest(table: FleetTable) -> dict[tuple[str, str], int]:
+    """Node class -> GPUs of its largest node."""
+    found: dict[tuple[str, str], int] = {}
+    previous = table.previous
+    nodes = [(n.gpu, n.zone, n.gpus) for n in table.nodes]
+    if previous is not None:
+        nodes = [(n.gpu, n.zone, n.gpus) for n in previous.nodes]
+        nodes += [(n.gpu, n.zone, n.gpus) for n in table.purchasable]
+    for gpu, zone, gpus in nodes:
+        found[gpu, zone] = max(gpus, found.get((gpu, zone), 0))
+    return found
