@@ -223,7 +223,7 @@ def _catalog(profile: str | None, corrections: str | None) -> Catalog:
 def _running(path: str) -> tuple[RunningUnit, ...]:
     """The replicas of an earlier plan as if they ran now."""
     from motley_operator.cli.plan_file import read_plan
-    from motley_planner.planning.worth import running_units
+    from motley_planner.planning.units import running_units
 
     return running_units(read_plan(path).plan)
 

@@ -19,6 +19,7 @@ from motley_planner.domain.solution import Solution
 from motley_planner.planning.additions import Addition, FreeRoom, Lack, additions
 from motley_planner.planning.assembly import Assembly, QuotaRow
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.losses import looks_ahead
 from motley_planner.planning.quotas import quota_left
 from motley_planner.planning.tiers import policy_id
 from motley_planner.units import dollars, figure
@@ -26,6 +27,7 @@ from motley_planner.units import dollars, figure
 LEAST_UNSERVED_SHARE = 1e-6  # below it the demand counts as served
 ROUNDING = 1e-6
 FLEET_BUDGET = "Fleet.spec.budget.dollarsPerHour"
+LOSSES = "spec.replan.nodeLossTolerance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def refusals_of(
     if isinstance(demand, RlDemand):
         gap = _job_gap(demand, replicas)
     else:
-        gap = _service_gap(demand, solution, assembly)
+        gap = _service_gap(demand, solution, assembly) or _loss_gap(demand, assembly, snapshot)
     if gap is None:
         return listed
     if demand.key in snapshot.frozen:
@@ -207,6 +209,30 @@ def _service_gap(service: ServingDemand, solution: Solution, assembly: Assembly)
         return None
     sentence = f"{figure(missing)} of {figure(asked)} requests/s cannot be served"
     return _Gap(sentence, missing, "spec.workload.requestsPerSecond", ways)
+
+
+def _loss_gap(service: ServingDemand, assembly: Assembly, snapshot: Snapshot) -> _Gap | None:
+    """What a promise lacks that was looked for: capacity for what the worst loss leaves unserved."""
+    if service.key not in assembly.after_loss or not looks_ahead(snapshot):
+        return None
+    share, nodes = assembly.after_loss[service.key]
+    missing = service.loss_share - share
+    if missing <= ROUNDING:
+        return None
+    if service.policies:
+        lacked = missing * service.requests_per_second
+        ways = tuple(_cascade_ways(service, Solution("feasible"), lacked))
+    else:
+        stage = service.stages[0].name
+        offered = {name for c in assembly.of(service.key) for name in c.capacity}
+        rates = {n: missing * r for n, r in class_rates(service).items() if n in offered}
+        ways = ((Lack(stage, rates),),)
+    of = service.node_loss_tolerance
+    sentence = (
+        f"only {share:.1%} of the rate would be served after losing "
+        f"{nodes} node{'s' if nodes != 1 else ''}; {LOSSES}: {of} asks for {service.loss_share:.1%}"
+    )
+    return _Gap(sentence, 0.0, LOSSES, ways)
 
 
 def _cascade_ways(
