@@ -117,6 +117,7 @@ def _blocking(
     """One refusal for each limit that the best addition breaks, budgets first, then full quotas."""
     if not found:
         lift = "spread the classes over several resources"
+        lift = f"a lower {LOSSES}" if gap.field == LOSSES else lift
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
         return
     broken = {id(a): sum(limit.breaks(a) for limit in limits) + (not room.fits(a)) for a in found}
@@ -128,7 +129,10 @@ def _blocking(
     if not room.fits(best):
         lift = best.describe()
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
-    if not broken[id(best)]:
+    if not broken[id(best)] and gap.field == LOSSES:
+        lift = f"{best.describe()}, on a node that carries nothing of it"
+        yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
+    elif not broken[id(best)]:
         field = "Fleet.spec.solver.timeLimit"
         message = f"{gap.sentence} by the best plan found in time, though there is room"
         lift = f"a longer {field} or a smaller relativeGap"
@@ -228,9 +232,10 @@ def _loss_gap(service: ServingDemand, assembly: Assembly, snapshot: Snapshot) ->
         rates = {n: missing * r for n, r in class_rates(service).items() if n in offered}
         ways = ((Lack(stage, rates),),)
     of = service.node_loss_tolerance
+    after = f"after losing {nodes} node{'s' if nodes != 1 else ''}"
     sentence = (
-        f"only {share:.1%} of the rate would be served after losing "
-        f"{nodes} node{'s' if nodes != 1 else ''}; {LOSSES}: {of} asks for {service.loss_share:.1%}"
+        f"{LOSSES}: {of} asks for {service.loss_share:.0%} of the rate {after}, "
+        f"and no more than {share:.1%} would be served"
     )
     return _Gap(sentence, 0.0, LOSSES, ways)
 
