@@ -123,9 +123,11 @@ def _places(table: FleetTable, plan: Solution) -> dict[str, set[tuple[str, ...]]
     """By column, where copies may be: where the plan or what runs has it, and whole on one node."""
     assert table.previous is not None
     found: dict[str, set[tuple[str, ...]]] = {c.id: set() for c in table.columns}
-    for placed in (*plan.placement, *table.previous.replicas):
-        if not set(placed.nodes) & table.lost_nodes:
-            found[placed.column].add(placed.nodes)
+    there = [(p.column, p.nodes) for p in plan.placement]
+    there += [(r.column, r.nodes) for r in table.previous.replicas]
+    for name, at in there:
+        if not set(at) & table.lost_nodes:
+            found[name].add(at)
     gone = table.lost_nodes | table.cordoned_nodes
     nodes = [n for n in table.previous.nodes if n.name not in gone]
     able = _able(table)
