@@ -128,8 +128,11 @@ def bounds_hold(table: FleetTable, solution: Solution) -> bool:
     return holds and sign * first.value <= best[0] + slack
 
 
-def answered(value: dict[str, Any]) -> str:
-    """What became of a table; fails unless it is a refusal with a reason or a plan that checks."""
+def answered(value: dict[str, Any], *, enumerates: bool = False) -> str:
+    """What became of a table; fails unless it is a refusal of an entry or a plan that checks.
+
+    With `enumerates` every plan of a tiny table is tried, too.
+    """
     begin = time.process_time()
     try:
         table = read_table(json.dumps(value))
@@ -138,7 +141,7 @@ def answered(value: dict[str, Any]) -> str:
         assert names_an_entry(str(error), value), str(error)
         return "refused"
     assert check(table, solution) == ()
-    if is_enumerable(table):
+    if enumerates and is_enumerable(table):
         assert bounds_hold(table, solution)
     assert time.process_time() - begin < 5.0
     return solution.status
@@ -186,7 +189,7 @@ def test_no_plan_beats_the_bound_of_a_table_with_a_number_far_from_the_others(
     if places:
         holder, last = places[where % len(places)]
         holder[last] *= factor
-    answered(table)
+    answered(table, enumerates=True)
 
 
 @pytest.mark.parametrize(
