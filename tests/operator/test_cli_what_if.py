@@ -71,6 +71,18 @@ def test_the_table_shows_before_and_after(planned: str, capsys: Capture) -> None
     assert " kept, " in text
 
 
+def test_planning_again_without_the_change_is_said_beside_it(planned: str, capsys: Capture) -> None:
+    (before,) = read_plan(planned).plan.slices
+    main(["what-if", planned, "--change", "+1 L4", "-o", "json"])
+    alone = json.loads(capsys.readouterr().out)["unchanged"]
+    assert (alone["started"], alone["stopped"]) == (0, 0)
+    assert alone["served_requests_per_second"] == {
+        "ServingPool/team-a/chat": pytest.approx(before.served_requests_per_second)
+    }
+    main(["what-if", planned, "--change", "+1 L4", "-o", "table"])
+    assert "planning again without the change" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("change", ["nonsense", "+1 H100", "gone rate +1"])
 def test_a_change_that_cannot_be_is_bad_input(planned: str, capsys: Capture, change: str) -> None:
     assert main(["what-if", planned, "--change", change]) == 2

@@ -145,7 +145,7 @@ def test_losing_the_busiest_node_is_planned_around_what_still_runs() -> None:
     asked = snapshot()
     first = plan(asked, CATALOG, use_worker=False)
     (busy,) = {n for r in first.slices[0].replicas for n in r.nodes}
-    left, after = after_change(asked, first, (f"lose {busy}",), CATALOG)
+    left, after, _ = after_change(asked, first, (f"lose {busy}",), CATALOG)
     assert busy not in names(left)
     assert all(busy not in r.nodes for r in after.slices[0].replicas)
     assert after.slices[0].served_requests_per_second == pytest.approx(5.0)

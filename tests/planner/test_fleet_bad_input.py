@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -15,9 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from motley_planner.checker import check
+from motley_planner.domain.solution import Solution
+from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.table_json import read_table
+from motley_planner.testing.oracle import Unbounded, best_value
 from motley_planner.testing.tables import as_json, tiny_table
 
 CASES = 5000  # in the default run; most are refused in 1 ms, a plan takes about 10
@@ -25,6 +30,13 @@ ODD: tuple[Any, ...] = (
     None, True, "", "x", [], {}, [1], {"a": 1}, math.nan, math.inf, -1, -1e-9, 0, 1e-9, 1e-300, 0.5,
     3, 7, 1e9, 1e17, 1e308, 10**400, "NaN", "m", "k0", "c0", "z0", "A", "n0",
 )  # fmt: skip
+FIELDS = frozenset(field.name for field in fields(FleetTable))
+NO_NUMBERS = (
+    "table: NaN",
+    "table: Infinity",
+    "table: -Infinity",
+)  # refused before any field is read
+MOST_GPUS = 14  # of a table whose plans are all tried
 Path = tuple[str | int, ...]
 
 
@@ -72,16 +84,65 @@ def changed(seed: int, changes: list[tuple[int, int, Any]]) -> dict[str, Any]:
     return dict(table) if isinstance(table, dict) else {}
 
 
-def answered(value: dict[str, Any]) -> str:
-    """What became of a table; fails unless it is a refusal with a reason or a plan that checks."""
+def names_an_entry(message: str, value: dict[str, Any]) -> bool:
+    """Whether a refusal begins with a field of the table, or says which one is missing or unknown.
+
+    What is wrong inside a list is named by its place ("classes[0]") or by its name.
+    """
+    if message.startswith(NO_NUMBERS):
+        return True
+    place = message.partition(":")[0]
+    field = re.match(r"[a-z_]+", place)
+    if field is None:
+        return False
+    if field[0] in value or field[0] in FIELDS:
+        return True
+    return field[0] == "table" and any(repr(name) in message for name in {*value, *FIELDS})
+
+
+def is_enumerable(table: FleetTable) -> bool:
+    """Whether every plan of the table can be tried in a few milliseconds."""
+    if table.previous is None:
+        sizes = [g.gpus * (g.count if g.count is not None else 99) for g in table.nodes]
+    else:
+        sizes = [n.gpus for n in table.previous.nodes]
+    rates = [c.requests_per_second for c in (*table.classes, *table.cascades)]
+    speeds = [v for c in table.columns for v in c.requests_per_second.values()]
+    usual = all(1e-4 <= v <= 1e4 for v in (*rates, *speeds) if v > 0)
+    return usual and sum(sizes) <= MOST_GPUS and len(table.columns) <= 4
+
+
+def bounds_hold(table: FleetTable, solution: Solution) -> bool:
+    """Whether no plan beats the first level's bound, and the plan's own value is no better than any."""
+    try:
+        best = best_value(table)
+    except Unbounded:
+        return False
+    if best is None:
+        return solution.status == "infeasible"
+    first = solution.levels[0]
+    assert first.value is not None
+    sign = -1.0 if first.name == "price" else 1.0
+    slack = 1e-6 * max(1.0, abs(best[0]))
+    holds = first.bound is None or sign * first.bound >= best[0] - slack
+    return holds and sign * first.value <= best[0] + slack
+
+
+def answered(value: dict[str, Any], *, enumerates: bool = False) -> str:
+    """What became of a table; fails unless it is a refusal of an entry or a plan that checks.
+
+    With `enumerates` every plan of a tiny table is tried, too.
+    """
     begin = time.process_time()
     try:
         table = read_table(json.dumps(value))
         solution = solve_table(table, use_worker=False)
     except SnapshotError as error:
-        assert str(error).strip()
+        assert names_an_entry(str(error), value), str(error)
         return "refused"
     assert check(table, solution) == ()
+    if enumerates and is_enumerable(table):
+        assert bounds_hold(table, solution)
     assert time.process_time() - begin < 5.0
     return solution.status
 
@@ -106,6 +167,29 @@ def test_many_more_changed_tables_are_refused_by_name_or_planned(
     seed: int, list_of_changes: list[tuple[int, int, Any]]
 ) -> None:
     answered(changed(seed, list_of_changes))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 150),
+    where=st.integers(0, 400),
+    factor=st.sampled_from((0.0, 1e-6, 1e-3, 0.3, 3.0, 1e3)),
+)
+def test_no_plan_beats_the_bound_of_a_table_with_a_number_far_from_the_others(
+    seed: int, where: int, factor: float
+) -> None:
+    table: Any = copy.deepcopy(good(seed))
+    places = []
+    for path in paths(table):
+        holder = table
+        for key in path[:-1]:
+            holder = holder[key]
+        if type(holder[path[-1]]) is float and path[-1] not in ("time_limit_s", "relative_gap"):
+            places.append((holder, path[-1]))
+    if places:
+        holder, last = places[where % len(places)]
+        holder[last] *= factor
+    answered(table, enumerates=True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from motley_planner.domain.table import (
     TableNode,
 )
 from motley_planner.formulations.fleet import solve_table
+from motley_planner.planning import losses
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.losses import demand_scenarios, solve_for_losses
 from motley_planner.testing.rates import Rates
@@ -117,6 +119,7 @@ def placements(table: FleetTable) -> Iterator[tuple[PlacedReplica, ...]]:
 def best_of_all(table: FleetTable) -> tuple[float, float, float]:
     """(served share, share after the worst loss, -price) of the lexicographically best plan."""
     prices = {c.id: c.price_usd_per_hour for c in table.columns}
+    most_usd = math.inf if table.budget_usd_per_hour is None else table.budget_usd_per_hour
     weights = sum(c.weight * c.requests_per_second for c in table.classes)
     best = (0.0, 0.0, 0.0)
     seen: set[tuple[tuple[tuple[str, int], ...], ...]] = set()
@@ -129,6 +132,8 @@ def best_of_all(table: FleetTable) -> tuple[float, float, float]:
             continue
         seen.add(key)
         counts = Counter(p.column for p in placement)
+        if sum(prices[c] * n for c, n in counts.items()) > most_usd + 1e-9:
+            continue
         (served,) = Rates(table).best(tuple(counts[c.id] for c in table.columns)) or (0.0,)
         assert weights > 0
         price = sum(prices[c] * n for c, n in counts.items())
@@ -159,6 +164,85 @@ def test_the_plan_tolerates_a_loss_as_well_as_the_best_of_all_placements(seed: i
     assert measured == pytest.approx(worst, abs=1e-6)
     if worst >= 1.0:
         assert value_of(solution, "price") == pytest.approx(-price, abs=1e-5)
+
+
+def without_tolerance(solution: Solution) -> Solution:
+    """The solution without the level that no row of the bare table speaks of."""
+    levels = tuple(level for level in solution.levels if level.name != "tolerance")
+    return replace(solution, levels=levels)
+
+
+def bounded(seed: int) -> FleetTable:
+    """A tiny table with a shape in two parts beside, and a budget that does not buy everything."""
+    table, random = tiny(seed), Random(seed * 7 + 1)
+    gpu = table.columns[0].fragments[0].gpu
+    speed = {k: round(random.uniform(2.2, 3.2), 2) for k in table.columns[0].requests_per_second}
+    price = round(random.uniform(1.6, 2.4), 2)
+    parts = (Fragment(gpu, 1), Fragment(gpu, 1))
+    wide = Column("w", "p/main", "z", parts, speed, price_usd_per_hour=price)
+    budget = round(random.uniform(3, 7), 1)
+    columns = (*table.columns, wide)
+    return replace(table, columns=columns, budget_usd_per_hour=budget, time_limit_s=10.0)
+
+
+@pytest.mark.parametrize("seed", [19, 34, 37])
+def test_within_a_budget_no_placement_of_whole_replicas_on_nodes_promises_more(seed: int) -> None:
+    table = bounded(seed)
+    solution, promised = solved(table, service(classes=len(table.classes)))
+    assert check(table, without_tolerance(solution)) == ()
+    measured = worst_share(table, solution.placement)
+    assert min(1.0, promised) == pytest.approx(measured, abs=1e-6)
+    served, worst, _ = best_of_all(table)
+    assert value_of(solution, "goodput") >= served - 1e-6
+    assert measured >= worst - 1e-6
+
+
+def test_the_level_tolerance_is_what_the_test_of_every_loss_measured() -> None:
+    table = bounded(37)
+    solution, promised = solved(table, service(classes=len(table.classes)))
+    (level,) = [lv for lv in solution.levels if lv.name == "tolerance"]
+    assert promised < 1.0
+    assert level.value == pytest.approx(promised - 1.0)
+    assert level.bound == 0.0
+
+
+def again(table: FleetTable, placement: tuple[PlacedReplica, ...], **changes: object) -> FleetTable:
+    """The table with what was placed running."""
+    assert table.previous is not None
+    running = tuple(RunningReplica(f"r{i}", p.column, p.nodes) for i, p in enumerate(placement))
+    previous = replace(table.previous, replicas=running)
+    return replace(table, previous=previous, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [19])
+def test_what_runs_and_promises_more_is_not_given_up_for_a_lower_price(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = bounded(seed)
+    asked = service(classes=len(table.classes))
+    first, promised = solved(table, asked)
+    assembly = Assembly()
+    assembly.candidates = {c.id: Owned("p") for c in table.columns}  # type: ignore[misc]
+    monkeypatch.setattr(losses, "node_table", lambda *_: None)  # the rounds alone find less
+    later = again(table, first.placement)
+    _, tests = solve_for_losses(later, assembly, Snapshot((), services=(asked,)), use_worker=False)
+    assert tests[0].share >= promised - 1e-6
+
+
+@pytest.mark.parametrize("seed", [19])
+def test_a_search_that_begins_from_a_plan_promises_no_less_and_charges_its_starts(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = replace(bounded(seed), penalty_per_started_gpu=0.01)
+    asked = service(classes=len(table.classes))
+    first, promised = solved(table, asked)
+    monkeypatch.setattr(losses, "node_table", lambda *_: None)
+    begun = replace(table, starts=(first.placement,))
+    second, share = solved(begun, asked)
+    assert share >= promised - 1e-6
+    assert check(table, without_tolerance(second)) == ()
+    assert all(p.kept is None for p in second.placement)
+    assert value_of(second, "price") <= value_of(first, "price") + 1e-6
 
 
 def test_without_tolerance_nothing_is_kept_for_a_loss_and_nothing_promised() -> None:

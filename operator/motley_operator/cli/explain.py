@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
     from motley_planner.planning.worth import Worth
 
+MOST_TIME_LIMIT_S = 2.0  # of each of a dozen plans, which begin from the one that is explained
+
 
 def add_parser(subparsers: Subparsers) -> None:
     """Declares the verb."""
@@ -31,7 +33,10 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("plan", metavar="PLAN.json")
     parser.add_argument("--no-worth", action="store_true", help="do not plan again")
     parser.add_argument(
-        "--time-limit", type=seconds, metavar="10s", help="of each plan (default: the plan's own)"
+        "--time-limit",
+        type=seconds,
+        metavar="10s",
+        help=f"of each plan (default: the plan's own, at most {MOST_TIME_LIMIT_S:g}s)",
     )
 
 
@@ -46,10 +51,14 @@ def run(args: argparse.Namespace) -> int:
 def _worths(args: argparse.Namespace, content: PlanFile) -> tuple[Worth, ...]:
     from motley_planner.planning.worth import worths
 
-    problem = limited(content.question(args.plan), args.time_limit)
-    said = partial(say, args)
+    problem = content.question(args.plan)
+    limit_s = args.time_limit or min(problem.snapshot.time_limit_s, MOST_TIME_LIMIT_S)
+    problem, said = limited(problem, limit_s), partial(say, args)
     return worths(
-        problem.snapshot, catalog_of(problem), lambda text: said(f"motley: planning: {text}")
+        problem.snapshot,
+        catalog_of(problem),
+        content.plan,
+        lambda text: said(f"motley: planning: {text}"),
     )
 
 
@@ -109,17 +118,19 @@ def _worth_table(found: tuple[Worth, ...]) -> str:
     for one in found:
         if one.change in idle:
             continue
-        gains = ", ".join(f"{key} {rate:+.3g}/s" for key, rate in one.gained.items())
+        words = [f"{key} {rate:+.3g}/s" for key, rate in one.gained.items()]
+        words += [f"{key} {share:+.1%} after a loss" for key, share in one.after_loss.items()]
+        gains = ", ".join(words)
         price = f"{one.price_usd_per_hour:+,.2f} $/h" if one.price_usd_per_hour else ""
         sure = "proved" if one.proved else "seen, not proved"
-        words = (gains, price, sure) if one.solved else ("no plan in time", "", "")
-        rows.append((one.change, *words))
+        row = (gains, price, sure) if one.solved else ("no plan in time", "", "")
+        rows.append((one.change, *row))
     lines = ["What one change alone would be worth, found by planning again:", ""]
     lines += (
         [columns(rows, indent=2)] if len(rows) > 1 else ["  none of those tried gains anything"]
     )
     if idle:
-        lines += ["", *wrap(f"No gain: {', '.join(idle)}", WIDTH, subsequent_indent="  ")]
+        lines += ["", *wrap(f"No gain found: {', '.join(idle)}", WIDTH, subsequent_indent="  ")]
     return "\n".join(lines)
 
 

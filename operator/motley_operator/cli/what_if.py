@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from motley_operator.cli import plan_file, plan_table
 from motley_operator.cli.diff import difference
 from motley_operator.cli.diff import render as render_difference
-from motley_operator.cli.output import Row, columns, emit, money, number
+from motley_operator.cli.output import Row, columns, emit, money, number, plain
 from motley_operator.cli.plan import exit_status, seconds
 from motley_operator.cli.plan_file import PlanFile, Problem
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
     from motley_planner.domain.hardware import Catalog
-    from motley_planner.domain.plan import Slice
+    from motley_planner.domain.plan import Plan, Slice
 
+MOST_TIME_LIMIT_S = 5.0  # of a plan that begins from the one that is asked about
 DESCRIPTION = """\
 Plans again after one or more changes, with the plan in PLAN.json running, and says what would
 start, stop and move. `-o json` prints the new plan as a PLAN.json.
@@ -46,7 +49,12 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="CHANGE",
         help="see above; may be given more than once",
     )
-    parser.add_argument("--time-limit", type=seconds, metavar="10s", help="default: the plan's own")
+    parser.add_argument(
+        "--time-limit",
+        type=seconds,
+        metavar="10s",
+        help=f"of each of two plans (default: the plan's own, at most {MOST_TIME_LIMIT_S:g}s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,21 +62,22 @@ def run(args: argparse.Namespace) -> int:
     from motley_planner.planning.worth import after_change
 
     old = plan_file.read_plan(args.plan)
-    problem = limited(old.question(args.plan), args.time_limit)
-    snapshot, made = after_change(
+    problem = old.question(args.plan)
+    limit_s = args.time_limit or min(problem.snapshot.time_limit_s, MOST_TIME_LIMIT_S)
+    problem = limited(problem, limit_s)
+    snapshot, made, unchanged = after_change(
         problem.snapshot, old.plan, tuple(args.changes), catalog_of(problem)
     )
     rejected = {entry.key: entry.refusals for entry in old.rejected}
     asked = replace(problem, snapshot=snapshot)
     new = plan_file.plan_file(made, asked, rejected, old.unknown_gpus)
-    emit(args, plan_file.to_document(new), lambda: render(old, new))
+    document = plan_file.to_document(new) | {"unchanged": plain(summary(unchanged))}
+    emit(args, document, lambda: render(old, new, unchanged))
     return exit_status(new)
 
 
-def limited(problem: Problem, time_limit_s: float | None) -> Problem:
-    """The problem with another time limit, if one is given."""
-    if time_limit_s is None:
-        return problem
+def limited(problem: Problem, time_limit_s: float) -> Problem:
+    """The problem with another time limit."""
     return replace(problem, snapshot=replace(problem.snapshot, time_limit_s=time_limit_s))
 
 
@@ -82,8 +91,31 @@ def catalog_of(problem: Problem) -> Catalog:
     return replace(catalog, gpus={**catalog.gpus, **added}, learned=learned)
 
 
-def render(old: PlanFile, new: PlanFile) -> str:
-    """Both plans side by side, and what lies between them."""
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What planning again gives without any change, to compare with: a longer search finds more."""
+
+    price_usd_per_hour: float
+    gpus_used: int
+    started: int
+    stopped: int
+    served_requests_per_second: Mapping[str, float]  # by resource
+
+
+def summary(plan: Plan) -> Summary:
+    """The figures of a plan that `what-if` prints beside its own."""
+    actions = Counter(move.action for move in plan.moves)
+    return Summary(
+        plan.price_usd_per_hour,
+        plan.gpus_used,
+        actions["start"],
+        actions["stop"],
+        {part.key: part.served_requests_per_second for part in plan.slices},
+    )
+
+
+def render(old: PlanFile, new: PlanFile, unchanged: Plan) -> str:
+    """Both plans side by side, what planning again alone gives, and what lies between them."""
     before = {part.key: part for part in old.plan.slices}
     rows: list[Row] = [("RESOURCE", "SERVED", "", "GPUS", "", "$/H", "")]
     for part in new.plan.slices:
@@ -92,11 +124,24 @@ def render(old: PlanFile, new: PlanFile) -> str:
     prices = money(old.plan.price_usd_per_hour), "-> " + money(new.plan.price_usd_per_hour)
     gpus = str(old.plan.gpus_used), f"-> {new.plan.gpus_used}"
     rows.append(("all", "", "", *gpus, *prices))
-    blocks = [columns(rows), render_difference(difference(old, new))]
+    blocks = [columns(rows), _alone(old, unchanged), render_difference(difference(old, new))]
     for part in new.plan.slices:
         if part.refusals:
             blocks.append("\n".join([part.key, *plan_table.refusal_lines(part.refusals)]))
     return "\n\n".join(blocks)
+
+
+def _alone(old: PlanFile, unchanged: Plan) -> str:
+    """What planning again gives without the change: that much is not the change's doing."""
+    found = summary(unchanged)
+    same = "planning again without the change gives the plan as it was"
+    if not unchanged.moves and found.gpus_used == old.plan.gpus_used:
+        return same
+    return (
+        f"planning again without the change gives {money(found.price_usd_per_hour)} $/h on "
+        f"{found.gpus_used} GPUs, {found.started} replicas started and {found.stopped} stopped: "
+        "so much is not the change's doing"
+    )
 
 
 def _pair(was: Slice | None, now: Slice) -> tuple[str, ...]:

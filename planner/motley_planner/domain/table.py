@@ -252,5 +252,6 @@ class FleetTable:
     )  # keep what runs, place nothing new
     most_stopped: int | None = None  # survivors that may be stopped
     start: tuple[PlacedReplica, ...] = ()  # a plan to begin from; one that breaks a row is left out
+    starts: tuple[tuple[PlacedReplica, ...], ...] = ()  # more of them
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4

@@ -46,6 +46,8 @@ def share_after(table: FleetTable, scenario: Scenario, left: Mapping[str, int]) 
         ),
         previous=None,
         purchasable=(),
+        start=(),
+        starts=(),
         lost_nodes=frozenset(),
         cordoned_nodes=frozenset(),
         budget_usd_per_hour=None,

@@ -8,9 +8,11 @@ never worse than the best of them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
+from motley_planner.domain.solution import PlacedReplica
 from motley_planner.formulations.finishing import set_room_beside, set_used
 from motley_planner.formulations.greedy import FEASIBLE, greedy_start
 from motley_planner.formulations.program import Index
@@ -21,8 +23,9 @@ def find_starts(milp: Milp, index: Index) -> list[Floats]:
     """Feasible points, the least disturbing first."""
     found: list[Floats] = []
     everything = {r.id for r in index.inventory.survivors}
-    if index.table.start:
-        found += _built_on(milp, index, [_as_given(milp, index)])
+    for start in (index.table.start, *index.table.starts):
+        if start:
+            found += _built_on(milp, index, [_as_given(milp, index, start)])
     found += _built_on(milp, index, _running(milp, index, everything))
     if index.packing.kept:
         found += _built_on(milp, index, _running(milp, index, set()))
@@ -37,10 +40,9 @@ def _running(milp: Milp, index: Index, kept: set[str]) -> list[Floats]:
     return [x, _repaired(milp, index, x)] if kept and index.inventory.lost else [x]
 
 
-def _as_given(milp: Milp, index: Index) -> Floats:
-    """The counts of the table's start."""
+def _as_given(milp: Milp, index: Index, start: Sequence[PlacedReplica]) -> Floats:
+    """The counts of a start of the table."""
     x = np.zeros(milp.num_cols)
-    start = index.table.start
     _set_kept(index, x, {placed.kept for placed in start if placed.kept is not None})
     column = {c.id: i for i, c in enumerate(index.table.columns)}
     for placed in start:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
-from operator import attrgetter
+from dataclasses import replace
 
 from motley_planner.candidates import (
     Candidate,
-    candidate_for_pieces,
     rollout_candidates,
     stage_candidates,
     trainer_candidates,
 )
 from motley_planner.domain.demand import RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, Node, NodeClass
+from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import Column, FleetTable, Previous, RunningReplica, TableNode
 from motley_planner.planning.assembly import Assembly, table_gpu
@@ -44,18 +43,24 @@ from motley_planner.planning.phases import (
 from motley_planner.planning.prerouting import class_rows
 from motley_planner.planning.quotas import with_uneven_sizes
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
+from motley_planner.planning.units import UnitColumns, add_starts
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
-_kind_of = attrgetter(*(f.name for f in fields(RunningUnit) if f.name not in ("id", "nodes")))
 
 
-def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly]:
-    """The fleet table of a snapshot, and what is needed to read its solution back."""
+def assemble(
+    snapshot: Snapshot, catalog: Catalog, plans: Sequence[Plan] = ()
+) -> tuple[FleetTable, Assembly]:
+    """The fleet table of a snapshot, and what is needed to read its solution back.
+
+    A search of the table begins from the best of `plans` that keeps its rows.
+    """
     assembly, snapshot = Assembly(learned=catalog.learned), with_uneven_sizes(snapshot)
     _add_candidates(assembly, snapshot, catalog)
     for demand in snapshot.demands:
         block_unservable(assembly, demand)
     _add_running(assembly, snapshot, catalog)
+    starts = add_starts(assembly, snapshot, catalog, plans)
     for demand in snapshot.demands:
         if demand.key in assembly.blocked:
             continue
@@ -74,7 +79,7 @@ def assemble(snapshot: Snapshot, catalog: Catalog) -> tuple[FleetTable, Assembly
         freeze(assembly, key)
     set_kv_bytes(assembly, snapshot, catalog)
     links = table_links(assembly, snapshot, catalog)
-    return replace(_table(assembly, snapshot), links=links), assembly
+    return replace(_table(assembly, snapshot), links=links, starts=starts), assembly
 
 
 def node_room_gpus(node: Node, need: PodNeed) -> int:
@@ -173,25 +178,12 @@ def _told_apart(listed: Sequence[Candidate]) -> Iterator[Candidate]:
 
 def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
     """Running units as replicas of columns; a pruned column comes back, a forbidden one does not."""
-    nodes = {n.name: n.node_class for n in snapshot.nodes}
-    demands = {demand.key: demand for demand in snapshot.demands}
-    alike: dict[tuple[object, ...], Candidate | None] = {}  # thousands of units are of few kinds
+    columns = UnitColumns(assembly, snapshot, catalog)
     for unit in snapshot.running:
         if unit.key in assembly.blocked:
             _leave(assembly, unit)
             continue
-        demand = demands.get(unit.key)
-        classes = [nodes[name] for name in unit.nodes if name in nodes]
-        candidate = None
-        paired = unit.phase == "both" or _pairs(demand, unit.stage, snapshot)
-        if demand is not None and len(classes) == len(unit.nodes) and paired:
-            kind = (_kind_of(unit), *classes)
-            if kind not in alike:
-                if isinstance(demand, ServingDemand):
-                    slo = assembly.slos[unit.key].get(unit.stage, demand.slo)
-                    demand = replace(demand, slo=slo)
-                alike[kind] = candidate_for_pieces(unit, demand, classes, catalog)
-            candidate = alike[kind]
+        candidate = columns.of(unit)
         if candidate is None and unit.key in snapshot.frozen:
             _leave(assembly, unit)
             continue
@@ -200,13 +192,6 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
             continue
         assembly.add((candidate,))
         assembly.replicas.append(RunningReplica(unit.id, candidate.id, unit.nodes))
-
-
-def _pairs(demand: object, stage: str, snapshot: Snapshot) -> bool:
-    """Whether a stage's phases may be apart."""
-    if not snapshot.gateway_can_disaggregate or not isinstance(demand, ServingDemand):
-        return False
-    return any(s.name == stage and mode_of(demand, s) != "never" for s in demand.stages)
 
 
 def _leave(assembly: Assembly, unit: RunningUnit) -> None:

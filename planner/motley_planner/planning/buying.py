@@ -160,6 +160,7 @@ def _with_shapes(
         ),
         scenarios=(),
         start=(),
+        starts=(),
         time_limit_s=table.time_limit_s * TIME_SHARE,
     )
 

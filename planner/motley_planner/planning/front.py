@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from motley_planner.catalog import load_catalog
@@ -32,8 +32,11 @@ def plan(
     use_worker: bool = True,
     strategy: str = "exact",
     certify_s: float | None = 0.0,
+    starts: Sequence[Plan] = (),
 ) -> Plan:
     """The best plan found for the whole fleet, with its bound, gap and moves.
+
+    The search begins from the best of `starts` that the snapshot still allows, so it is no worse.
 
     Never raises for demand that cannot be met: refusals in the slices say what is missing. Another
     strategy than `exact` plans the same table in its own way, and moves what runs as it likes. In
@@ -47,7 +50,7 @@ def plan(
     catalog, begin = catalog or load_catalog(), time.monotonic()
     if strategy == "exact":  # the others know one mix for all classes
         snapshot = with_class_policies(snapshot)
-    table, assembly = assemble(offered(snapshot), catalog)
+    table, assembly = assemble(offered(snapshot), catalog, starts)
     table = without_offers(table, snapshot)
     if strategy == "exact":
         guarantees = guarantee_rows(table, assembly, snapshot, use_worker=use_worker)

@@ -6,7 +6,8 @@ that carries a protected resource is taken away in turn, and the best routing ov
 computed. Where that serves less than was asked, what the worst loss took becomes a scenario of the
 table, and the fleet is solved again; a few rounds at most. The first plan is made without any
 scenario: it is there early, whatever the rounds take, and often holds as it is. What runs now gives
-the first scenarios, so that a fleet that holds its promise is left alone.
+the first scenarios, and is a plan to beat itself, so that a fleet that holds its promise is left
+alone. The nodes of a small fleet are told apart before any such guess (spreading.py).
 
 Scenarios guide; the test decides. The worst share that the test measured is what is promised, and
 it is reported even where it falls short.
@@ -14,50 +15,57 @@ it is reported even where it falls short.
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
-from math import comb
 
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level, PlacedReplica, Solution
-from motley_planner.domain.table import FleetTable, Scenario
-from motley_planner.formulations.recourse import share_after
+from motley_planner.domain.table import FleetTable
+from motley_planner.formulations.fleet import solve_table
+from motley_planner.formulations.scenarios import TOLERANCE
 from motley_planner.planning.assembly import Assembly
-from motley_planner.planning.limits import demand_names
+from motley_planner.planning.comparing import PRICE_LEVEL
+from motley_planner.planning.keeping import holding, without_guests
+from motley_planner.planning.lossscenarios import (
+    DEMAND_ERROR,
+    average_losses,
+    demand_scenarios,
+    running_scenarios,
+    unseen,
+)
+from motley_planner.planning.losstests import LossTest, worst_losses
+from motley_planner.planning.spreading import node_table
 from motley_planner.planning.steadiness import solve_steadily
+from motley_planner.solver.clock import CLOCK
 
 ROUNDS = 10
-UNLIMITED = 10**6
 FIRST_SHARE = 0.6  # of the time limit, for the plan that looks at no loss
-MOST_SETS = 400  # sets of nodes tried; beyond, the worst node first, then the worst beside it
-ENOUGH = 1e-6
-BEYOND = 1e3  # losses that all leave enough are told apart by how much more they leave
+AS_THEY_ARE_SHARE = 0.2  # of the time left, for a plan that is there
+NODES_SHARE = (
+    0.7  # of the time left, for nodes told apart, where the fleet is small; then the rounds
+)
+LEAST_S = 0.1  # of a solve
 
-Composition = tuple[tuple[str, int], ...]  # column -> replicas, of one resource on some nodes
 
+@dataclass(slots=True)
+class _Best:
+    """The best plan so far, what it promises, and how long was searched."""
 
-@dataclass(frozen=True, slots=True)
-class LossTest:
-    """The worst loss found for one resource, and the share of its rate that routing still serves.
-
-    The share may pass 1: what could be served if more were asked.
-    """
-
-    key: str
-    nodes: tuple[str, ...]
-    share: float
-    lost: Mapping[str, int]  # column -> replicas that go with the nodes
-    asked: float
-    served: tuple[str, ...] = ()  # the table's names of what the resource asks for
+    solution: Solution
+    tests: tuple[LossTest, ...]
+    seconds: float
+    placed: Solution | None = None  # the plan from which nodes were told apart last
 
     @property
     def holds(self) -> bool:
-        """Whether as much is served as was asked for."""
-        return self.share >= self.asked - ENOUGH
+        """Whether every promise that was asked for is kept."""
+        return all(test.holds for test in self.tests)
+
+    def offer(self, solution: Solution, tests: tuple[LossTest, ...]) -> None:
+        """Takes a plan that is better: service first, then the promises, then the price."""
+        if _rank(solution, tests) > _rank(self.solution, self.tests):
+            self.solution, self.tests = solution, tests
 
 
 def solve_for_losses(
@@ -69,46 +77,108 @@ def solve_for_losses(
     protected = [s for s in services if s.node_loss_tolerance > 0]
     if not protected:
         return solve_steadily(table, assembly, snapshot, use_worker=use_worker), ()
-    # A restart or a loss is no moment to add replicas for the next loss.
-    looks = not snapshot.steady or any(s.key in snapshot.edited for s in protected)
-    deadline = time.monotonic() + table.time_limit_s
-    first = replace(table, time_limit_s=table.time_limit_s * (FIRST_SHARE if looks else 1.0))
+    looks = looks_ahead(snapshot)
+    deadline = CLOCK.now() + table.time_limit_s
+    spread = frozenset(f"{s.key}/{stage.name}" for s in protected for stage in s.stages)
+    table = replace(table, spread_models=table.spread_models | spread)
+    limit_s = table.time_limit_s * (FIRST_SHARE if looks else 1.0)
+    first = replace(table, time_limit_s=limit_s)
     solution = solve_steadily(first, assembly, snapshot, use_worker=use_worker)
     if solution.status == "no_solution":
         return solution, ()
-    best = solution, worst_losses(table, protected, solution.placement)
-    first_plan = solution
-    if not looks:
-        return best
-    spread = frozenset(f"{s.key}/{stage.name}" for s in protected for stage in s.stages)
-    table = replace(table, spread_models=table.spread_models | spread)
-    given = (*table.scenarios, *_average_losses(table, protected))
-    seen = _running_scenarios(table, protected)
-    spent_s = solution.solve_seconds
-    for _ in range(ROUNDS):
-        left_s = deadline - time.monotonic()
-        if left_s <= 0.0 or all(test.holds for test in best[1]):
-            break
-        tried = _only(table, protected, best[0])
-        tried = replace(
-            tried,
-            scenarios=(*given, *seen),
-            start=best[0].placement,
-            time_limit_s=max(left_s, 0.1),
-        )
-        solution = solve_steadily(tried, assembly, snapshot, use_worker=use_worker)
-        spent_s += solution.solve_seconds
-        if solution.status == "no_solution":
-            break
-        solution = _with_bounds_of(solution, first_plan)
-        tests = worst_losses(table, protected, solution.placement)
-        if _better(solution, tests, best):
-            best = solution, tests
-        new = [s for test in tests if (s := _unseen(test, solution, seen)) is not None]
-        if not new:
-            break
-        seen += new
-    return replace(best[0], solve_seconds=spent_s), best[1]
+    tests = worst_losses(table, protected, solution.placement)
+    best = _Best(solution, tests, solution.solve_seconds)
+    if not looks or best.holds:
+        return _measured(solution, tests), tests
+    search = _Search(table, protected, best, deadline, use_worker)
+    search.try_as_they_are()
+    search.place_on_nodes(NODES_SHARE)
+    search.add_scenarios(assembly, snapshot)
+    search.place_on_nodes(1.0)
+    found = best.solution if best.solution is solution else _with_bounds_of(best.solution, solution)
+    return replace(_measured(found, best.tests), solve_seconds=best.seconds), best.tests
+
+
+def looks_ahead(snapshot: Snapshot) -> bool:
+    """Whether replicas may be added for the next loss: a restart or a loss is no moment for it."""
+    protected = {s.key for s in snapshot.services if s.node_loss_tolerance > 0}
+    return not snapshot.steady or not snapshot.edited.isdisjoint(protected)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Three ways to a better promise, each from the best plan that there is."""
+
+    table: FleetTable
+    protected: Sequence[ServingDemand]
+    best: _Best
+    deadline: float
+    use_worker: bool
+
+    def _left_s(self) -> float:
+        return self.deadline - CLOCK.now()
+
+    def _offer(self, solution: Solution) -> tuple[LossTest, ...]:
+        tests = worst_losses(self.table, self.protected, solution.placement)
+        self.best.offer(solution, tests)
+        return tests
+
+    def try_as_they_are(self) -> None:
+        """What runs, and the plans to begin from, with no replica elsewhere: they may hold more."""
+        previous = self.table.previous
+        assert previous is not None
+        running = [r for r in previous.replicas if not set(r.nodes) & self.table.lost_nodes]
+        kept = tuple(PlacedReplica(r.column, r.nodes, r.id) for r in running)
+        for placed in (kept, self.table.start, *self.table.starts):
+            left_s = self._left_s()
+            held = holding(self.table, placed)
+            if self.best.holds or left_s <= 0.0 or held is None:
+                continue
+            timed = replace(held, time_limit_s=max(LEAST_S, AS_THEY_ARE_SHARE * left_s))
+            solution = solve_table(timed, use_worker=self.use_worker)
+            self.best.seconds += solution.solve_seconds
+            if solution.status != "no_solution":
+                self._offer(without_guests(self.table, solution))
+
+    def add_scenarios(self, assembly: Assembly, snapshot: Snapshot) -> None:
+        """Solves again with what was lost as scenarios, a few rounds at most."""
+        given = (*self.table.scenarios, *average_losses(self.table, self.protected))
+        seen = running_scenarios(self.table, self.protected)
+        for _ in range(ROUNDS):
+            left_s = self._left_s()
+            if left_s <= 0.0 or self.best.holds:
+                return
+            tried = replace(
+                _only(self.table, self.protected, self.best.solution),
+                scenarios=(*given, *seen),
+                start=self.best.solution.placement,
+                time_limit_s=max(left_s, LEAST_S),
+            )
+            solution = solve_steadily(tried, assembly, snapshot, use_worker=self.use_worker)
+            self.best.seconds += solution.solve_seconds
+            if solution.status == "no_solution":
+                return
+            tests = self._offer(solution)
+            new = [s for test in tests if (s := unseen(test, solution, seen)) is not None]
+            if not new:
+                return
+            seen += new
+
+    def place_on_nodes(self, share: float) -> None:
+        """Tells nodes apart in the table, and again from what that finds; a share of the time."""
+        until = CLOCK.now() + share * self._left_s()
+        while not self.best.holds and self.best.placed is not self.best.solution:
+            left_s = until - CLOCK.now()
+            apart = node_table(self.table, self.protected, self.best.solution)
+            if apart is None or left_s < LEAST_S:
+                return
+            self.best.placed = self.best.solution
+            timed = replace(apart.table, time_limit_s=left_s)
+            solution = solve_table(timed, use_worker=self.use_worker)
+            self.best.seconds += solution.solve_seconds
+            found = apart.read_back(solution) if solution.status != "no_solution" else None
+            if found is not None:
+                self._offer(found)
 
 
 def _only(table: FleetTable, services: Sequence[ServingDemand], plan: Solution) -> FleetTable:
@@ -121,167 +191,43 @@ def _only(table: FleetTable, services: Sequence[ServingDemand], plan: Solution) 
     return replace(table, columns=columns)
 
 
-def demand_scenarios(services: Sequence[ServingDemand]) -> tuple[Scenario, ...]:
-    """All classes of a resource at (1 + demand_error) x their rates at once: the worst of the box."""
-    found = []
-    for service in services:
-        if service.demand_error > 0:
-            names = demand_names(service)
-            factor = dict.fromkeys(names, 1.0 + service.demand_error)
-            found.append(Scenario(f"{service.key}|demand error", names, factor=factor))
-    return tuple(found)
-
-
-def _average_losses(table: FleetTable, services: Sequence[ServingDemand]) -> list[Scenario]:
-    """What every plan must hold, whoever sits where: the mean loss over the nodes of a class.
-
-    The share served is concave in the replicas left, so the worst of N losses is no better than
-    what is left on average: y (1 - n / N) of each column of the class. These rows guide the first
-    round close to a plan that holds, and keep bounds valid.
-    """
-    assert table.previous is not None
-    there = Counter((n.gpu, n.zone) for n in table.previous.nodes if n.name not in table.lost_nodes)
-    for shape in table.purchasable:
-        there[shape.gpu, shape.zone] += shape.count if shape.count is not None else UNLIMITED
-    found = []
-    for service in services:
-        models = {f"{service.key}/{stage.name}" for stage in service.stages}
-        mine = [c for c in table.columns if c.model in models]
-        for gpu, zone in sorted({(f.gpu, c.zone) for c in mine for f in c.fragments}):
-            nodes = max(1, there[gpu, zone])
-            share = min(1.0, service.node_loss_tolerance / nodes)
-            here = [c.id for c in mine if c.zone == zone and c.fragments[0].gpu == gpu]
-            scenario = Scenario(
-                f"{service.key}|node loss",
-                demand_names(service),
-                service.loss_share,
-                thinned=dict.fromkeys(here, share),
-            )
-            found.append(scenario)
-    return found
-
-
-def worst_losses(
-    table: FleetTable, services: Sequence[ServingDemand], placement: Sequence[PlacedReplica]
-) -> tuple[LossTest, ...]:
-    """The worst loss of each service by LPs over what is left; ties go to the first by name."""
-    return tuple(_worst_loss(table, service, placement) for service in services)
-
-
-def _worst_loss(
-    table: FleetTable, service: ServingDemand, placement: Sequence[PlacedReplica]
-) -> LossTest:
-    mine = _mine(table, service, placement)
-    counts = Counter(p.column for p in mine)
-    names = demand_names(service)
-    found: dict[Composition, LossTest] = {}
-    for nodes in _loss_sets(service, mine):
-        lost = _lost_with(mine, nodes)
-        key = tuple(sorted(lost.items()))
-        if key not in found:
-            left = {c: n - lost[c] for c, n in counts.items()}
-            share = share_after(table, Scenario("loss", names, share=BEYOND), left)
-            found[key] = LossTest(service.key, nodes, share, lost, service.loss_share, names)
-    none = LossTest(service.key, (), 0.0, {}, service.loss_share, names)
-    return min(found.values(), key=lambda test: test.share, default=none)
-
-
-def _mine(
-    table: FleetTable, service: ServingDemand, placement: Iterable[PlacedReplica]
-) -> list[PlacedReplica]:
-    models = {f"{service.key}/{stage.name}" for stage in service.stages}
-    own = {c.id for c in table.columns if c.model in models}
-    return [p for p in placement if p.column in own]
-
-
-def _lost_with(mine: Sequence[PlacedReplica], nodes: tuple[str, ...]) -> Counter[str]:
-    """Replicas of each column that lose a fragment; one over two of the nodes counts once."""
-    gone = set(nodes)
-    return Counter(p.column for p in mine if gone & set(p.nodes))
-
-
-def _loss_sets(service: ServingDemand, mine: Sequence[PlacedReplica]) -> Iterable[tuple[str, ...]]:
-    """Sets of nodes to take away: all of the size, of equal nodes only as many as it takes.
-
-    Where there are more than MOST_SETS, only those among the nodes that carry most.
-    """
-    on_node: dict[str, Counter[str]] = {}
-    for placed in mine:
-        for node in set(placed.nodes):
-            on_node.setdefault(node, Counter())[placed.column] += 1
-    size = min(service.node_loss_tolerance, len(on_node))
-    nodes = sorted(on_node)
-    if all(len(set(p.nodes)) == 1 for p in mine):
-        alike: dict[Composition, list[str]] = {}
-        for node in nodes:
-            alike.setdefault(tuple(sorted(on_node[node].items())), []).append(node)
-        nodes = sorted(node for members in alike.values() for node in members[:size])
-    heaviest = sorted(nodes, key=lambda n: -sum(on_node[n].values()))
-    while size > 1 and comb(len(heaviest), size) > MOST_SETS:
-        heaviest = heaviest[:-1]
-    return combinations(sorted(heaviest), size) if size else ()
-
-
-def _running_scenarios(table: FleetTable, services: Sequence[ServingDemand]) -> list[Scenario]:
-    """What each single node that carries a protected resource now would take with it."""
-    assert table.previous is not None
-    running = [
-        PlacedReplica(r.column, r.nodes, r.id)
-        for r in table.previous.replicas
-        if not set(r.nodes) & table.lost_nodes
-    ]
-    found: list[Scenario] = []
-    for test in worst_losses(table, services, running):
-        if test.lost:
-            of = Counter(p.column for p in running)
-            scenario = _loss(test, of)
-            if scenario not in found:
-                found.append(scenario)
-    return found
-
-
-def _unseen(test: LossTest, solution: Solution, seen: Sequence[Scenario]) -> Scenario | None:
-    """A loss that is not in the table yet: as it was seen, then without hope of spreading."""
-    if test.holds:
-        return None
-    counts = {r.column: r.count for r in solution.replicas}
-    return next((s for of in (counts, test.lost) if (s := _loss(test, of)) not in seen), None)
-
-
-def _loss(test: LossTest, of: Mapping[str, int]) -> Scenario:
-    """The loss as the table states it."""
-    return Scenario(
-        name=f"{test.key}|node loss",
-        served=test.served,
-        share=test.asked,
-        lost={c: (n, of[c]) for c, n in sorted(test.lost.items())},
-    )
-
-
-def _better(
-    solution: Solution, tests: Sequence[LossTest], best: tuple[Solution, tuple[LossTest, ...]]
-) -> bool:
-    """Service first, then the promises, then the price."""
-    return _rank(solution, tests) > _rank(*best)
-
-
 def _rank(solution: Solution, tests: Sequence[LossTest]) -> tuple[float, ...]:
-    served = [lv.value or 0.0 for lv in solution.levels if lv.name.startswith(("minimums", "good"))]
+    """Service first, then the promises, then the price; more is better."""
     short = -sum(max(0.0, t.asked - t.share) for t in tests)
-    price = next((lv.value or 0.0 for lv in solution.levels if lv.name == "price"), 0.0)
-    return (*(round(v, 6) for v in served), round(short, 6), -price)
+    price = next((lv.value or 0.0 for lv in solution.levels if lv.name == PRICE_LEVEL), 0.0)
+    return (*_service(solution), round(short, 6), -price)
+
+
+def _service(solution: Solution) -> tuple[float, ...]:
+    levels = [lv for lv in solution.levels if lv.name.startswith(("minimums", "good"))]
+    return tuple(round(lv.value or 0.0, 6) for lv in levels)
 
 
 def _with_bounds_of(solution: Solution, first: Solution) -> Solution:
-    """A plan under scenarios with the bounds on service of the plan without them.
+    """A plan under scenarios with the bounds of the plan without them.
 
     Scenarios of losses are chosen, not given, and the others' replicas are held: what was proved
-    under them says nothing of the real problem. Without them service is as high or higher.
+    under them says nothing of the real problem. Without them service is as high or higher, and as
+    much of it costs as little or less.
     """
-    bounds = {lv.name: lv.bound for lv in first.levels if lv.name not in ("price", "tolerance")}
-    levels = tuple(_bounded(lv, bounds.get(lv.name)) for lv in solution.levels)
+    bounds = {level.name: level.bound for level in first.levels}
+    if _service(solution) != _service(first):
+        bounds.pop(PRICE_LEVEL, None)
+    levels = tuple(_bounded(level, bounds.get(level.name)) for level in solution.levels)
     head = next((lv for lv in levels if lv.name == "goodput" or "[" in lv.name), levels[0])
     return replace(solution, status="feasible", levels=levels, bound=head.bound, gap=head.gap)
+
+
+def _measured(solution: Solution, tests: Sequence[LossTest]) -> Solution:
+    """The solution with what its promises lack as the tests found it; 0 is all that was asked."""
+    beside = sum(s.how_much for s in solution.shortfalls if s.what.endswith(DEMAND_ERROR))
+    value = 0.0 - sum(max(0.0, t.asked - t.share) for t in tests if not t.holds) - beside
+    level = _bounded(Level(TOLERANCE, value, None, None), 0.0)
+    levels = [lv for lv in solution.levels if lv.name != TOLERANCE]
+    at = next((i for i, lv in enumerate(levels) if lv.name == PRICE_LEVEL), len(levels))
+    levels.insert(at, level)
+    status = solution.status if value >= 0.0 else "feasible"
+    return replace(solution, status=status, levels=tuple(levels))
 
 
 def _bounded(level: Level, bound: float | None) -> Level:

@@ -100,6 +100,7 @@ def _part(
         scenarios=tuple(_scenario_over(scenario, ids) for scenario in table.scenarios),
         held_replicas=frozenset(replica.id for replica in table.previous.replicas),
         start=tuple(placed for placed in table.start if placed.column in ids),
+        starts=(),
         time_limit_s=TIME_SHARE * table.time_limit_s,
     )
 

@@ -19,6 +19,7 @@ from motley_planner.domain.solution import Solution
 from motley_planner.planning.additions import Addition, FreeRoom, Lack, additions
 from motley_planner.planning.assembly import Assembly, QuotaRow
 from motley_planner.planning.demands import class_rates
+from motley_planner.planning.losses import looks_ahead
 from motley_planner.planning.quotas import quota_left
 from motley_planner.planning.tiers import policy_id
 from motley_planner.units import dollars, figure
@@ -26,6 +27,7 @@ from motley_planner.units import dollars, figure
 LEAST_UNSERVED_SHARE = 1e-6  # below it the demand counts as served
 ROUNDING = 1e-6
 FLEET_BUDGET = "Fleet.spec.budget.dollarsPerHour"
+LOSSES = "spec.replan.nodeLossTolerance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def refusals_of(
     if isinstance(demand, RlDemand):
         gap = _job_gap(demand, replicas)
     else:
-        gap = _service_gap(demand, solution, assembly)
+        gap = _service_gap(demand, solution, assembly) or _loss_gap(demand, assembly, snapshot)
     if gap is None:
         return listed
     if demand.key in snapshot.frozen:
@@ -115,6 +117,7 @@ def _blocking(
     """One refusal for each limit that the best addition breaks, budgets first, then full quotas."""
     if not found:
         lift = "spread the classes over several resources"
+        lift = f"a lower {LOSSES}" if gap.field == LOSSES else lift
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
         return
     broken = {id(a): sum(limit.breaks(a) for limit in limits) + (not room.fits(a)) for a in found}
@@ -126,7 +129,10 @@ def _blocking(
     if not room.fits(best):
         lift = best.describe()
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
-    if not broken[id(best)]:
+    if not broken[id(best)] and gap.field == LOSSES:
+        lift = f"{best.describe()}, on a node that carries nothing of it"
+        yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
+    elif not broken[id(best)]:
         field = "Fleet.spec.solver.timeLimit"
         message = f"{gap.sentence} by the best plan found in time, though there is room"
         lift = f"a longer {field} or a smaller relativeGap"
@@ -207,6 +213,31 @@ def _service_gap(service: ServingDemand, solution: Solution, assembly: Assembly)
         return None
     sentence = f"{figure(missing)} of {figure(asked)} requests/s cannot be served"
     return _Gap(sentence, missing, "spec.workload.requestsPerSecond", ways)
+
+
+def _loss_gap(service: ServingDemand, assembly: Assembly, snapshot: Snapshot) -> _Gap | None:
+    """What a promise lacks that was looked for: capacity for what the worst loss leaves unserved."""
+    if service.key not in assembly.after_loss or not looks_ahead(snapshot):
+        return None
+    share, nodes = assembly.after_loss[service.key]
+    missing = service.loss_share - share
+    if missing <= ROUNDING:
+        return None
+    if service.policies:
+        lacked = missing * service.requests_per_second
+        ways = tuple(_cascade_ways(service, Solution("feasible"), lacked))
+    else:
+        stage = service.stages[0].name
+        offered = {name for c in assembly.of(service.key) for name in c.capacity}
+        rates = {n: missing * r for n, r in class_rates(service).items() if n in offered}
+        ways = ((Lack(stage, rates),),)
+    of = service.node_loss_tolerance
+    after = f"after losing {nodes} node{'s' if nodes != 1 else ''}"
+    sentence = (
+        f"{LOSSES}: {of} asks for {service.loss_share:.0%} of the rate {after}, "
+        f"and no more than {share:.1%} would be served"
+    )
+    return _Gap(sentence, 0.0, LOSSES, ways)
 
 
 def _cascade_ways(

@@ -1,14 +1,20 @@
 """What a small change would be worth, found by planning again and not from duals.
 
 A dual price is right for an infinitely small change of a linear problem; "+1 node" is neither.
+
+Theory of operation. A search that is cut short ends somewhere above the best plan, and two of them
+differ by more than most changes are worth. So the fleet as it is begins from the plan that is
+explained, each changed fleet begins from that, and what a changed fleet gains is offered to the
+fleet as it is: it may have been a longer search's and not the change's. The rest is stated as
+proved where the new plan beats the bound of the fleet as it is, and as seen where it does not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from motley_planner.domain.demand import RunningUnit, ServingDemand
+from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
@@ -16,8 +22,13 @@ from motley_planner.errors import SolverError
 from motley_planner.planning.changes import changed
 from motley_planner.planning.comparing import PRICE_LEVEL
 from motley_planner.planning.front import plan as make_plan
+from motley_planner.planning.units import running_units
 
 NOTICED_SHARE = 1e-3  # of a rate or a price; less is the solver's own noise
+LOSSES = "served_share after losing"
+LONGER = "a longer search alone"
+
+__all__ = ["Worth", "after_change", "running_units", "small_changes", "worths"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +36,8 @@ class Worth:
     """What one change gains: rates by resource (requests/s, jobs: steps/s), and the price's change.
 
     `proved`: the new plan beats the bound of the old problem, so that no longer search could have
-    found it without the change.
+    found it without the change. `after_loss` is what the share grows by that a resource still
+    serves after the worst loss of nodes.
     """
 
     change: str
@@ -33,47 +45,30 @@ class Worth:
     price_usd_per_hour: float  # after minus before
     proved: bool = False
     solved: bool = True  # False: no plan within the time limit
+    after_loss: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_something(self) -> bool:
         """Whether anything is gained or saved."""
-        return self.solved and bool(self.gained or self.price_usd_per_hour)
+        return self.solved and bool(self.gained or self.after_loss or self.price_usd_per_hour)
 
 
 def after_change(
     snapshot: Snapshot, plan: Plan, texts: tuple[str, ...], catalog: Catalog
-) -> tuple[Snapshot, Plan]:
-    """The snapshot and the plan after the changes, with the given plan running.
+) -> tuple[Snapshot, Plan, Plan]:
+    """The snapshot and the plan after the changes, and the plan without them, the given one running.
+
+    Both begin from the given plan, and the changed one from the other, too.
 
     Raises: SnapshotError, SolverError.
     """
     snapshot = replace(snapshot, running=running_units(plan))
+    asked = snapshot
     for text in texts:
-        snapshot = changed(snapshot, text)
-    return snapshot, make_plan(snapshot, catalog)
-
-
-def running_units(plan: Plan) -> tuple[RunningUnit, ...]:
-    """The plan's replicas as if they ran now."""
-    return tuple(
-        RunningUnit(
-            id=f"{part.key}/{one.name}",
-            key=part.key,
-            stage=one.stage,
-            role=one.role,
-            gpu=one.gpu,
-            tensor_parallel=one.tensor_parallel,
-            operating_batch=one.operating_batch,
-            model=one.model,
-            precision=one.precision,
-            nodes=one.nodes,
-            pipeline=one.pipeline,
-            phase=one.phase,
-            kv_scale=one.kv_scale,
-        )
-        for part in plan.slices
-        for one in part.replicas
-    )
+        asked = changed(asked, text)
+    unchanged = make_plan(snapshot, catalog, starts=(plan,))
+    made = make_plan(asked, catalog, starts=(unchanged, plan))
+    return asked, made, unchanged
 
 
 def small_changes(snapshot: Snapshot) -> Iterator[str]:
@@ -90,7 +85,7 @@ def small_changes(snapshot: Snapshot) -> Iterator[str]:
         targets = (("ttft", demand.slo.ttft_s), ("tpot", demand.slo.tpot_s))
         yield from (f"{demand.key} {field} +50ms" for field, table in targets if table)
         if demand.slo.e2e_s:
-            yield f"{demand.key} e2e +1s"
+            yield f"{demand.key} e2e +50ms"
         if demand.policies:
             yield f"{demand.key} floor -1pt"
 
@@ -98,26 +93,37 @@ def small_changes(snapshot: Snapshot) -> Iterator[str]:
 def worths(
     snapshot: Snapshot,
     catalog: Catalog,
+    given: Plan | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[Worth, ...]:
     """The worth of each small change; two or more are never added up, since they may be rivals.
 
-    Both sides are planned from nothing: beside what runs, a small gain would not be worth a move
-    and so would never be seen.
+    Both sides are planned as if nothing ran: beside what runs, a small gain would not be worth a
+    move and so would never be seen. The fleet as it is begins from `given`; what it finds beyond
+    that comes first, as the worth of no change at all.
     """
     progress("the fleet as it is")
     snapshot = replace(snapshot, running=(), steady=False)
-    base = make_plan(snapshot, catalog)
-    found = []
+    base = make_plan(snapshot, catalog, starts=() if given is None else (given,))
+    tried: list[tuple[str, Plan | None]] = []
     for text in small_changes(snapshot):
         progress(text)
         try:
-            after = make_plan(changed(snapshot, text), catalog)
+            after = make_plan(changed(snapshot, text), catalog, starts=(base,))
         except SolverError:
-            found.append(Worth(text, {}, 0.0, solved=False))
+            tried.append((text, None))
             continue
-        found.append(_worth(text, base, after))
-    return tuple(found)
+        tried.append((text, after))
+        level = _first_better(base, after)
+        if level is not None and not _is_proved(base, after, level):
+            control = make_plan(snapshot, catalog, starts=(after, base))
+            base = base if _first_better(base, control) is None else control
+    alone = _worth(LONGER, given, base) if given is not None else None
+    found = () if alone is None or not alone.is_something else (alone,)
+    return found + tuple(
+        _worth(text, base, after) if after is not None else Worth(text, {}, 0.0, solved=False)
+        for text, after in tried
+    )
 
 
 def _worth(text: str, base: Plan, after: Plan) -> Worth:
@@ -135,17 +141,43 @@ def _worth(text: str, base: Plan, after: Plan) -> Worth:
     price = after.price_usd_per_hour - base.price_usd_per_hour
     if abs(price) <= NOTICED_SHARE * base.price_usd_per_hour:
         price = 0.0  # the price level also counts starts, which nobody pays for
-    old, new = base.levels[level], after.levels[level]
-    proved = old.bound is not None and _difference(new.value, old.bound, old.name) > 0
-    return Worth(text, gained, price, proved)
+    elif price < 0 and level != PRICE_LEVEL and not _is_proved(base, after, PRICE_LEVEL):
+        price = 0.0  # what was gained above the price was not sold: a search that ended elsewhere
+    held, holds = _after_loss(base), _after_loss(after)
+    more = {key: share - held.get(key, 0.0) for key, share in holds.items()}
+    promised = {key: share for key, share in more.items() if abs(share) > NOTICED_SHARE}
+    return Worth(text, gained, price, _is_proved(base, after, level), after_loss=promised)
 
 
-def _first_better(base: Plan, after: Plan) -> int | None:
+def _after_loss(plan: Plan) -> dict[str, float]:
+    """By resource, the share of its rate that it is promised after the worst loss of nodes."""
+    return {
+        part.key: promise.value
+        for part in plan.slices
+        for promise in part.promises
+        if promise.what.startswith(LOSSES)
+    }
+
+
+def _is_proved(base: Plan, after: Plan, name: str) -> bool:
+    """Whether the new plan beats at that level what the base could reach at most."""
+    bound = next((lv.bound for lv in base.levels if lv.name == name), None)
+    value = next((lv.value for lv in after.levels if lv.name == name), None)
+    return bound is not None and _is_noticed(_difference(value, bound, name), bound)
+
+
+def _is_noticed(difference: float, beside: float) -> bool:
+    return difference > NOTICED_SHARE * max(abs(beside), 1e-9)
+
+
+def _first_better(base: Plan, after: Plan) -> str | None:
     """The first level at which the plans differ, if the new one is better there."""
-    for index, (old, new) in enumerate(zip(base.levels, after.levels, strict=False)):
-        difference = _difference(new.value, old.value, old.name)
-        if abs(difference) > NOTICED_SHARE * max(abs(old.value or 0.0), 1e-9):
-            return index if difference > 0 else None
+    old = {level.name: level.value for level in base.levels}
+    for level in after.levels:
+        before = old.get(level.name)
+        difference = _difference(level.value, before, level.name)
+        if _is_noticed(abs(difference), before or 0.0):
+            return level.name if difference > 0 else None
     return None
 
 

@@ -234,7 +234,8 @@ def large_table(gpus: int, columns: int, seed: int = 0) -> FleetTable:
 INTERNAL = frozenset(
     {
         "side_rows", "scenarios", "purchasable", "spread_models", "penalty_in_price",
-        "held_replicas", "cordoned_nodes", "most_stopped", "start", "min_count", "pool_steps", "tier",
+        "held_replicas", "cordoned_nodes", "most_stopped", "start",
+        "starts", "min_count", "pool_steps", "tier",
         "time_share", "kv_share",
     }
 )  # fmt: skip
