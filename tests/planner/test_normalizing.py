@@ -66,3 +66,11 @@ def test_what_is_left_unserved_is_in_requests_of_the_table_asked() -> None:
         "t": "gpus[H100,z,tp>=4]",
         "none": "no column serves none",
     }
+
+
+def test_one_replica_of_a_billion_is_still_something() -> None:
+    made = replace(table(1.0, 0.85), nodes=(NodeGroup("H100", "z", 4, 10**9),))
+    found = solve_table(made, use_worker=False)
+    assert found.objective == pytest.approx(0.85e9, rel=1e-6)
+    one = replace(made, columns=(replace(made.columns[0], max_count=1),))
+    assert solve_table(one, use_worker=False).objective == pytest.approx(0.85, rel=1e-6)

@@ -24,6 +24,7 @@ from motley_planner.formulations.program import Index, demands, formulate
 from motley_planner.formulations.shortfalls import index_upper
 
 SMALL, LARGE = 1e-2, 1e4  # scales and levels between are left alone
+MOST = 1e6  # replicas whose scale may be the unit; beyond, a solver would drop what one gives
 USUAL = (1e-4, 1e6)  # requests/s
 UNSERVED = 1e-6  # share of a rate; less is no shortfall
 SAME = 1e-9  # the same, of what is unserved
@@ -79,14 +80,17 @@ def restored(solution: Solution, table: FleetTable, solved: FleetTable) -> Solut
 
 
 def _factor(index: Index) -> float:
-    """Twice a scale that is not reached; for an endless one, what one replica of each class gives."""
-    if math.isfinite(index.scale_limit):
-        return 2.0 * index.scale_limit or 1.0
+    """Twice a scale that is not reached, or MOST replicas' where that would make one nothing.
+
+    Where nothing limits the scale: what one replica of each class gives.
+    """
     rates, best = index.demand.rates, dict[str, float]()
     for k, name in enumerate(rates.names):
         mine = rates.capacity[rates.request_class == k]
         best[name] = float(mine.max(initial=0.0)) / index.demand.totals[name]
-    return min((b for b in best.values() if b > 0), default=1.0)
+    one = min((b for b in best.values() if b > 0), default=1.0)
+    limited = math.isfinite(index.scale_limit)
+    return min(2.0 * index.scale_limit or 1.0, MOST * one) if limited else one
 
 
 def _scaled(table: FleetTable, factor: float) -> FleetTable:
