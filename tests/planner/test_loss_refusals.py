@@ -40,7 +40,8 @@ def planned(nodes: int, service: ServingDemand, **changes: object) -> Slice:
 
 
 def told(part: Slice) -> Refusal:
-    (refusal,) = part.refusals
+    assert part.refusals == ()  # everything asked for is served
+    (refusal,) = part.unpromised
     assert "after losing 1 node" in refusal.message
     assert "spec.replan.nodeLossTolerance: 1" in refusal.message
     assert refusal.lift
@@ -54,13 +55,13 @@ def test_one_node_cannot_tolerate_its_own_loss_and_room_elsewhere_is_asked_for()
     assert (refusal.reason, refusal.field) == ("InsufficientGPUs", "spec.replan.nodeLossTolerance")
     assert refusal.lift.startswith("+")
     assert "L4" in refusal.lift
-    assert planned(2, pool()).refusals == ()
+    assert planned(2, pool()).unpromised == ()
 
 
 def test_room_on_the_node_that_may_be_lost_is_no_room() -> None:
     refusal = told(planned(1, pool(requests_per_second=0.5)))
     assert refusal.reason == "InsufficientGPUs"
-    assert refusal.lift.endswith("on a node that carries nothing of it")
+    assert refusal.lift.endswith("on nodes that carry nothing of it")
 
 
 def test_a_budget_that_stands_in_the_way_of_a_promise_is_named_and_lifting_it_helps() -> None:
@@ -68,13 +69,13 @@ def test_a_budget_that_stands_in_the_way_of_a_promise_is_named_and_lifting_it_he
     assert (refusal.reason, refusal.field) == ("BudgetTooLow", "spec.budget.gpus")
     wanted = int(refusal.lift.rpartition(" ")[2])
     lifted = pool(requests_per_second=0.5, budget=Budget(gpus=wanted))
-    assert planned(3, lifted).refusals == ()
+    assert planned(3, lifted).unpromised == ()
 
 
 def test_a_promise_that_holds_or_was_not_asked_for_is_no_refusal() -> None:
-    assert planned(3, pool()).refusals == ()
-    assert planned(1, pool(node_loss_tolerance=0)).refusals == ()
+    assert planned(3, pool()).unpromised == ()
+    assert planned(1, pool(node_loss_tolerance=0)).unpromised == ()
 
 
 def test_after_a_loss_nothing_is_added_for_the_next_one_and_nothing_refused() -> None:
-    assert planned(1, pool(), steady=True).refusals == ()
+    assert planned(1, pool(), steady=True).unpromised == ()

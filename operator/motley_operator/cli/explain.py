@@ -96,7 +96,7 @@ def render(content: PlanFile, found: tuple[Worth, ...] = ()) -> str:
         lines = [plan_table.slice_line(part)]
         lines += [f"  binds: {binding}" for binding in part.binding]
         lines += [f"  promises: {plan_table.promise_text(one)}" for one in part.promises]
-        lines += plan_table.refusal_lines(part.refusals)
+        lines += plan_table.refusal_lines((*part.refusals, *part.unpromised))
         if not part.binding and not part.refusals:
             lines.append("  nothing binds: more demand would still be served")
         blocks.append("\n".join(lines))

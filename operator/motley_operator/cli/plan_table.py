@@ -156,7 +156,7 @@ def _slice(part: Slice, places: Places) -> str:
     details = [*_details(part)]
     if details:
         lines += ["", columns(details, indent=2)]
-    lines += refusal_lines(part.refusals)
+    lines += refusal_lines((*part.refusals, *part.unpromised))
     return "\n".join(lines)
 
 

@@ -95,7 +95,8 @@ def _planned(case: Case) -> Statement:
         return Statement("Planned", status, case.held, HELD[case.held])
     count = len(case.part.replicas)
     price = f"{case.part.price_usd_per_hour:.2f} $/h"
-    return Statement("Planned", "True", "Planned", f"{count} replicas, {price}")
+    lacks = f"; {explained(case.part.unpromised)}" if case.part.unpromised else ""
+    return Statement("Planned", "True", "Planned", f"{count} replicas, {price}{lacks}")
 
 
 def _measured(case: Case) -> tuple[Statement, ...]:

@@ -140,6 +140,7 @@ class Slice:
     steps_per_hour: float | None = None  # RL jobs
     promises: tuple[Promise, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    unpromised: tuple[Refusal, ...] = ()  # what a promise lacks, though everything is served
     binding: tuple[str, ...] = ()  # in words of the spec or of the nodes
     blocked: bool = False  # nothing it asks for could ever run: what runs goes on as it is
     flows: tuple[PlannedFlow, ...] = ()  # between prefill and decode replicas

@@ -14,7 +14,6 @@ from heapq import nsmallest
 
 from motley_planner.domain.table import FleetTable
 from motley_planner.solver import Job, Outcome
-from motley_planner.solver.relaxing import highest_value
 
 FEW = 4000  # columns that are always formulated
 COLUMN_S = (
@@ -47,6 +46,8 @@ def unproved(outcome: Outcome, job: Job, *, in_units: bool) -> None:
     Bounds by the variables' own bounds hold for all columns, where the program is `in_units` of the
     table.
     """
+    from motley_planner.solver.relaxing import highest_value  # HiGHS with it
+
     highest = {number: highest_value(job.milp, level) for number, level in enumerate(job.levels)}
     certain = {number: bound for number, bound in highest.items() if math.isfinite(bound)}
     outcome.bounds = certain if in_units else {}

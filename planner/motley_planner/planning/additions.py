@@ -8,7 +8,7 @@ limits are lifted, so what it says is true; a plan made anew may do with less.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import ceil
@@ -86,9 +86,17 @@ class FreeRoom:
     """GPUs that a plan leaves free for new replicas, by kind of node."""
 
     def __init__(
-        self, solution: Solution, assembly: Assembly, snapshot: Snapshot, own: str | None
+        self,
+        solution: Solution,
+        assembly: Assembly,
+        snapshot: Snapshot,
+        own: str | None,
+        without: Collection[str] = (),
     ) -> None:
-        """`own`: the resource whose replicas are in no plan, so that what they hold is its own."""
+        """`own`: the resource whose replicas are in no plan, so that what they hold is its own.
+
+        Nodes `without` have none.
+        """
         used: Counter[str] = Counter()
         for placed in solution.placement:
             parts = assembly.candidates[placed.column].parts
@@ -100,7 +108,7 @@ class FreeRoom:
         self._free: dict[Shelf, Sizes] = {}
         for node in snapshot.nodes:
             left = min(node.gpus, assembly.room[node.name] - used[node.name])
-            if left > 0 and not node.cordoned:
+            if left > 0 and not node.cordoned and node.name not in without:
                 shelf = (node.node_class.gpu, node.node_class.id)
                 self._free.setdefault(shelf, Counter())[left] += 1
 

@@ -46,6 +46,10 @@ NODES_SHARE = (
     0.7  # of the time left, for nodes told apart, where the fleet is small; then the rounds
 )
 LEAST_S = 0.1  # of a solve
+# A promise may be out of reach, and nothing would say so: it is sought for a few times as long as
+# the plan took that looks at no loss, in a large fleet for half as long.
+SEARCH_FACTORS, LEAST_SEARCH_S = (0.5, 4.0), 0.2
+SMALL_FLEET = 40  # nodes
 
 
 @dataclass(slots=True)
@@ -90,6 +94,9 @@ def solve_for_losses(
     best = _Best(solution, tests, solution.solve_seconds)
     if not looks or best.holds:
         return _measured(solution, tests), tests
+    factor = SEARCH_FACTORS[len(snapshot.nodes) <= SMALL_FLEET]
+    longest_s = max(LEAST_SEARCH_S, factor * solution.solve_seconds)
+    deadline = min(deadline, CLOCK.now() + longest_s)
     search = _Search(table, protected, best, deadline, use_worker)
     search.try_as_they_are()
     search.place_on_nodes(NODES_SHARE)

@@ -94,21 +94,50 @@ def refusals_of(
     if isinstance(demand, RlDemand):
         gap = _job_gap(demand, replicas)
     else:
-        gap = _service_gap(demand, solution, assembly) or _loss_gap(demand, assembly, snapshot)
+        gap = _service_gap(demand, solution, assembly)
     if gap is None:
         return listed
+    return (*listed, *_told(demand, gap, replicas, (solution, assembly, snapshot)))
+
+
+def unpromised(
+    demand: Demand,
+    replicas: Sequence[PlannedReplica],
+    solution: Solution,
+    assembly: Assembly,
+    snapshot: Snapshot,
+) -> tuple[Refusal, ...]:
+    """What the promise for a loss lacks where everything asked for is served."""
+    if isinstance(demand, RlDemand) or demand.key in assembly.blocked:
+        return ()
+    if _service_gap(demand, solution, assembly) is not None:
+        return ()
+    gap = _loss_gap(demand, assembly, snapshot)
+    return _told(demand, gap, replicas, (solution, assembly, snapshot)) if gap else ()
+
+
+def _told(
+    demand: Demand,
+    gap: _Gap,
+    replicas: Sequence[PlannedReplica],
+    made: tuple[Solution, Assembly, Snapshot],
+) -> tuple[Refusal, ...]:
+    """The gap with each limit that keeps it open, and what would lift that."""
+    solution, assembly, snapshot = made
     if demand.key in snapshot.frozen:
         message = f"{gap.sentence} by what runs, and that is held as it is"
         lift = "let Motley change it: take off the pause, or set replan.mode to Auto"
-        return (*listed, Refusal("Held", "spec.replan.mode", message, lift, gap.unserved))
+        return (Refusal("Held", "spec.replan.mode", message, lift, gap.unserved),)
     own = demand.key if demand.key in assembly.blocked else None
-    room = FreeRoom(solution, assembly, snapshot, own)
+    # A node that may be lost is no place for what is to serve without it.
+    carry = {n for r in replicas for n in r.nodes} if gap.field == LOSSES else set[str]()
+    room = FreeRoom(solution, assembly, snapshot, own, carry)
     limits = (
         *_limits(demand, replicas, solution, snapshot),
         *_quota_limits(solution, assembly),
     )
     found = [a for way in gap.ways for a in additions(way, _offered(demand, assembly), room)]
-    return (*listed, *_blocking(gap, found, limits, room))
+    return tuple(_blocking(gap, found, limits, room))
 
 
 def _blocking(
@@ -127,12 +156,10 @@ def _blocking(
             lift = limit.lift(best)
             yield Refusal(limit.reason, limit.field, gap.sentence, lift, gap.unserved)
     if not room.fits(best):
-        lift = best.describe()
+        place = ", on nodes that carry nothing of it" if gap.field == LOSSES else ""
+        lift = f"{best.describe()}{place}"
         yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
-    if not broken[id(best)] and gap.field == LOSSES:
-        lift = f"{best.describe()}, on a node that carries nothing of it"
-        yield Refusal("InsufficientGPUs", gap.field, gap.sentence, lift, gap.unserved)
-    elif not broken[id(best)]:
+    if not broken[id(best)]:
         field = "Fleet.spec.solver.timeLimit"
         message = f"{gap.sentence} by the best plan found in time, though there is room"
         lift = f"a longer {field} or a smaller relativeGap"

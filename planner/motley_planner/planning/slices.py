@@ -24,7 +24,7 @@ from motley_planner.planning.demands import class_rates
 from motley_planner.planning.phases import caveats_of, flows_of
 from motley_planner.planning.prerouting import classes_of
 from motley_planner.planning.quotas import full_quotas
-from motley_planner.planning.refusals import refusals_of
+from motley_planner.planning.refusals import refusals_of, unpromised
 from motley_planner.planning.tiers import policy_id
 from motley_planner.planning.wording import binding_words
 
@@ -65,6 +65,7 @@ def slice_of(
             *_loss_promise(demand.key, assembly),
         ),
         refusals=refusals_of(demand, replicas, solution, assembly, snapshot),
+        unpromised=unpromised(demand, replicas, solution, assembly, snapshot),
         binding=_binding(demand.key, solution, assembly),
         blocked=demand.key in assembly.blocked,
         flows=flows_of(demand.key, solution, assembly),

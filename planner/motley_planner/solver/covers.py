@@ -25,7 +25,9 @@ def least_covers(price: Floats, worth: Floats, needs: Floats) -> list[Ints]:
     is worth a point.
     """
     unit = float(needs[-1]) / POINTS
-    size = np.floor(worth / unit + 1e-9).astype(np.int64)
+    if unit < np.finfo(np.float64).tiny:
+        return []
+    size = np.floor(np.minimum(worth, needs[-1]) / unit + 1e-9).astype(np.int64)
     (able,) = np.nonzero(size > 0)
     if not len(able):
         return []

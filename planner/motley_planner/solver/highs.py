@@ -1,4 +1,4 @@
-"""HiGHS behind one function; the only module that imports highspy.
+"""HiGHS behind one function, for all but those that keep an LP warm and ask it again.
 
 Facts that shaped it (highspy 1.15): `threads` is kept from the first solve of a process, so it is 1
 everywhere; `time_limit` is wall time and is kept; callback interrupts are not polled during root

@@ -9,7 +9,6 @@ from importlib import import_module
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
-from motley_planner.formulations.normalizing import in_proportion, restored
 from motley_planner.strategies.listing import STRATEGIES, StrategyInfo
 
 __all__ = ["STRATEGIES", "StrategyInfo", "run"]
@@ -28,6 +27,8 @@ def run(name: str, table: FleetTable) -> Solution:
     if info is None:
         known = ", ".join(s.name for s in STRATEGIES)
         raise SnapshotError("strategy", f"unknown strategy {name!r}; use one of {known}")
+    from motley_planner.formulations.normalizing import in_proportion, restored  # numpy with it
+
     started = time.monotonic()
     module = import_module(f"motley_planner.strategies.{info.module}")
     solved = table if name == "exact" else in_proportion(table)  # exact does it by itself
