@@ -195,7 +195,7 @@ def test_an_operator_killed_in_the_middle_of_its_writes_converges(
     motley: Installation, scenario: Scenario
 ) -> None:
     before = motley.settle()
-    spec = {"spec": {"workload": {"requestsPerSecond": "48"}}}  # a fifth more: a few new pods
+    spec = {"spec": {"workload": {"requestsPerSecond": "60"}}}  # half as much again: a few new pods
     motley.api.patch(*CASCADE.split("/"), spec)
     motley.wait(
         lambda: bool(motley.look().live().keys() - before.live().keys()), 10.0, "a first new pod"

@@ -174,7 +174,7 @@ def test_every_node_may_be_lost_and_hardly_another_pod_moves(fleet: Fleet) -> No
 def test_a_higher_rate_is_served_and_a_lower_one_gives_back(fleet: Fleet) -> None:
     before = fleet.of(CASCADE)
     others = set(fleet.pods) - before
-    fleet.edit_rate("48")
+    fleet.edit_rate("60")
     fleet.settle()
     planned = {c["type"]: c for c in fleet.world.documents[CASCADE]["status"]["conditions"]}
     assert planned["Planned"]["status"] == "True", planned

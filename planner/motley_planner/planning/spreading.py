@@ -3,10 +3,11 @@
 Theory of operation. In the fleet's table nodes of a class are alike, so a scenario can only guess
 what goes with one of them. Here each node is a class of its own and each configuration has a copy
 on each node that it fits; the loss of a node then is the loss of its copies, exactly. All else
-stays as it is: what the plan before keeps goes on, and where anything runs other resources get no more
-replicas than there, though on other nodes if that helps. Of configurations that serve a class on the
-same GPUs only the best few are there. Replicas of one configuration on several nodes
-count as pools of their own, which they are not, so capacity is understated and never overstated.
+stays as it is: what the plan before keeps goes on, and other resources get no dearer, nor, where
+anything runs, more replicas than there, though on other nodes if that helps. Of configurations that
+serve a class on the same GPUs only the best few are there. Replicas of one configuration on several
+nodes count as pools of their own, which they are not, so capacity is understated and never
+overstated.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from motley_planner.planning.limits import demand_names
 
 MOST_ENTRIES = 20_000  # copies x scenarios; beyond, the program is no small one
 MOST_ALIKE, LEAST_SHARE = 4, 0.5  # columns for one class and GPU, and the worst beside the best
+DEARER = 0.05  # of a model's price, for the promise of another
 MOST_LOSSES = 120  # sets of nodes of one resource
 
 
@@ -67,8 +69,8 @@ def node_table(
 ) -> NodeTable | None:
     """The table of nodes for improving `plan`; None where it would not be small.
 
-    The table's own scenarios, which speak of no columns, are kept. Beside what runs, resources
-    that are not protected get no more replicas than in `plan`.
+    The table's own scenarios, which speak of no columns, are kept. Resources that are not
+    protected get no dearer than in `plan`, and beside what runs no more replicas.
     """
     assert table.previous is not None
     if table.purchasable:
@@ -82,9 +84,10 @@ def node_table(
     if not losses or len(losses) * number > MOST_ENTRIES:
         return None
     most = {c.id: c.max_count for c in table.columns}
+    counts = Counter(p.column for p in plan.placement)
+    others = [c for c in table.columns if c.model not in models]
     if table.previous.replicas:
-        counts = Counter(p.column for p in plan.placement)
-        most |= {c.id: counts[c.id] for c in table.columns if c.model not in models}
+        most |= {c.id: counts[c.id] for c in others}
     kept = frozenset(p.kept for p in plan.placement if p.kept is not None)
     there = [n for n in table.previous.nodes if n.name not in table.lost_nodes]
     running = tuple(
@@ -98,6 +101,7 @@ def node_table(
         side_rows=(
             *(_row_over(row, own) for row in table.side_rows),
             *_most_rows(own, most),
+            *_price_rows(own, others, counts),
         ),
         scenarios=(*table.scenarios, *losses),
         purchasable=(),
@@ -170,6 +174,21 @@ def _most_rows(
         ones = dict.fromkeys(own[column], 1.0)
         if ones and limit is not None:
             yield SideRow(f"{column}|on all nodes", ones, at_most=float(limit))
+
+
+def _price_rows(
+    own: Mapping[str, Iterable[str]], others: Iterable[Column], counts: Mapping[str, int]
+) -> Iterable[SideRow]:
+    """No model that is not protected gets dearer than it is in the plan: nobody pays for another."""
+    prices: dict[str, dict[str, float]] = defaultdict(dict)
+    spent: dict[str, float] = defaultdict(float)
+    for column in others:
+        spent[column.model] += column.price_usd_per_hour * counts.get(column.id, 0)
+        prices[column.model] |= dict.fromkeys(own[column.id], column.price_usd_per_hour)
+    for model, each in prices.items():
+        if each:
+            most = spent[model] * (1.0 + DEARER)
+            yield SideRow(f"{model}|price", each, at_most=most)
 
 
 def _row_over(row: SideRow, own: Mapping[str, Iterable[str]]) -> SideRow:
