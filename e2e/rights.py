@@ -21,14 +21,21 @@ from e2e.demo_operator import ACCOUNT, CHART_FILES, NAMESPACE
 USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 ALWAYS = ("rules-cluster.yaml", "rules-namespace.yaml", "rules-leader.yaml")
 Right = tuple[str, str, str]  # group, resource or resource/subresource, verb
+Place = tuple[Right, str]  # and the namespace
 
 
 @dataclass(slots=True)
 class Asked:
-    """Rights that were used, and requests that were refused for want of one."""
+    """Rights that were used, where, and requests that were refused for want of one."""
 
     used: set[Right] = field(default_factory=set)
-    refused: list[str] = field(default_factory=list)
+    granted: set[Place] = field(default_factory=set)
+    refusals: list[tuple[Place, str]] = field(default_factory=list)
+
+    @property
+    def refused(self) -> list[str]:
+        """What was refused and never granted there: an API server that starts has read no roles yet."""
+        return [text for place, text in self.refusals if place not in self.granted]
 
 
 def asked(log: Path) -> Asked:
@@ -47,10 +54,13 @@ def of_events(events: Iterable[Mapping[str, Any]]) -> Asked:
             continue
         resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
         right = (reference.get("apiGroup", ""), resource, event["verb"])
+        place = (right, reference.get("namespace", ""))
         if _is_refused(event):
-            found.refused.append(f"{' '.join(right)}: {event['responseStatus'].get('message')}")
+            text = f"{' '.join(right)}: {event['responseStatus'].get('message')}"
+            found.refusals.append((place, text))
         else:
             found.used.add(right)
+            found.granted.add(place)
             if event["verb"] == "patch" and event["responseStatus"].get("code") == 201:
                 found.used.add((*right[:2], "create"))  # an apply that made it asks for both
     return found

@@ -113,7 +113,8 @@ def pool() -> list[dict[str, Any]]:
 
 
 def complete(url: str) -> str:
-    body = json.dumps({**body_of("What is the capital of France?"), "model": POOL}).encode()
+    prompt = "The capital of Germany is Berlin. The capital of France is"
+    body = json.dumps(body_of(prompt, POOL)).encode()
     request = urllib.request.Request(
         f"{url}/v1/completions", body, {"content-type": "application/json"}
     )
