@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from motley_operator.api.common import ApiModel, ModelId
-from motley_operator.api.models import ClaimSource
-from motley_operator.api.rules import one_member
+from motley_operator.api.models import ONE_SOURCE, ClaimSource, SourceType
 
 MOST_SLOTS = 8  # adapters in one batch; further ones take turns
 
@@ -26,15 +25,8 @@ class AdapterRepository(ApiModel):
 class AdapterSource(ApiModel):
     """Where an adapter comes from: exactly one member, named by `type`."""
 
-    rules = (
-        one_member(
-            "source",
-            {"PersistentVolumeClaim": "persistentVolumeClaim", "HuggingFace": "huggingFace"},
-        ),
-    )
-    type: Literal["PersistentVolumeClaim", "HuggingFace"] = Field(
-        description="Which member is set."
-    )
+    rules = (ONE_SOURCE,)
+    type: SourceType = Field(description="Which member is set.")
     persistent_volume_claim: ClaimSource | None = Field(
         default=None, description="The adapter's folder on a volume."
     )

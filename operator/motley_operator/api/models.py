@@ -18,6 +18,11 @@ from motley_operator.api.common import (
 )
 from motley_operator.api.rules import Rule, one_member
 
+SourceType = Literal["PersistentVolumeClaim", "HuggingFace"]
+ONE_SOURCE = one_member(
+    "source", {"PersistentVolumeClaim": "persistentVolumeClaim", "HuggingFace": "huggingFace"}
+)
+
 
 class ClaimSource(ApiModel):
     """A folder on a PersistentVolumeClaim of the same namespace."""
@@ -42,15 +47,8 @@ class HuggingFaceSource(ApiModel):
 class ModelSource(ApiModel):
     """Where the weights come from: exactly one member, named by `type`."""
 
-    rules = (
-        one_member(
-            "source",
-            {"PersistentVolumeClaim": "persistentVolumeClaim", "HuggingFace": "huggingFace"},
-        ),
-    )
-    type: Literal["PersistentVolumeClaim", "HuggingFace"] = Field(
-        description="Which member is set."
-    )
+    rules = (ONE_SOURCE,)
+    type: SourceType = Field(description="Which member is set.")
     persistent_volume_claim: ClaimSource | None = Field(
         default=None, description="Weights on a volume."
     )
