@@ -1,19 +1,16 @@
-"""The fleet table as JSON, exactly as `motley solve` reads and answers it.
+"""The fleet table as JSON, exactly as `motley solve` reads it; answers are in solution_json.py.
 
 Reading is strict (docs/reference/solve.md lists the fields): whatever contradicts itself is refused
-with a SnapshotError that names the entry and the fix. Writing never gives NaN or Infinity.
+with a SnapshotError that names the entry and the fix.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import asdict
-from typing import Any, get_args
+from typing import get_args
 
 from motley_planner.collection import no_collection
 from motley_planner.column_json import QuickColumns
-from motley_planner.domain.solution import Level, Solution
 from motley_planner.domain.table import (
     CascadeDemand,
     CascadePolicy,
@@ -243,60 +240,3 @@ def _check_previous(table: FleetTable) -> None:
         if gpus > nodes[name].gpus:
             rule = f"replicas take {gpus} of its {nodes[name].gpus} GPUs"
             raise SnapshotError(f"previous.nodes[{name!r}]", f"{rule}; remove one or add GPUs")
-
-
-def solution_to_dict(solution: Solution) -> dict[str, Any]:
-    """The answer of `motley solve` as plain values, with `certificates` or why there are none."""
-    proofs = {"certificates": [asdict(one) for one in solution.certificates]}
-    reason = {"no_certificates": solution.no_certificates} if solution.no_certificates else {}
-    return (proofs if solution.certificates else reason) | {
-        "status": solution.status,
-        "objective": _finite(solution.objective),
-        "bound": _finite(solution.bound),
-        "gap": _finite(solution.gap),
-        "levels": [_level(level) for level in solution.levels],
-        "solve_seconds": solution.solve_seconds,
-        "price_usd_per_hour": _finite(solution.price_usd_per_hour),
-        "replicas": [{"column": r.column, "count": r.count} for r in solution.replicas],
-        "rates": [
-            {
-                "column": r.column,
-                "class": r.request_class,
-                "requests_per_second": r.requests_per_second,
-            }
-            for r in solution.rates
-        ],
-        "policies": [
-            {"cascade": p.cascade, "id": p.id, "share": p.share} for p in solution.policies
-        ],
-        "flows": [
-            {
-                "class": f.request_class,
-                "from": f.source,
-                "to": f.target,
-                "kv_scale": f.kv_scale,
-                "requests_per_second": f.requests_per_second,
-            }
-            for f in solution.flows
-        ],
-        "unserved": dict(solution.unserved or {}),
-        "placement": [asdict(p) | {"nodes": list(p.nodes)} for p in solution.placement],
-        "started": solution.started,
-        "stopped": solution.stopped,
-        "started_gpus": solution.started_gpus,
-        "stopped_gpus": solution.stopped_gpus,
-        "shortfalls": [asdict(s) for s in solution.shortfalls],
-    }
-
-
-def _level(level: Level) -> dict[str, Any]:
-    return {
-        "name": level.name,
-        "value": _finite(level.value),
-        "bound": _finite(level.bound),
-        "gap": _finite(level.gap),
-    }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

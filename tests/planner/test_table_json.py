@@ -12,7 +12,8 @@ import pytest
 from motley_planner.domain.solution import Level, Solution
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.fleet import solve_table
-from motley_planner.table_json import read_table, solution_to_dict
+from motley_planner.solution_json import solution_to_dict
+from motley_planner.table_json import read_table
 
 # The table of docs/reference/solve.md with every field written out.
 FULL: dict[str, Any] = {

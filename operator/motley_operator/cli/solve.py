@@ -13,7 +13,8 @@ from motley_operator.cli.output import InputError, columns, emit, money, number,
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
 from motley_planner.errors import SnapshotError
-from motley_planner.table_json import read_request, solution_to_dict
+from motley_planner.solution_json import solution_to_dict
+from motley_planner.table_json import read_request
 
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
