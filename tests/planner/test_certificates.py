@@ -12,12 +12,12 @@ from motley_planner.domain.certificate import Certificate
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import Column, FleetTable, Fragment, NodeGroup, RequestClass
 from motley_planner.errors import SnapshotError
-from motley_planner.formulations import certificate
-from motley_planner.formulations.certificate import certify, with_cheap_proofs
+from motley_planner.formulations import certificate, proving
+from motley_planner.formulations.certificate import certify, with_cheap_proofs, with_proofs
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.testing.corpus import structured_cases
 from motley_planner.testing.oracle import Unbounded, best_value
-from motley_planner.testing.tables import tiny_table
+from motley_planner.testing.tables import large_table, tiny_table
 
 
 def certified(table: FleetTable) -> Solution | None:
@@ -162,3 +162,42 @@ def test_that_not_everything_can_be_served_is_proved_by_addition() -> None:
     unproved = with_cheap_proofs(half, solve_table(half, use_worker=False), 5.0, use_worker=False)
     assert (unproved.status, unproved.certificates) == ("infeasible", ())
     assert "only whole ones cannot" in unproved.no_certificates
+
+
+def test_proofs_by_blocks_are_those_of_the_whole_relaxation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, forced, beside, moved = 0, 0, 0, 0
+    tables = [tiny_table(seed) for seed in range(250)]
+    tables += [replace(case.table, time_limit_s=1.0) for case in structured_cases(2)[::5]]
+    for number, table in enumerate(tables):
+        monkeypatch.setattr(proving, "FEW_BLOCKS", 10**9)
+        whole = certified(table)
+        if whole is None:
+            continue
+        monkeypatch.setattr(proving, "FEW_BLOCKS", 0)
+        proofs = certify(table, whole, 10.0, use_worker=False)
+        assert check(table, replace(whole, certificates=proofs)) == (), number
+        assert [p.level for p in proofs] == [c.level for c in whole.certificates], number
+        for one, other in zip(proofs, whole.certificates, strict=True):
+            assert one.bound == pytest.approx(other.bound, rel=1e-6, abs=1e-6), number
+        names = {name.partition("[")[0] for proof in proofs for name in proof.multipliers}
+        forced, beside = forced + ("force" in names), beside + bool(names & {"kv", "nic"})
+        seen, moved = seen + 1, moved + ("moves" in names)
+    assert min(forced, moved) >= 50 and beside >= 5 and seen >= 100
+
+
+def test_a_proof_gives_a_plan_without_a_bound_one() -> None:
+    table = replace(large_table(256, 400), objective="max_min", time_limit_s=2.0)
+    searched = solve_table(table, use_worker=False)
+    levels = tuple(replace(level, bound=None, gap=None) for level in searched.levels)
+    bare = replace(searched, levels=levels, bound=None, gap=None, status="feasible")
+    proved = with_proofs(table, bare, 10.0, use_worker=False)
+    assert proved.bound == proved.certificates[0].bound and proved.gap is not None
+    assert proved.objective is not None and 0.0 <= proved.gap < 0.05
+    assert proved.bound - proved.objective == pytest.approx(proved.gap * proved.objective)
+    assert check(table, proved) == ()
+    # What the search proved itself is kept where it is the better bound.
+    kept = with_proofs(table, searched, 10.0, use_worker=False)
+    assert kept.bound is not None and searched.bound is not None
+    assert kept.bound <= min(searched.bound, proved.bound) * (1 + 1e-9)

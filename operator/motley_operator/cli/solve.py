@@ -44,7 +44,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; 1 if it falls short, 3 if there is none in time."""
     from motley_planner import strategies
-    from motley_planner.formulations.certificate import certify, with_cheap_proofs
+    from motley_planner.formulations.certificate import with_cheap_proofs, with_proofs
 
     text = _read(args.table)
     begin = time.monotonic()
@@ -52,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
         table, strategy = read_request(text)
         solution = strategies.run(strategy, _without(table, time.monotonic() - begin))
         if args.certificate:
-            proofs = certify(table, solution, table.time_limit_s, use_worker=False)
-            solution = replace(solution, certificates=proofs)
+            solution = with_proofs(table, solution, table.time_limit_s, use_worker=False)
         else:
             left_s = table.time_limit_s - (time.monotonic() - begin)
             solution = with_cheap_proofs(table, solution, left_s, use_worker=False)

@@ -63,6 +63,7 @@ def whole_scale(table: FleetTable) -> FleetTable:
 
 def held(relaxed: Relaxation, levels: Sequence[Level], level: str) -> Relaxation:
     """The relaxation with every level above one kept at what the plan reaches."""
+    relaxed = replace(relaxed, rows=dict(relaxed.rows))
     for above in levels:
         if above.name == level:
             break

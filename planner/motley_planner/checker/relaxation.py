@@ -133,7 +133,9 @@ class _Builder:
             for q in slot_sizes(needs[gpu, zone]):
                 entries: dict[int, float] = {}
                 for column_id, sizes in needs[gpu, zone].items():
-                    taken = sum(tp * n for tp, n in sizes.items() if tp >= q)
+                    taken = 0
+                    for tp, n in sizes.items():
+                        taken += tp * n if tp >= q else 0
                     if taken:
                         entries[self.y[column_id]] = float(taken)
                 for variable, gpus in used:
@@ -209,6 +211,11 @@ class _Builder:
         self.out.row(f"quality[{cascade.name}]", better, lower=0.0)
 
     def _add_demand(self) -> None:
+        given: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        for (column_id, name), rate in self.z.items():
+            phase = self.phase[column_id]
+            for one in ("prefill", "decode") if phase == "both" else (phase,):
+                given[name, one][rate] = 1.0
         for name, asked in self.asked.items():
             share, constant = self._share(name) if self.own[name] > 0 else ({}, 0.0)
             need = {v: -c * self.own[name] / asked for v, c in share.items()}
@@ -220,12 +227,8 @@ class _Builder:
                         load = policy.load[name] * cascade.requests_per_second / asked
                         need[self.shares[at]] = -load
             for phase in ("prefill", "decode"):
-                entries = {
-                    v: 1.0
-                    for (column_id, k), v in self.z.items()
-                    if k == name and self.phase[column_id] in ("both", phase)
-                }
-                self.out.row(f"demand[{name},{phase}]", {**entries, **need}, right, right)
+                entries = {**given[name, phase], **need}
+                self.out.row(f"demand[{name},{phase}]", entries, right, right)
 
     def _add_moves(self) -> None:
         """Replicas that start and stop, where that costs something."""

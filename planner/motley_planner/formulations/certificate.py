@@ -9,15 +9,17 @@ import numpy as np
 from motley_planner.checker.certificates import SCALE, held, weak_dual, whole_scale
 from motley_planner.checker.relaxation import Relaxation, relax
 from motley_planner.domain.certificate import Certificate
+from motley_planner.domain.solution import Level as PlannedLevel
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
-from motley_planner.solver import Job, Level, Milp, MilpBuilder, solve
+from motley_planner.formulations.proving import Found, Proving, find_blocks
+from motley_planner.solver import Job, Level, solve
 from motley_planner.solver.clock import CLOCK
 
 NEGLIGIBLE = 1e-12  # of the largest price
 CHEAP_S, CHEAP_SHARE = 0.05, 0.1  # what proofs may take unasked: this, or this share of the solve
 PATIENCE = 10  # times as long as judged cheap may they take: other work on the machine drops none
-RATE_S = 4e-5  # measured: seconds a level and rate (2e-5 to 4e-5 with 300 to 6,000 rates)
+RATE_S = 1.5e-5  # measured: seconds a level and rate (1.0e-5 to 1.3e-5 with 1,800 to 180,000 rates)
 
 
 def with_cheap_proofs(
@@ -35,12 +37,54 @@ def with_cheap_proofs(
     if likely > most:
         why = f"the proof takes about {likely:.2g} s and {max(0.0, most):.2g} s were left for it"
         return replace(solution, no_certificates=why)
-    limit_s = min(left_s, PATIENCE * most)
+    return with_proofs(table, solution, min(left_s, PATIENCE * most), use_worker=use_worker)
+
+
+def with_proofs(
+    table: FleetTable, solution: Solution, limit_s: float, *, use_worker: bool = True
+) -> Solution:
+    """The solution with the certificates found in `limit_s`, or with the reason why there are none.
+
+    Where a certificate proves more of a level than the search did, its bound is the level's.
+    """
     found = certify(table, solution, limit_s, use_worker=use_worker)
     why = "" if found else f"none was found in {limit_s:.2g} s"
     if not found and solution.status == "infeasible":
         why += ", or parts of replicas could serve everything and only whole ones cannot"
-    return replace(solution, certificates=found, no_certificates=why)
+    closer = solution if solution.status == "infeasible" else _with_bounds(table, solution, found)
+    return replace(closer, certificates=found, no_certificates=why)
+
+
+def _with_bounds(
+    table: FleetTable, solution: Solution, certificates: tuple[Certificate, ...]
+) -> Solution:
+    proved = {one.level: one.bound for one in certificates}
+    levels = tuple(_closer(table, level, proved.get(level.name)) for level in solution.levels)
+    if levels == solution.levels:
+        return solution
+    within = all(lv.gap is not None and lv.gap <= table.relative_gap for lv in levels)
+    first = levels[0]
+    status = "optimal" if within else solution.status
+    return replace(solution, levels=levels, bound=first.bound, gap=first.gap, status=status)
+
+
+def _closer(table: FleetTable, level: PlannedLevel, proved: float | None) -> PlannedLevel:
+    """The level with a bound that a certificate proves, if that is the better one."""
+    if proved is None or level.value is None:
+        return level
+    sign = -1.0 if level.name == "price" else 1.0
+    if level.bound is not None and level.gap:
+        without = abs(level.bound - level.value) / level.gap  # the value without what moves cost
+    elif level.bound is None and not (
+        table.penalty_per_started_gpu or table.penalty_per_stopped_gpu
+    ):
+        without = max(1e-9, abs(level.value))
+    else:
+        return level
+    if level.bound is not None and sign * (level.bound - proved) <= 0.0:
+        return level
+    bound = sign * max(sign * proved, sign * level.value)
+    return replace(level, bound=bound, gap=abs(bound - level.value) / without)
 
 
 def certify(
@@ -55,49 +99,42 @@ def certify(
     if solution.status == "no_solution":
         return ()
     if solution.status == "infeasible":
-        scale = _certificate(relax(whole_scale(table)), SCALE, time_limit_s, use_worker)
+        relaxed = relax(whole_scale(table))
+        scale = _certificate(relaxed, SCALE, find_blocks(relaxed), time_limit_s, use_worker)
         return (scale,) if scale is not None and scale.bound < 1.0 else ()
     deadline, found = CLOCK.now() + time_limit_s, list[Certificate]()
+    whole = relax(table)
+    blocks = find_blocks(whole)
     for level in solution.levels:
         left = deadline - CLOCK.now()
         if left <= 0.0:
             break
-        relaxed = held(relax(table), solution.levels, level.name)
+        relaxed = held(whole, solution.levels, level.name)
         if level.name in relaxed.levels and level.value is not None:
-            one = _certificate(relaxed, level.name, left, use_worker)
+            one = _certificate(relaxed, level.name, blocks, left, use_worker)
             found += [one] if one is not None else []
     return tuple(found)
 
 
 def _certificate(
-    relaxed: Relaxation, level: str, time_limit_s: float, use_worker: bool
+    relaxed: Relaxation, level: str, blocks: Found, time_limit_s: float, use_worker: bool
 ) -> Certificate | None:
-    milp, names = _program(relaxed)
-    entries, constant = relaxed.levels[level]
-    cost = np.zeros(milp.num_cols)
-    for variable, value in entries.items():
-        cost[variable] = value
-    levels = (Level(level, cost, constant),)
-    job = Job(milp, levels, time_limit_s=time_limit_s, relaxation_only=True)
+    proving = Proving(relaxed, level, blocks)
+    levels = (Level(level, proving.cost, proving.constant),)
+    job = Job(
+        proving.milp,
+        levels,
+        blocks=proving.blocks,
+        time_limit_s=time_limit_s,
+        relaxation_only=True,
+    )
     duals = solve(job, use_worker=use_worker).duals
     if duals is None:
         return None
-    largest = float(np.abs(duals).max(initial=0.0))
-    prices = {
-        name: float(price)
-        for name, price in zip(names, duals, strict=True)
-        if abs(price) > NEGLIGIBLE * largest
-    }
+    found = proving.prices(duals)
+    largest = max(map(abs, found.values()), default=0.0)
+    prices = {name: price for name, price in found.items() if abs(price) > NEGLIGIBLE * largest}
     bound = weak_dual(relaxed, level, prices)
     if not np.isfinite(bound):
         return None
     return Certificate(level, -bound if level == "price" else bound, prices)
-
-
-def _program(relaxed: Relaxation) -> tuple[Milp, list[str]]:
-    builder = MilpBuilder()
-    for upper in relaxed.upper:
-        builder.variable(0.0, upper)
-    for name, row in relaxed.rows.items():
-        builder.row(list(row.entries.items()), lower=row.lower, upper=row.upper, name=name)
-    return builder.build(), list(relaxed.rows)

@@ -13,7 +13,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SolverError
-from motley_planner.formulations.certificate import certify, with_cheap_proofs
+from motley_planner.formulations.certificate import with_cheap_proofs, with_proofs
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.buying import bought, nodes_coming, offered, without_offers
@@ -114,9 +114,7 @@ def _certified(
         return with_cheap_proofs(table, solution, left_s, use_worker=use_worker)
     if certify_s <= 0.0:
         return replace(solution, no_certificates="none was asked for")
-    proofs = certify(table, solution, certify_s, use_worker=use_worker)
-    why = "" if proofs else f"none was found in {certify_s:.2g} s"
-    return replace(solution, certificates=proofs, no_certificates=why)
+    return with_proofs(table, solution, certify_s, use_worker=use_worker)
 
 
 def _charged(replica: PlannedReplica, nodes: Mapping[str, Node]) -> PlannedReplica:

@@ -48,6 +48,15 @@ class Blocks:
         return len(self.count)
 
 
+@dataclass(frozen=True, slots=True)
+class PrivatePrices:
+    """Prices of the rows of one block each; `time` and `beside` by block, `most` by rate."""
+
+    time: Floats
+    beside: Floats
+    most: Floats
+
+
 @dataclass(frozen=True)
 class Structured:
     """A program with its blocks, and what is derived from the two once."""
@@ -119,6 +128,18 @@ class Structured:
         over = self._beside_used(units) > 1.0 + 1e-12
         if not over.any():
             return units, profit
+        low, high = self._beside_prices(worth)
+        cheap = _knapsack(worth - low[of] * blocks.beside, blocks, of)
+        dear = _knapsack(worth - high[of] * blocks.beside, blocks, of)
+        a, b = self._beside_used(cheap), self._beside_used(dear)
+        share = np.clip((1.0 - b) / np.maximum(a - b, 1e-30), 0.0, 1.0)[of]
+        mixed = np.where(over[of], share * cheap + (1 - share) * dear, units)
+        bound = high + self._profit(worth - high[of] * blocks.beside, dear)
+        return mixed, np.where(over, bound, profit)
+
+    def _beside_prices(self, worth: Floats) -> tuple[Floats, Floats]:
+        """Prices of the second resource just below and just at the one where it suffices."""
+        blocks, of = self.blocks, self.rate_block
         low, high = np.zeros(blocks.number), np.zeros(blocks.number)
         with np.errstate(divide="ignore", invalid="ignore"):
             per_unit = np.where(blocks.beside > 0, worth / blocks.beside, 0.0)
@@ -128,13 +149,19 @@ class Structured:
             tried = _knapsack(worth - middle[of] * blocks.beside, blocks, of)
             too_much = self._beside_used(tried) > 1.0
             low, high = np.where(too_much, middle, low), np.where(too_much, high, middle)
-        cheap = _knapsack(worth - low[of] * blocks.beside, blocks, of)
-        dear = _knapsack(worth - high[of] * blocks.beside, blocks, of)
-        a, b = self._beside_used(cheap), self._beside_used(dear)
-        share = np.clip((1.0 - b) / np.maximum(a - b, 1e-30), 0.0, 1.0)[of]
-        mixed = np.where(over[of], share * cheap + (1 - share) * dear, units)
-        bound = high + self._profit(worth - high[of] * blocks.beside, dear)
-        return mixed, np.where(over, bound, profit)
+        return low, high
+
+    def private_prices(self, reduced: Floats) -> PrivatePrices:
+        """The best prices of the blocks' own rows at these reduced costs: `best_fills`' dual."""
+        blocks, of = self.blocks, self.rate_block
+        worth = reduced[blocks.rate]
+        beside = np.zeros(blocks.number)
+        over = self._beside_used(_knapsack(worth, blocks, of)) > 1.0 + 1e-12
+        if over.any():
+            beside = np.where(over, self._beside_prices(worth)[1], 0.0)
+            worth = worth - beside[of] * blocks.beside
+        time = _time_prices(worth, blocks, of)
+        return PrivatePrices(time, beside, np.maximum(0.0, worth - time[of] * blocks.time))
 
     def restrict(self, chosen: Bools) -> Part:
         """The program with the core and the chosen blocks alone."""
@@ -206,15 +233,32 @@ class Part:
 
 def _knapsack(worth: Floats, blocks: Blocks, rate_block: Ints) -> Floats:
     """Units of each rate in the best use of one replica's time, each at most `most`."""
-    ratio = worth / blocks.time
-    order = np.lexsort((-ratio, rate_block))
-    needed = np.where(ratio > 0, np.minimum(blocks.most * blocks.time, 1.0), 0.0)[order]
-    used_before = np.cumsum(needed) - needed
-    used_before -= np.repeat(used_before[blocks.first[:-1]], np.diff(blocks.first))
+    order, needed, used_before = _by_worth(worth / blocks.time, blocks, rate_block)
     share = np.clip(1.0 - used_before, 0.0, needed)
     units = np.empty(len(worth))
     units[order] = share
     return np.asarray(units / blocks.time)
+
+
+def _time_prices(worth: Floats, blocks: Blocks, rate_block: Ints) -> Floats:
+    """What more time would be worth to each block: the ratio of the rate that fills it up, or 0."""
+    ratio = worth / blocks.time
+    order, needed, used_before = _by_worth(ratio, blocks, rate_block)
+    full = used_before + needed >= 1.0 - 1e-12
+    prices = np.zeros(blocks.number)
+    np.maximum.at(prices, rate_block[order][full], ratio[order][full])
+    return np.maximum(prices, 0.0)
+
+
+def _by_worth(
+    ratio: Floats, blocks: Blocks, rate_block: Ints
+) -> tuple[NDArray[np.intp], Floats, Floats]:
+    """Rates by block, best first: their order, the time each could use, and what is used before."""
+    order = np.lexsort((-ratio, rate_block))
+    needed = np.where(ratio > 0, np.minimum(blocks.most * blocks.time, 1.0), 0.0)[order]
+    used_before = np.cumsum(needed) - needed
+    used_before -= np.repeat(used_before[blocks.first[:-1]], np.diff(blocks.first))
+    return order, needed, used_before
 
 
 def without_blocks() -> Blocks:

@@ -18,6 +18,7 @@ from motley_planner.solver.milp import Floats, Level, Milp
 from motley_planner.solver.refine import refine
 from motley_planner.solver.relaxing import Limits, rounded
 from motley_planner.solver.search import BETTER, Search
+from motley_planner.solver.sifting import sift
 
 POLISH_SLACK = 2e-9
 FEASIBLE = 1e-6  # violation of a start's worst row
@@ -44,7 +45,13 @@ def solve_job(job: Job, emit: Emit) -> None:
 
 
 def _relax_first(job: Job, emit: Emit, deadline: float) -> None:
-    """The first level without integrality."""
+    """The first level without integrality; duals of a program in blocks are of its shared rows."""
+    if job.blocks is not None:
+        found = sift(Structured(job.milp, job.blocks), job.levels[0].cost, deadline)
+        if found.x is not None:
+            emit(Report(0, x=found.x, bound=found.bound, duals=found.duals))
+        emit(Report(0, status="solved" if found.x is not None else "none"))
+        return
     run = highs.solve_lp(job.milp, job.levels[0].cost, deadline, strategy=highs.CHOOSE)
     if run.x is not None:
         emit(Report(0, x=run.x, bound=run.bound, duals=run.row_duals))
