@@ -24,6 +24,7 @@ import yaml
 
 from e2e.cluster import processes
 from e2e.cluster.binaries import cache_directory
+from e2e.cluster.components import free_ports
 
 SCRAPE_S = 1
 
@@ -99,7 +100,7 @@ def running(folder: Path, targets: Mapping[str, Mapping[str, str]]) -> Iterator[
     program = find("prometheus")
     if program is None:
         raise RuntimeError("no prometheus: see e2e/prometheus.py")
-    port = _free_port()
+    port = free_ports(("prometheus",))["prometheus"]
     groups = [{"targets": [address], "labels": dict(each)} for address, each in targets.items()]
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump(
@@ -136,15 +137,6 @@ def _answers(url: str, process: processes.Process) -> bool:
             return False
         pause.wait(0.1)
     return False
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ REAL_LABEL = "e2e.motley.dev/real"
 LOOPBACK = "127.0.0.1"
 SERVICE_NETWORK = "10.96.0.0/16"
 
+OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+PORTS, TRIES = 12_000, 1000  # how many ports are looked at, and how often one is drawn
+
 # Who each program is to the API server, so that the event log says who wrote what.
 IDENTITIES = {
     "admin": ("motley-admin", "system:masters"),
@@ -38,15 +41,27 @@ ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", 
 
 
 def free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    """A free port for each name."""
-    sockets = [socket.socket() for _ in names]
+    """A free port for each name, none of which a connection on its way out could take.
+
+    A program that is started anew must find its port free again: the system gives ports of its own
+    range to connections, so the ports lie below that range where there is room.
+    """
+    found: list[int] = []
+    for _ in range(TRIES):
+        if len(found) == len(names):
+            return dict(zip(names, found, strict=True))
+        port = secrets.choice(_ports())
+        if port not in found and are_free([port]):
+            found.append(port)
+    raise OSError(f"no free ports on {LOOPBACK} between {_ports()[0]} and {_ports()[-1]}")
+
+
+def _ports() -> range:
     try:
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
-    finally:
-        for one in sockets:
-            one.close()
+        first = int(OUTGOING_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 32_768  # Linux's default
+    return range(max(1024, first - PORTS), first) if first > 2048 else range(32_768, 60_000)
 
 
 def are_free(ports: Iterable[int]) -> bool:

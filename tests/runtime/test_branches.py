@@ -15,6 +15,7 @@ from tests.bench.branches import simulated
 
 from motley_planner.costs.order_statistics import branch_steps
 from motley_planner.dispatch import BranchRule, Confidence, Pruning
+from motley_planner.dispatch.branching import BranchBook
 from motley_runtime.gateway.errors import UpstreamError
 
 
@@ -73,6 +74,14 @@ def walked(rule: BranchRule, tokens: list[int], p: list[float]) -> tuple[set[int
         if len(ended) >= rule.stop_after or not live:
             return set(ended), pruned, step
     raise AssertionError("endless")
+
+
+def test_equal_confidences_are_equal_whatever_their_number_of_tokens() -> None:
+    book = BranchBook(BranchRule(3, 1, Pruning(0.5, 1, 5)), live={0, 1})
+    nine, ten = (math.exp(math.fsum([math.log(0.6)] * n) / n) for n in (9, 10))
+    low, high = sorted((nine, ten, math.nextafter(nine, 0.0)))[0::2]
+    assert low < high and not book.scored(1, low)
+    assert book.end(0, high) == ()
 
 
 @settings(max_examples=40, deadline=None)

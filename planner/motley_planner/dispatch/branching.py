@@ -23,6 +23,8 @@ CHOICES = ("Best", "Vote")
 EXTRACTORS = ("Boxed", "Number", "Letter", "Regex")
 REWARD_SCALES = ("Probability", "Logit")
 
+ROUNDING = 1e-9  # of a score: means of as many equal confidences differ by less
+
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
@@ -142,9 +144,9 @@ class BranchBook:
         if prune is None or score is None:
             return False
         if self.ended:
-            return self._bar is not None and score < self._bar
+            return self._bar is not None and score < self._bar - ROUNDING
         may = len(self.pruned) < prune.most and len(self.live) > 1
-        return may and score < prune.below
+        return may and score < prune.below - ROUNDING
 
 
 def best_of(scores: dict[int, float | None]) -> int:
