@@ -63,6 +63,7 @@ class Blocking:
 
     def __init__(self, index: Index, x: Floats, asking: Asking) -> None:
         self.index, self.x, self.asking = index, x, asking
+        self._found_best: dict[str, list[int]] = {}  # by class
         self.ended_well = True  # the last question; after a crash nothing more is asked
         self.program = Structured(asking.milp, index.blocks)
         added = asking.milp.num_rows - len(index.row_names)  # by a strategy, of its own
@@ -124,6 +125,11 @@ class Blocking:
 
     def _best_of(self, name: str) -> list[int]:
         """Positions of a class's rates that serve most per GPU and per USD, of each phase."""
+        if name not in self._found_best:
+            self._found_best[name] = self._find_best(name)
+        return self._found_best[name]
+
+    def _find_best(self, name: str) -> list[int]:
         rates, columns = self.index.demand.rates, self.index.table.columns
         at = rates.of_class(name)
         owners = [columns[i] for i in rates.column[at].tolist()]

@@ -26,6 +26,7 @@ MARGIN_S, MARGIN_SHARE = 0.13, 0.2  # at least, but no larger share of the limit
 FILL_SECONDS = 0.3  # for the rates of a plan that was filled up: most of it starts a process
 UNSERVED = 1e-6  # share of a demand
 ASKING_S, ASKING_SHARE = 0.3, 0.1  # for what limits shortfalls: at most, and of the limit
+ASKING_MARGIN = 1.5  # kept back for it, as a multiple
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
 # as the last gain took): what runs waits for it
 
@@ -96,7 +97,8 @@ def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index
     relaxed = None if index.packing.exact else widen(milp, index.packing.gains)
     starts = tuple(find_starts(milp, index))
     spent = CLOCK.now() - started
-    margin = min(max(MARGIN_S, spent), MARGIN_SHARE * table.time_limit_s)
+    margin = max(MARGIN_S, spent, ASKING_MARGIN * _asking_s(table.time_limit_s))
+    margin = min(margin, MARGIN_SHARE * table.time_limit_s)
     left = table.time_limit_s - spent - margin
     return index, Job(
         milp=milp,
@@ -117,12 +119,16 @@ def _read(index: Index, job: Job, outcome: Outcome, use_worker: bool) -> Solutio
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
     if outcome.x is not None:
-        asking_s = min(ASKING_S, ASKING_SHARE * job.time_limit_s)  # a new process takes as long
-        asking = Asking(job.milp, use_worker, asking_s if outcome.finished else 0.0)
+        asking_s = _asking_s(job.time_limit_s) if outcome.finished else 0.0
+        asking = Asking(job.milp, use_worker, asking_s)
         return decode(index, outcome, index.table.relative_gap, asking)
     if outcome.status == "infeasible" and index.table.objective == "min_cost":
         return None
     return Solution(status="no_solution")
+
+
+def _asking_s(limit_s: float) -> float:
+    return min(ASKING_S, ASKING_SHARE * limit_s)
 
 
 def _unbounded() -> SnapshotError:

@@ -9,6 +9,7 @@ what is found always covers.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from motley_planner.solver.milp import Floats, Ints
 
@@ -31,22 +32,34 @@ def least_covers(price: Floats, worth: Floats, needs: Floats) -> list[Ints]:
     (able,) = np.nonzero(size > 0)
     if not len(able):
         return []
-    cost, points = price[able], np.arange(POINTS + 1)
-    before = np.maximum(points[:, None] - size[able], 0)
-    least, chosen = np.zeros(POINTS + 1), np.zeros(POINTS + 1, dtype=np.int64)
+    able = able[_worth_trying(price[able], size[able])]
+    items = list(zip(price[able].tolist(), size[able].tolist(), able.tolist(), strict=True))
+    least, chosen = [0.0], [items[0]]
     for point in range(1, POINTS + 1):
-        total = least[before[point]] + cost
-        chosen[point] = best = int(total.argmin())
-        least[point] = total[best]
+        best = np.inf
+        for item in items:
+            total = least[point - item[1]] + item[0] if point > item[1] else item[0]
+            if total < best:
+                best, use = total, item
+        least.append(best)
+        chosen.append(use)
     found = []
     for need in needs.tolist():
         counts = np.zeros(len(price), dtype=np.int32)
         point = int(np.ceil(need / unit - 1e-9))
         while point > 0:
-            counts[able[chosen[point]]] += 1
-            point = int(before[point, chosen[point]])
+            counts[chosen[point][2]] += 1
+            point -= chosen[point][1]
         found.append(counts)
     return found
+
+
+def _worth_trying(price: Floats, size: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Those for which no other one is as large and as cheap."""
+    order = np.lexsort((price, -size))
+    cheapest = np.minimum.accumulate(price[order])
+    better = np.concatenate([[True], price[order][1:] < cheapest[:-1]])
+    return np.asarray(order[better])
 
 
 def whole_counts(price: Floats, worth: Floats, at: Floats) -> list[Floats]:

@@ -26,7 +26,6 @@ HURRY_BLOCKS, HURRY_SHARE = 80, 0.5
 MOST_COUNTS, FEW_BLOCKS, MOST_BLOCKS = 600, 80, 400  # of a decomposition
 FEW_SECONDS = 0.2  # for few blocks as a whole, before more of them in neighbourhoods
 PARTS_BLOCKS, PARTS_SHARE = 300, 0.6  # of a decomposition that follows a box
-DIVES_SHARE = 0.9  # what follows dives gains little
 LADDER, LADDER_SHARE = (30, 90, 270), 0.25
 NEARLY_ALL, WHOLE_SHARE, LONG_SECONDS = 0.75, 0.5, 5.0
 EPSILON = 1e-7
@@ -45,7 +44,7 @@ def first_parts(search: Search, *, hurry: bool) -> None:
     elif found.x[search.program.blocks.count].sum() < FEW_REPLICAS:
         ladder(search)
     elif can_dive(search):
-        dive_often(search, search.share(DIVES_SHARE))
+        dive_often(search, search.limits.deadline)
     else:
         _box(search)
         if is_least_of_many(search.program.milp, search.level) and not search.done():
