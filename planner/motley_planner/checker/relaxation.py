@@ -133,9 +133,7 @@ class _Builder:
             for q in slot_sizes(needs[gpu, zone]):
                 entries: dict[int, float] = {}
                 for column_id, sizes in needs[gpu, zone].items():
-                    taken = 0
-                    for tp, n in sizes.items():
-                        taken += tp * n if tp >= q else 0
+                    taken = sum(tp * n for tp, n in sizes.items() if tp >= q)
                     if taken:
                         entries[self.y[column_id]] = float(taken)
                 for variable, gpus in used:
