@@ -53,6 +53,7 @@ def operated() -> Operated:
     """A copy of the world with the pool, and of the operator that planned it."""
     made = Operated(nodes=0)
     made.world, made.planner = deepcopy(served().world), copy(served().planner)
+    made.settings = PATIENT
     return made
 
 
@@ -88,7 +89,6 @@ def test_no_status_written_by_hand_stops_the_operator_or_moves_a_pod(
     kind: str, data: st.DataObject
 ) -> None:
     made = operated()
-    made.settings = PATIENT
     key = made.world.add(fuzz.BASES[kind]("victim"))
     made.run()
     before = made.uids(BYSTANDER), made.uids(key)
