@@ -201,7 +201,18 @@ class StubApi:
             or namespace not in ("", document["metadata"].get("namespace"))
         ):
             return
-        await response.write(json.dumps({"type": event, "object": document}).encode() + b"\n")
+        told = {"type": event, "object": _ordered(document)}
+        await response.write(json.dumps(told, separators=(",", ":")).encode() + b"\n")
+
+
+def _ordered(document: Document) -> Document:
+    """The object with its fields in an API server's order."""
+    metadata = document["metadata"]
+    first = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    names = [*(n for n in first if n in metadata), *(n for n in metadata if n not in first)]
+    rest = {k: v for k, v in document.items() if k not in ("kind", "apiVersion", "metadata")}
+    head = {k: document[k] for k in ("kind", "apiVersion") if k in document}
+    return head | {"metadata": {n: metadata[n] for n in names}} | rest
 
 
 def _selected(document: Document, query: Any) -> bool:

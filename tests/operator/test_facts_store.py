@@ -14,6 +14,8 @@ import pytest
 from motley_operator.connection import Client
 from motley_operator.errors import FactsIncomplete
 from motley_operator.facts import Store, gather, reflector
+from motley_operator.facts import store as store_module
+from motley_operator.facts.nodes import parse_node
 from motley_operator.settings import Settings
 
 
@@ -53,6 +55,32 @@ async def watched(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_heartbeats_are_heard_and_not_read(
+    api: Any, client: Client, node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Counter[str]()
+
+    def parse(document: Any) -> Any:
+        read[document["metadata"]["name"]] += 1
+        return parse_node(document)
+
+    monkeypatch.setattr(store_module, "parse_node", parse)
+    api.put("Node", node("n0"))
+    async with watched(client) as view:
+        for second in range(6):
+            beating = node("n0")
+            (condition,) = beating["status"]["conditions"]
+            condition["lastHeartbeatTime"] = f"2026-01-01T00:01:{second:02d}Z"
+            api.put("Node", beating)
+        await view.until(lambda: view.store.nodes.heard == api.version)
+        assert read["n0"] == 2  # the LIST and the first line
+        assert not view.wakes
+        beating["spec"] = {"unschedulable": True}
+        api.put("Node", beating)
+        await view.until(lambda: view.wakes["Node"] == 1)
+        assert read["n0"] == 3
 
 
 async def test_a_chunked_list_brings_every_node(

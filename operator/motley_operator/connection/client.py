@@ -118,10 +118,8 @@ class Client:
         return answer
 
     @asynccontextmanager
-    async def stream(
-        self, sent: Sent, inactivity_s: float
-    ) -> AsyncIterator[AsyncIterator[Document]]:
-        """The objects of a watch, one a line; ends when the server ends it.
+    async def stream(self, sent: Sent, inactivity_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a watch, one JSON object each; ends when the server ends it.
 
         Raises: ApiError when refused, or when nothing came for inactivity_s (status 0).
         """
@@ -207,8 +205,8 @@ def _api_error(status: int, raw: bytes, retry_after: str | None) -> ApiError:
     return ApiError(status, reason, message, seconds)
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Document]:
-    """The JSON objects of a body, one a line; lines may be of any length (nodes are long)."""
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of a body that say something; they may be of any length (nodes are long)."""
     rest: list[bytes] = []
     async for chunk in response.content.iter_any():
         *whole, tail = chunk.split(b"\n")
@@ -216,6 +214,6 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[Document]:
             text = b"".join((*rest, line))
             rest.clear()
             if text.strip():
-                yield orjson.loads(text)
+                yield text
         if tail:
             rest.append(tail)

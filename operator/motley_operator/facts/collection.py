@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Generic, TypeVar
 
+from motley_operator.facts.heartbeats import Gist
+
 Document = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class Collection(Generic[T]):
     ) -> None:
         self._parse, self._on_change = parse, on_change
         self._entries: dict[str, tuple[int, T]] = {}  # by UID: version, value
+        self._gists: dict[str, tuple[int, T]] = {}  # by UID: hash of the line that said the value
         self._heard = 0
         self.complete = False
 
@@ -70,12 +73,23 @@ class Collection(Generic[T]):
         self._heard = max(self._heard, version)
         for uid, (known, value) in list(self._entries.items()):
             if uid not in listed and known <= version:
-                del self._entries[uid]
+                self.forget(uid)
                 self._on_change(value, None)
         self.complete = True
 
-    def upsert(self, document: Document) -> None:
-        """Take an added or modified object of a LIST or a watch."""
+    def beat(self, gist: Gist) -> bool:
+        """Take a line of a watch by its gist; False where the line has to be read."""
+        known, value = self._entries.get(gist.uid, (0, None))
+        rest, said = self._gists.get(gist.uid, (0, None))
+        if value is None or said is not value or rest != gist.rest:
+            return False
+        self._heard = max(self._heard, gist.version)
+        if gist.version > known:
+            self._entries[gist.uid] = (gist.version, value)
+        return True
+
+    def upsert(self, document: Document, gist: Gist | None = None) -> None:
+        """Take an added or modified object of a LIST or a watch, and the gist of its line."""
         version = version_of(document)
         self._heard = max(self._heard, version)
         uid = document["metadata"]["uid"]
@@ -85,13 +99,16 @@ class Collection(Generic[T]):
             if old is not None and new == old:
                 new = old  # a heartbeat is no other value: what was made from it stays in force
             self._entries[uid] = (version, new)
+            if gist is not None:
+                self._gists[uid] = (gist.rest, new)
             self._on_change(old, new)
 
     def remove(self, document: Document) -> None:
         """Take a deletion of a watch."""
         self._heard = max(self._heard, version_of(document))
-        entry = self._entries.pop(document["metadata"]["uid"], None)
+        entry = self._entries.get(document["metadata"]["uid"])
         if entry:
+            self.forget(document["metadata"]["uid"])
             self._on_change(entry[1], None)
 
     def advance(self, version: int) -> None:
@@ -117,3 +134,4 @@ class Collection(Generic[T]):
     def forget(self, uid: str) -> None:
         """Drop an object that the server says is gone."""
         self._entries.pop(uid, None)
+        self._gists.pop(uid, None)

@@ -15,6 +15,7 @@ from motley_operator.connection import CUSTOM, KINDS, OPTIONAL, Client, owned_ki
 from motley_operator.domain.facts import NodeFacts, PodFacts, SliceFacts
 from motley_operator.domain.quotas import LimitRangeFacts, QuotaFacts
 from motley_operator.facts.collection import Collection
+from motley_operator.facts.heartbeats import node_gist
 from motley_operator.facts.nodes import parse_node
 from motley_operator.facts.pods import MANAGED_BY, MANAGER, parse_pod
 from motley_operator.facts.quotas import parse_limit_range, parse_quota
@@ -126,7 +127,7 @@ class Store:
 
     def _make_reflectors(self) -> Iterator[Reflector]:
         # Nodes and pods are read cluster-wide in every mode: other people's pods take room too.
-        yield self._reflector(self.nodes, Scope(KINDS["Node"]))
+        yield self._reflector(self.nodes, Scope(KINDS["Node"], gist=node_gist))
         yield self._reflector(self.pods, Scope(KINDS["Pod"]))
         slices: Collection[Any] = Collection(parse_slice, self._slice_changed)
         yield self._reflector(slices, Scope(KINDS["ResourceSlice"], optional=True))
