@@ -20,8 +20,10 @@ from collections.abc import Callable
 # Python's usual thresholds would walk the store several times in each cycle (docs/decisions: 0021).
 _GC_THRESHOLDS = (200_000, 20, 100)
 _YOUNG = 1
-_SHARE = 0.002  # of the time may go to collecting everything ...
+_SHARE = 0.002  # of the time may go to collecting all that came since the store was set aside ...
 _LEAST_S, _LONGEST_S = 10.0, 600.0  # ... this often
+_WHOLE_SHARE = 0.0003  # of the time may go to collecting what was set aside with it ...
+_WHOLE_LEAST_S, _WHOLE_LONGEST_S = 60.0, 3600.0  # ... this often
 _M_ARENA_MAX = -8  # source: glibc's malloc.h
 
 
@@ -47,7 +49,11 @@ def settle_in() -> None:
 
 
 class Tidying:
-    """Gives memory back between two cycles."""
+    """Gives memory back between two cycles.
+
+    Most of what there is stays: the store. It is collected now and then, and set aside until the
+    next time, so that the collections in between walk only what came since.
+    """
 
     def __init__(
         self,
@@ -56,12 +62,20 @@ class Tidying:
     ) -> None:
         """`clock` is in seconds; `trim` stands for `malloc_trim` in tests."""
         self._clock, self._trim = clock, trim or _of_libc("malloc_trim", ctypes.c_size_t)
-        self._full_at = clock() + _LEAST_S
+        self._full_at = self._whole_at = clock() + _LEAST_S
 
     def after_cycle(self) -> None:
-        """Collect the young, or now and then everything; then free pages go back to the system."""
+        """Collect the young, or what is due; then free pages go back to the system."""
         began = self._clock()
-        if began >= self._full_at:
+        if began >= self._whole_at:
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+            took_s = self._clock() - began
+            rest_s = min(took_s / _WHOLE_SHARE, _WHOLE_LONGEST_S)
+            self._whole_at = began + max(_WHOLE_LEAST_S, rest_s)
+            self._full_at = began + _LEAST_S
+        elif began >= self._full_at:
             gc.collect()
             took_s = self._clock() - began
             self._full_at = began + max(_LEAST_S, min(took_s / _SHARE, _LONGEST_S))

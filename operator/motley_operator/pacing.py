@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from motley_operator.settings import Settings
 
-_REST_SHARE = 0.005  # of the time at rest may go to deciding ...
+_REST_SHARE = 0.002  # of the time at rest may go to deciding ...
 _LONGEST_REST_S = 300.0  # ... but what no event told is looked for at least this often
 _IDLE_SHARE = 0.1  # of a decision's time without events ends a burst
 _LONGEST_WAIT_S = 5.0

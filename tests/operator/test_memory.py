@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ from motley_operator import memory
 from motley_operator.memory import Tidying
 
 MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def set_aside_no_longer() -> Iterator[None]:
+    """What a test sets aside is collected after it as before."""
+    yield
+    gc.unfreeze()
 
 
 class Knot:
@@ -69,8 +77,27 @@ def test_collecting_everything_takes_a_small_share_of_the_time(
     for _ in range(1000):
         clock.now += 1.0
         tidying.after_cycle()
-    full = collected.count(2)
-    assert 2 <= full <= 1 + memory._SHARE * clock.now / 0.5
+    full, share = collected.count(2), memory._SHARE + memory._WHOLE_SHARE
+    assert 2 <= full <= 2 + share * clock.now / 0.5
+
+
+def test_what_came_since_the_store_was_set_aside_is_collected_before_the_store_is_again() -> None:
+    clock = Clock()
+    tidying = Tidying(clock, trim=lambda _: 0)
+    of_the_store = Knot()
+    clock.now = memory._LEAST_S
+    tidying.after_cycle()
+    assert gc.get_freeze_count() > 0
+    later = Knot()
+    seen = [weakref.ref(of_the_store), weakref.ref(later)]
+    tidying.after_cycle()  # both are in use
+    del of_the_store, later
+    clock.now += memory._LEAST_S
+    tidying.after_cycle()
+    assert [ref() is None for ref in seen] == [False, True]
+    clock.now += memory._WHOLE_LONGEST_S
+    tidying.after_cycle()
+    assert seen[0]() is None
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")

@@ -7,15 +7,15 @@ from motley_operator.settings import Settings
 def test_a_small_fleet_is_paced_by_its_settings() -> None:
     settings = Settings()
     pace = Pace(settings)
-    pace.decided(0.25)
+    pace.decided(0.1)
     waits = (pace.idle_s, pace.wait_s, pace.rest_s)
     assert waits == (settings.idle_window_s, settings.max_wait_s, settings.resync_s)
 
 
-def test_a_large_fleet_spends_half_a_percent_of_its_rest_on_deciding() -> None:
+def test_a_large_fleet_spends_a_fifth_of_a_percent_of_its_rest_on_deciding() -> None:
     pace = Pace(Settings())
-    pace.decided(0.75)
-    assert pace.rest_s == 150.0
+    pace.decided(0.25)
+    assert pace.rest_s == 125.0
 
 
 def test_a_burst_may_go_on_for_as_long_as_a_decision_takes() -> None:
