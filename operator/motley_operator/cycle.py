@@ -220,7 +220,8 @@ class Cycle:
             if node.not_ready_since is not None
         ]
         due_at = decision.translation.suspicions.due_at
-        due += [due_at - facts.now] if due_at is not None else []
+        again_at = self._planner.again_at
+        due += [at - facts.now for at in (due_at, again_at) if at is not None]
         return min([self._pace.rest_s, *(s for s in due if s > 0)])
 
     async def _say_held(self, error: PlannerError) -> None:

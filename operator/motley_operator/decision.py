@@ -16,6 +16,7 @@ from motley_operator.adoption import adopted
 from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.actions import Action, Manifest, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.patience import Asked, is_better
 from motley_operator.domain.replans import Replan, replans
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
@@ -24,10 +25,12 @@ from motley_operator.succession import succeeded
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.errors import SolverError
 from motley_planner.planning import forget_others
 
 _PLANNED = ServingPool | ModelCascade | RLJob
 PATIENCE = 1.75  # x the time limit, for a plan that no loss waits for
+MOST_PATIENCE = 7.0  # x the time limit, for one more try at a plan that was cut short
 Planner = Callable[[Snapshot, Catalog], Plan]
 
 
@@ -89,6 +92,19 @@ def _with_time(snapshot: Snapshot, settings: Settings, begun: bool) -> Snapshot:
     return replace(snapshot, time_limit_s=max(snapshot.time_limit_s, settings.first_time_limit_s))
 
 
+def _how(asked: Snapshot, now: float, most_s: float) -> Asked:
+    """How a plan was asked for."""
+    return Asked(
+        at=now,
+        limit_s=asked.time_limit_s,
+        most_s=most_s,
+        steady=asked.steady,
+        edited=asked.edited,
+        still=asked.still,
+        least_gain=asked.min_improvement,
+    )
+
+
 class RememberingPlanner:
     """Plans where a policy says so; most wake-ups change pods' readiness and nothing planned."""
 
@@ -106,9 +122,14 @@ class RememberingPlanner:
         force = self._force
         verdict = policies.verdict(force, translation, facts)
         self.why = str(verdict.reason)
-        if force is None or verdict.replan:
+        if force is not None and verdict.reason == policies.Reason.CUT_SHORT:
+            force = self._force = self._tried_again(force, translation, facts, snapshot)
+        elif force is None or verdict.replan:
             steady = policies.is_steady(force, translation)
             edited = policies.edited(force, translation)
+            if edited and force is not None and force.again_at is not None and force.asked:
+                # What another edit was not given the time for is looked at with this one.
+                edited |= force.asked.edited & {d.key for d in snapshot.demands}
             # After a restart, what runs as its status says gets nothing new until something happens.
             still = frozenset[str]()
             if force is None:
@@ -117,17 +138,64 @@ class RememberingPlanner:
             asked = replace(snapshot, steady=steady, edited=edited, still=still)
             if not steady and snapshot.running:  # nobody is left without service meanwhile
                 asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
-            plan = self(asked, translation.catalog)
+            plan = self._made(asked, force, translation, facts)
             forget_others(translation.parsed.keys())
-            before = force.plan if force is not None else None
-            plan = adopted(plan, before, edited, translation, facts)
-            plan = previewing.stood(plan, translation)
-            self.held = Held(
-                previewing.records(plan, translation, facts),
-                previewing.proposals(plan, translation, facts, self._solve),
-            )
-            force = self._force = policies.InForce.of(plan, translation)
+            self._hold(plan, translation, facts)
+            how = _how(asked, facts.now, MOST_PATIENCE * translation.snapshot.time_limit_s)
+            force = self._force = policies.InForce.of(plan, translation, how)
         return force.plan
+
+    def _made(
+        self,
+        asked: Snapshot,
+        force: policies.InForce | None,
+        translation: Translation,
+        facts: ClusterFacts,
+    ) -> Plan:
+        """The plan of a snapshot, with the routing and the records that go on."""
+        plan = self(asked, translation.catalog)
+        before = force.plan if force is not None else None
+        plan = adopted(plan, before, asked.edited, translation, facts)
+        return previewing.stood(plan, translation)
+
+    def _hold(self, plan: Plan, translation: Translation, facts: ClusterFacts) -> None:
+        """Note what is remembered and proposed beside the plan."""
+        self.held = Held(
+            previewing.records(plan, translation, facts),
+            previewing.proposals(plan, translation, facts, self._solve),
+        )
+
+    def _tried_again(
+        self,
+        force: policies.InForce,
+        translation: Translation,
+        facts: ClusterFacts,
+        snapshot: Snapshot,
+    ) -> policies.InForce:
+        """What is in force after one more try, in more time, at what the time limit cut short."""
+        assert force.asked is not None
+        how = force.asked.again(facts.now)
+        asked = replace(
+            snapshot,
+            steady=how.steady,
+            edited=how.edited,
+            still=how.still,
+            time_limit_s=how.limit_s,
+        )
+        try:
+            plan = self._made(asked, force, translation, facts)
+        except SolverError:
+            return replace(force, asked=how)
+        more = how if plan.cut_short else None
+        if not is_better(plan, force.plan, how):
+            return replace(force, asked=more)
+        self._hold(plan, translation, facts)
+        return policies.InForce.of(plan, translation, more)
+
+    @property
+    def again_at(self) -> float | None:
+        """Unix time from which a plan that was cut short is sought again; None for never."""
+        return self._force.again_at if self._force is not None else None
 
     @property
     def has_planned(self) -> bool:

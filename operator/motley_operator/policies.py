@@ -16,6 +16,7 @@ from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
+from motley_operator.domain.patience import Asked, wants_time
 from motley_operator.domain.translation import Translation
 from motley_planner.domain.demand import Demand, ServingDemand
 from motley_planner.domain.plan import Plan
@@ -33,6 +34,7 @@ class Reason(StrEnum):
     REPLICA_LOST = "ReplicaLost"
     ROOM_FREED = "RoomFreed"
     NODE_CAME = "NodeCame"
+    CUT_SHORT = "CutShort"
     UNCHANGED = "Unchanged"
 
 
@@ -48,9 +50,16 @@ class InForce:
     prices: frozenset[float]
     demands: Mapping[str, Demand]
     marks: str = ""  # of what stands in Preview and Disabled
+    asked: Asked | None = None  # None: it is not asked for again
+
+    @property
+    def again_at(self) -> float | None:
+        """Unix time from which the same is asked for again; None where the plan is good enough."""
+        asked = self.asked
+        return asked.due_at if asked is not None and wants_time(self.plan, asked) else None
 
     @staticmethod
-    def of(plan: Plan, translation: Translation) -> InForce:
+    def of(plan: Plan, translation: Translation, asked: Asked | None = None) -> InForce:
         """A plan that was just made."""
         snapshot = translation.snapshot
         return InForce(
@@ -62,6 +71,7 @@ class InForce:
             prices=_prices(snapshot),
             demands={demand.key: demand for demand in snapshot.demands},
             marks=translation.marks,
+            asked=asked,
         )
 
 
@@ -244,6 +254,17 @@ def node_came(case: Case) -> Reason | None:
     return None
 
 
+def cut_short(case: Case) -> Reason | None:
+    """The plan could be better, all of it is there, and nothing has happened for a while."""
+    again_at = case.force.again_at
+    if again_at is None or case.facts.now < again_at:
+        return None
+    runs = {unit.id for unit in case.translation.snapshot.running}
+    parts = case.force.plan.slices
+    planned = {r.kept or unit_id(part.key, r.name) for part in parts for r in part.replicas}
+    return Reason.CUT_SHORT if planned <= runs else None
+
+
 RULES: tuple[Rule, ...] = (
     no_solution_yet,
     inputs_changed,
@@ -252,4 +273,5 @@ RULES: tuple[Rule, ...] = (
     replica_lost,
     room_freed,
     node_came,
+    cut_short,
 )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from motley_operator import cycle as cycle_module
+from motley_operator import pacing
 from motley_operator.cycle import Cycle
 from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.actions import (
@@ -127,6 +128,7 @@ async def test_a_stream_without_a_pause_does_not_put_a_cycle_off_for_ever(bench:
 async def test_nothing_happens_without_a_wake_up_until_the_resync(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(pacing, "_REST_SHARE", 1.0)  # however long a decision takes here
     bench = Bench(monkeypatch, Settings(idle_window_s=0.02, resync_s=0.3))
     task = asyncio.create_task(bench.cycle.run())
     async with asyncio.timeout(30.0):
@@ -256,6 +258,15 @@ async def test_a_node_whose_time_runs_out_is_looked_at_then(
 
 async def test_a_pod_whose_time_to_start_runs_out_is_looked_at_then(bench: Bench) -> None:
     bench.due_at = bench.facts.now + 0.2
+    await bench.running(0.35)
+    assert len(bench.decided) == 2
+
+
+async def test_a_plan_that_was_cut_short_is_looked_at_when_it_may_be_sought_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = property(lambda planner: bench.facts.now + 0.2)
+    monkeypatch.setattr(RememberingPlanner, "again_at", due)
     await bench.running(0.35)
     assert len(bench.decided) == 2
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import InputError, emit, say
+from motley_operator.domain.patience import falls_short, may_serve_more, price_gap
 from motley_planner.strategies.listing import STRATEGIES
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from motley_operator.domain.facts import ClusterFacts
     from motley_planner.domain.demand import RunningUnit
     from motley_planner.domain.hardware import Catalog
-    from motley_planner.domain.plan import Slice
 
 DESCRIPTION = """\
 Plans custom resources on the nodes that `kubectl get nodes -o yaml` printed, or on a live
@@ -29,7 +28,7 @@ cluster (--context), and prints the plan. Nothing is changed anywhere.
 """
 # With imports and 200 nodes to read this stays near two seconds of CPU time.
 DEFAULT_TIME_LIMIT_S = 0.8
-UNPROVED_GAP, DEAR_GAP = 1e-3, 0.05  # of service, of the price
+DEAR_GAP = 0.05  # of the price
 CERTIFY_S = 10.0
 PATIENT_TIME_LIMIT_S = 5.0  # of a second try, where the first fell short
 _UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 60.0}
@@ -177,14 +176,12 @@ def run(args: argparse.Namespace) -> int:
 def _wants_time(content: PlanFile) -> bool:
     """Whether a longer search may serve or promise more, or cost clearly less."""
     made = content.plan
-    gaps = {lv.name: math.inf if lv.gap is None else lv.gap for lv in made.levels}
-    service = max((gap for name, gap in gaps.items() if name.startswith("goodput")), default=0.0)
-    if service > UNPROVED_GAP and any(falls_short(part) for part in made.slices):
+    if may_serve_more(made):
         return True
     from motley_planner.planning.losses import SMALL_FLEET
 
     promise = made.nodes <= SMALL_FLEET and any(part.unpromised for part in made.slices)
-    return promise or gaps.get("price", 0.0) > DEAR_GAP
+    return promise or price_gap(made) > DEAR_GAP
 
 
 def _facts(args: argparse.Namespace) -> ClusterFacts:
@@ -243,12 +240,6 @@ def exit_status(content: PlanFile) -> int:
     if content.plan.status == "no_solution":
         return 3
     return int(any(falls_short(part) for part in content.plan.slices))
-
-
-def falls_short(part: Slice) -> bool:
-    """True where a resource gets less than it asked for."""
-    missing = part.requests_per_second - part.served_requests_per_second
-    return bool(part.refusals) or missing > 1e-6 * max(1.0, part.requests_per_second)
 
 
 def plan_facts(

@@ -197,3 +197,4 @@ class Plan:
     nodes_coming: tuple[NodesToAdd, ...] = ()  # those that replicas of the plan wait for
     certificates: tuple[Certificate, ...] = ()
     no_certificates: str = ""  # why there are none
+    cut_short: bool = False  # the time limit ended a search that more time might have bettered

@@ -100,3 +100,4 @@ class Solution:
     shortfalls: tuple[Shortfall, ...] = ()
     certificates: tuple[Certificate, ...] = ()
     no_certificates: str = ""  # why there are none
+    cut_short: bool = False  # the time ran out before the search ended or its gap was closed

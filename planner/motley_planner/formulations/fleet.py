@@ -27,6 +27,7 @@ FILL_SECONDS = 0.3  # for the rates of a plan that was filled up: most of it sta
 UNSERVED = 1e-6  # share of a demand
 ASKING_S, ASKING_SHARE = 0.3, 0.1  # for what limits shortfalls: at most, and of the limit
 ASKING_MARGIN = 1.5  # kept back for it, as a multiple
+ALL_THE_TIME = 0.9  # share of a search's time that it leaves nothing of: a step would not fit
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
 # as the last gain took): what runs waits for it
 
@@ -57,7 +58,8 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
     solution = restored(solution, part, index.table)
-    return replace(solution, solve_seconds=CLOCK.now() - started)
+    cut_short = outcome.out_of_time and solution.status in ("feasible", "no_solution")
+    return replace(solution, solve_seconds=CLOCK.now() - started, cut_short=cut_short)
 
 
 def _search(table: FleetTable, started: float, use_worker: bool) -> tuple[Index, Outcome, Job]:
@@ -65,7 +67,9 @@ def _search(table: FleetTable, started: float, use_worker: bool) -> tuple[Index,
     with a_worker() if use_worker else nullcontext() as worker:
         with no_collection():
             index, job = _prepare(table, started, use_worker)
+        began = CLOCK.now()
         outcome = solve(job, use_worker=False) if worker is None else worker.solve(job)
+    outcome.out_of_time = CLOCK.now() - began >= ALL_THE_TIME * job.time_limit_s
     return index, outcome, job
 
 

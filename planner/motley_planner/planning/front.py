@@ -65,6 +65,7 @@ def plan(
     solution = _certified(table, solution, certify_s, left_s, use_worker=use_worker)
     if solution.status == "no_solution":
         raise SolverError("none", table.time_limit_s, len(table.columns), len(table.side_rows))
+    cut_short = solution.cut_short
     if strategy == "exact":
         snapshot, solution = bought(table, assembly, snapshot, solution, use_worker=use_worker)
     named = name_replicas(solution, assembly, snapshot)
@@ -98,6 +99,7 @@ def plan(
         idle_usd_per_hour=max(0.0, bill - charged),
         nodes_coming=nodes_coming(snapshot, solution),
         nodes_to_add=nodes_to_add(snapshot, catalog, solution, use_worker=use_worker),
+        cut_short=cut_short,
     )
 
 

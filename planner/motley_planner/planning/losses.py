@@ -103,7 +103,9 @@ def solve_for_losses(
     search.add_scenarios(assembly, snapshot)
     search.place_on_nodes(1.0)
     found = best.solution if best.solution is solution else _with_bounds_of(best.solution, solution)
-    return replace(_measured(found, best.tests), solve_seconds=best.seconds), best.tests
+    # The search for promises takes what time there is; whether the plan was cut short, the first says.
+    found = replace(found, solve_seconds=best.seconds, cut_short=solution.cut_short)
+    return _measured(found, best.tests), best.tests
 
 
 def looks_ahead(snapshot: Snapshot) -> bool:

@@ -73,7 +73,7 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
     """The free solve, then the rungs."""
     limit_s = table.time_limit_s
     free = solve_table(replace(table, time_limit_s=limit_s * FREE_SHARE), use_worker=use_worker)
-    spent_s, best = free.solve_seconds, None
+    spent_s, best, cut_short = free.solve_seconds, None, free.cut_short
     still: Solution | None = None
     if snapshot.edited:
         rung = _holding(table, assembly, frozenset())
@@ -81,7 +81,7 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
             replace(rung, time_limit_s=max(LEAST_RUNG_S, (limit_s - spent_s) * STILL_SHARE)),
             use_worker=use_worker,
         )
-        spent_s += still.solve_seconds
+        spent_s, cut_short = spent_s + still.solve_seconds, cut_short or still.cut_short
         table = replace(table, start=still.placement or table.start)
     everything = frozenset(demand.key for demand in snapshot.demands)
     released: frozenset[str] | None = snapshot.edited
@@ -91,13 +91,15 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         if best is not None:
             rung = replace(rung, most_stopped=_most_stopped(table, assembly, snapshot))
         held = solve_table(rung, use_worker=use_worker)
-        spent_s += held.solve_seconds
+        spent_s, cut_short = spent_s + held.solve_seconds, cut_short or held.cut_short
         if held.status == "no_solution":
             break
         # A rung that may move more must serve clearly more than the one before.
         if best is None or first_short(best, held, snapshot) is not None:
             best = held
         released = _next_rung(released, held, free, snapshot, assembly)
+    # A rung that there was no time for might have been better.
+    cut_short = cut_short or (released is not None and limit_s - spent_s < LEAST_RUNG_S)
     if still is not None and _is_enough(still, best, assembly, snapshot):
         best = still
     if still is not None and best is not None and loses(best, still, snapshot):
@@ -114,7 +116,8 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         spent_s += warm.solve_seconds
         pays = warm.status != "no_solution" and _chosen(best, warm, snapshot) is warm
         chosen = _with_bounds(warm if pays else best, free)
-    return replace(chosen, solve_seconds=spent_s)
+    cut_short = cut_short and chosen.status == "feasible"
+    return replace(chosen, solve_seconds=spent_s, cut_short=cut_short)
 
 
 def _is_enough(

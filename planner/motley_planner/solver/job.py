@@ -61,6 +61,7 @@ class Outcome:
     bounds: dict[int, float] = field(default_factory=dict)
     duals: Floats | None = None
     finished: bool = False
+    out_of_time: bool = False  # the search took all the time that the job gave it
 
     def is_proved(self, job: Job) -> bool:
         """Whether every level is within the job's gap of its bound."""

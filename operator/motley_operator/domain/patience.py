@@ -1,0 +1,98 @@
+"""When a plan that the time limit cut short is sought again, and when what is found is better.
+
+A solver that was starved (a busy machine, a process that starts slowly) leaves a plan that is valid and
+clearly worse than need be, and nothing would ask for another until something changes. So the same is asked
+again while nothing else happens: what might be moved then may be moved now, in twice the
+time, up to `most_s`, `TRIES` times at most. A search that ends before its time is the last.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from motley_planner.domain.plan import Plan, Slice
+
+TRIES = 3
+UNPROVED_GAP = 1e-3  # of service: below it nobody is served more by a longer search
+SERVED = 1e-3  # share of a rate that tells two plans apart
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a plan was asked for; times in seconds."""
+
+    at: float  # Unix time of its beginning
+    limit_s: float
+    most_s: float  # that any try may take
+    steady: bool
+    edited: frozenset[str]
+    still: frozenset[str]
+    least_gain: float  # share of a price that moving must save
+    tries: int = 0  # so far, after the first
+
+    @property
+    def due_at(self) -> float:
+        """Unix time before which it is not asked again: as long after the search as it took."""
+        return self.at + 2.0 * self.limit_s
+
+    def again(self, now: float) -> Asked:
+        """The same, with twice the time."""
+        limit_s = max(self.limit_s, min(2.0 * self.limit_s, self.most_s))
+        return replace(self, at=now, limit_s=limit_s, tries=self.tries + 1)
+
+
+def falls_short(part: Slice) -> bool:
+    """True where a resource gets less than it asked for."""
+    missing = part.requests_per_second - part.served_requests_per_second
+    return bool(part.refusals) or missing > 1e-6 * max(1.0, part.requests_per_second)
+
+
+def may_serve_more(plan: Plan) -> bool:
+    """Whether somebody gets less than was asked, and no bound says that it must be so."""
+    gaps = (math.inf if lv.gap is None else lv.gap for lv in plan.levels if _is_service(lv.name))
+    return max(gaps, default=0.0) > UNPROVED_GAP and any(falls_short(p) for p in plan.slices)
+
+
+def price_gap(plan: Plan) -> float:
+    """Share of its price that a plan may cost too much; infinite where nothing is proved of it."""
+    known = (lv.gap for lv in plan.levels if lv.name == "price")
+    return max((math.inf if gap is None else gap for gap in known), default=0.0)
+
+
+def wants_time(plan: Plan, asked: Asked) -> bool:
+    """Whether a longer search may find what may also be carried out."""
+    if not plan.cut_short or plan.status != "feasible" or asked.tries >= TRIES:
+        return False
+    money_counts = bool(asked.edited) or not asked.steady
+    return may_serve_more(plan) or (money_counts and price_gap(plan) > asked.least_gain)
+
+
+def is_better(found: Plan, plan: Plan, asked: Asked) -> bool:
+    """Whether what a longer search found replaces the plan in force.
+
+    It serves nobody less, and somebody more or all for less. Where it was cut short as well it stops only
+    replicas of what was edited, and each stop has to save what a move must.
+    """
+    if found.status == "no_solution":
+        return False
+    before = {part.key: part for part in plan.slices}
+    pairs = [(part, before[part.key]) for part in found.slices if part.key in before]
+    if any(_served(new) < _served(old) * (1.0 - SERVED) for new, old in pairs):
+        return False
+    stopped = {move.key for move in found.moves if move.action == "stop"}
+    if found.cut_short and not stopped <= asked.edited:
+        return False
+    if any(_served(new) > _served(old) * (1.0 + SERVED) for new, old in pairs):
+        return True
+    worth = sum(old.price_usd_per_hour for _, old in pairs if old.key in stopped)
+    saved = plan.price_usd_per_hour - found.price_usd_per_hour
+    return saved > 1e-9 + asked.least_gain * worth
+
+
+def _served(part: Slice) -> float:
+    return part.served_requests_per_second
+
+
+def _is_service(level: str) -> bool:
+    return level.startswith("goodput")

@@ -1,0 +1,265 @@
+"""A plan that a starved solver cut short is sought again, a few times, and moves no more than it may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import pytest
+
+from motley_operator.decision import RememberingPlanner
+from motley_operator.domain.actions import CreatePod, DeletePod
+from motley_operator.domain.patience import TRIES, Asked, is_better, wants_time
+from motley_operator.testing import plan_of, replica, slice_of
+from motley_operator.testing.operated import SETTINGS, Operated, load
+from motley_operator.testing.samples import pool
+from motley_operator.testing.world import World, gpu_node
+from motley_planner import planning
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.plan import Move, Plan, Refusal
+from motley_planner.domain.snapshot import Snapshot
+from motley_planner.domain.solution import Level
+from motley_planner.errors import SolverError
+
+PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4", "NVIDIA-L40S", "NVIDIA-A100-SXM4-80GB")
+STARVED_S = 0.02
+CALM_CYCLES = 12
+ASKED = Asked(0.0, 1.0, 8.0, True, frozenset({"a"}), frozenset(), 0.05)
+
+
+class Solver:
+    """The real planner, which gets hardly any time while it is `starved`; notes every solve."""
+
+    def __init__(self) -> None:
+        self.starved = False
+        self.limits_s: list[float] = []
+
+    def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
+        self.limits_s.append(snapshot.time_limit_s)
+        if self.starved:
+            snapshot = replace(snapshot, time_limit_s=STARVED_S)
+        return planning.plan(snapshot, catalog, use_worker=False)
+
+
+class Fleet(Operated):
+    """Four GPU types, pools, and an operator whose solver can be starved."""
+
+    def __init__(self, pools: int, nodes: int = 24) -> None:
+        super().__init__()
+        self.world = World()
+        for i in range(nodes):
+            product, zone = PRODUCTS[i % len(PRODUCTS)], f"az-{i % 3 + 1}"
+            self.world.add_node(gpu_node(f"n{i}", product=product, gpus=8, zone=zone))
+        self.solver = Solver()
+        self.planner = RememberingPlanner(self.solver)
+        self.settings = replace(SETTINGS, time_limit_s=1.0, first_time_limit_s=4.0)
+        self.keys = [self.world.add(pool(f"p{i}", workload=load(5 + 3 * i))) for i in range(pools)]
+
+    def step(self) -> Any:
+        """A cycle, and five seconds in which pods start and end."""
+        made = self.cycle()
+        self.world.settle()
+        self.world.now += 5.0
+        return made
+
+    def at_rest(self) -> None:
+        """Fails where anything is still planned or moved in a minute without an event."""
+        solves, pods = self.planner.solves, {p.uid for p in self.world.engine_pods()}
+        for _ in range(CALM_CYCLES):
+            made = self.step()
+            assert not made.actions and not made.statuses
+        assert self.planner.solves == solves
+        assert {p.uid for p in self.world.engine_pods()} == pods
+
+
+def test_an_edit_that_a_starved_solver_cut_short_is_planned_again_and_costs_less() -> None:
+    fleet = Fleet(pools=6)
+    fleet.run()
+    edited, others = fleet.keys[:3], fleet.keys[3:]
+    before = {key: fleet.uids(key) for key in others}
+    fleet.solver.limits_s.clear()
+    fleet.solver.starved = True
+    for i, key in enumerate(edited):
+        fleet.edit(key, workload=load(40 + 7 * i))
+    poor = fleet.step()
+    assert poor.plan.cut_short and poor.plan.status == "feasible"
+    assert fleet.planner.again_at is not None
+    fleet.solver.starved = False
+    whys = []
+    while fleet.planner.again_at is not None:
+        last = fleet.step()
+        whys.append(fleet.planner.why)
+    assert 1 <= whys.count("CutShort") <= TRIES
+    assert last.plan.price_usd_per_hour < 0.95 * poor.plan.price_usd_per_hour
+    assert sum(p.served_requests_per_second for p in last.plan.slices) == pytest.approx(
+        sum(p.served_requests_per_second for p in poor.plan.slices)
+    )
+    assert {key: fleet.uids(key) for key in others} == before
+    fleet.run()
+    fleet.at_rest()
+    limits = fleet.solver.limits_s
+    assert all(later == min(2 * limit, 7.0) for limit, later in pairwise(limits))
+
+
+@pytest.mark.parametrize("pools", [1, 3])
+def test_what_a_starved_solver_left_running_after_an_edit_to_less_goes_soon(pools: int) -> None:
+    fleet = Fleet(pools=pools)
+    for key in fleet.keys:
+        fleet.edit(key, workload=load(150))
+    fleet.run()
+    running = len(fleet.uids(fleet.keys[0]))
+    fleet.solver.starved = True
+    fleet.edit(fleet.keys[0], workload=load(6))
+    poor = fleet.step()
+    assert poor.plan.cut_short
+    assert len(fleet.uids(fleet.keys[0])) == running  # the old ones stay: that is what is repaired
+    fleet.solver.starved = False
+    fleet.run()
+    assert len(fleet.uids(fleet.keys[0])) < running / 4
+    fleet.at_rest()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_solver_that_stays_starved_is_asked_a_few_times_and_never_at_rest(seed: int) -> None:
+    random = Random(seed)
+    fleet = Fleet(pools=4, nodes=12)
+    fleet.solver.starved = True
+    for _ in range(4):
+        fleet.run()
+        for _ in range(2 * TRIES):
+            fleet.step()
+        fleet.at_rest()
+        assert fleet.planner.again_at is None
+        fleet.solver.limits_s.clear()
+        fleet.edit(random.choice(fleet.keys), workload=load(random.randint(2, 60)))
+        fleet.step()
+        solves = len(fleet.solver.limits_s)
+        for _ in range(2 * TRIES):
+            fleet.step()
+        assert len(fleet.solver.limits_s) <= solves + TRIES
+
+
+def poor(price: float = 10.0, **changes: Any) -> Plan:
+    """A plan cut short that may cost twice too much."""
+    part = replace(
+        slice_of("a", [replica()]),
+        requests_per_second=1.0,
+        served_requests_per_second=1.0,
+        price_usd_per_hour=price,
+    )
+    levels = (Level("goodput[1]", 1.0, 1.0, 0.0), Level("price", 10.0, 5.0, 1.0))
+    made = replace(plan_of(part), status="feasible", levels=levels, cut_short=True)
+    return replace(made, **changes)
+
+
+def short(plan: Plan, served: float) -> Plan:
+    """The plan with one resource that gets less than it asked for."""
+    part = replace(plan.slices[0], served_requests_per_second=served)
+    return replace(plan, slices=(part,))
+
+
+@pytest.mark.parametrize(
+    ("plan", "asked", "wants"),
+    [
+        (poor(), ASKED, True),
+        (poor(cut_short=False), ASKED, False),
+        (poor(status="optimal"), ASKED, False),
+        (poor(), replace(ASKED, tries=TRIES), False),
+        (poor(levels=(Level("price", 10.0, 9.8, 0.02),)), ASKED, False),
+        (poor(levels=(Level("price", 10.0, None, None),)), ASKED, True),
+        # A loss moves nothing for money, and nobody waits for less than they get.
+        (poor(), replace(ASKED, edited=frozenset()), False),
+        (poor(), replace(ASKED, edited=frozenset(), steady=False), True),
+        (
+            short(poor(levels=(Level("goodput[1]", 0.5, 1.0, 1.0),)), 0.5),
+            replace(ASKED, edited=frozenset()),
+            True,
+        ),
+        (short(poor(levels=(Level("goodput[1]", 0.5, 0.5, 0.0),)), 0.5), ASKED, False),
+    ],
+)
+def test_more_time_is_wanted_where_it_may_bring_what_can_be_carried_out(
+    plan: Plan, asked: Asked, wants: bool
+) -> None:
+    assert wants_time(plan, asked) is wants
+
+
+def stopping(plan: Plan, key: str) -> Plan:
+    """The plan where it stops a replica."""
+    return replace(plan, moves=(Move(key, "r", "stop", ("h0",), "Saves"),))
+
+
+@pytest.mark.parametrize(
+    ("found", "better"),
+    [
+        (poor(9.0), True),
+        (poor(10.0), False),
+        (poor(11.0), False),
+        (short(poor(5.0), 0.9), False),
+        (stopping(poor(9.0), "a"), True),
+        (stopping(poor(9.8), "a"), False),  # by less than a move must save
+        (stopping(poor(9.0), "b"), False),  # nobody edited that
+        (stopping(poor(9.0, cut_short=False), "b"), True),  # the planner's whole rule says so
+        (poor(1.0, status="no_solution"), False),
+    ],
+)
+def test_a_plan_replaces_the_one_in_force_only_where_it_is_better(
+    found: Plan, better: bool
+) -> None:
+    assert is_better(found, poor(), ASKED) is better
+
+
+def test_who_serves_more_is_better_at_a_higher_price() -> None:
+    assert is_better(poor(20.0), short(poor(), 0.5), ASKED)
+    assert not is_better(short(poor(1.0), 0.5), poor(), ASKED)
+
+
+def test_a_try_that_finds_nothing_at_all_keeps_the_plan() -> None:
+    fleet = Fleet(pools=3)
+    fleet.solver.starved = True
+    fleet.step()
+    assert fleet.planner.again_at is not None
+    pods = {p.uid for p in fleet.world.engine_pods()}
+
+    def fails(snapshot: Snapshot, catalog: Catalog) -> Plan:
+        raise SolverError("none", snapshot.time_limit_s, 1, 0)
+
+    fleet.planner._planner = fails
+    for _ in range(4 * TRIES):
+        fleet.step()
+    assert {p.uid for p in fleet.world.engine_pods()} == pods
+    assert fleet.planner.again_at is None
+
+
+def test_an_event_goes_before_one_more_try() -> None:
+    fleet = Fleet(pools=3)
+    fleet.solver.starved = True
+    fleet.step()
+    fleet.world.now += 60.0
+    busy = fleet.nodes(fleet.keys[0])[0]
+    fleet.world.lose_node(busy)
+    fleet.step()
+    assert fleet.planner.why == "InputsChanged"
+
+
+def test_no_try_is_made_while_replicas_of_the_plan_are_not_there() -> None:
+    fleet = Fleet(pools=3)
+    fleet.solver.starved = True
+    made = fleet.cycle()  # none of its pods is created
+    fleet.world.pods.clear()
+    fleet.world.now += 60.0
+    again = fleet.cycle()
+    assert fleet.planner.why == "Unchanged"
+    assert again.plan is made.plan
+    assert any(isinstance(action, CreatePod) for action in again.actions)
+    assert not any(isinstance(action, DeletePod) for action in again.actions)
+
+
+def test_a_refusal_counts_as_falling_short() -> None:
+    refused = replace(
+        poor().slices[0], refusals=(Refusal("SolverTimeLimit", "spec", "no time", "time"),)
+    )
+    levels = (Level("goodput[1]", 1.0, 2.0, 1.0),)
+    assert wants_time(replace(poor(), slices=(refused,), levels=levels), ASKED)
