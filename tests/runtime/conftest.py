@@ -15,10 +15,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from tests.runtime.phase_engines import cluster, make, pair
 
 from motley_runtime.gateway.app import Gateway
 from motley_runtime.gateway.options import GatewaySettings, Limits, Sharing
 from motley_runtime.gateway.server import GatewayServer, serving, uvicorn_config
+
+__all__ = ["cluster", "make", "pair"]  # fixtures of engines with their phases apart
 
 
 @dataclass

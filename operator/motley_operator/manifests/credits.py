@@ -35,12 +35,14 @@ class Credits:
     def of(self, replica: PlannedReplica) -> float:
         """KV tokens, prompt and answer, of one gateway; 0, for no limit, where nothing is known.
 
-        A replica that only prefills keeps a cache for as long as it takes to hand it over: no limit.
+        Of prompts alone on a replica that only prefills: it makes one token, and the answer's cache
+        is elsewhere.
         """
-        room = None if replica.phase == "prefill" else self._room(replica)
+        room = self._room(replica)
         if room is None:
             return 0.0
-        whole = room.at_work(*self.typical)
+        prompt, output = self.typical
+        whole = room.at_work(prompt, 0.0 if replica.phase == "prefill" else output)
         if not 0.0 < whole < float("inf"):
             return 0.0
         return float(f"{_GIVEN_OUT * whole / self.gateways:.4g}")

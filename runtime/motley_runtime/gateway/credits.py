@@ -1,7 +1,8 @@
 """KV-token credits of replicas: what does not fit waits here, the most urgent first.
 
 A routing file may state a replica's `kv_tokens`. Requests then hold what they are expected to need,
-prompt and answer, and the engine sees only what it can start. Where none is stated nothing waits.
+prompt and answer, and the engine sees only what it can start. On a replica that only prefills they hold
+the prompt, until it has been handed over (`pairs.py` says when). Where none is stated nothing waits.
 A gateway among several holds its own part of each replica: the file's number is that part.
 """
 
@@ -42,9 +43,9 @@ class Credits:
         self.queues: dict[str, _Queue] = {}
         self.waiting = 0
 
-    def held(self, replica: Replica, job: Urgent) -> Credit:
-        """The credit of one request on one replica, held while entered."""
-        return Credit(self, replica, job)
+    def held(self, replica: Replica, job: Urgent, *, is_prompt_only: bool = False) -> Credit:
+        """The credit of one request on one replica, held while entered; of its prompt alone or of all."""
+        return Credit(self, replica, job, is_prompt_only)
 
     def queue_of(self, replica: Replica) -> _Queue:
         """A replica's queue, with the credit that the newest table states."""
@@ -58,10 +59,13 @@ class Credits:
 class Credit:
     """`async with`: waits until the request may start. Raises: GatewayError 503 after `wait_s`."""
 
-    __slots__ = ("_credits", "_job", "_number", "_queue", "_replica")
+    __slots__ = ("_credits", "_is_prompt_only", "_job", "_number", "_queue", "_replica")
 
-    def __init__(self, credits: Credits, replica: Replica, job: Urgent) -> None:
+    def __init__(
+        self, credits: Credits, replica: Replica, job: Urgent, is_prompt_only: bool
+    ) -> None:
         self._credits, self._replica, self._job = credits, replica, job
+        self._is_prompt_only = is_prompt_only
         self._queue: _Queue | None = None
         self._number = 0
 
@@ -69,7 +73,8 @@ class Credit:
         if not self._replica.kv_tokens:
             return
         queue = self._queue = self._credits.queue_of(self._replica)
-        tokens = _tokens(self._job)
+        is_part = self._is_prompt_only
+        tokens = prompt_tokens(self._job.request) if is_part else _tokens(self._job)
         number = queue.take(tokens)
         if number is not None:
             self._number = number

@@ -5,6 +5,12 @@ request goes on, in this order: to a colocated replica; with vLLM to a decode re
 prompt itself; to another pair. Each leg holds its own place on its own replica, and it is the leg
 that failed which counts against its replica. Leaving early closes both legs' connections.
 
+A prefill replica keeps the prompt's cache until it has been handed over, and so long the request holds
+its credit for it: with SGLang until the prefill leg has its answer, which comes after the transfer;
+with vLLM until the decode leg's first bytes, and of whole answers, which do not show them, until the
+decode replica has room for the request and it is sent there. Credits are taken prefill first, so none
+waits for one whose holder waits for it.
+
 A body that no handshake is made for (several choices, several prompts, embeddings) takes a way
 without one; where the engines have none it is refused.
 """
@@ -15,7 +21,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
@@ -55,11 +61,12 @@ class _LegError(UpstreamError):
 
 @dataclass(slots=True)
 class _Leg:
-    """The call that answers the client, and the prefill under way beside it."""
+    """The call that answers the client, the prefill under way beside it, the credit of the prompt."""
 
     call: Call
     ticket: Ticket
     beside: asyncio.Task[None] | None = None
+    prompt: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def begun(self, beginning: Awaitable[_T]) -> _T:
         """What the call begins with. Raises: UpstreamError of whichever leg fails first."""
@@ -110,8 +117,13 @@ class _Tries:
             yield from found
 
     @asynccontextmanager
-    async def held(self, hop: str, leg: str) -> AsyncIterator[Ticket]:
-        """A place on a replica of a hop, with its end told to the dispatcher and the metrics."""
+    async def held(
+        self, hop: str, leg: str, prompt: AsyncExitStack | None = None
+    ) -> AsyncIterator[Ticket]:
+        """A place on a replica of a hop, with its end told to the dispatcher and the metrics.
+
+        `prompt`: keeps the credit of a leg that only prefills, whose cache outlives it.
+        """
         job, now = self.job, time.monotonic()
         key = job.prompt_key if leg != "decode" else None
         ticket = job.dispatcher.choose(hop, job.class_name, now, self._tried, key)
@@ -122,7 +134,9 @@ class _Tries:
         outcome = "cancelled"
         try:
             with job.trace.span(f"motley.{leg}", replica=ticket.replica.name):
-                async with self._credits.held(ticket.replica, job):
+                credit = self._credits.held(ticket.replica, job, is_prompt_only=leg == "prefill")
+                async with AsyncExitStack() as own:
+                    await (prompt or own).enter_async_context(credit)
                     yield ticket
             job.dispatcher.finish(ticket)
             outcome = "answered"
@@ -171,6 +185,8 @@ class PairCaller:
             began_s = time.monotonic()
             try:
                 async with self._answering(tries, way, body) as leg:
+                    if leg.beside is None:
+                        await leg.prompt.aclose()  # nothing tells when it is fetched
                     answer = await leg.begun(self._upstream.fetch(leg.call))
                     check_status(answer.status, tries.job.adapter)
                     check_whole(answer)
@@ -200,6 +216,7 @@ class PairCaller:
                     check_status(opened.status, job.adapter)
                     check_begun(opened)
                     is_begun = True
+                    await leg.prompt.aclose()
                     job.dispatcher.answered(leg.ticket)
                     yield opened
             except _NoneLeft:
@@ -230,33 +247,41 @@ class PairCaller:
         assert handoff is not None, "flows without a handoff were not parsed"
         asked = orjson.loads(body)
         if handoff.protocol == "nixl":
-            asked, is_fetched = await self._prefilled(tries, way.prefill, asked)
-            async with tries.held(way.hop, "decode" if is_fetched else "alone") as ticket:
-                yield _Leg(call_of(job, ticket, orjson.dumps(asked)), ticket)
+            async with AsyncExitStack() as prompt:
+                asked, is_fetched = await self._prefilled(tries, way.prefill, asked, prompt)
+                if not is_fetched:
+                    await prompt.aclose()
+                async with tries.held(way.hop, "decode" if is_fetched else "alone") as ticket:
+                    call = call_of(job, ticket, orjson.dumps(asked))
+                    yield _Leg(call, ticket, prompt=prompt)
             return
         async with (
-            tries.held(way.prefill, "prefill") as first,
+            AsyncExitStack() as prompt,
+            tries.held(way.prefill, "prefill", prompt) as first,
             tries.held(way.hop, "decode") as ticket,
         ):
             asked = with_bootstrap(asked, first.replica.url, handoff.bootstrap_port)
             raw = orjson.dumps(asked)
-            task = asyncio.create_task(self._drained(call_of(job, first, raw), first))
+            drained = self._drained(job, call_of(job, first, raw), first, prompt)
+            task = asyncio.create_task(drained)
             try:
-                yield _Leg(call_of(job, ticket, raw), ticket, task)
+                yield _Leg(call_of(job, ticket, raw), ticket, task, prompt)
             finally:
                 _end(task)
 
     async def _prefilled(
-        self, tries: _Tries, hop: str, asked: dict[str, Any]
+        self, tries: _Tries, hop: str, asked: dict[str, Any], prompt: AsyncExitStack
     ) -> tuple[dict[str, Any], bool]:
         """vLLM's decode body, once a prefill replica has read the prompt. Raises: UpstreamError."""
-        async with tries.held(hop, "prefill") as ticket:
+        async with tries.held(hop, "prefill", prompt) as ticket:
             call = call_of(tries.job, ticket, orjson.dumps(nixl_prefill(asked)))
             answer = await self._in_time(call)
             check_status(answer.status, tries.job.adapter)
             return nixl_decode(asked, answer)
 
-    async def _drained(self, call: Call, ticket: Ticket) -> None:
+    async def _drained(
+        self, job: CallContext, call: Call, ticket: Ticket, prompt: AsyncExitStack
+    ) -> None:
         """SGLang's prefill leg: its answer is of no use, its failure is. Raises: _LegError."""
         try:
             answer = await self._in_time(call)
@@ -266,6 +291,8 @@ class PairCaller:
                 raise UpstreamError("refused", f"HTTP {answer.status}")
         except UpstreamError as error:
             raise _LegError(error, ticket) from error
+        await prompt.aclose()
+        job.dispatcher.finish(ticket)  # its replica has nothing more to do, however long the answer
 
     async def _in_time(self, call: Call) -> Answer:
         try:
