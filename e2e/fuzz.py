@@ -3,6 +3,10 @@ fields replaced, which get further.
 
 A document keeps to the schema's types, ranges, patterns, required fields and list keys; it need not
 keep its CEL rules, and seldom makes sense.
+
+Hypothesis draws; what is tested on many at once is drawn one by one before. Of several documents in one
+example it throws away the large ones (an example may make 8 KiB of choices) and copies parts of
+one to the others: of 2,000 drawn by fives, 501 were different.
 """
 
 from __future__ import annotations
@@ -10,8 +14,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from itertools import count
+from typing import Any, TypeVar
 
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from motley_operator.api.crd import crds
@@ -19,6 +25,7 @@ from motley_operator.testing import samples
 
 Schema = Mapping[str, Any]
 Document = dict[str, Any]
+T = TypeVar("T")
 
 BASES = {"ServingPool": samples.pool, "ModelCascade": samples.cascade, "RLJob": samples.job}
 # What a fuzzer never hits by chance; by the name of the field.
@@ -29,6 +36,8 @@ KNOWN: Mapping[str, list[Any]] = {
 }
 _ODD = ["", " ", "a", "\u00e9\u4e2d\U0001f600", "0", "null", "../..", "{{x}}", "$(x)", "a" * 64]
 _DATES = ["1970-01-01T00:00:00Z", "2026-11-21T12:00:00Z", "9999-12-31T23:59:59Z"]
+
+_ROUNDS = 20  # of drawing, each for what is missing after the last
 
 _BUILT: dict[tuple[int, str], tuple[Schema, st.SearchStrategy[Any]]] = {}
 
@@ -151,11 +160,11 @@ def edited(draw: st.DrawFn, schema: Schema, base: Any) -> Any:
 
 
 @st.composite
-def manifests(draw: st.DrawFn, name: str, namespace: str = "team-a") -> Document:
-    """A document of one of the kinds; one in five is made from nothing."""
+def manifests(draw: st.DrawFn) -> Document:
+    """A document of one of the kinds, without metadata; one in five is made from nothing."""
     kind = draw(st.sampled_from(sorted(BASES)))
-    document = BASES[kind](name)
-    document["metadata"] = {"name": name, "namespace": namespace}
+    document = BASES[kind]("")
+    document["metadata"] = {}
     spec = schema_of(kind)["properties"]["spec"]
     if draw(st.integers(0, 4)) == 0:
         document["spec"] = draw(values(spec))
@@ -181,3 +190,45 @@ def fleets(draw: st.DrawFn) -> Document:
         "metadata": {"name": "default", "uid": "fleet", "generation": 1},
         "spec": spec,
     }
+
+
+def batches(number: int, at_once: int, chosen: int = 0) -> list[tuple[Document, ...]]:
+    """So many different manifests, by so many in a batch, each with a name of its own in it."""
+    drawn = distinct(manifests(), number, chosen)
+    parts = (drawn[start : start + at_once] for start in range(0, number, at_once))
+    return [
+        tuple(
+            {**one, "metadata": {"name": f"fuzzed-{i}", "namespace": "team-a"}}
+            for i, one in enumerate(part)
+        )
+        for part in parts
+    ]
+
+
+def distinct(strategy: st.SearchStrategy[T], number: int, chosen: int = 0) -> list[T]:
+    """So many different values; equal for equal `chosen`, the seed.
+
+    Raises: ValueError where a strategy has fewer.
+    """
+    found: dict[str, T] = {}
+    for turn in count():
+        missing = number - len(found)
+        if missing <= 0:
+            return list(found.values())[:number]
+        if turn == _ROUNDS:
+            raise ValueError(f"{len(found)} different values of {number}: ask for fewer")
+
+        @seed(chosen * _ROUNDS + turn)
+        @settings(
+            max_examples=missing + 10,  # a few are always the same: the simplest
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(strategy)
+        def collect(value: T) -> None:
+            found.setdefault(repr(value), value)
+
+        collect()
+    raise AssertionError("the rounds end above")
