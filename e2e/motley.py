@@ -67,14 +67,19 @@ class Installation:
         processes.stop(self.process, grace_s=0.0)
 
     def stop(self) -> None:
-        """Ends the operator, deletes what was applied, and closes the connection."""
-        for kind, namespace, name in reversed(self.created):
-            with suppress(Refused):
-                self.api.delete(kind, namespace, name)
-        with suppress(AssertionError):
-            self.wait(lambda: not self.look().pods, 60.0, "all pods are gone")
-        demo_operator.stop(self.folder)
-        self.api.close()
+        """Ends the operator, deletes what was applied, and closes the connection.
+
+        The operator ends, too, where the API server cannot be reached any more.
+        """
+        try:
+            for kind, namespace, name in reversed(self.created):
+                with suppress(Refused):
+                    self.api.delete(kind, namespace, name)
+            with suppress(AssertionError):
+                self.wait(lambda: not self.look().pods, 60.0, "all pods are gone")
+        finally:
+            demo_operator.stop(self.folder)
+            self.api.close()
 
     def apply_examples(self) -> None:
         """examples/, referred-to objects first."""

@@ -1,7 +1,9 @@
 """Starts, recognizes and ends processes without ever touching one that is not ours.
 
 A process is named by its pid and the time it started: a pid alone is reused, and a name is
-shared with the neighbor's cluster. A zombie answers `kill -0`, so its state is read as well.
+shared with the neighbor's cluster. A zombie answers `kill -0`, so its state is read as well, and
+how many threads it has: a first thread is a zombie while others still end, and until the last of
+them is gone so are none of the process's ports.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ def _started(pid: int) -> str | None:
     try:
         # The command may hold spaces and parentheses: fields are counted after the last one.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]
+        is_over = fields[0] in "ZX" and int(fields[17]) <= 1
+        return None if is_over else fields[19]
     except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from e2e.cluster.local import wait_for
 from e2e.cluster.processes import Process, is_alive, send, spawn, stop
 
@@ -55,6 +57,23 @@ def test_a_zombie_is_not_alive_although_it_can_be_signalled(tmp_path: Path) -> N
     os.waitpid(middle, 0)
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are told by /proc")
+def test_a_process_is_alive_as_long_as_one_of_its_threads(tmp_path: Path) -> None:
+    """Killed, its first thread may be gone before the others, which still hold its ports."""
+    words = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "print('started', flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    one = spawn([sys.executable, "-c", words], tmp_path / "log")
+    state = Path(f"/proc/{one.pid}/stat")
+    wait_for(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z", 5.0, "its first end")
+    assert is_alive(one)
+    stop(one)
+    assert not is_alive(one)
 
 
 def test_a_pid_that_another_process_has_now_is_left_alone(tmp_path: Path) -> None:
