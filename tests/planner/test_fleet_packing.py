@@ -21,7 +21,7 @@ from motley_planner.domain.table import (
     TableNode,
 )
 from motley_planner.formulations import packing
-from motley_planner.formulations.finishing import keep_instead
+from motley_planner.formulations.finishing import keep_instead, leave_out_idle
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.formulations.gains import bounding_gains, slot_gains
 from motley_planner.formulations.program import formulate
@@ -135,3 +135,30 @@ def test_what_could_be_kept_is_not_started_elsewhere() -> None:
     assert milp.violation(better) <= 1e-7
     assert sum(better[g.variable] for g in index.packing.kept) == 2
     assert sum(better[index.packing.new]) == 1
+
+
+@pytest.mark.parametrize("rate, needed", [(3.0, 0), (4.5, 2), (6.0, 3)])
+def test_new_replicas_that_serve_nothing_are_left_out(rate: float, needed: int) -> None:
+    """One that runs serves 3/s; of six more that serve 1/s each those stay that are needed."""
+    nodes = tuple(TableNode(f"n{i}", "A", "z", 4) for i in range(2))
+    large = Column("c", "m", "z", (Fragment("A", 2),), {"k": 3.0}, max_count=1)
+    small = Column("d", "m", "z", (Fragment("A", 1),), {"k": 1.0}, price_usd_per_hour=1.0)
+    table = FleetTable(
+        (RequestClass("k", "m", rate),),
+        (large, small),
+        objective="goodput",
+        previous=Previous(nodes, (RunningReplica("r0", "c", ("n0",)),)),
+    )
+    milp, index = formulate(table)
+    job = Job(milp, index.levels)
+    (kept,), added = (g.variable for g in index.packing.kept), index.packing.new[1]
+    x = next(s for s in find_starts(milp, index) if s[kept] == 1 and s[added] == needed)
+    more = x.copy()
+    more[added] = 6
+    more[list(index.counts.used.values())] = 1
+    assert milp.violation(more) <= 1e-7
+    better = leave_out_idle(job, index, more)
+    assert milp.violation(better) <= 1e-7
+    assert better[index.packing.new].tolist() == [0, needed]
+    assert better[kept] == 1
+    assert job.values_of(better) == job.values_of(x)

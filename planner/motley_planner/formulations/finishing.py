@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from motley_planner.formulations.placement import kept_replicas, place, release_unused
 from motley_planner.formulations.program import Index
 from motley_planner.solver.job import Job
@@ -81,4 +83,35 @@ def keep_instead(job: Job, index: Index, x: Floats) -> Floats:
         fits = job.milp.violation(other) <= max(TOLERABLE, job.milp.violation(x))
         if fits and job.values_of(other) >= job.values_of(x):
             x = other
+    return x
+
+
+def leave_out_idle(job: Job, index: Index, x: Floats) -> Floats:
+    """The point without new replicas whose end breaks no row and loses nothing at any level.
+
+    A search that is cut short may have met them on its way and not have come to the price; a
+    re-plan that asks for service only would keep them from then on.
+    """
+    milp, worst = job.milp, max(TOLERABLE, job.milp.violation(x))
+    priced = bool(index.packing.held_used) or any(v is not None for v in index.packing.open_used)
+    activity = milp.activity(x)
+    for variable in index.packing.new:
+        number = round(x[variable])
+        if number <= 0:
+            continue
+        entries = slice(milp.start[variable], milp.start[variable + 1])
+        rows, values = milp.index[entries], milp.value[entries]
+        below, above = activity[rows] - milp.row_lower[rows], milp.row_upper[rows] - activity[rows]
+        room = np.where(values > 0, below, above) + TOLERABLE
+        most = float(np.min(room / np.abs(values), initial=np.inf, where=values != 0))
+        number = int(min(number, np.floor(max(0.0, most))))
+        if number <= 0:
+            continue
+        other = x.copy()
+        other[variable] -= number
+        set_used(index, other)
+        if priced:
+            close_unused(index, other)
+        if milp.violation(other) <= worst and job.values_of(other) >= job.values_of(x):
+            x, activity = other, milp.activity(other)
     return x

@@ -12,7 +12,7 @@ from motley_planner.domain.table import CascadeDemand, CascadePolicy, FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.decode import decode
-from motley_planner.formulations.finishing import keep_instead
+from motley_planner.formulations.finishing import keep_instead, leave_out_idle
 from motley_planner.formulations.gains import widen
 from motley_planner.formulations.normalizing import normalized, restored
 from motley_planner.formulations.program import Index, formulate, has_demand
@@ -53,6 +53,8 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         _fill_up(index, outcome, job, use_worker)
     if outcome.x is not None:
         outcome.x = keep_instead(job, index, outcome.x)
+        if not outcome.is_proved(job):
+            outcome.x = leave_out_idle(job, index, outcome.x)
     solution = _read(index, job, outcome, use_worker)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
