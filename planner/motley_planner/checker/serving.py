@@ -37,18 +37,19 @@ def check_demand(ledger: Ledger) -> None:
     for (column_id, name), rate in ledger.rates.items():
         given[name, ledger.columns[column_id].phase] += rate
     asked: dict[str, float] = defaultdict(float)
+    nominal = {name: one.requests_per_second for name, one in ledger.classes.items()}
     for demand in ledger.demands():
         share = ledger.served_share(demand) if demand.name in _unserved(ledger) else 1.0
         share = scale_of(ledger, share)
         if isinstance(demand, CascadeDemand):
             for name, load in _loads(ledger, demand).items():
                 asked[name] += load * share * demand.requests_per_second
+                nominal[name] += load * demand.requests_per_second
         else:
             asked[demand.name] += share * demand.requests_per_second
     for name in ledger.classes:
         # A scale read back as level + P carries rounding of the order of P, hence the floor.
-        nominal = ledger.classes[name].requests_per_second + sum(asked.values())
-        total = max(asked[name], 1e-6 * nominal, 1e-300)
+        total = max(asked[name], 1e-6 * nominal[name], 1e-300)
         first = given[name, "both"] + given[name, "prefill"]
         second = given[name, "both"] + given[name, "decode"]
         for served, what in ((first, "prefill"), (second, "decode")):
