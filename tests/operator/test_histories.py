@@ -52,16 +52,19 @@ class Fleet:
         return cls(world)
 
     def settle(self) -> int:
-        """Cycles until one does nothing; how many pods were created or deleted on the way."""
+        """Cycles until one does nothing and no plan is to be sought again.
+
+        Returns: how many pods were created or deleted on the way.
+        """
         writes = 0
         for _ in range(MOST_CYCLES):
-            self.world.now += 3.0
+            self.world.now = max(self.world.now + 3.0, self.planner.again_at or 0.0)
             made = decide(self.world.facts(), CATALOG, Settings(), self.planner)
             actions = (*made.actions, *made.statuses)
             writes += sum(isinstance(action, CreatePod | DeletePod) for action in actions)
             self.world.apply(actions)
             self.world.settle()
-            if not actions:
+            if not actions and self.planner.again_at is None:
                 return writes
         raise AssertionError(f"{MOST_CYCLES} cycles and still not calm")
 

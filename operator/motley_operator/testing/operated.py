@@ -46,13 +46,14 @@ class Operated:
         return decision
 
     def run(self) -> None:
-        """Cycles until two in a row do nothing."""
+        """Cycles until two in a row do nothing, and no plan is to be sought again."""
         calm = 0
         for _ in range(20):
             decision = self.cycle()
             self.world.settle()
             self.world.now += 5.0
-            calm = 0 if decision.statuses or decision.actions else calm + 1
+            busy = decision.statuses or decision.actions or self.planner.again_at is not None
+            calm = 0 if busy else calm + 1
             if calm == 2:
                 return
         raise AssertionError(f"never calm: {decision.statuses} {decision.actions}")
