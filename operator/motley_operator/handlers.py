@@ -5,8 +5,8 @@ anything. Nodes, pods and all that is planned on come from the store (facts/); k
 the custom resources are a second witness: what they tell before the store knows it wakes the cycle.
 
 kopf runs in a thread with an event loop of its own: at its end it cancels every task of its loop
-that it finds, which must not be a half-applied plan; and its liveness endpoint keeps answering when
-the cycle's loop does not, which is the very thing it is there to tell.
+that it finds, which must not be a half-applied plan; and what the kubelet asks (health.py) is answered
+there when the cycle's loop does not.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import kopf
 from motley_operator.connection import CUSTOM, KINDS, Credentials
 from motley_operator.cycle import Cycle
 from motley_operator.facts import Store
+from motley_operator.health import Health
 from motley_operator.settings import Settings
 
-_ANSWER_S = 10.0
 _WATCHED = (*CUSTOM, "Fleet")
 
 
@@ -32,6 +32,7 @@ def build_registry(
     store: Store,
     login: Callable[[], Credentials],
     loop: asyncio.AbstractEventLoop,
+    health: Health,
 ) -> kopf.OperatorRegistry:
     """kopf's handlers, bound to one cycle and one store, which live on `loop`."""
     registry = kopf.OperatorRegistry()
@@ -42,15 +43,19 @@ def build_registry(
     @kopf.on.startup(registry=registry)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         harden(settings)
+        port = cycle.settings.health_port
+        try:
+            await health.start(port)
+        except OSError as error:  # a start that fails for another reason is tried again, by kopf
+            raise kopf.PermanentError(f"health port {port}: {error}") from error
+
+    @kopf.on.cleanup(registry=registry)
+    async def end(**_: Any) -> None:
+        await health.stop()
 
     @kopf.on.login(registry=registry)
     async def log_in(**_: Any) -> kopf.ConnectionInfo:
         return connection_info(login())
-
-    @kopf.on.probe(registry=registry, id="cycle")
-    async def cycle_moves(**_: Any) -> str:
-        await answers(loop)
-        return probe(cycle)
 
     for name in _WATCHED:
         kind = KINDS[name]
@@ -62,14 +67,12 @@ def build_registry(
 
 def run_kopf(registry: kopf.OperatorRegistry, settings: Settings, stop: threading.Event) -> None:
     """Run kopf until `stop`; to be called in a thread of its own."""
-    health = f"http://0.0.0.0:{settings.health_port}/healthz" if settings.health_port else None
     kopf.run(
         registry=registry,
         clusterwide=settings.clusterwide,
         namespaces=settings.namespaces,
         standalone=True,
         stop_flag=stop,
-        liveness_endpoint=health,
     )
 
 
@@ -81,33 +84,6 @@ def waker(kind: str, wake: Callable[[str], None], store: Store) -> Callable[...,
             wake(f"kopf:{kind}")
 
     return changed
-
-
-async def answers(loop: asyncio.AbstractEventLoop) -> None:
-    """Return once the cycle's event loop has answered.
-
-    Raises: kopf.PermanentError (HTTP 500) when it does not for `_ANSWER_S`.
-    """
-
-    async def nothing() -> None:
-        return None
-
-    asked = asyncio.run_coroutine_threadsafe(nothing(), loop)
-    try:
-        await asyncio.wait_for(asyncio.wrap_future(asked), _ANSWER_S)
-    except TimeoutError as error:
-        raise kopf.PermanentError(f"the event loop is blocked for {_ANSWER_S:.0f} s") from error
-
-
-def probe(cycle: Cycle) -> str:
-    """What the liveness endpoint says of the cycle.
-
-    Raises: kopf.PermanentError (HTTP 500) when a cycle is stuck, so that the kubelet restarts us.
-    """
-    seconds = cycle.stuck_for_s()
-    if seconds > cycle.settings.stuck_after_s:
-        raise kopf.PermanentError(f"a cycle has been running for {seconds:.0f} s")
-    return "ok"
 
 
 def harden(settings: kopf.OperatorSettings) -> None:

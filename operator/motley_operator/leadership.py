@@ -71,11 +71,18 @@ class Leadership:
         self._namespace, self._name = place
         self._terms = terms or LeaseTerms()
         self._seen: _Seen | None = None
+        self._error = "not read yet"
         self._held_until = float("-inf")
 
     def may_write(self) -> bool:
         """Whether this process is the leader at this very moment."""
         return self._clock() < self._held_until
+
+    def problem(self) -> str:
+        """Why this process can never lead, in a sentence: the Lease was never read; else empty."""
+        if self._seen is not None:
+            return ""
+        return f"the lease {self._namespace}/{self._name}: {self._error}"
 
     def note(self) -> str:
         """What this or an earlier leader left on the Lease; empty where nobody did."""
@@ -112,8 +119,10 @@ class Leadership:
             if error.status in (404, 409):
                 await self._overtaken()
             else:
+                self._error = str(error)
                 logger.warning("the lease %s/%s: %s", self._namespace, self._name, error)
         except TimeoutError:
+            self._error = "no answer"
             logger.warning("the lease %s/%s: no answer", self._namespace, self._name)
 
     async def _overtaken(self) -> None:

@@ -21,6 +21,7 @@ from motley_operator.domain.facts import ClusterFacts
 from motley_operator.errors import OperatorError
 from motley_operator.facts import Measurer, Store, gather
 from motley_operator.handlers import build_registry, run_kopf
+from motley_operator.health import Health
 from motley_operator.leadership import Leadership
 from motley_operator.memory import settle_in
 from motley_operator.metrics import Metrics
@@ -69,6 +70,11 @@ class Operator:
     def _planned_before(self) -> str:
         return self.leadership.note() if self.leadership else ""
 
+    def _lacks(self) -> list[str]:
+        """What keeps this operator from planning, or from taking over, in sentences."""
+        lease = self.leadership.problem() if self.leadership else ""
+        return self.store.problems() + ([lease] if lease else [])
+
     def _wake(self, cause: str) -> None:
         self.cycle.wake(cause)
 
@@ -109,7 +115,8 @@ class Operator:
 
     async def _watch(self, login: Callable[[], Credentials], ending: threading.Event) -> None:
         loop = asyncio.get_running_loop()
-        registry = build_registry(self.cycle, self.store, login, loop)
+        health = Health(self.cycle, self._lacks, loop)
+        registry = build_registry(self.cycle, self.store, login, loop, health)
         ended: asyncio.Future[None] = loop.create_future()
 
         def body() -> None:

@@ -45,7 +45,7 @@ class Settings:
     leader_election: bool = False  # several operators, one of which plans
     lease: str = "motley"  # "NAME" or "NAMESPACE/NAME" of the Lease that the leader holds
     metrics_port: int = 9090  # 0: no metrics
-    health_port: int = 8081  # 0: no liveness endpoint
+    health_port: int = 8081  # /healthz and /readyz; 0: neither
     log_format: str = "json"  # json | text
     log_level: str = "info"
     once: bool = False  # one cycle, then the end
@@ -76,7 +76,7 @@ _HELP = {
     "leader-elect": "run several operators of which one plans and writes, chosen by a Lease",
     "lease": "NAME or NAMESPACE/NAME of that Lease (default: motley in the operator's namespace)",
     "metrics-port": "port of Prometheus metrics, 0 for none",
-    "health-port": "port of the liveness probe (/healthz), 0 for none",
+    "health-port": "port of the probes (/healthz: alive, /readyz: ready), 0 for none",
     "log-format": "json or text",
     "log-level": "debug, info, warning or error",
     "once": "run one cycle, wait until it is applied, and end",

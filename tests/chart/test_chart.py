@@ -303,6 +303,20 @@ def test_the_operator_runs_without_rights_on_its_machine() -> None:
     assert "--leader-elect" in deployment["spec"]["template"]["spec"]["containers"][0]["args"]
 
 
+def test_the_kubelet_asks_whether_the_operator_is_alive_and_whether_it_is_ready() -> None:
+    from motley_operator.health import LIVE, READY
+
+    deployment = shipped("Deployment")["motley"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"--health-port={ports['health']}" in container["args"]
+    for probe, path in (("livenessProbe", LIVE), ("readinessProbe", READY)):
+        assert container[probe]["httpGet"] == {"path": path, "port": "health"}
+    # Nothing old goes before something new has a whole view; and who has none is scraped all the same.
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert shipped("Service")["motley-metrics"]["spec"]["publishNotReadyAddresses"] is True
+
+
 @needs_helm
 def test_the_operators_flags_are_flags_that_the_command_has() -> None:
     import argparse

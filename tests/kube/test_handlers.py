@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -13,12 +14,19 @@ import kmock
 import kopf
 import pytest
 
-from motley_operator import handlers
 from motley_operator.connection import Credentials
-from motley_operator.handlers import answers, build_registry, harden, probe, run_kopf
+from motley_operator.handlers import build_registry, harden, run_kopf
+from motley_operator.health import Health
 from motley_operator.settings import Settings
 
 POOLS = "/apis/motley.dev/v1alpha1/namespaces/team-a/servingpools"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 class Bell:
@@ -26,14 +34,13 @@ class Bell:
 
     def __init__(self) -> None:
         self.causes: list[str] = []
-        self.settings = Settings(stuck_after_s=5.0)
-        self.busy_s = 0.0
+        self.settings = Settings(stuck_after_s=5.0, health_port=free_port())
 
     def wake(self, cause: str) -> None:
         self.causes.append(cause)
 
     def stuck_for_s(self) -> float:
-        return self.busy_s
+        return 0.0
 
 
 class KnowingStore:
@@ -41,6 +48,7 @@ class KnowingStore:
 
     def __init__(self) -> None:
         self.known: set[str] = set()
+        self.lacking: list[str] = []
 
     def is_behind(self, kind: str, document: Any) -> bool:
         return document["metadata"]["name"] not in self.known
@@ -66,13 +74,15 @@ async def running(
 ) -> AsyncIterator[tuple[Bell, KnowingStore, str]]:
     bell, store, stop = Bell(), KnowingStore(), threading.Event()
     url = str(emulator.url).rstrip("/")
+    loop = asyncio.get_running_loop()
     registry = build_registry(
         bell,  # type: ignore[arg-type]
         store,  # type: ignore[arg-type]
         lambda: Credentials(server=url),
-        asyncio.get_running_loop(),
+        loop,
+        Health(bell, lambda: store.lacking, loop),  # type: ignore[arg-type]
     )
-    thread = threading.Thread(target=run_kopf, args=(registry, Settings(health_port=0), stop))
+    thread = threading.Thread(target=run_kopf, args=(registry, bell.settings, stop))
     thread.start()
     await until(lambda: any("watch" in str(r.params) for r in emulator["get"]))
     await asyncio.sleep(0.5)
@@ -113,29 +123,22 @@ async def test_a_new_pool_wakes_the_cycle_and_stays_untouched(
     assert not list(emulator["patch"])
 
 
-def test_liveness_tells_a_stuck_cycle() -> None:
-    bell = Bell()
-    assert probe(bell) == "ok"  # type: ignore[arg-type]
-    bell.busy_s = 6.0
-    with pytest.raises(kopf.PermanentError, match="running for 6 s"):
-        probe(bell)  # type: ignore[arg-type]
+async def test_the_probes_are_answered_from_kopfs_thread_and_end_with_it(
+    running: tuple[Bell, KnowingStore, str],
+) -> None:
+    bell, store, _ = running
+    at = f"http://127.0.0.1:{bell.settings.health_port}"
+    async with aiohttp.ClientSession() as session:
 
+        async def asked(path: str) -> tuple[int, str]:
+            async with session.get(at + path) as response:
+                return response.status, (await response.text()).strip()
 
-async def test_liveness_tells_a_blocked_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "_ANSWER_S", 0.1)
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        await answers(loop)
-        loop.call_soon_threadsafe(time.sleep, 0.5)
-        with pytest.raises(kopf.PermanentError, match="blocked"):
-            await answers(loop)
-    finally:
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop))
-        loop.call_soon_threadsafe(loop.stop)
-        await until(lambda: not thread.is_alive())
-        loop.close()
+        assert await asked("/healthz") == (200, "ok")
+        assert await asked("/readyz") == (200, "ok")
+        store.lacking = ["nodes: not read yet", "pods: not read yet"]
+        assert await asked("/healthz") == (200, "ok")
+        assert await asked("/readyz") == (503, "nodes: not read yet\npods: not read yet")
 
 
 def test_kopf_is_kept_from_writing_and_from_going_deaf() -> None:
