@@ -35,7 +35,8 @@ class StubApi:
         self.calls: Counter[str] = Counter()
         self.silent = False  # watches accept and say nothing
         self.refusing = False
-        self.absent: set[str] = set()  # plurals that it does not serve
+        self.forbidden: set[str] = set()  # plurals that nobody may read
+        self.absent: set[str] = set()  # plurals, or version/plural, that it does not serve
         self.url = ""
 
     def put(self, kind: str, document: Mapping[str, Any], event: str = "") -> Document:
@@ -102,7 +103,10 @@ class StubApi:
         if rest[0] == "namespaces" and len(rest) > 2:
             namespace, rest = rest[1], rest[2:]
         plural, name = rest[0], rest[1] if len(rest) > 1 else ""
-        if plural in self.absent:
+        if plural in self.forbidden:
+            return _status(403, "Forbidden", message=f"{plural} is forbidden")
+        version = parts[1] if parts[0] == "api" else parts[2]
+        if {plural, f"{version}/{plural}"} & self.absent:
             self.calls[f"absent {plural}"] += 1
             return _status(404, "NotFound")
         if request.method == "GET" and "watch" in request.query:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from motley_operator.cli.documents import Sourced, Sources
 from motley_operator.connection import (
     CUSTOM,
     KINDS,
+    OLDER,
     ApiError,
     Client,
     Credentials,
+    Kind,
     Sent,
     load_credentials,
 )
@@ -71,8 +74,18 @@ def _identity(item: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 async def _list(client: Client, kind: str) -> list[dict[str, Any]]:
-    """Every object of a kind; none where the cluster does not have the kind."""
-    collection, items = KINDS[kind], []
+    """Every object of a kind, in the newest version that the cluster has; none where it has none."""
+    newest = KINDS[kind]
+    for version in (newest.version, *OLDER.get(kind, ())):
+        found = await _pages(client, replace(newest, version=version))
+        if found is not None:
+            return found
+    return []
+
+
+async def _pages(client: Client, collection: Kind) -> list[dict[str, Any]] | None:
+    """Every object of a collection; None where the cluster does not have the collection."""
+    items: list[dict[str, Any]] = []
     params = {"limit": PAGE}
     while True:
         sent = Sent("list", collection.plural, "GET", collection.path(), params)
@@ -80,10 +93,10 @@ async def _list(client: Client, kind: str) -> list[dict[str, Any]]:
             page = await client.send(sent)
         except ApiError as error:
             if error.status == 404:
-                return []
+                return None
             raise
         # Items of a LIST do not say what they are.
-        items += [{"kind": kind, **item} for item in page.get("items") or ()]
+        items += [{"kind": collection.name, **item} for item in page.get("items") or ()]
         more = (page.get("metadata") or {}).get("continue")
         if not more:
             return items

@@ -5,6 +5,7 @@ from motley_operator.connection.credentials import Credentials, load_credentials
 from motley_operator.connection.kinds import (
     CUSTOM,
     KINDS,
+    OLDER,
     OPTIONAL,
     OWNED,
     Kind,
@@ -14,6 +15,7 @@ from motley_operator.connection.kinds import (
 __all__ = [
     "CUSTOM",
     "KINDS",
+    "OLDER",
     "OPTIONAL",
     "OWNED",
     "ApiError",

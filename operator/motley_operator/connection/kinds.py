@@ -71,6 +71,9 @@ OWNED = (
 # Made, read and granted only where an admin asks for it (`--network-policies`).
 ISOLATION = "NetworkPolicy"
 PROVISIONING = ("PodTemplate", "ProvisioningRequest")  # `--provisioning-requests`
+# Versions of a kind that API servers have which lack the one above: v1 is there since 1.34, v1beta2 since
+# 1.33, v1beta1 since 1.32 (both off by default); before that there are only alphas, which nobody reads.
+OLDER = {"ResourceSlice": ("v1beta2", "v1beta1")}
 OPTIONAL = ("ProvisioningRequest",)  # of others' CRDs: without these there is nothing of them
 
 

@@ -13,12 +13,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from motley_operator.connection import ApiError, Client, Kind, Sent
+from motley_operator.connection import CUSTOM, ApiError, Client, Kind, Sent, owned_kinds
 from motley_operator.facts.collection import Collection, version_of
 from motley_operator.facts.heartbeats import Gist
 
@@ -27,6 +27,8 @@ _PAGE = 500
 _WATCH_S = (600, 900)
 _INACTIVITY_S = 90.0  # bookmarks come about every 60 s
 _ABSENT_S = 1800.0  # until an optional kind is looked for again
+# What is read where the operator plans; the rest is read of the whole cluster in every mode.
+_PLANNED_IN = frozenset({*CUSTOM, *owned_kinds(True, True), "ResourceQuota", "LimitRange"})
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Scope:
     selector: Mapping[str, str] = field(default_factory=dict)
     optional: bool = False  # not every API server has it, or shows it: then there is nothing
     gist: Callable[[bytes], Gist | None] = lambda line: None  # what tells a heartbeat from news
+    older: tuple[str, ...] = ()  # versions that are asked for, in this order, where the first lacks
 
 
 class Reflector:
@@ -54,6 +57,7 @@ class Reflector:
         on_contact: Callable[[], None],
     ) -> None:
         self.kind, self.namespace = scope.kind, scope.namespace
+        self._versions = (scope.kind.version, *scope.older)
         self.collection = collection
         self._on_contact = on_contact  # called when the view became whole, or is known not to
         self.error: str | None = "not read yet"
@@ -88,6 +92,8 @@ class Reflector:
         self.failed += 1
         if self.failed == 1:
             self._on_contact()
+        if error.status == 404 and self._turns_older():
+            return
         if self._optional and error.status in (403, 404):
             await self._do_without(error)
             return
@@ -95,14 +101,29 @@ class Reflector:
         if expired:
             self._version = ""
         else:
-            self.error = str(error)
+            self.error = f"{error}{self._fix()}" if error.status == 403 else str(error)
             if self._failing_since is None:
                 self._failing_since = asyncio.get_running_loop().time()
         level = logging.INFO if expired or not self._failures else logging.WARNING
-        logger.log(level, "%s: %s", self.kind.plural, error)
+        logger.log(level, "%s: %s", self.kind.plural, error if expired else self.error)
         pause_s = _BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)]
         self._failures += 1
         await asyncio.sleep((error.retry_after_s or pause_s) * random.uniform(0.8, 1.2))
+
+    def _fix(self) -> str:
+        """What lifts a 403; nothing for a ConfigMap that a resource names, whose mistake it may be."""
+        if self._selector.get("fieldSelector"):
+            return ""
+        file = "rules-namespace.yaml" if self.kind.name in _PLANNED_IN else "rules-cluster.yaml"
+        where = f"in namespace {self.namespace}" if self.namespace else "in the whole cluster"
+        return f"; bind the rules of the chart's files/{file} to this account {where}"
+
+    def _turns_older(self) -> bool:
+        """Ask for the next older version of the kind from now on; False, and the first, after the last."""
+        place = self._versions.index(self.kind.version) + 1
+        is_left = place < len(self._versions)
+        self.kind = replace(self.kind, version=self._versions[place if is_left else 0])
+        return is_left
 
     async def _do_without(self, error: ApiError) -> None:
         logger.info("%s: %s; going on without", self.kind.plural, error)

@@ -11,7 +11,7 @@ _GPU_DRIVERS = ("gpu", "gaudi")  # how the first label of a GPU driver's name re
 
 
 def parse_slice(document: Mapping[str, Any]) -> SliceFacts:
-    """The facts of one ResourceSlice (resource.k8s.io/v1).
+    """The facts of one ResourceSlice (resource.k8s.io/v1, v1beta2 or v1beta1).
 
     A GPU and its partitions are devices of one list; only what is a GPU as a whole counts, each
     UUID once. Slices of no single node, and of drivers of other things, count nothing.
@@ -32,9 +32,9 @@ def parse_slice(document: Mapping[str, Any]) -> SliceFacts:
 def _gpu_ids(devices: Any) -> list[str]:
     found = []
     for device in devices:
+        said = device.get("basic") or device  # v1beta1 has a device's attributes one level down
         attributes = {
-            name.rpartition("/")[2]: value
-            for name, value in (device.get("attributes") or {}).items()
+            name.rpartition("/")[2]: value for name, value in (said.get("attributes") or {}).items()
         }
         kind = (attributes.get("type") or {}).get("string", "gpu")
         if kind == "gpu":

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from motley_operator.connection import CUSTOM, KINDS, OPTIONAL, Client, owned_kinds
+from motley_operator.connection import CUSTOM, KINDS, OLDER, OPTIONAL, Client, owned_kinds
 from motley_operator.domain.facts import NodeFacts, PodFacts, SliceFacts
 from motley_operator.domain.quotas import LimitRangeFacts, QuotaFacts
 from motley_operator.facts.collection import Collection
@@ -130,7 +130,9 @@ class Store:
         yield self._reflector(self.nodes, Scope(KINDS["Node"], gist=node_gist))
         yield self._reflector(self.pods, Scope(KINDS["Pod"]))
         slices: Collection[Any] = Collection(parse_slice, self._slice_changed)
-        yield self._reflector(slices, Scope(KINDS["ResourceSlice"], optional=True))
+        yield self._reflector(
+            slices, Scope(KINDS["ResourceSlice"], optional=True, older=OLDER["ResourceSlice"])
+        )
         for kind in _CLUSTER_KINDS:
             yield self._whole(Scope(KINDS[kind]))
         for namespace in self.settings.namespaces or ("",):
