@@ -8,6 +8,7 @@ spec, what an admin wants of the fleet is in the Fleet.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,9 @@ class Settings:
     stale_after_s: float = 30.0  # no decision on a view that could not be refreshed for so long
     create_concurrency: int = 16
     leader_election: bool = False  # several operators, one of which plans
-    lease: str = "motley"  # "NAME" or "NAMESPACE/NAME" of the Lease that the leader holds
+    lease: str = (
+        "motley"  # "NAME" or "NAMESPACE/NAME" of the Lease that the leader of a class holds
+    )
     metrics_port: int = 9090  # 0: no metrics
     health_port: int = 8081  # /healthz and /readyz; 0: neither
     log_format: str = "json"  # json | text
@@ -74,7 +77,7 @@ _HELP = {
     "time-limit": "seconds one solve may take",
     "first-time-limit": "seconds a solve may take while nothing runs yet",
     "leader-elect": "run several operators of which one plans and writes, chosen by a Lease",
-    "lease": "NAME or NAMESPACE/NAME of that Lease (default: motley in the operator's namespace)",
+    "lease": "NAME or NAMESPACE/NAME of that Lease (default: motley, or motley-CLASS, in the operator's namespace)",
     "metrics-port": "port of Prometheus metrics, 0 for none",
     "health-port": "port of the probes (/healthz: alive, /readyz: ready), 0 for none",
     "log-format": "json or text",
@@ -115,6 +118,8 @@ _SWITCHES = {
     "provisioning-requests": "provisioning_requests",
     "pair-phases": "pairs_phases",
 }
+_NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+_LEASE = re.compile(rf"({_NAME}/)?{_NAME}")
 _ALIASES = {"resource-class": ("--class",)}
 
 
@@ -172,9 +177,16 @@ def from_args(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     for flag, name in _SWITCHES.items():
         said = environ.get("MOTLEY_" + flag.upper().replace("-", "_"), "")
         values[name] = bool(getattr(args, name, said.casefold() in ("1", "true")))
+    if values.get("resource_class") and "lease" not in values:
+        # Operators of two classes do not stand by for each other.
+        values["lease"] = f"motley-{values['resource_class']}"
     for name, value in values.items():
         if isinstance(value, int | float) and value < 0:
             raise ValueError(f"{name}: {value} is negative; give zero or more")
+    if values["leader_election"] and not _LEASE.fullmatch(values.get("lease", "motley")):
+        raise ValueError(
+            f"lease: {values['lease']!r} is no name of an object; give --lease NAME or NAMESPACE/NAME"
+        )
     return Settings(**values)
 
 

@@ -268,6 +268,29 @@ async def test_resources_of_another_class_are_left_to_the_other_operator(
         assert facts.pods[0].labels["app.kubernetes.io/managed-by"] == "motley"
 
 
+async def test_the_fleet_is_read_by_all_and_told_of_by_the_operator_of_its_class(
+    api: Any, client: Client
+) -> None:
+    blue = Settings(resource_class="blue")
+    async with watched(client) as plain, watched(client, blue) as other:
+
+        async def told(annotations: dict[str, str]) -> tuple[bool, bool]:
+            version = api.put(
+                "Fleet", {"metadata": {"name": "default", "annotations": annotations}, "spec": {}}
+            )["metadata"]["resourceVersion"]
+
+            def is_read(view: Watched) -> bool:
+                fleet = gather(view.store).fleet
+                return fleet is not None and fleet["metadata"]["resourceVersion"] == version
+
+            for view in (plain, other):
+                await view.until(lambda view=view: is_read(view))
+            return gather(plain.store).tells_fleet, gather(other.store).tells_fleet
+
+        assert await told({}) == (True, False)
+        assert await told({"motley.dev/class": "blue"}) == (False, True)
+
+
 async def test_a_view_that_cannot_be_refreshed_is_not_decided_on(api: Any, client: Client) -> None:
     async with watched(client, Settings(stale_after_s=0.3)) as view:
         api.refusing = True
@@ -330,7 +353,38 @@ async def test_an_api_server_without_resource_slices_lacks_nothing_and_is_left_i
     async with watched(client) as view:
         assert gather(view.store).slices == ()
         await asyncio.sleep(0.3)
-        assert api.calls["absent resourceslices"] == 1
+        assert api.calls["absent resourceslices"] == 3  # v1, v1beta2, v1beta1, each once
+
+
+async def test_resource_slices_are_read_in_the_newest_version_that_the_server_has(
+    api: Any, client: Client
+) -> None:
+    api.absent |= {"v1/resourceslices", "v1beta2/resourceslices"}
+    devices = [
+        {"name": f"{kind}-0", "basic": {"attributes": {"type": {"string": kind}}}}
+        for kind in ("gpu", "mig")
+    ]
+    pool = {"name": "n0", "generation": 1, "resourceSliceCount": 1}
+    spec = {"driver": "gpu.nvidia.com", "nodeName": "n0", "pool": pool, "devices": devices}
+    async with watched(client) as view:
+        api.put("ResourceSlice", {"metadata": {"name": "s"}, "spec": spec})
+        await view.until(lambda: view.wakes["Devices"] == 1)
+        assert gather(view.store).slices[0].gpus == {"gpu-0"}
+        assert api.calls["absent resourceslices"] == 2
+
+
+async def test_a_right_that_lacks_is_named_with_the_rules_that_give_it(
+    api: Any, client: Client
+) -> None:
+    api.forbidden |= {"nodes", "services"}
+    async with watched(client, Settings(namespaces=("team-a",)), whole=False) as view:
+        await view.until(lambda: sum("403" in line for line in view.store.problems()) == 2)
+        nodes, services = (p for p in view.store.problems() if "403" in p)
+        assert nodes.startswith("nodes: 403 Forbidden: nodes is forbidden; ")
+        assert nodes.endswith("files/rules-cluster.yaml to this account in the whole cluster")
+        assert services.endswith("files/rules-namespace.yaml to this account in namespace team-a")
+        api.forbidden.clear()
+        await view.until(lambda: not view.store.problems(), 15.0)
 
 
 async def test_resource_slices_wake_when_gpus_come_or_go(api: Any, client: Client) -> None:

@@ -37,6 +37,15 @@ def test_class_is_the_short_name_of_resource_class() -> None:
     assert read("--class blue").resource_class == "blue"
 
 
+def test_each_class_has_a_lease_of_its_own_unless_one_is_named() -> None:
+    assert read("--leader-elect").lease == "motley"
+    assert read("--leader-elect --class blue").lease == "motley-blue"
+    assert read("--leader-elect --class blue --lease ops/mine").lease == "ops/mine"
+    assert read("--class Team/Blue!").resource_class == "Team/Blue!"  # alone there is no lease
+    with pytest.raises(ValueError, match="give --lease NAME"):
+        read("--leader-elect --class Team/Blue!")
+
+
 @pytest.mark.parametrize(
     ("words", "environ", "named"),
     [

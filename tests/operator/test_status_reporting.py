@@ -317,6 +317,20 @@ def test_the_fleet_shows_inventory_prices_and_what_it_does_not_know(world: World
     assert [p.kind for p in patches] == []
 
 
+def test_a_fleet_of_another_class_is_told_of_by_the_other_operator(world: World) -> None:
+    metadata = {"name": "default", "uid": "f", "generation": 3}
+    world.fleet = {"apiVersion": "motley.dev/v1alpha1", "kind": "Fleet", "metadata": metadata}
+    key = world.add(pool())
+    plan = plan_of(slice_of(key, [replica()]))
+    told = {}
+    for is_ours in (True, False):
+        facts = replace(world.facts(), tells_fleet=is_ours)
+        translation = translate.translate(facts, CATALOG, SETTINGS)
+        reported = status.statuses(plan, translation, facts)
+        told[is_ours] = {a.kind for a in reported if isinstance(a, PatchStatus)}
+    assert told == {True: {"ServingPool", "Fleet"}, False: {"ServingPool"}}
+
+
 def test_the_largest_status_stays_below_32_kib_and_fits_its_schema(world: World) -> None:
     key = world.add(pool())
     replicas = [

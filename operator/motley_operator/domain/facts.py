@@ -133,6 +133,7 @@ class ClusterFacts:
     pods: tuple[PodFacts, ...]
     resources: tuple[ResourceFacts, ...]
     fleet: Document | None = None
+    tells_fleet: bool = True  # its status is this operator's to write; False: another class'
     # Objects of ours other than pods, whole, by (kind, namespace, name).
     owned: Mapping[tuple[str, str, str], Document] = field(default_factory=dict)
     priority_classes: Mapping[str, int] = field(default_factory=dict)

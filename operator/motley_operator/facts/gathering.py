@@ -24,7 +24,8 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
     """Everything one cycle looks at, in an order that does not depend on who came first.
 
     Pods and objects that belong to resources of another operator (another class, or a namespace
-    out of scope) are handed on as foreign: they take room, and nobody here touches them.
+    out of scope) are handed on as foreign: they take room, and nobody here touches them. A Fleet of
+    another class is read like one's own, and told of by the other operator.
 
     Raises: FactsIncomplete while any collection has not been read, or could not be for too long.
     """
@@ -32,10 +33,12 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
     if problems:
         raise FactsIncomplete("; ".join(problems))
     every = [parse_resource(kind, d) for kind in CUSTOM for d in store.documents(kind)]
-    others = {_owner(r) for r in every if _class_of(r) != store.settings.resource_class}
+    own_class = store.settings.resource_class
+    others = {_owner(r) for r in every if _class_of(r.annotations) != own_class}
     scope = _Scope(frozenset(store.settings.namespaces), frozenset(others))
 
     fleets = {d["metadata"]["name"]: d for d in store.documents("Fleet")}
+    fleet = fleets.get("default")
     owned = [
         (kind, d) for kind in store.owned for d in store.documents(kind) if scope.has(d["metadata"])
     ]
@@ -47,7 +50,9 @@ def gather(store: Store, now: float | None = None, reading: Reading | None = Non
             for p in sorted(store.pods.values(), key=lambda pod: (pod.namespace, pod.name, pod.uid))
         ),
         resources=tuple(sorted((r for r in every if _owner(r) not in others), key=lambda r: r.key)),
-        fleet=fleets.get("default"),
+        fleet=fleet,
+        tells_fleet=fleet is not None
+        and _class_of(fleet["metadata"].get("annotations") or {}) == own_class,
         owned={
             (kind, d["metadata"]["namespace"], d["metadata"]["name"]): d
             for kind, d in sorted(owned, key=lambda pair: _place(*pair))
@@ -95,8 +100,8 @@ def _foreign(pod: PodFacts) -> PodFacts:
     return replace(pod, labels=kept, annotations={})
 
 
-def _class_of(resource: ResourceFacts) -> str:
-    return resource.annotations.get(CLASS_ANNOTATION, "")
+def _class_of(annotations: Mapping[str, str]) -> str:
+    return annotations.get(CLASS_ANNOTATION, "")
 
 
 def _owner(resource: ResourceFacts) -> _Owner:

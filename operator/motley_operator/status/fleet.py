@@ -21,8 +21,8 @@ _VOLATILE = ("objective", "bound", "gap", "solveSeconds")
 
 
 def fleet_statuses(plan: Plan, translation: Translation, facts: ClusterFacts) -> tuple[Action, ...]:
-    """The Fleet's new status, where there is a Fleet and it has news."""
-    if facts.fleet is None:
+    """The Fleet's new status, where there is a Fleet that is ours to tell of, and it has news."""
+    if facts.fleet is None or not facts.tells_fleet:
         return ()
     metadata, old = facts.fleet["metadata"], dict(facts.fleet.get("status") or {})
     status = _status(plan, translation, facts, old)
