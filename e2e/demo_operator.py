@@ -20,47 +20,73 @@ ROOT = Path(__file__).parent.parent
 CHART_FILES = ROOT / "charts" / "motley" / "files"
 NAMESPACE = "motley-system"
 ACCOUNT = "motley"
+_RBAC = "rbac.authorization.k8s.io"
+_RBAC_V1 = f"{_RBAC}/v1"
 TOKEN_SECONDS = 24 * 3600  # a kept demo goes on for a day
 
 
-def install_rbac(api: Api) -> None:
-    """Applies the chart's rules, bound to the operator's service account in the whole cluster."""
+def install_rbac(api: Api, account: str = ACCOUNT, namespaces: tuple[str, ...] = ()) -> None:
+    """Applies the chart's rules, bound to an operator's service account.
+
+    What it may do where it plans is bound in these namespaces; in the whole cluster if there are none.
+    """
+    install_account(api, account)
+    grant(api, "motley", "rules-cluster.yaml", account)
+    grant(api, "motley-namespace", "rules-namespace.yaml", account, namespaces)
+
+
+def install_account(api: Api, account: str = ACCOUNT) -> None:
+    """A service account that may take part in an election in its own namespace, and nothing else."""
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    account = {"name": ACCOUNT, "namespace": NAMESPACE}
-    api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
-    grant(api, "motley", "rules-cluster.yaml")
-    grant(api, "motley-namespace", "rules-namespace.yaml")
+    metadata = {"name": account, "namespace": NAMESPACE}
+    api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
     _install_leader_role(api, account)
 
 
-def grant(api: Api, name: str, file: str) -> None:
-    """Binds rules of the chart to the operator's service account in the whole cluster."""
-    group = "rbac.authorization.k8s.io"
-    common = {"apiVersion": f"{group}/v1", "metadata": {"name": name}}
+def grant(
+    api: Api, name: str, file: str, account: str = ACCOUNT, namespaces: tuple[str, ...] = ()
+) -> None:
+    """Binds rules of the chart to an operator's service account, in namespaces or everywhere."""
     rules = yaml.safe_load((CHART_FILES / file).read_text())
-    api.apply({**common, "kind": "ClusterRole", "rules": rules})
-    role = {"apiGroup": group, "kind": "ClusterRole", "name": name}
-    subjects = [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]
-    api.apply({**common, "kind": "ClusterRoleBinding", "roleRef": role, "subjects": subjects})
+    api.apply(
+        {"apiVersion": _RBAC_V1, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}
+    )
+    for namespace in namespaces or ("",):
+        kind = "RoleBinding" if namespace else "ClusterRoleBinding"
+        metadata = {"name": binding_name(name, account)}
+        metadata |= {"namespace": namespace} if namespace else {}
+        api.apply(_binding(kind, metadata, "ClusterRole", name, account))
 
 
-def _install_leader_role(api: Api, account: dict[str, str]) -> None:
+def binding_name(role: str, account: str) -> str:
+    """The name of a role's binding to an account."""
+    return role if account == ACCOUNT else f"{role}-{account}"
+
+
+def _install_leader_role(api: Api, account: str) -> None:
     """What the election needs, in the operator's namespace only."""
-    group = "rbac.authorization.k8s.io"
-    common = {
-        "apiVersion": f"{group}/v1",
-        "metadata": {"name": "motley-leader", "namespace": NAMESPACE},
-    }
+    metadata = {"name": "motley-leader", "namespace": NAMESPACE}
     rules = yaml.safe_load((CHART_FILES / "rules-leader.yaml").read_text())
-    api.apply({**common, "kind": "Role", "rules": rules})
-    role = {"apiGroup": group, "kind": "Role", "name": "motley-leader"}
-    subjects = [{"kind": "ServiceAccount", **account}]
-    api.apply({**common, "kind": "RoleBinding", "roleRef": role, "subjects": subjects})
+    api.apply({"apiVersion": _RBAC_V1, "kind": "Role", "metadata": metadata, "rules": rules})
+    bound = {**metadata, "name": binding_name("motley-leader", account)}
+    api.apply(_binding("RoleBinding", bound, "Role", "motley-leader", account))
 
 
-def write_kubeconfig(api: Api, target: Path) -> None:
-    """A kubeconfig with a token of the operator's service account, made by TokenRequest."""
-    path = path_of("ServiceAccount", NAMESPACE, ACCOUNT, "token")
+def _binding(
+    kind: str, metadata: dict[str, str], role_kind: str, role: str, account: str
+) -> dict[str, Any]:
+    return {
+        "apiVersion": _RBAC_V1,
+        "kind": kind,
+        "metadata": metadata,
+        "roleRef": {"apiGroup": _RBAC, "kind": role_kind, "name": role},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}],
+    }
+
+
+def write_kubeconfig(api: Api, target: Path, account: str = ACCOUNT) -> None:
+    """A kubeconfig with a token of an operator's service account, made by TokenRequest."""
+    path = path_of("ServiceAccount", NAMESPACE, account, "token")
     wanted = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",

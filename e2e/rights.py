@@ -18,7 +18,6 @@ import yaml
 
 from e2e.demo_operator import ACCOUNT, CHART_FILES, NAMESPACE
 
-USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 ALWAYS = ("rules-cluster.yaml", "rules-namespace.yaml", "rules-leader.yaml")
 Right = tuple[str, str, str]  # group, resource or resource/subresource, verb
 Place = tuple[Right, str]  # and the namespace
@@ -38,19 +37,27 @@ class Asked:
         return [text for place, text in self.refusals if place not in self.granted]
 
 
-def asked(log: Path) -> Asked:
-    """What the log says of the operator; a last line that is still being written is left out."""
+def user_of(account: str) -> str:
+    """What the API server calls an operator's service account."""
+    return f"system:serviceaccount:{NAMESPACE}:{account}"
+
+
+USER = user_of(ACCOUNT)
+
+
+def asked(log: Path, user: str = USER) -> Asked:
+    """What the log says of an operator; a last line that is still being written is left out."""
     with log.open("rb") as handle:
         lines = handle.read().split(b"\n")[:-1]
-    return of_events(json.loads(line) for line in lines if USER.encode() in line)
+    return of_events((json.loads(line) for line in lines if user.encode() in line), user)
 
 
-def of_events(events: Iterable[Mapping[str, Any]]) -> Asked:
+def of_events(events: Iterable[Mapping[str, Any]], user: str = USER) -> Asked:
     """The same of parsed audit events."""
     found = Asked()
     for event in events:
         reference = event.get("objectRef")
-        if event["user"]["username"] != USER or reference is None:
+        if event["user"]["username"] != user or reference is None:
             continue
         resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))
         right = (reference.get("apiGroup", ""), resource, event["verb"])
