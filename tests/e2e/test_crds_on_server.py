@@ -17,6 +17,7 @@ from kubernetes.dynamic.exceptions import ConflictError, DynamicApiError, NotFou
 
 from motley_operator.api import KINDS, parse
 from motley_operator.api.crd import crds
+from motley_operator.status.empties import without_empties
 
 pytestmark = pytest.mark.e2e
 
@@ -66,6 +67,20 @@ class Server:
             field_manager="test-crds",
             force_conflicts=True,
             **({"dry_run": "All"} if dry_run else {}),
+        )
+        found: dict[str, Any] = kept.to_dict()
+        return found
+
+    def report(self, document: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+        """The object after a server-side apply of its status. Raises: DynamicApiError."""
+        kind, name = self._kind(document), document["metadata"]["name"]
+        path = f"{kind.path(name=name, namespace=None)}/status"
+        kept = self.dynamic.request(
+            "patch",
+            path,
+            body={**document, "status": status},
+            content_type="application/apply-patch+yaml",
+            query_params=[("fieldManager", "motley-status"), ("force", "true")],
         )
         found: dict[str, Any] = kept.to_dict()
         return found
@@ -167,3 +182,34 @@ def test_a_job_keeps_its_model(server: Server) -> None:
         server.submit(merged(job, {"spec": {"suspend": True}}))
     finally:
         server.delete(job)
+
+
+# What server-side apply keeps entry by entry: one entry of each in the Fleet's status.
+TOLD: dict[str, Any] = {
+    "dollarsPerHourByNamespace": {"team-a": "4"},
+    "unknownGpus": [{"product": "NVIDIA-Z9", "nodes": 2}],
+    "nodesToAdd": [
+        {"shape": "big", "gpu": "L4", "count": 1, "dollarsPerHour": "2", "delaySeconds": 60}
+    ],
+    "nodesComing": [{"shape": "big", "gpu": "L4", "count": 1, "dollarsPerHour": "2"}],
+    "suspects": ["ServingPool/team-a/chat: no pod of it lives"],
+}
+
+
+@pytest.mark.parametrize("field", TOLD)
+def test_a_status_may_lose_its_last_entry(server: Server, field: str) -> None:
+    """An empty map or list that had an entry would be null, which the schema refuses."""
+    fleet = {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "Fleet",
+        "metadata": {"name": "default"},
+    }
+    server.apply({**fleet, "spec": {}})
+    try:
+        server.report(fleet, {"observedGeneration": 1, field: TOLD[field]})
+        with pytest.raises(DynamicApiError, match="null"):
+            server.report(fleet, {"observedGeneration": 1, field: type(TOLD[field])()})
+        left = without_empties({"observedGeneration": 1, field: type(TOLD[field])()})
+        assert server.report(fleet, left)["status"] == {"observedGeneration": 1}
+    finally:
+        server.delete(fleet)

@@ -22,6 +22,7 @@ from motley_operator.domain.replans import replan_of
 from motley_operator.domain.standing import Proposal
 from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
+from motley_operator.status.empties import without_empties
 from motley_operator.status.fleet import fleet_statuses
 from motley_operator.status.inputs import frozen_inputs
 from motley_operator.status.observed import Observed, observe
@@ -104,6 +105,7 @@ def _resource(
     known = translation.suspicions.known.get(resource.key, ())
     if known:
         status["suspects"] = [suspect_row(one) for one in known]
+    status = without_empties(status)
     if _same(status, dict(resource.document.get("status") or {})):
         return []
     place = (resource.kind, resource.namespace, resource.name, resource.uid)
@@ -240,12 +242,9 @@ def _same(new: dict[str, Any], old: dict[str, Any]) -> bool:
 
 
 def _significant(status: dict[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in status.items() if k != "lastReplan" and v not in (None, [], {})}
+    kept = {k: v for k, v in without_empties(status).items() if k != "lastReplan"}
     if isinstance(kept.get("plan"), dict):
-        plan = kept["plan"]
-        kept["plan"] = {
-            k: v for k, v in plan.items() if k not in _VOLATILE_PLAN and v not in (None, [], {})
-        }
+        kept["plan"] = {k: v for k, v in kept["plan"].items() if k not in _VOLATILE_PLAN}
     return kept
 
 
