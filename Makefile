@@ -28,7 +28,7 @@ test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_leadership.py tests/e2e/test_suspects.py \
           tests/operator/test_fuzzed_manifests.py \
           tests/e2e/test_live.py tests/e2e/test_weights.py tests/e2e/test_provisioning_requests.py \
-          tests/e2e/test_waking.py tests/e2e/test_real_node.py
+          tests/e2e/test_waking.py tests/e2e/test_real_node.py tests/e2e/test_classes.py tests/e2e/test_namespaced.py
 test-faults: venv binaries  ## every fault of docs/faults.md, and real models: 10 to 13 minutes (MOTLEY_FAULTS=full: longer)
 	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
 

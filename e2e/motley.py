@@ -66,17 +66,22 @@ class Installation:
         assert self.process is not None
         processes.stop(self.process, grace_s=0.0)
 
+    def clear(self) -> None:
+        """Deletes what was applied, and waits for its pods to go."""
+        for kind, namespace, name in reversed(self.created):
+            with suppress(Refused):
+                self.api.delete(kind, namespace, name)
+        self.created.clear()
+        with suppress(AssertionError):
+            self.wait(lambda: not self.look().pods, 60.0, "all pods are gone")
+
     def stop(self) -> None:
         """Ends the operator, deletes what was applied, and closes the connection.
 
         The operator ends, too, where the API server cannot be reached any more.
         """
         try:
-            for kind, namespace, name in reversed(self.created):
-                with suppress(Refused):
-                    self.api.delete(kind, namespace, name)
-            with suppress(AssertionError):
-                self.wait(lambda: not self.look().pods, 60.0, "all pods are gone")
+            self.clear()
         finally:
             demo_operator.stop(self.folder)
             self.api.close()

@@ -9,7 +9,8 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,19 @@ class Tenant:
         assert hands.local is not None
         found = rights.asked(hands.local.audit_log, self.user)
         return [text for _, text in found.refusals]
+
+
+def gpus_by_node(api: Api, namespaces: Collection[str]) -> Counter[str]:
+    """GPUs that pods of these namespaces ask for, on the node that each is on."""
+    found: Counter[str] = Counter()
+    for pod in api.list("Pod"):
+        is_over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if pod["metadata"]["namespace"] not in namespaces or is_over:
+            continue
+        for container in pod["spec"]["containers"]:
+            limits = container.get("resources", {}).get("limits") or {}
+            found[pod["spec"].get("nodeName", "")] += int(limits.get("nvidia.com/gpu", 0))
+    return +found
 
 
 def calm(

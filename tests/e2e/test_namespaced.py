@@ -18,7 +18,7 @@ from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
-from e2e.tenants import Tenant, calm
+from e2e.tenants import Tenant, calm, gpus_by_node
 from e2e.trial import pool
 
 pytestmark = pytest.mark.e2e
@@ -95,10 +95,11 @@ def fenced(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         operator.start()
         yield Fenced(motley, hands, operator)
     finally:
-        motley.stop()
+        motley.clear()  # while the operator still runs
         operator.stop((MINE, ALSO))
         for name in SPACES:
             api.delete("Namespace", "", name)
+        motley.stop()
         hands.close()
 
 
@@ -117,9 +118,8 @@ def test_it_serves_its_namespaces_beside_pods_of_others(fenced: Fenced) -> None:
 
     fenced.motley.wait(is_short, 30.0, "the pool says what it lacks")
     calm(fenced.hands, [fenced.operator], 4.0)
-    there = fenced.motley.look().live().values()
-    assert sum(pod.namespace in (MINE, ALSO) for pod in there) == 8 - TAKEN
-    assert all(pod.ready for pod in there)
+    assert gpus_by_node(fenced.motley.api, (MINE, ALSO)) == {NODE: 8 - TAKEN}
+    assert all(pod.ready for pod in fenced.motley.look().live().values())
     records = [r for r in fenced.hands.event_log(whole=True) if r.namespace in (*SPACES, "")]
     assert_lawful(records, time.time())
 
@@ -133,6 +133,7 @@ def test_it_leaves_other_namespaces_alone_and_is_refused_nothing(fenced: Fenced)
     assert fenced.operator.refused(fenced.hands) == []
 
 
+@pytest.mark.slow
 def test_without_the_right_to_read_nodes_it_says_so_does_nothing_and_goes_on_once_it_has_it(
     fenced: Fenced,
 ) -> None:
