@@ -64,6 +64,14 @@ class Refused(Exception):
         self.status = status
 
 
+def _words(text: bytes) -> str:
+    """What an answer that is an error says: a Status in JSON, or, of a path unknown, plain text."""
+    try:
+        return str(json.loads(text).get("message", ""))
+    except (ValueError, AttributeError):
+        return text.decode(errors="replace").strip()
+
+
 class Api:
     """One connection to an API server; with `user` as somebody else, if one may impersonate."""
 
@@ -103,9 +111,9 @@ class Api:
                 break
             time.sleep(BUSY_S)
             status, text = self._answer(method, path, payload, content_type)
-        document: Document = json.loads(text) if text else {}
         if status >= 400:
-            raise Refused(status, f"{method} {path}", str(document.get("message", "")))
+            raise Refused(status, f"{method} {path}", _words(text))
+        document: Document = json.loads(text) if text else {}
         if status == http.HTTPStatus.CREATED:
             self._remember(method, path, document)
         return document
