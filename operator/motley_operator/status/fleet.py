@@ -12,7 +12,7 @@ from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.status.coming import coming_status, provisioned
 from motley_operator.status.conditions import Statement, conditions, shortened
-from motley_operator.status.empties import without_empties
+from motley_operator.status.empties import without_empty_maps
 from motley_operator.status.statements import accepted_words, explained
 from motley_operator.status.suspects import explained as explained_suspect
 from motley_planner.domain.plan import Plan
@@ -26,7 +26,7 @@ def fleet_statuses(plan: Plan, translation: Translation, facts: ClusterFacts) ->
     if facts.fleet is None or not facts.tells_fleet:
         return ()
     metadata, old = facts.fleet["metadata"], dict(facts.fleet.get("status") or {})
-    status = without_empties(_status(plan, translation, facts, old))
+    status = without_empty_maps(_status(plan, translation, facts, old))
     if _significant(status) == _significant(old):
         return ()
     place = ("Fleet", "", metadata["name"], metadata.get("uid", ""))
@@ -144,5 +144,4 @@ def _by_namespace(plan: Plan) -> dict[str, str]:
 
 
 def _significant(status: dict[str, Any]) -> dict[str, Any]:
-    kept = without_empties(status)
-    return {k: v for k, v in kept.items() if k not in _VOLATILE and v != ""}
+    return {k: v for k, v in status.items() if k not in _VOLATILE and v not in (None, [], {}, "")}

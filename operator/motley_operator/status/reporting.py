@@ -22,7 +22,7 @@ from motley_operator.domain.replans import replan_of
 from motley_operator.domain.standing import Proposal
 from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
-from motley_operator.status.empties import without_empties
+from motley_operator.status.empties import without_empty_maps
 from motley_operator.status.fleet import fleet_statuses
 from motley_operator.status.inputs import frozen_inputs
 from motley_operator.status.observed import Observed, observe
@@ -105,7 +105,7 @@ def _resource(
     known = translation.suspicions.known.get(resource.key, ())
     if known:
         status["suspects"] = [suspect_row(one) for one in known]
-    status = without_empties(status)
+    status = without_empty_maps(status)
     if _same(status, dict(resource.document.get("status") or {})):
         return []
     place = (resource.kind, resource.namespace, resource.name, resource.uid)
@@ -242,9 +242,13 @@ def _same(new: dict[str, Any], old: dict[str, Any]) -> bool:
 
 
 def _significant(status: dict[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in without_empties(status).items() if k != "lastReplan"}
+    known = without_empty_maps(status)
+    kept = {k: v for k, v in known.items() if k != "lastReplan" and v not in (None, [])}
     if isinstance(kept.get("plan"), dict):
-        kept["plan"] = {k: v for k, v in kept["plan"].items() if k not in _VOLATILE_PLAN}
+        plan = kept["plan"]
+        kept["plan"] = {
+            k: v for k, v in plan.items() if k not in _VOLATILE_PLAN and v not in (None, [])
+        }
     return kept
 
 
