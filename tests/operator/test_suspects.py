@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from motley_operator.domain.actions import CreatePod, DeletePod
-from motley_operator.domain.facts import PodFacts
+from motley_operator.domain.facts import PodFacts, Room
 from motley_operator.status.conditions import timestamp
 from motley_operator.testing import gpu_node, pool
 from motley_operator.testing.operated import Operated, load
@@ -22,6 +22,11 @@ Fate = Callable[[PodFacts], Mapping[str, Any]]
 
 def unschedulable(pod: PodFacts) -> Mapping[str, Any]:
     return {"phase": "Pending", "bound": False, "ready": False, "reason": "Unschedulable"}
+
+
+def outrun(pod: PodFacts) -> Mapping[str, Any]:
+    """Somebody else's pods are bound, ours are not."""
+    return {} if pod.namespace == "other" else unschedulable(pod)
 
 
 def crashing(pod: PodFacts) -> Mapping[str, Any]:
@@ -92,6 +97,31 @@ def test_a_pod_that_its_node_never_takes_is_started_elsewhere() -> None:
     assert watched.deleted == [("cheap", "CannotStart")]
     (row,) = watched.rows(key)
     assert (row["node"], row["reason"], row["failures"]) == ("cheap", "Unschedulable", 1)
+
+
+def test_a_pod_whose_gpus_another_was_given_goes_elsewhere_at_once_and_nothing_is_suspected() -> (
+    None
+):
+    """Two operators that reach for the same GPUs at the same moment: one finds them taken."""
+    watched = two_kinds()
+    watched.on("cheap", fate=outrun)
+    key = watched.world.add(pool())
+    watched.lasts(30)
+    assert [node for _, node in watched.created] == ["cheap"]
+    watched.world.foreign_pod("faster", "cheap", Room(gpus=2))
+    watched.lasts(90)
+    assert watched.serving(key) == ["dear"]
+    assert watched.deleted == [("cheap", "CannotStart")]
+    assert watched.rows(key) == []
+
+
+def test_a_pod_that_the_scheduler_refuses_beside_others_that_fit_has_its_whole_deadline() -> None:
+    watched = two_kinds()
+    watched.on("cheap", fate=outrun)
+    watched.world.foreign_pod("small", "cheap", Room(gpus=1))
+    watched.world.add(pool())
+    watched.lasts(DEADLINE_S - 60)
+    assert ([node for _, node in watched.created], watched.deleted) == (["cheap"], [])
 
 
 def test_a_move_whose_new_pods_crash_is_taken_back_and_the_old_ones_never_stop() -> None:

@@ -21,7 +21,8 @@ def refuse_impossible(facts: ClusterFacts) -> None:
         names.add((pod.namespace, pod.name))
         if pod.terminal:
             continue
-        if pod.node is not None:
+        is_refused = not pod.bound and pod.reason == "Unschedulable"  # so it holds nothing
+        if pod.node is not None and not is_refused:
             held.setdefault(pod.node, []).append(pod.requests)
         if UNIT in pod.annotations:
             key = key_of(pod.labels, pod.namespace)

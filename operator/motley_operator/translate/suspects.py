@@ -34,6 +34,7 @@ from motley_operator.domain.notices import Notice, notice_of
 from motley_operator.domain.suspects import Place, Suspect, Suspicions
 from motley_operator.settings import Settings
 from motley_operator.translate.nodes import Site, capacity_type
+from motley_operator.translate.room import room_left
 from motley_operator.translate.running import Running, is_lost, pods_by_key, read_unit
 from motley_planner.domain.fragments import ReplicaFragment, size_text
 from motley_planner.domain.snapshot import Avoided
@@ -44,6 +45,7 @@ MOST_ROWS = 16
 CANNOT_START, REJECTED, CRASHED, NODE_LOST = "CannotStart", "Rejected", "Crashed", "NodeLost"
 # Failures from which on a place is suspect. One that never starts has had its whole deadline.
 TRIES: Mapping[str, int] = {CANNOT_START: 1, REJECTED: 3, CRASHED: 3, NODE_LOST: 2}
+UNSCHEDULABLE = "Unschedulable"  # as the scheduler says it
 # Waiting reasons that speak of the image or of what the spec refers to, and not of GPUs.
 # Source: Kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/kuberuntime.
 IMAGE_REASONS = frozenset((
@@ -78,6 +80,7 @@ def suspicions(
     """What failed of the resources in `asking`, by key."""
     found, pods = _Found(), pods_by_key(facts)
     nodes = {node.name: node for node in facts.nodes}
+    outrun = _outrun(facts, pods)
     for resource in facts.resources:
         model = asking.get(resource.key)
         if model is None:
@@ -100,6 +103,9 @@ def suspicions(
                 if failure.kind == CANNOT_START:
                     found.broken[failure.pod.uid] = failure.reason
                 found.causes.setdefault(resource.key, failure.kind)
+            for pod in outrun.get(resource.key, ()):
+                found.broken.setdefault(pod.uid, pod.reason)
+                found.causes.setdefault(resource.key, CANNOT_START)
             found.due += one.deadlines()
         if one.is_leaving:
             found.causes.setdefault(resource.key, "NodeLeaving")
@@ -233,6 +239,24 @@ class _One:
             zone=node.labels.get(ZONE, ""),
             capacity_type=capacity_type(node.labels),
         )
+
+
+def _outrun(
+    facts: ClusterFacts, pods: Mapping[str, Sequence[PodFacts]]
+) -> Mapping[str, Sequence[PodFacts]]:
+    """By resource, pods that the scheduler refuses because somebody else was given their GPUs.
+
+    They run nowhere and will not until the other goes, so there is nothing to wait for; and it is
+    nobody's failure, so nothing is suspected.
+    """
+    refused = {
+        key: [p for p in each if p.reason == UNSCHEDULABLE and not (p.bound or p.deleting)]
+        for key, each in pods.items()
+    }
+    if not any(refused.values()):
+        return {}
+    full = {name for name, room in room_left(facts).items() if room.gpus < 0}
+    return {key: [p for p in each if p.node in full] for key, each in refused.items()}
 
 
 def _waits(pod: PodFacts) -> bool:
