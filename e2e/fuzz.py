@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from functools import cache
-from itertools import count
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -37,7 +36,7 @@ KNOWN: Mapping[str, list[Any]] = {
 _ODD = ["", " ", "a", "\u00e9\u4e2d\U0001f600", "0", "null", "../..", "{{x}}", "$(x)", "a" * 64]
 _DATES = ["1970-01-01T00:00:00Z", "2026-11-21T12:00:00Z", "9999-12-31T23:59:59Z"]
 
-_ROUNDS = 20  # of drawing, each for what is missing after the last
+_AT_ONCE, _IN_VAIN = 1000, 3  # examples of a round of drawing; rounds that found nothing new
 
 _BUILT: dict[tuple[int, str], tuple[Schema, st.SearchStrategy[Any]]] = {}
 
@@ -211,16 +210,14 @@ def distinct(strategy: st.SearchStrategy[T], number: int, chosen: int = 0) -> li
     Raises: ValueError where a strategy has fewer.
     """
     found: dict[str, T] = {}
-    for turn in count():
-        missing = number - len(found)
-        if missing <= 0:
-            return list(found.values())[:number]
-        if turn == _ROUNDS:
-            raise ValueError(f"{len(found)} different values of {number}: ask for fewer")
+    turn = in_vain = 0
+    while len(found) < number:
+        before = len(found)
 
-        @seed(chosen * _ROUNDS + turn)
+        @seed(f"{chosen} {turn}")
         @settings(
-            max_examples=missing + 10,  # a few are always the same: the simplest
+            # Hypothesis keeps a tree of all it has drawn; a few are always the same: the simplest.
+            max_examples=min(number - before, _AT_ONCE) + 10,
             deadline=None,
             database=None,
             phases=[Phase.generate],
@@ -231,4 +228,7 @@ def distinct(strategy: st.SearchStrategy[T], number: int, chosen: int = 0) -> li
             found.setdefault(repr(value), value)
 
         collect()
-    raise AssertionError("the rounds end above")
+        turn, in_vain = turn + 1, in_vain + 1 if len(found) == before else 0
+        if in_vain == _IN_VAIN:
+            raise ValueError(f"{len(found)} different values of {number}: ask for fewer")
+    return list(found.values())[:number]
