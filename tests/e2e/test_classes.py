@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -175,6 +175,13 @@ def _generation(two: Two, name: str) -> int:
     return int(found["metadata"]["generation"])
 
 
+def unpinned(record: Record) -> Record:
+    """A pod that is nowhere until it is bound: two may be pinned to a GPU that one of them gets."""
+    spec = {k: v for k, v in (record.object.get("spec") or {}).items() if k != "affinity"}
+    is_pod = record.resource == "pods" and "spec" in record.object
+    return replace(record, object={**record.object, "spec": spec}) if is_pod else record
+
+
 @pytest.mark.slow
 def test_both_growing_at_once_end_with_each_gpu_held_once(two: Two) -> None:
     """They may reach for the same GPU: the scheduler gives it to one, and the other finds another."""
@@ -185,7 +192,7 @@ def test_both_growing_at_once_end_with_each_gpu_held_once(two: Two) -> None:
     assert all(pod.ready for pod in there.live().values())
     assert all(one.is_true("Planned") for one in there.resources.values())
     assert max(gpus_by_node(two.motley.api, (SPACE,)).values()) <= 8
-    assert_lawful(two.records(), time.time())
+    assert_lawful([unpinned(one) for one in two.records()], time.time())
     for name in ("plain", "blue"):
         two.edit(name, FEW)
     two.settled()
