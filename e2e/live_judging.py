@@ -9,7 +9,7 @@ from math import sqrt
 
 from e2e.demo_api import Document
 from e2e.live_manifests import STAGES
-from e2e.live_story import KEY, Live, Told
+from e2e.live_story import Live, Told
 
 LEAST = 5  # answers of a plan, below which its share says nothing
 SURE = 3.0  # standard deviations
@@ -40,7 +40,9 @@ class Phase:
 def judge(live: Live, told: Told) -> None:
     """Says what holds and what does not."""
     judge_answers(live, told)
-    judge_thresholds(live, told)
+    before, after = (_policies(told.plans.get(plan, {})) for plan in plans_of(told))
+    live.view.expect(before != after, "the thresholds are others after the floor was raised")
+    judge_paths(live, told)
 
 
 def judge_answers(live: Live, told: Told) -> None:
@@ -54,18 +56,16 @@ def judge_answers(live: Live, told: Told) -> None:
     view.expect(len(failed) == len(streams), "no request failed but streams that had begun")
     view.expect(not live.nodes.failures, f"every pod lived as told {live.nodes.failures[:3]}")
     view.fact("questions, streams cut with their pod", f"{len(answers)}, {len(streams)}")
-    planned = {str(group["stage"]) for group in live.installation.look().resources[KEY].groups}
     for stage, name in STAGES.items():
-        used = "planned" if stage in planned else "not planned: it saves nothing"
+        count = sum(stage in stages_of(document) for document in told.plans.values())
+        used = f"in {count} of {len(told.plans)} plans"
         view.fact(f"{name}, {100 * live.calibrated.qualities[stage]:.0f} % right alone", used)
     view.fact("plans that answered", str(len({one.plan for one in answers if one.plan})))
 
 
-def judge_thresholds(live: Live, told: Told) -> None:
+def judge_paths(live: Live, told: Told) -> None:
     """Whether paths and shares are those of the plans, and the floors hold."""
     view = live.view
-    before, after = (_policies(told.plans.get(plan, {})) for plan in plans_of(told))
-    view.expect(before != after, "the thresholds are others after the floor was raised")
     known = [one for one in told.answers if one.plan in told.plans and not one.is_failed]
     strange = [one for one in known if not is_of(one.path, told.plans[one.plan])]
     for one in strange:
@@ -80,6 +80,11 @@ def judge_thresholds(live: Live, told: Told) -> None:
         holds = phase.right >= phase.floor - room
         view.expect(holds, f"the floor of {100 * phase.floor:.0f} % holds, within chance")
         view.fact(f"floor {100 * phase.floor:.1f} %", phase.text.partition(": ")[2])
+
+
+def stages_of(routing: Document) -> set[str]:
+    """Stages that a plan has replicas of."""
+    return {str(stage["name"]) for stage in routing["stages"] if stage["replicas"]}
 
 
 def plans_of(told: Told) -> tuple[str, str]:

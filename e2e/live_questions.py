@@ -121,6 +121,17 @@ def body_of(prompt: str, model: str = "", stream: bool = False) -> dict[str, Any
     }
 
 
+def complete(url: str, prompt: str, model: str) -> str:
+    """What an engine or a gateway makes of a prompt. Raises: OSError if it gives no answer."""
+    request = urllib.request.Request(
+        f"{url}/v1/completions",
+        json.dumps(body_of(prompt, model)).encode(),
+        {"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        return str(json.loads(answer.read())["choices"][0]["text"])
+
+
 def is_right(text: str, pattern: str) -> bool:
     """Whether an answer is the known one."""
     return re.search(pattern, text, re.IGNORECASE) is not None

@@ -78,18 +78,7 @@ def tell(live: Live, seconds: float) -> Told:
     view.fact("applied, planned and answering", f"{time.monotonic() - began:.1f} s")
     over = threading.Event()
 
-    def load() -> None:
-        mine = Live(view, _reader(live), live.nodes, live.stages, live.calibrated)
-
-        def look() -> list[str]:
-            document = routing(mine)
-            told.plans.setdefault(document["plan_hash"], document)
-            return endpoints(mine)
-
-        told.answers += asyncio.run(live_load.run(_cached(look), NAME, RATE, over.is_set))
-        mine.installation.api.close()
-
-    thread = threading.Thread(target=load)
+    thread = threading.Thread(target=load, args=(live, told, endpoints, over.is_set))
     began = time.monotonic()
     thread.start()
     try:
@@ -98,6 +87,21 @@ def tell(live: Live, seconds: float) -> Told:
         over.set()
         thread.join(120.0)
     return told
+
+
+def load(
+    live: Live, told: Told, find: Callable[[Live], list[str]], is_over: Callable[[], bool]
+) -> None:
+    """Questions to the addresses found until it is over; notes answers, and plans as they come."""
+    mine = Live(live.view, _reader(live), live.nodes, live.stages, live.calibrated)
+
+    def look() -> list[str]:
+        document = routing(mine)
+        told.plans.setdefault(document["plan_hash"], document)
+        return find(mine)
+
+    told.answers += asyncio.run(live_load.run(_cached(look), NAME, RATE, is_over))
+    mine.installation.api.close()
 
 
 def _hurt(live: Live, told: Told, seconds: float, began: float) -> None:
@@ -131,7 +135,7 @@ def _hurt(live: Live, told: Told, seconds: float, began: float) -> None:
     new_plan(lambda: lost.extend(live.nodes.lose(node)))
     happened(f"{node} is gone with {len(lost)} pods")
     live.installation.settle(SETTLE_S)
-    happened("all replicas are ready")
+    happened(f"all replicas are ready: {mixture(routing(live))}")
     time.sleep(part / 2)
 
 

@@ -8,24 +8,20 @@ grows first, so that an engine that is killed then has others beside it.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 import signal
 import threading
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e import live_load
 from e2e.cluster.local import LocalCluster
 from e2e.demo_api import Api, Document
 from e2e.demo_view import View
-from e2e.live_judging import judge_answers
-from e2e.live_manifests import NAME, NAMESPACE, RATE, STAGES, Calibrated, Measured, manifests
-from e2e.live_questions import body_of
-from e2e.live_story import KEY, SETTLE_S, Event, Live, Told
+from e2e.live_judging import judge_answers, judge_paths
+from e2e.live_manifests import NAME, NAMESPACE, STAGES, Calibrated, Measured, manifests
+from e2e.live_questions import QUESTIONS, complete
+from e2e.live_story import KEY, SETTLE_S, Event, Live, Told, load, mixture, routing
 from e2e.motley import Installation
 from e2e.real_pods import RealPods, chart, on_real_node
 
@@ -37,6 +33,7 @@ FACTORS = (2.5, 10.0, 40.0)  # of what one engine did: more, until the plan take
 class Kubelet:
     """Stands where the other demo has its nodes of processes: nothing is played, nothing fails."""
 
+    kubeconfig: Path
     failures: list[str] = field(default_factory=list)
 
 
@@ -53,9 +50,11 @@ def play(
         pods = RealPods(cluster)
         pods.apply(chart())
         installation = Installation(Api(str(cluster.kubeconfig)), folder)
-        live = Live(view, installation, Kubelet(), stages, table)  # type: ignore[arg-type]
+        kubelet = Kubelet(cluster.kubeconfig)
+        live = Live(view, installation, kubelet, stages, table)  # type: ignore[arg-type]
         told = tell(live, pods, seconds)
         judge_answers(live, told)
+        judge_paths(live, told)
         return told
     finally:
         if installation is not None:
@@ -71,15 +70,11 @@ def tell(live: Live, pods: RealPods, seconds: float) -> Told:
     pods.apply(objects(live, told.floors[0]))
     live.installation.settle(SETTLE_S)
     url = pods.address_of(NAMESPACE, f"{NAME}-gateway")
-    live.installation.wait(lambda: _answers(url), 60.0, "the gateway answers at its address")
+    live.installation.wait(lambda: bool(_answer(url)), 60.0, "text from the gateway's address")
     view.fact("applied, planned and answering", f"{time.monotonic() - began:.1f} s")
     view.event(f"{len(pods.containers(NAMESPACE))} containers serve {url}")
     over = threading.Event()
-
-    def load() -> None:
-        told.answers += asyncio.run(live_load.run(lambda: [url], NAME, RATE, over.is_set))
-
-    thread = threading.Thread(target=load)
+    thread = threading.Thread(target=load, args=(live, told, lambda _: [url], over.is_set))
     began = time.monotonic()
     thread.start()
     try:
@@ -114,7 +109,7 @@ def _change(live: Live, pods: RealPods, seconds: float, began: float) -> list[Ev
         happened(f"{rate:.0f} requests/s are to be planned for")
         _plan_for(live, rate)
         engines = [one for one in pods.containers(NAMESPACE) if one.name == "engine"]
-        happened(f"{len(engines)} engine containers are ready")
+        happened(f"{len(engines)} engine containers are ready: {mixture(routing(live))}")
         if len(engines) > 1:  # one may be killed without a request that finds none
             break
     time.sleep(part)
@@ -144,14 +139,9 @@ def _restarts(pods: RealPods, name: str) -> int:
     return int(container["restartCount"]) if container["ready"] else 0
 
 
-def _answers(url: str) -> bool:
-    request = urllib.request.Request(
-        f"{url}/v1/completions",
-        json.dumps(body_of("Which animal barks?", NAME)).encode(),
-        {"content-type": "application/json"},
-    )
+def _answer(url: str) -> str:
+    """What the gateway says to a question of the calibration; "" while it gives no answer."""
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return bool(answer.status == 200)
+        return complete(url, QUESTIONS[0][0], NAME).strip()
     except OSError:
-        return False
+        return ""

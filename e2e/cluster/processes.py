@@ -44,7 +44,11 @@ def _started(pid: int) -> str | None:
 
 
 def spawn(argv: Sequence[str], log: Path) -> Process:
-    """Starts a program in a session of its own, both outputs appended to a log file."""
+    """Starts a program in a session of its own, both outputs appended to a log file.
+
+    The log's folder is made: without it posix_spawn would say that the program is not there.
+    """
+    log.parent.mkdir(exist_ok=True)
     out = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     pid = os.posix_spawn(

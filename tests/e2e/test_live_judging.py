@@ -7,7 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from e2e.live_judging import is_of, phases, plans_of, share_of
+from e2e.live_judging import is_of, phases, plans_of, share_of, stages_of
 from e2e.live_load import Answer
 from e2e.live_picture import draw
 from e2e.live_story import Told
@@ -48,6 +48,17 @@ def test_the_share_of_a_mixture_is_the_mean_of_its_policies_shares() -> None:
     assert share_of(SCORES, routing((1.0, 0.45))) == 0.5
     assert share_of(SCORES, routing((1.0, 1.01))) == 1.0
     assert share_of(SCORES, BOTH) == pytest.approx(0.75)
+
+
+def test_a_stage_without_replicas_is_no_part_of_a_plan() -> None:
+    stages = [{"name": "first", "replicas": []}, {"name": "second", "replicas": [{"name": "a"}]}]
+    assert stages_of({"stages": stages}) == {"second"}
+
+
+def test_without_a_raised_floor_all_answers_count_under_the_first() -> None:
+    """The demo on a real node raises none."""
+    (only,) = phases(TABLE, replace(told(), raised_from=""))
+    assert (only.floor, only.answers) == (0.6, 17)
 
 
 def answer(plan: str, path: str, **changes: Any) -> Answer:

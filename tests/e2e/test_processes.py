@@ -27,6 +27,14 @@ def test_a_process_is_alive_from_its_start_until_it_is_stopped(tmp_path: Path) -
     assert not is_alive(one)
 
 
+def test_a_program_may_be_the_first_to_log_into_a_folder(tmp_path: Path) -> None:
+    """A real node's programs start beside the control plane's, whichever is first."""
+    log = tmp_path / "logs" / "first.log"
+    one = spawn(["/bin/sh", "-c", "echo here"], log)
+    wait_for(lambda: log.read_text() == "here\n", 5.0, "its words")
+    stop(one)
+
+
 def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
     one = spawn(["/bin/sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"], tmp_path / "log")
     time.sleep(0.2)

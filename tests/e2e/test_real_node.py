@@ -6,13 +6,11 @@ The tests build on each other: one node is started for all of them.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from e2e.cluster.nodes import make_nodes
 from e2e.cluster.state import ClusterError
 from e2e.engines import models
 from e2e.engines.models import MODELS, ModelsError
-from e2e.live_questions import body_of
+from e2e.live_questions import complete
 from e2e.real_pods import NAMESPACE, USER, RealPods, chart, on_real_node
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -112,14 +110,10 @@ def pool() -> list[dict[str, Any]]:
     ])  # fmt: skip
 
 
-def complete(url: str) -> str:
+def capital_of_france(pods: RealPods) -> str:
+    """What the pool's gateway says that it is, asked by the Service's address as one asks a base model."""
     prompt = "The capital of Germany is Berlin. The capital of France is"
-    body = json.dumps(body_of(prompt, POOL)).encode()
-    request = urllib.request.Request(
-        f"{url}/v1/completions", body, {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return str(json.loads(answer.read())["choices"][0]["text"])
+    return complete(pods.address_of(SPACE, f"{POOL}-gateway"), prompt, POOL).lower()
 
 
 def test_a_kubelet_and_kwok_each_look_after_their_own_node(pods: RealPods) -> None:
@@ -150,7 +144,7 @@ def test_a_pool_is_served_by_pods_through_the_gateways_service(pods: RealPods) -
     wait(pods, lambda: len(ready_pods(pods, SPACE)) == 2, "gateway and engine")
     assert [one.pod for one in pods.containers(SPACE)] == ready_pods(pods, SPACE)
     assert {one.name for one in pods.containers(SPACE)} == {"engine", "gateway"}
-    assert "paris" in complete(pods.address_of(SPACE, f"{POOL}-gateway")).lower()
+    assert "paris" in capital_of_france(pods)
 
 
 def test_all_of_them_run_as_the_restricted_profile_says(pods: RealPods) -> None:
@@ -182,7 +176,7 @@ def test_an_engine_that_is_killed_is_started_again_and_answers(pods: RealPods) -
         return bool(container["restartCount"] == 1 and container["ready"])
 
     wait(pods, is_back, "restarted engine")
-    assert "paris" in complete(pods.address_of(SPACE, f"{POOL}-gateway")).lower()
+    assert "paris" in capital_of_france(pods)
 
 
 def test_pods_go_with_their_resource(pods: RealPods) -> None:
