@@ -1,8 +1,7 @@
 """Where pods failed: what statuses remember, what pods show now, and what is therefore avoided.
 
-Theory of operation. A pod that cannot start within its deadline, or that its node rejects, counts
-against a *place*: its node (for this resource), its configuration on that kind of node, or its whole
-stage, whichever the others' pods do not speak against. Each failure is counted once: only a pod made
+Theory of operation. A failure of a pod counts against a *place* (failures.py): its node (for this resource), its
+configuration on that kind of node, or its whole stage. Each failure is counted once: only a pod made
 after the last one counts again. From TRIES[...] failures on the place is suspect: nothing is started
 there until the time is over, which doubles with each further failure. All is in the resource's
 status. An edit or a request to plan anew lifts it; time without failures lets it be forgotten.
@@ -11,57 +10,34 @@ status. An edit or a request to plan anew lifts it; time without failures lets i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool
 from motley_operator.api.suspects import SuspectRow
-from motley_operator.domain.claims import is_coming
-from motley_operator.domain.facts import ClusterFacts, NodeFacts, PodFacts, ResourceFacts
-from motley_operator.domain.names import (
-    COLUMN,
-    IMAGE,
-    INPUTS_HASH,
-    PAUSED,
-    REPLAN_REQUESTED,
-    ROLE,
-    STAGE,
-    TRAINER,
-    ZONE,
-)
-from motley_operator.domain.notices import Notice, notice_of
+from motley_operator.domain.facts import ClusterFacts, ResourceFacts
+from motley_operator.domain.names import COLUMN, PAUSED, REPLAN_REQUESTED
 from motley_operator.domain.suspects import Place, Suspect, Suspicions
 from motley_operator.settings import Settings
-from motley_operator.translate.nodes import Site, capacity_type
-from motley_operator.translate.room import room_left
-from motley_operator.translate.running import Running, is_lost, pods_by_key, read_unit
-from motley_planner.domain.fragments import ReplicaFragment, size_text
+from motley_operator.translate.failures import (
+    CANNOT_START,
+    CRASHED,
+    NODE_LOST,
+    REJECTED,
+    Failing,
+    Failure,
+    outrun,
+)
+from motley_operator.translate.nodes import Site
+from motley_operator.translate.running import Running, pods_by_key
 from motley_planner.domain.snapshot import Avoided
 
 LONGEST_S = 6 * 3600.0
 MEMORY_S = 3600.0  # without a failure; and twice as long as it was suspect
 MOST_ROWS = 16
-CANNOT_START, REJECTED, CRASHED, NODE_LOST = "CannotStart", "Rejected", "Crashed", "NodeLost"
 # Failures from which on a place is suspect. One that never starts has had its whole deadline.
 TRIES: Mapping[str, int] = {CANNOT_START: 1, REJECTED: 3, CRASHED: 3, NODE_LOST: 2}
-UNSCHEDULABLE = "Unschedulable"  # as the scheduler says it
-# Waiting reasons that speak of the image or of what the spec refers to, and not of GPUs.
-# Source: Kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/kuberuntime.
-IMAGE_REASONS = frozenset((
-    "ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName",
-    "ImageInspectError", "RegistryUnavailable", "CreateContainerConfigError",
-))  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A pod that failed, how, and where that counts; no place: it counts nowhere."""
-
-    pod: PodFacts
-    kind: str  # a key of TRIES
-    reason: str
-    place: Place | None
 
 
 @dataclass(slots=True)
@@ -80,7 +56,7 @@ def suspicions(
     """What failed of the resources in `asking`, by key."""
     found, pods = _Found(), pods_by_key(facts)
     nodes = {node.name: node for node in facts.nodes}
-    outrun = _outrun(facts, pods)
+    beaten = outrun(facts, pods)
     for resource in facts.resources:
         model = asking.get(resource.key)
         if model is None:
@@ -94,7 +70,7 @@ def suspicions(
         replan = model.spec.replan
         deadline_s = (replan.start_deadline or fleet.replan.start_deadline).seconds
         cooldown_s = (replan.cooldown or fleet.replan.cooldown).seconds
-        one = _One(pods.get(resource.key, []), nodes, facts.now, deadline_s, settings)
+        one = Failing(pods.get(resource.key, []), nodes, facts.now, deadline_s, settings)
         if resource.annotations.get(PAUSED) != "true":
             for failure in one.failures():
                 wait_s = cooldown_s if failure.kind == NODE_LOST else deadline_s
@@ -103,7 +79,7 @@ def suspicions(
                 if failure.kind == CANNOT_START:
                     found.broken[failure.pod.uid] = failure.reason
                 found.causes.setdefault(resource.key, failure.kind)
-            for pod in outrun.get(resource.key, ()):
+            for pod in beaten.get(resource.key, ()):
                 found.broken.setdefault(pod.uid, pod.reason)
                 found.causes.setdefault(resource.key, CANNOT_START)
             found.due += one.deadlines()
@@ -164,116 +140,7 @@ def avoiding(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _One:
-    """The pods of one resource, and what is known of their nodes."""
-
-    pods: Sequence[PodFacts]
-    nodes: Mapping[str, NodeFacts]
-    now: float
-    deadline_s: float
-    settings: Settings
-
-    def failures(self) -> list[_Failure]:
-        """Pods that failed, the oldest first."""
-        ordered = sorted(self.pods, key=lambda pod: (pod.created_at, pod.name))
-        return [one for pod in ordered if (one := self._failure(pod)) is not None]
-
-    def deadlines(self) -> list[float]:
-        """When pods that are starting will have had their time."""
-        due = [p.unready_since + self.deadline_s for p in self.pods if not p.ready and _waits(p)]
-        return [at for at in due if at > self.now]
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether a node with a pod of it is leaving."""
-        there = (self.nodes.get(pod.node or "") for pod in self.pods if not pod.terminal)
-        return any(node is not None and notice_of(node) >= Notice.LEAVING for node in there)
-
-    def _failure(self, pod: PodFacts) -> _Failure | None:
-        node = self.nodes.get(pod.node or "")
-        on_node = Place(node=node.name) if node is not None else None
-        if pod.phase == "Failed":
-            if pod.reason:
-                return _Failure(pod, REJECTED, pod.reason, on_node)
-            program = pod.labels.get(ROLE) != TRAINER  # a trainer's are counted by backoffLimit
-            return _Failure(pod, CRASHED, CRASHED, self._configuration(pod)) if program else None
-        if pod.terminal or pod.deleting or node is None or notice_of(node) >= Notice.LEAVING:
-            return None
-        loss_s = self.settings.node_loss_seconds
-        if is_lost(node.ready, node.not_ready_since, self.now, loss_s):
-            return _Failure(pod, NODE_LOST, NODE_LOST, on_node) if pod.bound else None
-        due = pod.unready_since + self.deadline_s if pod.unready_since else float("inf")
-        late = not pod.ready and self.now >= due
-        if not (late and _waits(pod)):
-            return None
-        reason = pod.reason or "Pending"
-        return _Failure(pod, CANNOT_START, reason, self._place(pod, reason) or on_node)
-
-    def _place(self, pod: PodFacts, reason: str) -> Place | None:
-        """The widest place that no ready pod speaks against; None: only the node is left."""
-        if not pod.bound:
-            return None
-        if reason in IMAGE_REASONS:
-            works = any(self._vouches(p, pod) and _same(p, pod, IMAGE) for p in self.pods)
-            return None if works else Place(stage=pod.labels.get(STAGE, ""))
-        place = self._configuration(pod)
-        works = any(self._vouches(p, pod) and self._configuration(p) == place for p in self.pods)
-        return None if works else place
-
-    def _vouches(self, other: PodFacts, pod: PodFacts) -> bool:
-        """Whether `other`, ready on another node, is built as `pod` is."""
-        stage = pod.labels.get(STAGE)
-        alike = other.labels.get(STAGE) == stage and _same(other, pod, INPUTS_HASH)
-        return other.ready and other.node != pod.node and alike
-
-    def _configuration(self, pod: PodFacts) -> Place | None:
-        described, node = read_unit(pod.annotations), self.nodes.get(pod.node or "")
-        if described is None or node is None:
-            return None
-        pipeline = tuple(ReplicaFragment(*fragment) for fragment in described["pipeline"])
-        return Place(
-            stage=described["stage"],
-            gpu=described["gpu"],
-            size=size_text(described["tensor_parallel"], described["fragments"], pipeline),
-            zone=node.labels.get(ZONE, ""),
-            capacity_type=capacity_type(node.labels),
-        )
-
-
-def _outrun(
-    facts: ClusterFacts, pods: Mapping[str, Sequence[PodFacts]]
-) -> Mapping[str, Sequence[PodFacts]]:
-    """By resource, pods that the scheduler refuses because somebody else was given their GPUs.
-
-    They run nowhere and will not until the other goes, so there is nothing to wait for; and it is
-    nobody's failure, so nothing is suspected.
-    """
-    refused = {
-        key: [p for p in each if p.reason == UNSCHEDULABLE and not (p.bound or p.deleting)]
-        for key, each in pods.items()
-    }
-    if not any(refused.values()):
-        return {}
-    full = {name for name, room in room_left(facts).items() if room.gpus < 0}
-    return {key: [p for p in each if p.node in full] for key, each in refused.items()}
-
-
-def _waits(pod: PodFacts) -> bool:
-    """Pending, or between two crashes; one that runs is loading, which has a probe.
-
-    A gated one waits for whoever has put the gate there (a queue), and that is no failure; nor is
-    one whose node is to come, which has a time of its own (claims.py).
-    """
-    waits = (pod.phase == "Pending" or bool(pod.reason)) and not is_coming(pod.node)
-    return waits and not pod.terminal and pod.reason != "SchedulingGated"
-
-
-def _same(one: PodFacts, other: PodFacts, annotation: str) -> bool:
-    return one.annotations.get(annotation) == other.annotations.get(annotation)
-
-
-def _count(failure: _Failure, known: dict[Place, Suspect], now: float, wait_s: float) -> None:
+def _count(failure: Failure, known: dict[Place, Suspect], now: float, wait_s: float) -> None:
     """Count a failure, unless its pod is older than the last one that was counted there."""
     if failure.place is None:
         return
