@@ -170,8 +170,9 @@ def test_all_nodes_of_a_plan_are_asked_for_at_once_and_an_answer_of_no_ends_it(
     nodes = make_nodes("l40s", len(claims), prefix="asked")
     for node in nodes:
         node["metadata"]["labels"] |= LABELS
+    answer(motley, request, "Provisioned")  # as the autoscaler does, before the nodes are there
+    motley.wait(lambda: ": provisioned" in provisioned(motley)[1], 90.0, "this answer is read")
     scenario.add_nodes(nodes)
-    answer(motley, request, "Provisioned")
     motley.settle(150.0)
     assert {n: p["metadata"]["uid"] for n, p in engines(motley).items()} == uids
     motley.wait(lambda: requests(motley) == [], 60.0, "a request that was met goes")

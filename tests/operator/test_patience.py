@@ -76,13 +76,15 @@ class Fleet(Operated):
 
 def test_an_edit_that_a_starved_solver_cut_short_is_planned_again_and_costs_less() -> None:
     fleet = Fleet(pools=6)
-    fleet.run()
     edited, others = fleet.keys[:3], fleet.keys[3:]
+    for key in edited:
+        fleet.edit(key, workload=load(90))
+    fleet.run()
     before = {key: fleet.uids(key) for key in others}
     fleet.solver.limits_s.clear()
     fleet.solver.starved = True
     for i, key in enumerate(edited):
-        fleet.edit(key, workload=load(40 + 7 * i))
+        fleet.edit(key, workload=load(10 + 7 * i))
     poor = fleet.step()
     assert poor.plan.cut_short and poor.plan.status == "feasible"
     assert fleet.planner.again_at is not None
@@ -92,7 +94,7 @@ def test_an_edit_that_a_starved_solver_cut_short_is_planned_again_and_costs_less
         last = fleet.step()
         whys.append(fleet.planner.why)
     assert 1 <= whys.count("CutShort") <= TRIES
-    assert last.plan.price_usd_per_hour < 0.95 * poor.plan.price_usd_per_hour
+    assert last.plan.price_usd_per_hour < 0.5 * poor.plan.price_usd_per_hour
     assert sum(p.served_requests_per_second for p in last.plan.slices) == pytest.approx(
         sum(p.served_requests_per_second for p in poor.plan.slices)
     )
