@@ -76,8 +76,14 @@ class Blocking:
         if demand.scale is None:
             return self._tightest(_Goal(demand.served[name]), columns, mine)
         alone = f"demand[{name}]" if name in classes else f"cascade[{name}]"
-        found = self._tightest(_Goal(demand.scale, row=alone), columns, mine)
-        return found or self._tightest(_Goal(demand.scale), self._best(demand.totals), None)
+        return self._tightest(_Goal(demand.scale, row=alone), columns, mine) or self._of_scale
+
+    @cached_property
+    def _of_scale(self) -> str | None:
+        """What limits all demands together."""
+        demand = self.index.demand
+        assert demand.scale is not None
+        return self._tightest(_Goal(demand.scale), self._best(demand.totals), None)
 
     def of_minimum(self, variable: int, columns: set[int]) -> str | None:
         """The limit of a minimum whose shortfall is this variable."""
