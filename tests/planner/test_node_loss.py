@@ -13,6 +13,8 @@ import pytest
 
 from motley_planner.catalog import load_catalog
 from motley_planner.checker import check
+from motley_planner.checker.best_rates import Rates
+from motley_planner.checker.recourse import served_by
 from motley_planner.domain.demand import ServingDemand, StageDemand, WorkloadClass
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import PlacedReplica, Solution
@@ -30,8 +32,6 @@ from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning import losses
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.losses import demand_scenarios, solve_for_losses
-from motley_planner.testing.rates import Rates
-from motley_planner.testing.recourse import served_by
 
 MODEL = load_catalog().models["Qwen/Qwen3-8B"]
 

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from motley_planner.checker import check
+from motley_planner.checker.best_rates import Rates
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.strategies.finish import plan_counts
@@ -17,7 +18,6 @@ from motley_planner.strategies.stock import Stock, plus
 from motley_planner.strategies.views import from_scratch, is_better, only_columns
 from motley_planner.testing.corpus import after_a_loss, mixed_pool, split_phases
 from motley_planner.testing.oracle import fits
-from motley_planner.testing.rates import Rates
 from motley_planner.testing.tables import tiny_table
 
 

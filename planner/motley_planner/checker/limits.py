@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from motley_planner.checker.ledger import TOLERANCE, Ledger
 from motley_planner.checker.serving import scale_of
-from motley_planner.domain.table import SideRow
+from motley_planner.domain.table import Scenario, SideRow
 
 
 def check_side_rows(ledger: Ledger) -> None:
@@ -51,24 +53,20 @@ def _terms(ledger: Ledger, row: SideRow) -> list[float]:
 
 def missing_in_scenarios(ledger: Ledger) -> dict[str, float]:
     """Scenario name -> share that its worst scenario cannot serve, by LPs of scipy."""
-    # Imported here: plans without scenarios are checked without scipy.
-    from motley_planner.testing.recourse import served_in
-
     missing: dict[str, float] = {}
     for scenario in ledger.table.scenarios:
-        lacks = scenario.share - served_in(ledger.table, scenario, ledger.counts)
+        lacks = scenario.share - _served_in(ledger, scenario)
         missing[scenario.name] = max(missing.get(scenario.name, 0.0), lacks)
     return missing
 
 
 def least_scenario_scale(ledger: Ledger) -> float:
     """max_min: the largest scale at which every scenario still serves its share of it."""
-    from dataclasses import replace
-
-    from motley_planner.testing.recourse import served_in
-
-    scales = [
-        served_in(ledger.table, replace(s, share=1e9), ledger.counts) / s.share
-        for s in ledger.table.scenarios
-    ]
+    scales = [_served_in(ledger, replace(s, share=1e9)) / s.share for s in ledger.table.scenarios]
     return min(scales, default=float("inf"))
+
+
+def _served_in(ledger: Ledger, scenario: Scenario) -> float:
+    from motley_planner.checker.recourse import served_in  # scipy: only for plans with scenarios
+
+    return served_in(ledger.table, scenario, ledger.counts)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, product
 
+from motley_planner.checker.best_rates import Counts, Rates, Unbounded
+from motley_planner.checker.recourse import served_in
 from motley_planner.domain.table import Column, FleetTable, RunningReplica, TableNode
-from motley_planner.testing.rates import Counts, Rates, Unbounded
-from motley_planner.testing.recourse import served_in
 
 WITHOUT_END = 1e9  # a scale that a scenario is asked for to see how far it goes
 

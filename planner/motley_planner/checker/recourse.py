@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TypeVar
 
+from motley_planner.checker.best_rates import Rates, Unbounded
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass, Scenario
-from motley_planner.testing.rates import Rates, Unbounded
 
 D = TypeVar("D", RequestClass, CascadeDemand)
 
