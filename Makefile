@@ -25,12 +25,8 @@ demo-live: venv binaries  ## two real language models on this CPU: served, hurt 
 test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 	@sh .ci/test $(PYTEST)
 
-FAULTS := tests/e2e/test_faults_*.py tests/e2e/test_leadership.py tests/e2e/test_suspects.py \
-          tests/operator/test_fuzzed_manifests.py \
-          tests/e2e/test_live.py tests/e2e/test_weights.py tests/e2e/test_provisioning_requests.py \
-          tests/e2e/test_waking.py tests/e2e/test_real_node.py tests/e2e/test_classes.py tests/e2e/test_namespaced.py
-test-faults: venv binaries  ## every fault of docs/faults.md, and real models: about 17 minutes (MOTLEY_FAULTS=full: longer)
-	@MOTLEY_FUZZ=$${MOTLEY_FUZZ:-300} $(PY) -m pytest $(FAULTS) -m "slow or not slow" $(PYTEST)
+test-faults: venv binaries  ## every fault of docs/faults.md, and real models: about 10 minutes (MOTLEY_FAULTS=full: longer)
+	@sh .ci/faults $(PYTEST)
 
 ON_MINIMUM := $(addprefix tests/e2e/test_,$(addsuffix .py,version crds_on_server motley chart_on_server admission \
               policies isolation quotas preview leadership classes namespaced))

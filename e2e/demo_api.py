@@ -175,11 +175,12 @@ class Api:
         path = path_of(kind, namespace, name)
         return self.request("PATCH", path, change, "application/merge-patch+json")
 
-    def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Deletes one object; it may be gone already."""
+    def delete(self, kind: str, namespace: str, name: str, grace_s: int | None = None) -> None:
+        """Deletes one object; it may be gone already. A pod's `grace_s` is its own where none is given."""
         assert name, "without a name every object of the kind would go"
+        query = "" if grace_s is None else f"?gracePeriodSeconds={grace_s}"
         try:
-            self.request("DELETE", path_of(kind, namespace, name))
+            self.request("DELETE", path_of(kind, namespace, name) + query)
         except Refused as error:
             if error.status != 404:
                 raise

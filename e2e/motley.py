@@ -66,14 +66,25 @@ class Installation:
         assert self.process is not None
         processes.stop(self.process, grace_s=0.0)
 
-    def clear(self) -> None:
-        """Deletes what was applied, and waits for its pods to go."""
+    def clear(self, grace_s: int | None = None) -> None:
+        """Deletes what was applied and its pods, and waits for them to go.
+
+        The garbage collector deletes them, too, but hears of kinds that are new up to 30 s later.
+        No `grace_s`: they have the time that their specs say.
+        """
         for kind, namespace, name in reversed(self.created):
             with suppress(Refused):
                 self.api.delete(kind, namespace, name)
         self.created.clear()
         with suppress(AssertionError):
-            self.wait(lambda: not self.look().pods, 60.0, "all pods are gone")
+            self.wait(lambda: self._without_pods(grace_s), 60.0, "all pods are gone")
+
+    def _without_pods(self, grace_s: int | None) -> bool:
+        pods = self.look().pods.values()
+        for pod in pods:
+            if grace_s is not None or not pod.deleting:
+                self.api.delete("Pod", pod.namespace, pod.name, grace_s)
+        return not pods
 
     def stop(self) -> None:
         """Ends the operator, deletes what was applied, and closes the connection.
@@ -81,7 +92,7 @@ class Installation:
         The operator ends, too, where the API server cannot be reached any more.
         """
         try:
-            self.clear()
+            self.clear(grace_s=0)
         finally:
             demo_operator.stop(self.folder)
             self.api.close()
