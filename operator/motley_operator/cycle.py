@@ -8,6 +8,7 @@ good plan is what runs: a cycle that cannot decide does nothing, and so keeps it
 This is the only place where errors become waits:
 
     FactsIncomplete    no decision; the store wakes us once it has the rest
+    CalledOff          a longer search gave way to what woke us: the next cycle, at once
     PlannerError       keep everything as it is, say so on the resources, try again later
     anything else      log, count, try again later; the process lives on
 """
@@ -38,10 +39,12 @@ from motley_operator.holding import complaints, hold
 from motley_operator.logs import cycle_id
 from motley_operator.memory import Tidying
 from motley_operator.metrics import Metrics
+from motley_operator.news import News
 from motley_operator.pacing import Pace
+from motley_operator.policies import Reason
 from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
-from motley_planner.errors import PlannerError
+from motley_planner.errors import CalledOff, PlannerError
 
 UNCOUNTED = ("NotInPlan", "SpecChanged", "PeerLost", "Succeeded")  # deletions after no failure
 _RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -75,6 +78,7 @@ class Cycle:
         self._bell = asyncio.Event()
         self._woken_at: float | None = None
         self._causes: Counter[str] = Counter()
+        self._wakes = 0
         self._failures = 0
         self._next_at: float = 0.0  # monotonic; when to run without being woken
         self._started_at: float | None = None
@@ -84,6 +88,7 @@ class Cycle:
     def wake(self, cause: str) -> None:
         """Mark the fleet dirty; cheap, and safe to call from any callback on the loop."""
         self._causes[cause] += 1
+        self._wakes += 1
         self.metrics.wakes.labels(cause).inc()
         if self._woken_at is None:
             self._woken_at = time.monotonic()
@@ -148,6 +153,9 @@ class Cycle:
             result = "incomplete"
             self._next_at = time.monotonic() + _RETRY_S[2]
             logger.info("waiting for facts: %s", error)
+        except CalledOff:
+            result = "called_off"
+            logger.info("a longer search gave way to news")
         except PlannerError as error:
             self._retry_later("plan")
             logger.error("no new plan, keeping what runs: %s", error)
@@ -173,8 +181,9 @@ class Cycle:
         facts = self._gather()
         gather_s = clock.lap()
         # 2. Decide, off the event loop; the solver inside is a process of its own.
+        news = News(lambda: self._wakes, self._gather, lambda: self._stopping)
         decision = await asyncio.to_thread(
-            decide, facts, self._catalog, self.settings, self._planner
+            decide, facts, self._catalog, self.settings, self._planner, news.outdates
         )
         plan_s = clock.lap()
         # 3. Report the plan before acting on it: people see what is about to happen, and why.
@@ -188,7 +197,8 @@ class Cycle:
             self.metrics.step_seconds.labels(step).observe(seconds)
         done = CycleReport(cycle_id.get(), started_at, gather_s, plan_s, apply_s, outcomes)
         self._tell(done, decision, causes)
-        self._pace.decided(plan_s)
+        if self._planner.why != Reason.CUT_SHORT:  # a longer search says nothing of the others
+            self._pace.decided(plan_s)
         self._next_at = time.monotonic() + self._wait_s(facts, decision)
         if any(outcome.result == DONE for outcome in acted):
             # What was done is in the store already and will wake nobody: look at it once more.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from motley_operator import changes, manifests, policies, previewing, status, translate
 from motley_operator.adoption import adopted
@@ -22,16 +23,19 @@ from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.settings import Settings
 from motley_operator.succession import succeeded
+from motley_planner.calling_off import unless
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
-from motley_planner.errors import SolverError
+from motley_planner.errors import CalledOff, SolverError
 from motley_planner.planning import forget_others
 
 _PLANNED = ServingPool | ModelCascade | RLJob
 PATIENCE = 1.75  # x the time limit, for a plan that no loss waits for
 MOST_PATIENCE = 7.0  # x the time limit, for one more try at a plan that was cut short
 Planner = Callable[[Snapshot, Catalog], Plan]
+Judge = Callable[[ClusterFacts], bool]
+Outdates = Callable[[Judge], bool]  # what a judge says of later facts, once there are any
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +51,31 @@ class Decision:
 
 
 def decide(
-    facts: ClusterFacts, catalog: Catalog, settings: Settings, planner: RememberingPlanner
+    facts: ClusterFacts,
+    catalog: Catalog,
+    settings: Settings,
+    planner: RememberingPlanner,
+    outdates: Outdates = lambda judge: False,
 ) -> Decision:
     """What to do about these facts.
 
-    Raises: PlannerError where no plan could be made.
+    Raises: PlannerError where no plan could be made; CalledOff where one more try at a plan that was
+    cut short gives way to facts that wait for something else.
     """
-    facts = translate.with_claims(facts)
-    translation = translate.translate(facts, catalog, settings)
+
+    def read(facts: ClusterFacts) -> tuple[Translation, ClusterFacts]:
+        facts = translate.with_claims(facts)
+        return translate.translate(facts, catalog, settings), facts
+
+    translation, facts = read(facts)
     begun = not planner.has_planned and bool(policies.edited(None, translation))
-    plan = planner.keep(translation, facts, _with_time(translation.snapshot, settings, begun))
+    asked = _with_time(translation.snapshot, settings, begun)
+
+    def is_news(force: policies.InForce) -> bool:
+        again = policies.Reason.CUT_SHORT
+        return outdates(lambda later: policies.verdict(force, *read(later)).reason != again)
+
+    plan = planner.keep(translation, facts, asked, is_news)
     held = planner.held
     desired = (
         *manifests.plan_config_maps(held, facts),
@@ -117,33 +136,61 @@ class RememberingPlanner:
         self.solves = 0
         self.why = ""  # the reason of the last verdict
 
-    def keep(self, translation: Translation, facts: ClusterFacts, snapshot: Snapshot) -> Plan:
-        """The plan in force, or a new one of the snapshot where `policies` say so."""
+    def keep(
+        self,
+        translation: Translation,
+        facts: ClusterFacts,
+        snapshot: Snapshot,
+        is_news: Callable[[policies.InForce], bool] = lambda force: False,
+    ) -> Plan:
+        """The plan in force, or a new one of the snapshot where `policies` say so.
+
+        Raises: CalledOff where one more try at a plan that was cut short gave way to what `is_news`; the
+        plan stays in force, and the try is not counted. PlannerError.
+        """
         force = self._force
         verdict = policies.verdict(force, translation, facts)
         self.why = str(verdict.reason)
         if force is not None and verdict.reason == policies.Reason.CUT_SHORT:
-            force = self._force = self._tried_again(force, translation, facts, snapshot)
+            try:
+                with unless(partial(is_news, force)):
+                    force = self._tried_again(force, translation, facts, snapshot)
+            except CalledOff:
+                self._force = force.put_off(facts.now)
+                raise
         elif force is None or verdict.replan:
-            steady = policies.is_steady(force, translation)
-            edited = policies.edited(force, translation)
-            if edited and force is not None and force.again_at is not None and force.asked:
-                # What another edit was not given the time for is looked at with this one.
-                edited |= force.asked.edited & {d.key for d in snapshot.demands}
-            # After a restart, what runs as its status says gets nothing new until something happens.
-            still = frozenset[str]()
-            if force is None:
-                same = self._planned_before() == translation.inputs_hash
-                still = policies.carried_out(translation, same)
-            asked = replace(snapshot, steady=steady, edited=edited, still=still)
-            if not steady and snapshot.running:  # nobody is left without service meanwhile
-                asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
-            plan = self._made(asked, force, translation, facts)
-            forget_others(translation.parsed.keys())
-            self._hold(plan, translation, facts)
-            how = _how(asked, facts.now, MOST_PATIENCE * translation.snapshot.time_limit_s)
-            force = self._force = policies.InForce.of(plan, translation, how)
+            force = self._planned_anew(force, translation, facts, snapshot)
+        self._force = force
         return force.plan
+
+    def _planned_anew(
+        self,
+        force: policies.InForce | None,
+        translation: Translation,
+        facts: ClusterFacts,
+        snapshot: Snapshot,
+    ) -> policies.InForce:
+        """What is in force after something happened."""
+        steady = policies.is_steady(force, translation)
+        edited = policies.edited(force, translation)
+        # What another edit was not given the time for is looked at with this one; after a loss, when
+        # that is mended.
+        owed = policies.owed(force, translation)
+        if edited:
+            edited, owed = edited | owed, frozenset[str]()
+        # After a restart, what runs as its status says gets nothing new until something happens.
+        still = frozenset[str]()
+        if force is None:
+            same = self._planned_before() == translation.inputs_hash
+            still = policies.carried_out(translation, same)
+        asked = replace(snapshot, steady=steady, edited=edited, still=still)
+        if not steady and snapshot.running:  # nobody is left without service meanwhile
+            asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
+        plan = self._made(asked, force, translation, facts)
+        forget_others(translation.parsed.keys())
+        self._hold(plan, translation, facts)
+        how = _how(asked, facts.now, MOST_PATIENCE * translation.snapshot.time_limit_s)
+        return policies.InForce.of(plan, translation, replace(how, owed=owed))
 
     def _made(
         self,

@@ -58,6 +58,11 @@ class InForce:
         asked = self.asked
         return asked.due_at if asked is not None and wants_time(self.plan, asked) else None
 
+    def put_off(self, now: float) -> InForce:
+        """The same, where asking again gave way to something: not counted, and due after a rest."""
+        asked = replace(self.asked, at=now) if self.asked is not None else None
+        return replace(self, asked=asked)
+
     @staticmethod
     def of(plan: Plan, translation: Translation, asked: Asked | None = None) -> InForce:
         """A plan that was just made."""
@@ -154,6 +159,14 @@ def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
         asks_other = (k for k, demand in demands.items() if force.demands.get(k) != demand)
         return frozenset(k for k in asks_other if not _only_rose(k, force, translation))
     return frozenset(key for key in demands if not _is_carried_out(key, translation))
+
+
+def owed(force: InForce | None, translation: Translation) -> frozenset[str]:
+    """Resources whose edit got less time than it needed, and was to get more."""
+    if force is None or force.asked is None or force.again_at is None:
+        return frozenset()
+    keys = {demand.key for demand in translation.snapshot.demands}
+    return (force.asked.edited | force.asked.owed) & keys
 
 
 def _only_rose(key: str, force: InForce, translation: Translation) -> bool:
@@ -255,9 +268,15 @@ def node_came(case: Case) -> Reason | None:
 
 
 def cut_short(case: Case) -> Reason | None:
-    """The plan could be better, all of it is there, and nothing has happened for a while."""
+    """The plan could be better, all of it is there, and nothing has happened for a while.
+
+    Nor is anything about to: a node that is not ready is waited for, or counts as lost, first.
+    """
     again_at = case.force.again_at
     if again_at is None or case.facts.now < again_at:
+        return None
+    nodes = {node.name for node in case.translation.snapshot.nodes if not node.cordoned}
+    if any(n.not_ready_since is not None and n.name in nodes for n in case.facts.nodes):
         return None
     runs = {unit.id for unit in case.translation.snapshot.running}
     parts = case.force.plan.slices

@@ -1,6 +1,7 @@
 """Every exception the planner can raise.
 
     MotleyError
+    ├─ CalledOff          whoever asked for a plan does not want it any more
     └─ PlannerError
        ├─ CatalogError    a data file is wrong: file, field, rule
        ├─ SnapshotError   the input contradicts itself; a table or a snapshot that cannot be
@@ -14,6 +15,10 @@ from __future__ import annotations
 
 class MotleyError(Exception):
     """The root of every error that Motley raises on purpose."""
+
+
+class CalledOff(MotleyError):
+    """The plan is not wanted any more; no fault of anybody, so no PlannerError."""
 
 
 class PlannerError(MotleyError):

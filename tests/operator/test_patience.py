@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -9,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from motley_operator.decision import RememberingPlanner
+from motley_operator.decision import Decision, Judge, RememberingPlanner, decide
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.patience import TRIES, Asked, is_better, wants_time
 from motley_operator.testing import plan_of, replica, slice_of
-from motley_operator.testing.operated import SETTINGS, Operated, load
+from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
 from motley_operator.testing.samples import pool
 from motley_operator.testing.world import World, gpu_node
 from motley_planner import planning
@@ -21,7 +22,7 @@ from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, Refusal
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level
-from motley_planner.errors import SolverError
+from motley_planner.errors import CalledOff, SolverError
 
 PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4", "NVIDIA-L40S", "NVIDIA-A100-SXM4-80GB")
 STARVED_S = 0.02
@@ -30,14 +31,19 @@ ASKED = Asked(0.0, 1.0, 8.0, True, frozenset({"a"}), frozenset(), 0.05)
 
 
 class Solver:
-    """The real planner, which gets hardly any time while it is `starved`; notes every solve."""
+    """The real planner, which gets hardly any time while it is `starved`; notes every solve.
+
+    In the middle of each `meanwhile` happens.
+    """
 
     def __init__(self) -> None:
         self.starved = False
         self.limits_s: list[float] = []
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
         self.limits_s.append(snapshot.time_limit_s)
+        self.meanwhile()
         if self.starved:
             snapshot = replace(snapshot, time_limit_s=STARVED_S)
         return planning.plan(snapshot, catalog, use_worker=False)
@@ -56,6 +62,31 @@ class Fleet(Operated):
         self.planner = RememberingPlanner(self.solver)
         self.settings = replace(SETTINGS, time_limit_s=1.0, first_time_limit_s=4.0)
         self.keys = [self.world.add(pool(f"p{i}", workload=load(5 + 3 * i))) for i in range(pools)]
+
+    def cycle(self) -> Decision:
+        """A cycle that learns at once of what happens while it plans."""
+
+        def outdates(judge: Judge) -> bool:
+            return judge(self.world.facts())
+
+        facts = self.world.facts()
+        decision = decide(facts, CATALOG, self.settings, self.planner, outdates)
+        self.world.apply(decision.statuses)
+        self.world.apply(decision.actions)
+        return decision
+
+    def cut_short_after_an_edit(self) -> tuple[str, Plan]:
+        """The first pool and the dear plan that a starved solver left after an edit to less."""
+        self.edit(self.keys[0], workload=load(150))
+        self.run()
+        self.solver.starved = True
+        self.edit(self.keys[0], workload=load(6))
+        poor = self.step().plan
+        assert poor.cut_short and self.planner.again_at is not None
+        self.world.settle()
+        self.world.now = max(self.world.now, self.planner.again_at)
+        self.solver.starved = False
+        return self.keys[0], poor
 
     def step(self) -> Any:
         """A cycle, and five seconds in which pods start and end."""
@@ -244,6 +275,75 @@ def test_an_event_goes_before_one_more_try() -> None:
     fleet.world.lose_node(busy)
     fleet.step()
     assert fleet.planner.why == "InputsChanged"
+
+
+def test_a_try_gives_way_to_a_lost_node_and_nothing_of_either_is_forgotten() -> None:
+    fleet = Fleet(pools=3)
+    key, poor = fleet.cut_short_after_an_edit()
+    busy = fleet.nodes(fleet.keys[2])[0]
+    others = {p.uid for p in fleet.world.engine_pods() if p.node != busy}
+    asked = fleet.planner._force.asked
+
+    def loses() -> None:
+        fleet.solver.meanwhile = lambda: None
+        fleet.world.lose_node(busy)
+
+    fleet.solver.meanwhile = loses
+    with pytest.raises(CalledOff):
+        fleet.cycle()
+    assert fleet.planner.why == "CutShort"
+    assert {p.uid for p in fleet.world.engine_pods()} == others
+    assert fleet.planner._force.plan is poor
+    assert fleet.planner._force.asked == replace(asked, at=fleet.world.now)  # it does not count
+    mended = fleet.step()
+    assert fleet.planner.why == "InputsChanged"
+    assert all(busy not in r.nodes for part in mended.plan.slices for r in part.replicas)
+    running = len(fleet.uids(key))
+    fleet.run()  # the edit that got too little time gets more, after the loss
+    assert len(fleet.uids(key)) < running / 4
+    fleet.at_rest()
+
+
+def test_a_try_goes_on_where_what_happens_needs_no_plan() -> None:
+    fleet = Fleet(pools=3)
+    key, _ = fleet.cut_short_after_an_edit()
+    running, name = len(fleet.uids(key)), fleet.world.engine_pods(fleet.keys[1])[0].name
+
+    def restarts() -> None:
+        pods = fleet.world.pods
+        (at,) = [each for each, pod in pods.items() if pod.name == name]
+        pods[at] = replace(pods[at], ready=False)
+
+    fleet.solver.meanwhile = restarts
+    fleet.step()
+    assert fleet.planner.why == "CutShort"
+    fleet.solver.meanwhile = lambda: None
+    fleet.run()
+    assert len(fleet.uids(key)) < running / 4
+
+
+def test_only_a_try_gives_way_and_never_the_plan_of_a_loss() -> None:
+    fleet = Fleet(pools=3)
+    fleet.run()
+    lost = [fleet.nodes(key)[0] for key in fleet.keys[:2]]
+    fleet.solver.meanwhile = lambda: fleet.world.lose_node(lost[1])
+    fleet.world.lose_node(lost[0])
+    fleet.cycle()  # raises nothing: half a plan would serve nobody
+    assert fleet.planner.why == "InputsChanged"
+
+
+def test_no_try_begins_while_a_node_may_be_lost_any_moment() -> None:
+    fleet = Fleet(pools=3)
+    fleet.settings = replace(fleet.settings, node_loss_seconds=30.0)
+    fleet.cut_short_after_an_edit()
+    name = fleet.nodes(fleet.keys[0])[0]
+    nodes = fleet.world.nodes
+    nodes[name] = replace(nodes[name], ready=False, not_ready_since=fleet.world.now)
+    fleet.step()
+    assert fleet.planner.why == "Unchanged"
+    nodes[name] = replace(nodes[name], ready=True, not_ready_since=None)
+    fleet.step()
+    assert fleet.planner.why == "CutShort"
 
 
 def test_no_try_is_made_while_replicas_of_the_plan_are_not_there() -> None:

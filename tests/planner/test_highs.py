@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from scipy.optimize import LinearConstraint
 from scipy.optimize import milp as scipy_milp
 from scipy.sparse import csc_matrix
 
+from motley_planner.calling_off import unless
+from motley_planner.errors import CalledOff
 from motley_planner.formulations.program import formulate
 from motley_planner.solver import Job, Level, Milp, MilpBuilder, a_worker, solve
 from motley_planner.solver.highs import MipLimits, solve_lp, solve_mip
@@ -125,6 +128,46 @@ def test_the_worker_is_killed_at_the_limit_and_leaves_its_plan() -> None:
     assert time.monotonic() - start < 1.5 + 1.0
     assert outcome.x is not None
     assert milp.violation(outcome.x) <= 1e-6
+
+
+def test_a_search_that_is_called_off_ends_at_once_and_leaves_no_process() -> None:
+    milp, index = formulate(replace(large_table(128, 400), objective="max_min"))
+    zero = np.zeros(milp.num_cols)
+    job = Job(milp, index.levels, blocks=index.blocks, starts=(zero,), time_limit_s=60.0)
+    end_workers()
+    called_at: list[float] = []
+
+    def called_off() -> bool:
+        if time.monotonic() < begun + 1.0:
+            return False
+        called_at.append(time.monotonic())
+        return True
+
+    with a_worker() as worker:
+        process, begun = worker._process, time.monotonic()
+        with pytest.raises(CalledOff), unless(called_off):
+            worker.solve(replace(job, relative_gap=1e-9))
+        took_s = time.monotonic() - called_at[0]
+        assert not worker.is_fit
+    assert len(called_at) == 1
+    assert took_s < 1.0  # it is killed, so what the machine does beside is all that it takes
+    with pytest.raises(ProcessLookupError):  # ended, and no zombie either
+        os.kill(process.pid, 0)
+    with a_worker() as other:  # nobody gets the dead one, or what it had found
+        assert other is not worker
+        assert other.solve(replace(job, time_limit_s=0.5)).x is not None
+    end_workers()
+
+
+def test_what_is_called_off_before_a_solve_begins_starts_none() -> None:
+    milp, index = formulate(tiny_table(1))
+    job = Job(milp, index.levels)
+    for use_worker in (False, True):
+        with pytest.raises(CalledOff), unless(lambda: True):
+            solve(job, use_worker=use_worker)
+    with unless(lambda: False):
+        assert solve(job, use_worker=False).finished
+    assert solve(job, use_worker=False).finished  # outside nobody is asked
 
 
 def test_the_start_is_the_plan_when_there_is_no_time() -> None:

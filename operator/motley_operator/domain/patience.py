@@ -3,7 +3,8 @@
 A solver that was starved (a busy machine, a process that starts slowly) leaves a plan that is valid and
 clearly worse than need be, and nothing would ask for another until something changes. So the same is asked
 again while nothing else happens: what might be moved then may be moved now, in twice the
-time, up to `most_s`, `TRIES` times at most. A search that ends before its time is the last.
+time, up to `most_s`, `TRIES` times at most. A search that ends before its time is the last. One that
+something waits for is called off and not counted.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Asked:
     still: frozenset[str]
     least_gain: float  # share of a price that moving must save
     tries: int = 0  # so far, after the first
+    owed: frozenset[str] = frozenset()  # edited before, and left as they are by what was asked here
 
     @property
     def due_at(self) -> float:
@@ -37,9 +39,11 @@ class Asked:
         return self.at + 2.0 * self.limit_s
 
     def again(self, now: float) -> Asked:
-        """The same, with twice the time."""
+        """The same and what is owed, with twice the time."""
         limit_s = max(self.limit_s, min(2.0 * self.limit_s, self.most_s))
-        return replace(self, at=now, limit_s=limit_s, tries=self.tries + 1)
+        edited, owed = self.edited | self.owed, frozenset[str]()
+        again = replace(self, at=now, limit_s=limit_s, tries=self.tries + 1)
+        return replace(again, edited=edited, owed=owed)
 
 
 def falls_short(part: Slice) -> bool:
@@ -62,7 +66,11 @@ def price_gap(plan: Plan) -> float:
 
 def wants_time(plan: Plan, asked: Asked) -> bool:
     """Whether a longer search may find what may also be carried out."""
-    if not plan.cut_short or plan.status != "feasible" or asked.tries >= TRIES:
+    if plan.status != "feasible" or asked.tries >= TRIES:
+        return False
+    if asked.owed:
+        return True
+    if not plan.cut_short:
         return False
     money_counts = bool(asked.edited) or not asked.steady
     return may_serve_more(plan) or (money_counts and price_gap(plan) > asked.least_gain)

@@ -6,6 +6,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 
+from motley_planner.calling_off import go_on
 from motley_planner.collection import no_collection
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import CascadeDemand, CascadePolicy, FleetTable
@@ -39,8 +40,9 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     solving saves that process's start (0.2 s) and is for tests and small tables.
 
     Raises: SnapshotError where the table contradicts itself, or where max_min has no largest scale
-    (no positive demand, or nothing limits it).
+    (no positive demand, or nothing limits it). CalledOff.
     """
+    go_on()
     started = CLOCK.now()
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")

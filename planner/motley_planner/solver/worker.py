@@ -4,12 +4,14 @@ HiGHS's own time limit is not always kept (callbacks are not polled during root 
 or an out-of-memory kill must not take the operator with it. The parent writes a pickled `Job` to
 the worker's stdin and reads pickled `Report`s until the end or the deadline, both with their length
 before them. A worker that ended its job in time waits for the next one: a start takes 0.2 s, which
-is as long as many a solve. Pickle is safe here: both ends are this program.
+is as long as many a solve. One whose job is called off (calling_off.py) is killed as at a deadline.
+Pickle is safe here: both ends are this program.
 """
 
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import pickle
 import select
@@ -23,9 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import IO
 
+from motley_planner.calling_off import can_be_called_off, go_on
 from motley_planner.solver.job import Job, Outcome, Report
 
 KILL_GRACE_S = 0.25  # beyond the job's own limit, before the worker is killed
+ASK_S = 0.05  # how often a search that may be called off looks whether it is
 MOST_JOBS = 200  # of one process; what a solver leaks goes with it
 MOST_IDLE = 2
 _HEADER = struct.Struct("<Q")
@@ -37,7 +41,10 @@ def solve(job: Job, *, use_worker: bool = True) -> Outcome:
     """The outcome of a job, at the latest KILL_GRACE_S after its time limit when in a worker.
 
     In-process solving (`use_worker=False`) saves the 0.2 s start of a process and has no hard stop.
+
+    Raises: CalledOff; in-process only before it begins.
     """
+    go_on()
     if use_worker:
         with a_worker() as worker:
             return worker.solve(job)
@@ -102,7 +109,10 @@ class Worker:
         self._process.wait()
 
     def solve(self, job: Job) -> Outcome:
-        """The outcome of a job, at the latest KILL_GRACE_S after its time limit."""
+        """The outcome of a job, at the latest KILL_GRACE_S after its time limit.
+
+        Raises: CalledOff, at the latest ASK_S after it is; the process has then ended.
+        """
         outcome, process = Outcome(), self._process
         self._jobs, self._ended_last = self._jobs + 1, False
         deadline = time.monotonic() + job.time_limit_s + KILL_GRACE_S
@@ -111,11 +121,13 @@ class Worker:
         payload = _HEADER.pack(len(payload)) + payload
         feeder = threading.Thread(target=_feed, args=(process.stdin, payload), daemon=True)
         feeder.start()
-        _collect(process.stdout, outcome, deadline)
-        self._ended_last = outcome.finished
-        if not outcome.finished:
-            process.kill()  # whatever is still being fed has no reader now
-        feeder.join()
+        try:
+            _collect(process.stdout, outcome, deadline)
+        finally:
+            self._ended_last = outcome.finished
+            if not outcome.finished:
+                process.kill()  # whatever is still being fed has no reader now
+            feeder.join()
         return outcome
 
 
@@ -129,10 +141,14 @@ def _feed(pipe: IO[bytes], payload: bytes) -> None:
 
 def _collect(pipe: IO[bytes], outcome: Outcome, deadline: float) -> None:
     descriptor, buffer = pipe.fileno(), bytearray()
+    step_s = ASK_S if can_be_called_off() else math.inf
     while not outcome.finished:
+        go_on()
         left = deadline - time.monotonic()
-        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+        if left <= 0:
             return
+        if not select.select([descriptor], [], [], min(left, step_s))[0]:
+            continue
         chunk = os.read(descriptor, 1 << 20)
         if not chunk:
             return
