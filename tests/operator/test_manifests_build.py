@@ -243,6 +243,37 @@ def test_a_pod_is_pinned_by_the_scheduler_and_describes_itself(name: str) -> Non
         assert described["fragments"] == len(planned.nodes)
 
 
+def may_lie_on(spec: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether required node affinity allows a node, as Kubernetes documents `nodeSelectorTerms`."""
+    operators = {
+        "In": lambda value, values: value in values,
+        "NotIn": lambda value, values: value not in values,
+        "Exists": lambda value, values: value is not None,
+        "DoesNotExist": lambda value, values: value is None,
+    }
+    rule = spec.get("affinity", {}).get("nodeAffinity", {})
+    required = rule.get("requiredDuringSchedulingIgnoredDuringExecution")
+    terms = required["nodeSelectorTerms"] if required else [{}]
+    return any(
+        all(
+            operators[e["operator"]](labels.get(e["key"]), e.get("values", ()))
+            for e in term.get("matchExpressions", ())
+        )
+        for term in terms
+    )
+
+
+@pytest.mark.parametrize("name", ["vllm-pool", "vllm-cascade", "cached-pool"])
+def test_what_is_not_pinned_keeps_off_nodes_that_opted_out_and_off_no_others(name: str) -> None:
+    objects = built(*CASES[name])
+    free = [o["spec"]["template"]["spec"] for o in objects if o["kind"] in ("Deployment", "Job")]
+    assert len(free) == 1 + len(of_kind(objects, "Job"))
+    for spec in free:
+        assert not may_lie_on(spec, {"motley.dev/exclude": "true"})
+        assert may_lie_on(spec, {})
+        assert may_lie_on(spec, {"motley.dev/exclude": "false"})  # the node is planned on as well
+
+
 def test_the_routing_says_which_trust_zone_a_replica_is_in_where_all_its_nodes_are() -> None:
     world = World().add_node(
         gpu_node("h0", labels={"motley.dev/trust-zone": "eu"}),

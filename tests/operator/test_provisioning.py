@@ -107,7 +107,7 @@ def test_demand_beyond_the_fleet_makes_pods_that_ask_for_nodes_and_are_pinned_to
     made, key = short_of(3)
     assert [pod.labels[CLAIM] for pod in made.waiting] == ["p5-0"] * 3
     spec = made.world.specs[("team-a", made.waiting[0].name)]
-    assert spec["nodeSelector"] == LABELS and "nodeAffinity" not in spec["affinity"]
+    assert spec["nodeSelector"] == LABELS and "matchFields" not in str(spec["affinity"])
     assert made.condition(key, "Planned")[0] == "True"
     waits = made.message(key, "Reconciling")
     assert waits == "main: 2 of 5 replicas ready, 3 waiting for nodes"
@@ -165,7 +165,18 @@ def test_a_pod_lost_from_a_node_that_came_is_made_anew_pinned_to_it() -> None:
     made.steps()
     assert made.nodes(key) == ["h0", "h0", "new-1", "new-1", "new-1"]
     spec = made.world.specs[("team-a", victim.name)]
-    assert "nodeSelector" not in spec and "nodeAffinity" in spec["affinity"]
+    assert "nodeSelector" not in spec and "matchFields" in str(spec["affinity"])
+
+
+def test_a_node_of_the_shape_that_opted_out_is_none_that_pods_wait_for() -> None:
+    made, key = short_of(3)
+    out = {**LABELS, "motley.dev/exclude": "true"}
+    made.world.add_node(gpu_node("aside", gpus=4, labels=out))
+    made.steps(6)
+    assert len(made.waiting) == 3
+    made.node_comes()
+    made.steps(6)
+    assert made.nodes(key) == ["h0", "h0", "new-1", "new-1", "new-1"]
 
 
 def test_a_young_node_without_product_label_is_taken_for_what_its_shape_says() -> None:

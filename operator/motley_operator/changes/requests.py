@@ -67,11 +67,9 @@ def _rounded_up(value: Fraction) -> int:
 
 def pinned_node(manifest: Mapping[str, Any]) -> str | None:
     """The node that a pod of ours is pinned to; None where it waits for one that is to come."""
-    affinity = manifest["spec"]["affinity"].get("nodeAffinity")
-    if affinity is None:
-        return None
-    terms = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    return str(terms[0]["matchFields"][0]["values"][0])
+    affinity = manifest["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return str(term["matchFields"][0]["values"][0]) if "matchFields" in term else None
 
 
 def room_after(manifests: Sequence[Manifest], left: Mapping[str, Room]) -> dict[str, Room] | None:

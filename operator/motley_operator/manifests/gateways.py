@@ -9,6 +9,7 @@ from motley_operator.admission.resources import GATEWAY as GATEWAY_RESOURCES
 from motley_operator.api.traffic import Gateway
 from motley_operator.domain.names import GATEWAY, gateway_name, resource_labels, routing_name
 from motley_operator.manifests.frame import Manifest, Owner, sealed
+from motley_operator.manifests.places import off_excluded_nodes
 
 PORT = 8000
 _KEYS_DIR = "/etc/motley/api-keys"
@@ -77,6 +78,7 @@ def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | Non
             "fsGroup": 65532,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "affinity": off_excluded_nodes(),
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,

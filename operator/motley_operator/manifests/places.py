@@ -5,6 +5,8 @@ and Karpenter or cluster-autoscaler adds one. Pods of one claim need the same no
 of other claims away from it, so that what the plan packs on a node comes to lie on one: else the
 first pods on a new node could take the room that the plan gave to others. Both rules look at
 labels of pods in all namespaces, since the plan packs over namespaces.
+
+Pods that the scheduler places, these and those without a GPU, keep off nodes with `motley.dev/exclude`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from motley_operator.api import Fleet, read
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain.claims import CLAIM, HOSTNAME, claim_of, is_coming, shape_of
 from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.names import EXCLUDE
 from motley_operator.manifests.frame import Manifest
 from motley_planner.domain.plan import Plan
 
@@ -30,10 +33,25 @@ def placed(node: str, shape: NodeShape | None) -> Manifest:
     """The fields of a pod's spec that say where it goes."""
     if is_coming(node):
         selector = shape.selector if shape is not None else {}
-        return {"nodeSelector": selector, "affinity": _together(claim_of(node))}
-    term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
+        affinity = {**off_excluded_nodes(), **_together(claim_of(node))}
+        return {"nodeSelector": selector, "affinity": affinity}
+    at = {"key": "metadata.name", "operator": "In", "values": [node]}
+    return {"affinity": _on_nodes({"matchFields": [at]})}
+
+
+def off_excluded_nodes() -> Manifest:
+    """The affinity of a pod whose node the scheduler chooses: no node that opted out by label.
+
+    The opt-out is the value "true" and nothing else (translate/nodes.py), so nodes without the label and
+    ones that say "false" are taken. Affinity cannot see the annotation of that name.
+    """
+    out = {"key": EXCLUDE, "operator": "NotIn", "values": ["true"]}
+    return _on_nodes({"matchExpressions": [out]})
+
+
+def _on_nodes(term: Mapping[str, Any]) -> Manifest:
     required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
-    return {"affinity": {"nodeAffinity": required}}
+    return {"nodeAffinity": required}
 
 
 def _together(claim: str) -> Manifest:

@@ -15,6 +15,7 @@ from motley_operator.admission.resources import CONTAINER
 from motley_operator.api.models import ModelCache
 from motley_operator.domain.names import STAGES, WEIGHTS, resource_labels, weights_name
 from motley_operator.manifests.frame import Manifest, Owner, digest, sealed
+from motley_operator.manifests.places import off_excluded_nodes
 from motley_operator.manifests.pods import hub_token
 from motley_operator.manifests.stages import StageSpec
 
@@ -87,6 +88,7 @@ def _pod_spec(owner: Owner, name: str, stage: StageSpec, image: str) -> Manifest
         "serviceAccountName": weights_name(owner.name),
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
+        "affinity": off_excluded_nodes(),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": _USER,

@@ -47,7 +47,21 @@ def _admits(world: World, node: NodeFacts, pod: PodFacts, spec: Mapping[str, Any
     )
     usable = node.ready and not node.unschedulable
     room = room_left(world.facts())[node.name]
-    return usable and selected and tolerated and fits(held(pod), room) and _near(world, node, spec)
+    placed = usable and selected and tolerated and _wanted(node, spec)
+    return placed and fits(held(pod), room) and _near(world, node, spec)
+
+
+def _wanted(node: NodeFacts, spec: Mapping[str, Any]) -> bool:
+    """Required node affinity: any of its terms."""
+    required = spec["affinity"].get("nodeAffinity", {}).get(_REQUIRED, {})
+    terms = required.get("nodeSelectorTerms")
+    return terms is None or any(
+        all(
+            _OPERATORS[e["operator"]](node.labels.get(e["key"]), e.get("values", ()))
+            for e in term["matchExpressions"]
+        )
+        for term in terms
+    )
 
 
 def _near(world: World, node: NodeFacts, spec: Mapping[str, Any]) -> bool:
