@@ -17,7 +17,7 @@ from motley_operator.adoption import adopted
 from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.actions import Action, Manifest, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
-from motley_operator.domain.patience import Asked, is_better
+from motley_operator.domain.patience import Asked, how_asked, is_better
 from motley_operator.domain.replans import Replan, replans
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
@@ -111,17 +111,9 @@ def _with_time(snapshot: Snapshot, settings: Settings, begun: bool) -> Snapshot:
     return replace(snapshot, time_limit_s=max(snapshot.time_limit_s, settings.first_time_limit_s))
 
 
-def _how(asked: Snapshot, now: float, most_s: float) -> Asked:
-    """How a plan was asked for."""
-    return Asked(
-        at=now,
-        limit_s=asked.time_limit_s,
-        most_s=most_s,
-        steady=asked.steady,
-        edited=asked.edited,
-        still=asked.still,
-        least_gain=asked.min_improvement,
-    )
+def _most_s(translation: Translation) -> float:
+    """Seconds that one more try may take."""
+    return MOST_PATIENCE * translation.snapshot.time_limit_s
 
 
 class RememberingPlanner:
@@ -149,12 +141,14 @@ class RememberingPlanner:
         plan stays in force, and the try is not counted. PlannerError.
         """
         force = self._force
+        if force is not None and not self.held.may_be_bettered(facts.now):
+            force = replace(force, proposing=None)
         verdict = policies.verdict(force, translation, facts)
         self.why = str(verdict.reason)
         if force is not None and verdict.reason == policies.Reason.CUT_SHORT:
             try:
                 with unless(partial(is_news, force)):
-                    force = self._tried_again(force, translation, facts, snapshot)
+                    force = self._sought_again(force, translation, facts, snapshot)
             except CalledOff:
                 self._force = force.put_off(facts.now)
                 raise
@@ -189,8 +183,19 @@ class RememberingPlanner:
         plan = self._made(asked, force, translation, facts)
         forget_others(translation.parsed.keys())
         self._hold(plan, translation, facts)
-        how = _how(asked, facts.now, MOST_PATIENCE * translation.snapshot.time_limit_s)
-        return policies.InForce.of(plan, translation, replace(how, owed=owed))
+        how = how_asked(asked, facts.now, _most_s(translation))
+        how = replace(how, edited=edited - asked.frozen, owed=owed)  # of what stands: proposals
+        return self._in_force(plan, translation, facts, how)
+
+    def _in_force(
+        self, plan: Plan, translation: Translation, facts: ClusterFacts, asked: Asked | None
+    ) -> policies.InForce:
+        """A plan that was just made, with its proposals."""
+        force = policies.InForce.of(plan, translation, asked)
+        if not self.held.may_be_bettered(facts.now):
+            return force
+        how = how_asked(translation.snapshot, facts.now, _most_s(translation))
+        return replace(force, proposing=how)
 
     def _made(
         self,
@@ -211,6 +216,30 @@ class RememberingPlanner:
             previewing.records(plan, translation, facts),
             previewing.proposals(plan, translation, facts, self._solve),
         )
+
+    def _sought_again(
+        self,
+        force: policies.InForce,
+        translation: Translation,
+        facts: ClusterFacts,
+        snapshot: Snapshot,
+    ) -> policies.InForce:
+        """What is in force after one more try at whichever is due: the plan, else its proposals."""
+        due_at = force.plan_again_at
+        if due_at is not None and due_at <= facts.now:
+            return self._tried_again(force, translation, facts, snapshot)
+        assert force.proposing is not None
+        how = force.proposing.again(facts.now)
+        longer = replace(translation.snapshot, time_limit_s=how.limit_s)
+        found = previewing.proposals(
+            force.plan,
+            replace(translation, snapshot=longer),
+            facts,
+            self._solve,
+            self.held.proposals,
+        )
+        self.held = replace(self.held, proposals=found)
+        return replace(force, proposing=how if self.held.may_be_bettered(facts.now) else None)
 
     def _tried_again(
         self,
@@ -237,7 +266,7 @@ class RememberingPlanner:
         if not is_better(plan, force.plan, how):
             return replace(force, asked=more)
         self._hold(plan, translation, facts)
-        return policies.InForce.of(plan, translation, more)
+        return self._in_force(plan, translation, facts, more)
 
     @property
     def again_at(self) -> float | None:

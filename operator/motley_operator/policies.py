@@ -16,7 +16,7 @@ from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.claims import is_coming
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
-from motley_operator.domain.patience import Asked, wants_time
+from motley_operator.domain.patience import TRIES, Asked, wants_time
 from motley_operator.domain.translation import Translation
 from motley_planner.domain.demand import Demand, ServingDemand
 from motley_planner.domain.plan import Plan
@@ -51,17 +51,34 @@ class InForce:
     demands: Mapping[str, Demand]
     marks: str = ""  # of what stands in Preview and Disabled
     asked: Asked | None = None  # None: it is not asked for again
+    proposing: Asked | None = None  # how proposals that were cut short were; None: none was
 
     @property
     def again_at(self) -> float | None:
-        """Unix time from which the same is asked for again; None where the plan is good enough."""
+        """Unix time from which anything is asked for again; None where all is good enough."""
+        due = [at for at in (self.plan_again_at, self.proposals_again_at) if at is not None]
+        return min(due, default=None)
+
+    @property
+    def plan_again_at(self) -> float | None:
+        """The same of the plan."""
         asked = self.asked
         return asked.due_at if asked is not None and wants_time(self.plan, asked) else None
 
+    @property
+    def proposals_again_at(self) -> float | None:
+        """The same of proposals."""
+        how = self.proposing
+        return how.due_at if how is not None and how.tries < TRIES else None
+
     def put_off(self, now: float) -> InForce:
         """The same, where asking again gave way to something: not counted, and due after a rest."""
-        asked = replace(self.asked, at=now) if self.asked is not None else None
-        return replace(self, asked=asked)
+        asked, how = self.asked, self.proposing
+        if asked is not None and asked.due_at <= now:
+            asked = replace(asked, at=now)
+        if how is not None and how.due_at <= now:
+            how = replace(how, at=now)
+        return replace(self, asked=asked, proposing=how)
 
     @staticmethod
     def of(plan: Plan, translation: Translation, asked: Asked | None = None) -> InForce:
@@ -163,7 +180,7 @@ def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
 
 def owed(force: InForce | None, translation: Translation) -> frozenset[str]:
     """Resources whose edit got less time than it needed, and was to get more."""
-    if force is None or force.asked is None or force.again_at is None:
+    if force is None or force.asked is None or force.plan_again_at is None:
         return frozenset()
     keys = {demand.key for demand in translation.snapshot.demands}
     return (force.asked.edited | force.asked.owed) & keys
@@ -268,7 +285,7 @@ def node_came(case: Case) -> Reason | None:
 
 
 def cut_short(case: Case) -> Reason | None:
-    """The plan could be better, all of it is there, and nothing has happened for a while.
+    """The plan or a proposal could be better, all is there, and nothing has happened for a while.
 
     Nor is anything about to: a node that is not ready is waited for, or counts as lost, first.
     """

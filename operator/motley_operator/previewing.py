@@ -5,7 +5,8 @@ becomes the recorded one, word for word, so that its routing and hash stay too. 
 solve, made only when the applied plan is made anew, frees this one resource while everything else
 stays as just planned: what may be approved can then be carried out without moving anybody else. A
 proposal stays as it is, hash included, while a new solve says the same, so that other tenants'
-changes make no approval stale.
+changes make no approval stale. Where that solve was cut short the same is asked again while the
+proposal is fresh (domain/patience.py), and only what is clearly better replaces it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import unit_id
+from motley_operator.domain.patience import how_asked, is_better_proposal, wants_time
 from motley_operator.domain.standing import (
     Proposal,
     Record,
@@ -142,19 +144,28 @@ def records(plan: Plan, translation: Translation, facts: ClusterFacts) -> dict[s
 
 
 def proposals(
-    plan: Plan, translation: Translation, facts: ClusterFacts, solve: Solve
+    plan: Plan,
+    translation: Translation,
+    facts: ClusterFacts,
+    solve: Solve,
+    shown: Mapping[str, Proposal] | None = None,
 ) -> dict[str, Proposal]:
-    """What would be done with each resource in Preview if it were free; the solves share one limit."""
+    """What would be done with each resource in Preview if it were free; the solves share one limit.
+
+    Of those that are `shown` only the ones that were cut short and are fresh are sought again.
+    """
     keys = [key for key, s in translation.standing.items() if s.mode == PREVIEW]
+    sought = [k for k in keys if shown is None or shown[k].may_be_bettered(facts.now)]
     documents = {resource.key: resource.document for resource in facts.resources}
-    found: dict[str, Proposal] = {}
-    for key in keys:
+    found: dict[str, Proposal] = {k: shown[k] for k in keys if shown is not None}
+    for key in sought:
         standing = translation.standing[key]
-        snapshot = _freed(key, plan, translation, len(keys))
+        snapshot = _freed(key, plan, translation, len(sought))
         try:
             free = solve(snapshot, translation.catalog)
         except PlannerError:
-            found[key] = Proposal(standing.proposed)  # what is proposed can still be had
+            # What is proposed can still be had.
+            found[key] = found.get(key, Proposal(standing.proposed, cut_short=True))
             continue
         part = next(each for each in free.slices if each.key == key)
         fresh = _fresh(part, snapshot, standing)
@@ -165,8 +176,27 @@ def proposals(
             old = standing.proposed
             if old is not None and _is_same(old, record, _names(snapshot, key)):
                 record = old
-        found[key] = Proposal(record, part.refusals)
+        made = Proposal(record, part.refusals, _wants_time(free, part, snapshot))
+        least_gain = snapshot.min_improvement
+        if key in found and not _replaces(made, found[key], least_gain):
+            made = replace(found[key], cut_short=made.cut_short)
+        found[key] = made
     return found
+
+
+def _wants_time(free: Plan, part: Slice, snapshot: Snapshot) -> bool:
+    """Whether a longer search may find a better proposal; what others lack is none of its business."""
+    own = replace(free, slices=(part,))
+    return wants_time(own, how_asked(snapshot, now=0.0, most_s=snapshot.time_limit_s))
+
+
+def _replaces(made: Proposal, shown: Proposal, least_gain: float) -> bool:
+    """Whether a longer search found what replaces what is shown."""
+    if shown.record is None:
+        return True
+    if made.record is None:  # a search to the end says that nothing is better than what stands
+        return not made.cut_short
+    return is_better_proposal(made.record.part, shown.record.part, least_gain)
 
 
 def _freed(key: str, plan: Plan, translation: Translation, solves: int) -> Snapshot:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -10,103 +9,22 @@ from typing import Any
 
 import pytest
 
-from motley_operator.decision import Decision, Judge, RememberingPlanner, decide
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.patience import TRIES, Asked, is_better, wants_time
 from motley_operator.testing import plan_of, replica, slice_of
-from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import World, gpu_node
-from motley_planner import planning
+from motley_operator.testing.operated import load
+from motley_operator.testing.starved import StarvedFleet
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, Refusal
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level
 from motley_planner.errors import CalledOff, SolverError
 
-PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4", "NVIDIA-L40S", "NVIDIA-A100-SXM4-80GB")
-STARVED_S = 0.02
-CALM_CYCLES = 12
 ASKED = Asked(0.0, 1.0, 8.0, True, frozenset({"a"}), frozenset(), 0.05)
 
 
-class Solver:
-    """The real planner, which gets hardly any time while it is `starved`; notes every solve.
-
-    In the middle of each `meanwhile` happens.
-    """
-
-    def __init__(self) -> None:
-        self.starved = False
-        self.limits_s: list[float] = []
-        self.meanwhile: Callable[[], None] = lambda: None
-
-    def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
-        self.limits_s.append(snapshot.time_limit_s)
-        self.meanwhile()
-        if self.starved:
-            snapshot = replace(snapshot, time_limit_s=STARVED_S)
-        return planning.plan(snapshot, catalog, use_worker=False)
-
-
-class Fleet(Operated):
-    """Four GPU types, pools, and an operator whose solver can be starved."""
-
-    def __init__(self, pools: int, nodes: int = 24) -> None:
-        super().__init__()
-        self.world = World()
-        for i in range(nodes):
-            product, zone = PRODUCTS[i % len(PRODUCTS)], f"az-{i % 3 + 1}"
-            self.world.add_node(gpu_node(f"n{i}", product=product, gpus=8, zone=zone))
-        self.solver = Solver()
-        self.planner = RememberingPlanner(self.solver)
-        self.settings = replace(SETTINGS, time_limit_s=1.0, first_time_limit_s=4.0)
-        self.keys = [self.world.add(pool(f"p{i}", workload=load(5 + 3 * i))) for i in range(pools)]
-
-    def cycle(self) -> Decision:
-        """A cycle that learns at once of what happens while it plans."""
-
-        def outdates(judge: Judge) -> bool:
-            return judge(self.world.facts())
-
-        facts = self.world.facts()
-        decision = decide(facts, CATALOG, self.settings, self.planner, outdates)
-        self.world.apply(decision.statuses)
-        self.world.apply(decision.actions)
-        return decision
-
-    def cut_short_after_an_edit(self) -> tuple[str, Plan]:
-        """The first pool and the dear plan that a starved solver left after an edit to less."""
-        self.edit(self.keys[0], workload=load(150))
-        self.run()
-        self.solver.starved = True
-        self.edit(self.keys[0], workload=load(6))
-        poor = self.step().plan
-        assert poor.cut_short and self.planner.again_at is not None
-        self.world.settle()
-        self.world.now = max(self.world.now, self.planner.again_at)
-        self.solver.starved = False
-        return self.keys[0], poor
-
-    def step(self) -> Any:
-        """A cycle, and five seconds in which pods start and end."""
-        made = self.cycle()
-        self.world.settle()
-        self.world.now += 5.0
-        return made
-
-    def at_rest(self) -> None:
-        """Fails where anything is still planned or moved in a minute without an event."""
-        solves, pods = self.planner.solves, {p.uid for p in self.world.engine_pods()}
-        for _ in range(CALM_CYCLES):
-            made = self.step()
-            assert not made.actions and not made.statuses
-        assert self.planner.solves == solves
-        assert {p.uid for p in self.world.engine_pods()} == pods
-
-
 def test_an_edit_that_a_starved_solver_cut_short_is_planned_again_and_costs_less() -> None:
-    fleet = Fleet(pools=6)
+    fleet = StarvedFleet(pools=6)
     edited, others = fleet.keys[:3], fleet.keys[3:]
     for key in edited:
         fleet.edit(key, workload=load(90))
@@ -138,7 +56,7 @@ def test_an_edit_that_a_starved_solver_cut_short_is_planned_again_and_costs_less
 
 @pytest.mark.parametrize("pools", [1, 3])
 def test_what_a_starved_solver_left_running_after_an_edit_to_less_goes_soon(pools: int) -> None:
-    fleet = Fleet(pools=pools)
+    fleet = StarvedFleet(pools=pools)
     for key in fleet.keys:
         fleet.edit(key, workload=load(150))
     fleet.run()
@@ -157,7 +75,7 @@ def test_what_a_starved_solver_left_running_after_an_edit_to_less_goes_soon(pool
 @pytest.mark.parametrize("seed", range(3))
 def test_a_solver_that_stays_starved_is_asked_a_few_times_and_never_at_rest(seed: int) -> None:
     random = Random(seed)
-    fleet = Fleet(pools=4, nodes=12)
+    fleet = StarvedFleet(pools=4, nodes=12)
     fleet.solver.starved = True
     for _ in range(4):
         fleet.run()
@@ -250,7 +168,7 @@ def test_who_serves_more_is_better_at_a_higher_price() -> None:
 
 
 def test_a_try_that_finds_nothing_at_all_keeps_the_plan() -> None:
-    fleet = Fleet(pools=3)
+    fleet = StarvedFleet(pools=3)
     fleet.solver.starved = True
     fleet.step()
     assert fleet.planner.again_at is not None
@@ -267,7 +185,7 @@ def test_a_try_that_finds_nothing_at_all_keeps_the_plan() -> None:
 
 
 def test_an_event_goes_before_one_more_try() -> None:
-    fleet = Fleet(pools=3)
+    fleet = StarvedFleet(pools=3)
     fleet.solver.starved = True
     fleet.step()
     fleet.world.now += 60.0
@@ -278,7 +196,7 @@ def test_an_event_goes_before_one_more_try() -> None:
 
 
 def test_a_try_gives_way_to_a_lost_node_and_nothing_of_either_is_forgotten() -> None:
-    fleet = Fleet(pools=3)
+    fleet = StarvedFleet(pools=3)
     key, poor = fleet.cut_short_after_an_edit()
     busy = fleet.nodes(fleet.keys[2])[0]
     others = {p.uid for p in fleet.world.engine_pods() if p.node != busy}
@@ -305,7 +223,7 @@ def test_a_try_gives_way_to_a_lost_node_and_nothing_of_either_is_forgotten() -> 
 
 
 def test_a_try_goes_on_where_what_happens_needs_no_plan() -> None:
-    fleet = Fleet(pools=3)
+    fleet = StarvedFleet(pools=3)
     key, _ = fleet.cut_short_after_an_edit()
     running, name = len(fleet.uids(key)), fleet.world.engine_pods(fleet.keys[1])[0].name
 
@@ -323,7 +241,7 @@ def test_a_try_goes_on_where_what_happens_needs_no_plan() -> None:
 
 
 def test_only_a_try_gives_way_and_never_the_plan_of_a_loss() -> None:
-    fleet = Fleet(pools=3)
+    fleet = StarvedFleet(pools=3)
     fleet.run()
     lost = [fleet.nodes(key)[0] for key in fleet.keys[:2]]
     fleet.solver.meanwhile = lambda: fleet.world.lose_node(lost[1])
@@ -333,7 +251,7 @@ def test_only_a_try_gives_way_and_never_the_plan_of_a_loss() -> None:
 
 
 def test_no_try_begins_while_a_node_may_be_lost_any_moment() -> None:
-    fleet = Fleet(pools=3)
+    fleet = StarvedFleet(pools=3)
     fleet.settings = replace(fleet.settings, node_loss_seconds=30.0)
     fleet.cut_short_after_an_edit()
     name = fleet.nodes(fleet.keys[0])[0]
@@ -347,7 +265,7 @@ def test_no_try_begins_while_a_node_may_be_lost_any_moment() -> None:
 
 
 def test_no_try_is_made_while_replicas_of_the_plan_are_not_there() -> None:
-    fleet = Fleet(pools=3)
+    fleet = StarvedFleet(pools=3)
     fleet.solver.starved = True
     made = fleet.cycle()  # none of its pods is created
     fleet.world.pods.clear()

@@ -13,8 +13,10 @@ import math
 from dataclasses import dataclass, replace
 
 from motley_planner.domain.plan import Plan, Slice
+from motley_planner.domain.snapshot import Snapshot
 
 TRIES = 3
+SHOWN_S = 30.0  # after a proposal is first shown nothing begins that could replace it
 UNPROVED_GAP = 1e-3  # of service: below it nobody is served more by a longer search
 SERVED = 1e-3  # share of a rate that tells two plans apart
 
@@ -44,6 +46,19 @@ class Asked:
         edited, owed = self.edited | self.owed, frozenset[str]()
         again = replace(self, at=now, limit_s=limit_s, tries=self.tries + 1)
         return replace(again, edited=edited, owed=owed)
+
+
+def how_asked(snapshot: Snapshot, now: float, most_s: float) -> Asked:
+    """How the plan of a snapshot is asked for."""
+    return Asked(
+        at=now,
+        limit_s=snapshot.time_limit_s,
+        most_s=most_s,
+        steady=snapshot.steady,
+        edited=snapshot.edited,
+        still=snapshot.still,
+        least_gain=snapshot.min_improvement,
+    )
 
 
 def falls_short(part: Slice) -> bool:
@@ -96,6 +111,17 @@ def is_better(found: Plan, plan: Plan, asked: Asked) -> bool:
     worth = sum(old.price_usd_per_hour for _, old in pairs if old.key in stopped)
     saved = plan.price_usd_per_hour - found.price_usd_per_hour
     return saved > 1e-9 + asked.least_gain * worth
+
+
+def is_better_proposal(found: Slice, shown: Slice, least_gain: float) -> bool:
+    """Whether a longer search found what is worth another hash to whoever is about to approve.
+
+    It serves more, or as much for a price lower by `least_gain`.
+    """
+    if abs(_served(found) - _served(shown)) > SERVED * _served(shown):
+        return _served(found) > _served(shown)
+    saved = shown.price_usd_per_hour - found.price_usd_per_hour
+    return saved > 1e-9 + least_gain * shown.price_usd_per_hour
 
 
 def _served(part: Slice) -> float:

@@ -12,10 +12,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from motley_operator.domain.patience import SHOWN_S
 from motley_planner.domain.plan import PlannedReplica, Refusal, Slice
 
 HASH_DIGITS = 20  # 80 bits: nobody finds another record with the hash of an approved one
@@ -69,6 +71,17 @@ class Proposal:
 
     record: Record | None = None  # None: nothing better than what stands
     refusals: tuple[Refusal, ...] = ()  # what even that plan lacks
+    cut_short: bool = False  # a longer search may find a better one
+
+    def may_be_bettered(self, now: float) -> bool:
+        """Whether it is sought again: not once somebody may have read it for a while."""
+        if not self.cut_short or self.record is None:
+            return self.cut_short
+        try:
+            made_at = datetime.fromisoformat(self.record.made_at).timestamp()
+        except ValueError:
+            return False  # somebody wrote it
+        return now <= made_at + SHOWN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,10 @@ class Held:
 
     records: Mapping[str, Record] = field(default_factory=dict)
     proposals: Mapping[str, Proposal] = field(default_factory=dict)
+
+    def may_be_bettered(self, now: float) -> bool:
+        """Whether any proposal is sought again."""
+        return any(proposal.may_be_bettered(now) for proposal in self.proposals.values())
 
 
 def recorded_spec(document: Mapping[str, Any]) -> dict[str, Any]:

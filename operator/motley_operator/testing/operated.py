@@ -39,8 +39,14 @@ class Operated:
         self.planner = RememberingPlanner(solve)
 
     def cycle(self) -> Decision:
-        """Facts, decision, and its actions on the world."""
-        decision = decide(self.world.facts(), CATALOG, self.settings, self.planner)
+        """Facts, decision, and its actions on the world.
+
+        Raises: CalledOff where something happened in the middle that a longer search gives way to.
+        """
+        facts = self.world.facts()
+        decision = decide(
+            facts, CATALOG, self.settings, self.planner, lambda judge: judge(self.world.facts())
+        )
         self.world.apply(decision.statuses)
         self.world.apply(decision.actions)
         return decision
