@@ -91,14 +91,14 @@ def _losses(bench: Bench, options: argparse.Namespace) -> None:
 def _rest(bench: Bench, options: argparse.Namespace) -> None:
     bench.quiet()
     with Heartbeats(bench.connect, bench.api.list("Node")) as beats:
-        time.sleep(20.0)
+        time.sleep(options.warm_s)
         log, before = Lines(bench.audit_log), bench.usage()
         log.new()
         began = time.monotonic()
         time.sleep(options.rest_s)
         after, seconds = bench.usage(), time.monotonic() - began
         calls, beaten = calls_in(log.new()), beats.written
-    bench.say("heartbeats of nodes a second", f"{beaten / (seconds + 20.0):.1f}")
+    bench.say("heartbeats of nodes a second", f"{beaten / (seconds + options.warm_s):.1f}")
     for who, wanted in (("operator", "< 500"), ("solver", "")):
         bench.say(f"RSS of the {who}, MiB", f"{after[who][0]:.0f}", wanted)
     share = sum(after[who][1] - before[who][1] for who in after) / seconds
@@ -194,6 +194,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pods", type=int, default=1000, help="asked for, about")
     parser.add_argument("--events", type=int, default=20, help="nodes lost one after another")
     parser.add_argument("--rest-s", type=float, default=120.0)
+    parser.add_argument(
+        "--warm-s", type=float, default=20.0, help="of heartbeats, before rest is looked at"
+    )
     parser.add_argument("--soak-s", type=float, default=0.0, help="churn for so long, and no more")
     parser.add_argument("--samples", metavar="FILE", help="where the soak's samples go, as JSON")
     parser.add_argument("--write", action="store_true", help="put the rows into the page")
