@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from motley_operator.admission.quantities import read_quantity
 from motley_operator.api import Duration, Percentage, Quantity
+from motley_operator.api.quantities import SparePercentage
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ def test_a_percentage_reads_as_a_fraction(written: str, fraction: float) -> None
         (Quantity, -1), (Quantity, 1.5), (Quantity, True), (Quantity, "12 "), (Quantity, "12\n"),
         (Quantity, "1e3"), (Quantity, ""), (Duration, "60"), (Duration, "1d"), (Duration, 5),
         (Duration, ""), (Percentage, "100.5%"), (Percentage, "0.5"), (Percentage, "-1%"),
+        (SparePercentage, "100%"), (SparePercentage, "100.0%"),
     ],
 )  # fmt: skip
 def test_what_is_not_written_so_is_refused(kind: type[Quantity], written: object) -> None:

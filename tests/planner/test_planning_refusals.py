@@ -25,6 +25,7 @@ from motley_planner.domain.hardware import Node, NodeClass
 from motley_planner.domain.plan import Plan, Refusal, Slice
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
+from motley_planner.errors import SnapshotError
 from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.refusals import refusals_of
@@ -306,3 +307,25 @@ def test_a_solver_that_ran_out_of_time_is_not_called_want_of_gpus() -> None:
     late = Solution("feasible", unserved=unserved, price_usd_per_hour=0.0)
     (told,) = refusals_of(snapshot.services[0], (), late, assembly, snapshot)
     assert (told.reason, told.field) == ("SolverTimeLimit", "Fleet.spec.solver.timeLimit")
+
+
+@pytest.mark.parametrize("headroom", [0.94, 0.96, 0.9999, 0.99999999])
+@pytest.mark.parametrize("slo", [Slo(tpot_s={"p95": 0.08}), Slo(ttft_s={"p99": 1.0})])
+def test_however_much_is_kept_free_the_rest_is_planned(headroom: float, slo: Slo) -> None:
+    """What waits leave is judged by what is planned for: with little of that there once was no end."""
+    demand = replace(pool(0.02), headroom=headroom, slo=slo)
+    made = plan(Snapshot(nodes("H100-SXM5-80GB", 4), (demand,)), CATALOG, use_worker=False)
+    (part,) = made.slices
+    assert part.replicas
+    if part.refusals:
+        assert [each.reason for each in part.refusals] == ["InsufficientGPUs"]
+        assert made.gpus_used == 32
+    else:
+        assert part.served_requests_per_second == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("headroom", [1.0, -0.1, float("nan")])
+def test_a_headroom_that_leaves_nothing_is_named(headroom: float) -> None:
+    snapshot = Snapshot(nodes("L4", 1), (replace(pool(1), headroom=headroom),))
+    with pytest.raises(SnapshotError, match=re.escape(f"{POOL}.headroom: ")):
+        plan(snapshot, CATALOG, use_worker=False)

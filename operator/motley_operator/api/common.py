@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from motley_operator.api.quantities import Duration, Percentage, Quantity
+from motley_operator.api.quantities import Duration, Percentage, Quantity, SparePercentage
 from motley_operator.api.rules import NAME_PATTERN, Rule, some_of
 
 GROUP = "motley.dev"
@@ -214,7 +214,7 @@ class Replan(ApiModel):
         default=None,
         description="Time a pod may stay Pending or crash before it is given up and its place becomes suspect.",
     )
-    headroom: Percentage | None = Field(
+    headroom: SparePercentage | None = Field(
         default=None, description="Capacity kept above the stated rate."
     )
     node_loss_tolerance: int | None = Field(

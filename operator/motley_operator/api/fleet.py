@@ -24,7 +24,7 @@ from motley_operator.api.common import (
 from motley_operator.api.fleetstatus import FleetStatus
 from motley_operator.api.frame import READY, Column, Names, Resource
 from motley_operator.api.measuring import PrometheusSpec
-from motley_operator.api.quantities import Duration, Percentage, Quantity
+from motley_operator.api.quantities import Duration, Percentage, Quantity, SparePercentage
 from motley_operator.api.rules import Rule, positive, shares_fit
 from motley_operator.api.shapes import CHOSEN, LIMITED, NodeShape, Toleration
 
@@ -153,8 +153,8 @@ class ReplanDefaults(ApiModel):
         default=Duration("10m"),
         description="Time a pod may stay Pending or crash before it is given up and its place becomes suspect.",
     )
-    headroom: Percentage = Field(
-        default=Percentage("10%"), description="Capacity kept above the stated rate."
+    headroom: SparePercentage = Field(
+        default=SparePercentage("10%"), description="Capacity kept above the stated rate."
     )
     node_loss_tolerance: int = Field(
         default=0, ge=0, le=4, description="Nodes that may be lost with the rate still served."

@@ -141,6 +141,15 @@ class Percentage(Written):
         return cls((text.rstrip("0").rstrip(".") if "." in text else text) + "%")
 
 
+class SparePercentage(Percentage):
+    """A share that is kept free, from `0%` to less than `100%`: something must be left to use."""
+
+    __slots__ = ()
+    pattern = r"^[0-9]{1,2}(\.[0-9]{1,6})?%$"
+    noun = "a percentage from 0% to less than 100%"
+    examples = '10% or "12.5%"'
+
+
 class Duration(Written):
     """A time span: `400ms`, `60s`, `2h30m`."""
 

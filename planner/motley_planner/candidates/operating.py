@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, isfinite
 
 from motley_planner.candidates.loads import ClassLoad, class_loads
 from motley_planner.candidates.measured import UNCORRECTED, Correction
@@ -67,6 +67,11 @@ class Evaluator:
     correction: Correction = UNCORRECTED  # what a user measured, over what is modeled
     pipeline: Pipeline | None = None
     decodes_only: bool = False
+
+    @property
+    def least_utilization(self) -> float:
+        """What waits must leave of a replica's rate; all that is planned for, where that is less."""
+        return min(LEAST_UTILIZATION, self.busy)
 
     def point(self, admitted: Sequence[ClassLoad], batch: int) -> OperatingPoint:
         """Latencies and capacities at a batch, beside the worst mix of the admitted classes.
@@ -181,7 +186,7 @@ class Evaluator:
 
     def holds(self, admitted: Sequence[ClassLoad], batch: int) -> bool:
         """Whether every target holds at a batch, at a utilisation that is of use."""
-        useful = self.utilization(admitted, batch) >= LEAST_UTILIZATION
+        useful = self.utilization(admitted, batch) >= self.least_utilization
         return useful and not self.misses(admitted, batch)
 
     def wait_miss(self, load: ClassLoad) -> Miss | None:
@@ -191,8 +196,10 @@ class Evaluator:
         services = self._services((load,), 1)
         for target, service in zip(self._waited(), services, strict=True):
             value = target.limit_s
-            while utilization_cap(1, service, self.busy) < LEAST_UTILIZATION:
+            while utilization_cap(1, service, self.busy) < self.least_utilization:
                 value *= 1.05
+                if not isfinite(value):
+                    return None
                 service = replace(service, slack_s=service.slack_s + value / 21.0)
             if value > target.limit_s:
                 return Miss(target, load.name, value)
@@ -202,7 +209,7 @@ class Evaluator:
         """Requests/s if there are as many of each class; 0 at a utilisation that is of no use."""
         step, _ = self._steady(admitted, batch)
         rho = self.utilization(admitted, batch)
-        if rho < LEAST_UTILIZATION:
+        if rho < self.least_utilization:
             return 0.0
         return rho / sum(1.0 / load.most_per_second(step, batch) for load in admitted)
 

@@ -27,7 +27,6 @@ from motley_planner.candidates.loads import ClassLoad
 from motley_planner.candidates.operating import (
     BATCHES,
     LEAST_GAIN,
-    LEAST_UTILIZATION,
     Evaluator,
     operating_points,
 )
@@ -114,7 +113,7 @@ class SharedMemory(Evaluator):
     def shared_point(self, admitted: Sequence[ClassLoad], batch: int) -> OperatingPoint | None:
         """Capacities with their shares of time and memory; None where a target does not hold."""
         rho = self.memory_utilization(admitted, batch)
-        if rho < LEAST_UTILIZATION or not self.holds(admitted, batch):
+        if rho < self.least_utilization or not self.holds(admitted, batch):
             return None
         made = self.point(admitted, batch)
         step, _ = self._steady(admitted, batch)

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from motley_planner.catalog import load_catalog
+from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog, Node
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
-from motley_planner.errors import SolverError
+from motley_planner.errors import SnapshotError, SolverError
 from motley_planner.formulations.certificate import with_cheap_proofs, with_proofs
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
@@ -48,6 +49,7 @@ def plan(
     not apply to it.
     """
     catalog, begin = catalog or load_catalog(), time.monotonic()
+    _check(snapshot)
     if strategy == "exact":  # the others know one mix for all classes
         snapshot = with_class_policies(snapshot)
     table, assembly = assemble(offered(snapshot), catalog, starts)
@@ -101,6 +103,14 @@ def plan(
         nodes_to_add=nodes_to_add(snapshot, catalog, solution, use_worker=use_worker),
         cut_short=cut_short,
     )
+
+
+def _check(snapshot: Snapshot) -> None:
+    """Raises: SnapshotError where a demand leaves nothing to plan with."""
+    for demand in snapshot.demands:
+        headroom = demand.headroom if isinstance(demand, ServingDemand) else 0.0
+        if not 0.0 <= headroom < 1.0:
+            raise SnapshotError(f"{demand.key}.headroom", f"{headroom:g} is not from 0 to below 1")
 
 
 def _certified(
