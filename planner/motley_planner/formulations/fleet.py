@@ -27,6 +27,7 @@ MARGIN_S, MARGIN_SHARE = 0.13, 0.2  # at least, but no larger share of the limit
 FILL_SECONDS = 0.3  # for the rates of a plan that was filled up: most of it starts a process
 UNSERVED = 1e-6  # share of a demand
 ASKING_S, ASKING_SHARE = 0.3, 0.1  # for what limits shortfalls: at most, and of the limit
+LEFT_SHARE, LEAST_ASKING = 0.9, 0.3  # it gets no more of what is left, and no less of itself
 ASKING_MARGIN = 1.3  # kept back for it, as a multiple
 ALL_THE_TIME = 0.9  # share of a search's time that it leaves nothing of: a step would not fit
 REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
@@ -57,7 +58,8 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         outcome.x = keep_instead(job, index, outcome.x)
         if not outcome.is_proved(job):
             outcome.x = leave_out_idle(job, index, outcome.x)
-    solution = _read(index, job, outcome, use_worker)
+    left = table.time_limit_s - (CLOCK.now() - started)
+    solution = _read(index, job, outcome, left, use_worker)
     if solution is None:
         left = table.time_limit_s - (CLOCK.now() - started)
         solution = _best_effort(table, left, use_worker)
@@ -120,15 +122,18 @@ def _prepare(table: FleetTable, started: float, use_worker: bool) -> tuple[Index
     )
 
 
-def _read(index: Index, job: Job, outcome: Outcome, use_worker: bool) -> Solution | None:
+def _read(
+    index: Index, job: Job, outcome: Outcome, left_s: float, use_worker: bool
+) -> Solution | None:
     """The plan of an outcome; None where min_cost is proved infeasible."""
     if outcome.status == "unbounded":
         raise _unbounded()
     if outcome.x is None and job.starts and outcome.status != "infeasible":
         outcome.x = max(job.starts, key=lambda s: [level.value_of(s) for level in job.levels])
     if outcome.x is not None:
-        asking_s = _asking_s(job.time_limit_s) if outcome.finished else 0.0
-        asking = Asking(job.milp, use_worker, asking_s)
+        wanted_s = _asking_s(job.time_limit_s)
+        asking_s = max(LEAST_ASKING * wanted_s, min(wanted_s, LEFT_SHARE * left_s))
+        asking = Asking(job.milp, use_worker, asking_s if outcome.finished else 0.0)
         return decode(index, outcome, index.table.relative_gap, asking)
     if outcome.status == "infeasible" and index.table.objective == "min_cost":
         return None
