@@ -167,11 +167,8 @@ class RememberingPlanner:
         """What is in force after something happened."""
         steady = policies.is_steady(force, translation)
         edited = policies.edited(force, translation)
-        # What another edit was not given the time for is looked at with this one; after a loss, when
-        # that is mended.
-        owed = policies.owed(force, translation)
-        if edited:
-            edited, owed = edited | owed, frozenset[str]()
+        # What an earlier edit was not given the time for is sought once this is carried out.
+        owed = policies.owed(force, translation) - edited
         # After a restart, what runs as its status says gets nothing new until something happens.
         still = frozenset[str]()
         if force is None:

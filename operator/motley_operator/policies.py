@@ -179,11 +179,15 @@ def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
 
 
 def owed(force: InForce | None, translation: Translation) -> frozenset[str]:
-    """Resources whose edit got less time than it needed, and was to get more."""
+    """Resources whose edit got less time than it needed, and was to get more.
+
+    Not those that nothing ran of before: they have no old replicas to get rid of.
+    """
     if force is None or force.asked is None or force.plan_again_at is None:
         return frozenset()
     keys = {demand.key for demand in translation.snapshot.demands}
-    return (force.asked.edited | force.asked.owed) & keys
+    asked = force.asked
+    return (asked.edited & asked.ran | asked.owed) & keys
 
 
 def _only_rose(key: str, force: InForce, translation: Translation) -> bool:

@@ -72,6 +72,25 @@ def test_what_a_starved_solver_left_running_after_an_edit_to_less_goes_soon(pool
     fleet.at_rest()
 
 
+def test_an_edit_moves_nobody_for_what_another_is_owed() -> None:
+    fleet = StarvedFleet(pools=3)
+    first, second, _ = fleet.keys
+    for key in (first, second):
+        fleet.edit(key, workload=load(90))
+    fleet.run()
+    fleet.solver.starved = True
+    fleet.edit(first, workload=load(6))
+    assert fleet.step().plan.cut_short
+    fleet.solver.starved = False
+    left = fleet.uids(first)
+    fleet.edit(second, workload=load(110))
+    fleet.step()
+    assert fleet.uids(first) == left
+    fleet.run()
+    assert len(fleet.uids(first)) < len(left) / 4
+    fleet.at_rest()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_solver_that_stays_starved_is_asked_a_few_times_and_never_at_rest(seed: int) -> None:
     random = Random(seed)

@@ -32,6 +32,9 @@ class Asked:
     edited: frozenset[str]
     still: frozenset[str]
     least_gain: float  # share of a price that moving must save
+    ran: frozenset[str] = (
+        frozenset()
+    )  # resources with replicas then; a first plan leaves nothing old
     tries: int = 0  # so far, after the first
     owed: frozenset[str] = frozenset()  # edited before, and left as they are by what was asked here
 
@@ -58,6 +61,7 @@ def how_asked(snapshot: Snapshot, now: float, most_s: float) -> Asked:
         edited=snapshot.edited,
         still=snapshot.still,
         least_gain=snapshot.min_improvement,
+        ran=frozenset(unit.key for unit in snapshot.running),
     )
 
 
