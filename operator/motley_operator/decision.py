@@ -17,6 +17,7 @@ from motley_operator.adoption import adopted
 from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.actions import Action, Manifest, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.in_force import InForce
 from motley_operator.domain.patience import Asked, how_asked, is_better
 from motley_operator.domain.replans import Replan, replans
 from motley_operator.domain.standing import Held
@@ -71,7 +72,7 @@ def decide(
     begun = not planner.has_planned and bool(policies.edited(None, translation))
     asked = _with_time(translation.snapshot, settings, begun)
 
-    def is_news(force: policies.InForce) -> bool:
+    def is_news(force: InForce) -> bool:
         again = policies.Reason.CUT_SHORT
         return outdates(lambda later: policies.verdict(force, *read(later)).reason != again)
 
@@ -123,7 +124,7 @@ class RememberingPlanner:
         """`planned_before` gives the `planned_inputs` of whoever planned before this process."""
         self._planner, self._planned_before = planner, planned_before
         self._last: tuple[Snapshot, Catalog, Plan] | None = None
-        self._force: policies.InForce | None = None
+        self._force: InForce | None = None
         self.held = Held()  # what is remembered and proposed beside the plan in force
         self.solves = 0
         self.why = ""  # the reason of the last verdict
@@ -133,7 +134,7 @@ class RememberingPlanner:
         translation: Translation,
         facts: ClusterFacts,
         snapshot: Snapshot,
-        is_news: Callable[[policies.InForce], bool] = lambda force: False,
+        is_news: Callable[[InForce], bool] = lambda force: False,
     ) -> Plan:
         """The plan in force, or a new one of the snapshot where `policies` say so.
 
@@ -159,11 +160,11 @@ class RememberingPlanner:
 
     def _planned_anew(
         self,
-        force: policies.InForce | None,
+        force: InForce | None,
         translation: Translation,
         facts: ClusterFacts,
         snapshot: Snapshot,
-    ) -> policies.InForce:
+    ) -> InForce:
         """What is in force after something happened."""
         steady = policies.is_steady(force, translation)
         edited = policies.edited(force, translation)
@@ -186,9 +187,9 @@ class RememberingPlanner:
 
     def _in_force(
         self, plan: Plan, translation: Translation, facts: ClusterFacts, asked: Asked | None
-    ) -> policies.InForce:
+    ) -> InForce:
         """A plan that was just made, with its proposals."""
-        force = policies.InForce.of(plan, translation, asked)
+        force = InForce.of(plan, translation, asked)
         if not self.held.may_be_bettered(facts.now):
             return force
         how = how_asked(translation.snapshot, facts.now, _most_s(translation))
@@ -197,7 +198,7 @@ class RememberingPlanner:
     def _made(
         self,
         asked: Snapshot,
-        force: policies.InForce | None,
+        force: InForce | None,
         translation: Translation,
         facts: ClusterFacts,
     ) -> Plan:
@@ -216,11 +217,11 @@ class RememberingPlanner:
 
     def _sought_again(
         self,
-        force: policies.InForce,
+        force: InForce,
         translation: Translation,
         facts: ClusterFacts,
         snapshot: Snapshot,
-    ) -> policies.InForce:
+    ) -> InForce:
         """What is in force after one more try at whichever is due: the plan, else its proposals."""
         due_at = force.plan_again_at
         if due_at is not None and due_at <= facts.now:
@@ -240,11 +241,11 @@ class RememberingPlanner:
 
     def _tried_again(
         self,
-        force: policies.InForce,
+        force: InForce,
         translation: Translation,
         facts: ClusterFacts,
         snapshot: Snapshot,
-    ) -> policies.InForce:
+    ) -> InForce:
         """What is in force after one more try, in more time, at what the time limit cut short."""
         assert force.asked is not None
         how = force.asked.again(facts.now)

@@ -7,8 +7,9 @@ import pytest
 
 from motley_operator import changes, manifests, policies, translate
 from motley_operator.domain.facts import Room
+from motley_operator.domain.in_force import InForce
 from motley_operator.domain.translation import Translation
-from motley_operator.policies import InForce, Reason, Verdict
+from motley_operator.policies import Reason, Verdict
 from motley_operator.settings import Settings
 from motley_operator.testing import World, gpu_node, plan_of, pool, replica, slice_of
 from motley_planner.catalog import load_catalog
