@@ -15,10 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from e2e import demo_operator, rights
 from e2e.cluster import audit
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused
+from e2e.fixtures import Cluster
+from e2e.motley import Installation
 
 _BINDINGS = (
     ("ClusterRoleBinding", "", "motley"),
@@ -96,6 +100,14 @@ class Tenant:
         assert hands.local is not None
         found = rights.asked(hands.local.audit_log, self.user)
         return [text for _, text in found.refusals]
+
+
+def judged_by_writes(cluster: Cluster, folder: Path) -> tuple[Scenario, Installation]:
+    """Hands and an installation on a cluster whose audit log tells who wrote what; else skips."""
+    if cluster.local is None:
+        pytest.skip("who wrote what is told by the audit log of a cluster that was started here")
+    hands = Scenario(cluster.kubeconfig, cluster.local)
+    return hands, Installation.install(cluster.kubeconfig, folder)
 
 
 def gpus_by_node(api: Api, namespaces: Collection[str]) -> Counter[str]:

@@ -22,7 +22,7 @@ from e2e.demo_api import Api, Refused
 from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
 from e2e.motley import ROOT, Installation
-from e2e.tenants import Tenant, calm, gpus_by_node
+from e2e.tenants import Tenant, calm, gpus_by_node, judged_by_writes
 from e2e.trial import pool
 
 pytestmark = pytest.mark.e2e
@@ -87,11 +87,8 @@ class Two:
 
 @pytest.fixture(scope="module")
 def two(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
-    if cluster.local is None:
-        pytest.skip("who wrote what is told by the audit log of a cluster that was started here")
     folder = tmp_path_factory.mktemp("operators")
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    motley = Installation.install(cluster.kubeconfig, folder)
+    hands, motley = judged_by_writes(cluster, folder)
     api = motley.api
     demo_operator.install_rbac(api, BLUE)
     plain = Tenant.make(api, demo_operator.ACCOUNT, folder / "plain", "--leader-elect")

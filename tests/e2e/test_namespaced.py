@@ -18,7 +18,7 @@ from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
-from e2e.tenants import Tenant, calm, gpus_by_node
+from e2e.tenants import Tenant, calm, gpus_by_node, judged_by_writes
 from e2e.trial import pool
 
 pytestmark = pytest.mark.e2e
@@ -64,11 +64,8 @@ def holder(gpus: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def fenced(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fenced]:
-    if cluster.local is None:
-        pytest.skip("who wrote what is told by the audit log of a cluster that was started here")
     folder = tmp_path_factory.mktemp("operators")
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    motley = Installation.install(cluster.kubeconfig, folder)
+    hands, motley = judged_by_writes(cluster, folder)
     api = motley.api
     operator = Tenant.make(
         api,
