@@ -7,7 +7,7 @@ the world they change is the fake of motley_operator.testing.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -160,8 +160,12 @@ def test_a_restart_whose_inputs_nobody_noted_keeps_every_pod(fleet: Fleet) -> No
     assert before.items() <= fleet.pods.items()
 
 
+def most_stopped(survivors: Sized) -> float:
+    """Survivors that a re-plan may stop after a loss, for clearly more service: two, or one in twenty."""
+    return max(2, 0.05 * len(survivors))
+
+
 def test_every_node_may_be_lost_and_hardly_another_pod_moves(fleet: Fleet) -> None:
-    """At most two survivors, or one in twenty: what a re-plan may stop."""
     world = copy.deepcopy(fleet.world)
     for name in busy_nodes(fleet):
         mine = Fleet(copy.deepcopy(world))
@@ -171,7 +175,7 @@ def test_every_node_may_be_lost_and_hardly_another_pod_moves(fleet: Fleet) -> No
         mine.settle()
         left = {uid: node for uid, node in before.items() if uid not in gone}
         kept = left.items() & mine.pods.items()
-        assert len(left) - len(kept) <= max(2, 0.05 * len(left)), name
+        assert len(left) - len(kept) <= most_stopped(left), name
 
 
 def test_a_higher_rate_is_served_and_a_lower_one_gives_back(fleet: Fleet) -> None:
@@ -212,7 +216,7 @@ def test_a_loss_that_leaves_enough_moves_little_whatever_went_before(
             fleet.settle()
             left = set(before) - gone
             if fleet.serves_all:
-                assert len(left & set(fleet.pods)) >= 0.95 * len(left)
+                assert len(left - set(fleet.pods)) <= most_stopped(left)
         else:
             random.choice(events)()
             fleet.settle()

@@ -65,7 +65,7 @@ def test_what_a_starved_solver_left_running_after_an_edit_to_less_goes_soon(pool
     fleet.edit(fleet.keys[0], workload=load(6))
     poor = fleet.step()
     assert poor.plan.cut_short
-    assert len(fleet.uids(fleet.keys[0])) == running  # the old ones stay: that is what is repaired
+    assert len(fleet.uids(fleet.keys[0])) >= running  # the old ones stay: that is what is repaired
     fleet.solver.starved = False
     fleet.run()
     assert len(fleet.uids(fleet.keys[0])) < running / 4
@@ -88,6 +88,32 @@ def test_an_edit_moves_nobody_for_what_another_is_owed() -> None:
     assert fleet.uids(first) == left
     fleet.run()
     assert len(fleet.uids(first)) < len(left) / 4
+    fleet.at_rest()
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+@pytest.mark.parametrize("pools", [2, 6])
+def test_a_budget_that_a_starved_solver_tightens_moves_nobody_else(
+    pools: int, share: float
+) -> None:
+    fleet = StarvedFleet(pools=pools)
+    for i, key in enumerate(fleet.keys):
+        fleet.edit(key, workload=load(90 + 20 * i))
+    before = {part.key: part.price_usd_per_hour for part in fleet.step().plan.slices}
+    fleet.run()
+    mine, *others = fleet.keys
+    running = {key: fleet.uids(key) for key in others}
+    kept = fleet.uids(mine)
+    fleet.solver.starved = True
+    fleet.edit(mine, budget={"dollarsPerHour": f"{share * before[mine]:.2f}"})
+    poor = fleet.step().plan
+    assert poor.cut_short
+    assert poor.slices[0].price_usd_per_hour <= share * before[mine]
+    assert {move.key for move in poor.moves} == {mine}
+    assert kept & fleet.uids(mine)  # what the budget still pays for goes on
+    fleet.solver.starved = False
+    fleet.run()
+    assert {key: fleet.uids(key) for key in others} == running
     fleet.at_rest()
 
 

@@ -1,9 +1,11 @@
-"""An operator whose solver gets hardly any time when a test says so, as on a busy machine."""
+"""An operator whose searches are killed before they answer when a test says so, as on a busy machine."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
+from unittest import mock
 
 from motley_operator.decision import Decision, RememberingPlanner
 from motley_operator.testing.operated import SETTINGS, Operated, load
@@ -13,6 +15,7 @@ from motley_planner import planning
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.solver import Job, Outcome
 
 PRODUCTS = ("NVIDIA-H100-80GB-HBM3", "NVIDIA-L4", "NVIDIA-L40S", "NVIDIA-A100-SXM4-80GB")
 STARVED_S = 0.02
@@ -20,9 +23,9 @@ CALM_CYCLES = 12
 
 
 class Solver:
-    """The real planner, which gets hardly any time while it is `starved`; notes every solve.
+    """The real planner, whose searches end without a word while it is `starved`; notes every solve.
 
-    In the middle of each `meanwhile` happens.
+    What is left then is what is made without a search. In the middle of each `meanwhile` happens.
     """
 
     def __init__(self) -> None:
@@ -33,9 +36,17 @@ class Solver:
     def __call__(self, snapshot: Snapshot, catalog: Catalog) -> Plan:
         self.limits_s.append(snapshot.time_limit_s)
         self.meanwhile()
-        if self.starved:
-            snapshot = replace(snapshot, time_limit_s=STARVED_S)
-        return planning.plan(snapshot, catalog, use_worker=False)
+        if not self.starved:
+            return planning.plan(snapshot, catalog, use_worker=False)
+        with mock.patch("motley_planner.formulations.fleet.solve", _killed):
+            hurried = replace(snapshot, time_limit_s=STARVED_S)
+            return planning.plan(hurried, catalog, use_worker=False)
+
+
+def _killed(job: Job, *, use_worker: bool = True) -> Outcome:
+    """The outcome of a worker that started too slowly."""
+    time.sleep(job.time_limit_s)
+    return Outcome()
 
 
 class StarvedFleet(Operated):

@@ -1,12 +1,13 @@
 """Points that are plans by construction, for a search to begin from and to fall back on.
 
-Keep what runs, or stop it; restart what was lost where it fits (the *repair* plan); and fill each
-of them up without a solver (greedy.py). Their rates are worked out anew by the search, so it is
+Keep what runs, or as much of it as limits allow where they were lowered, or stop it; restart what
+was lost where it fits (the *repair* plan); and fill each of them up without a solver (greedy.py). Their rates are worked out anew by the search, so it is
 never worse than the best of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,6 +17,7 @@ from motley_planner.domain.solution import PlacedReplica
 from motley_planner.formulations.finishing import set_room_beside, set_used
 from motley_planner.formulations.greedy import FEASIBLE, greedy_start
 from motley_planner.formulations.program import Index
+from motley_planner.formulations.shapes import KeptGroup
 from motley_planner.solver.milp import Floats, Milp
 
 
@@ -26,7 +28,10 @@ def find_starts(milp: Milp, index: Index) -> list[Floats]:
     for start in (index.table.start, *index.table.starts):
         if start:
             found += _built_on(milp, index, [_as_given(milp, index, start)])
-    found += _built_on(milp, index, _running(milp, index, everything))
+    goes_on = _built_on(milp, index, _running(milp, index, everything))
+    if not goes_on:
+        goes_on = _built_on(milp, index, _running(milp, index, _within_limits(milp, index)))
+    found += goes_on
     if index.packing.kept:
         found += _built_on(milp, index, _running(milp, index, set()))
     return found
@@ -38,6 +43,27 @@ def _running(milp: Milp, index: Index, kept: set[str]) -> list[Floats]:
     _set_kept(index, x, kept)
     _finish(index, x)
     return [x, _repaired(milp, index, x)] if kept and index.inventory.lost else [x]
+
+
+def _within_limits(milp: Milp, index: Index) -> set[str]:
+    """Survivors that must go on, and as many others as break no limit, cheapest per request first."""
+    packing, survivors, columns = index.packing, index.inventory.survivors, index.table.columns
+    kept = {survivors[i].id for i in index.inventory.bound}
+    x = np.zeros(milp.num_cols)
+    _set_kept(index, x, {survivor.id for survivor in survivors})  # with the room beside all of them
+    for group in packing.kept:
+        x[group.variable] = milp.col_lower[group.variable]
+    _finish(index, x)
+    room = milp.row_upper - milp.activity(x)
+
+    def price_per_request(group: KeptGroup) -> float:
+        column = columns[group.column]
+        return column.price_usd_per_hour / max(1e-9, *column.requests_per_second.values(), 0.0)
+
+    for group in sorted(packing.kept, key=price_per_request):
+        others = [survivors[i].id for i in group.replicas if survivors[i].id not in kept]
+        kept.update(others[: _taken(milp, room, group.variable, len(others))])
+    return kept
 
 
 def _as_given(milp: Milp, index: Index, start: Sequence[PlacedReplica]) -> Floats:
@@ -116,14 +142,17 @@ def _repaired(milp: Milp, index: Index, x: Floats) -> Floats:
     room = milp.row_upper - milp.activity(x)
     for i in sorted(lost, key=lambda i: -index.table.columns[i].gpus):
         variable = index.packing.new[i]
-        begin, end = milp.start[variable], milp.start[variable + 1]
-        rows, values = milp.index[begin:end], milp.value[begin:end]
-        takes = values > 0
-        fits = (room[rows[takes]] + 1e-9) / values[takes]
-        most = min(float(lost[i]), milp.col_upper[variable])
-        most = min(most, float(np.floor(fits.min()))) if fits.size else most
-        if most > 0:
-            x[variable] += most
-            room[rows] -= values * most
+        x[variable] += _taken(milp, room, variable, min(lost[i], milp.col_upper[variable]))
     _finish(index, x)
     return x
+
+
+def _taken(milp: Milp, room: Floats, variable: int, wanted: float) -> int:
+    """How many of `wanted` fit into the room of the rows, from which they are taken."""
+    begin, end = milp.start[variable], milp.start[variable + 1]
+    rows, values = milp.index[begin:end], milp.value[begin:end]
+    takes = values > 0
+    fits = (room[rows[takes]] + 1e-9) / values[takes]
+    number = max(0, math.floor(min(wanted, float(fits.min(initial=math.inf)))))
+    room[rows] -= values * number
+    return number

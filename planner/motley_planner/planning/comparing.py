@@ -65,6 +65,18 @@ def first_short(one: Solution, other: Solution, snapshot: Snapshot) -> int | Non
     return None
 
 
+def may_catch_up(one: Solution, other: Solution, snapshot: Snapshot) -> bool:
+    """Whether no bound says that `one`, which serves less, could not serve as much as `other`."""
+    rank = first_short(one, other, snapshot)
+    if rank is None:
+        return False
+    name = f"goodput[{rank}]"
+    bounds = {level.name: level.bound for level in one.levels}
+    values = {level.name: level.value or 0.0 for level in other.levels}
+    bound = bounds.get(name)
+    return bound is None or bound >= values[name] * (1.0 - _slack(rank, snapshot))
+
+
 def serves_clearly_more(free: Solution, held: Solution, rank: int, snapshot: Snapshot) -> bool:
     """True where services gain enough to rebuild everything; a job's pace moves no service.
 

@@ -16,10 +16,12 @@ moved for money: where the free plan would, one more solve releases everything b
 (A resource is short where its level of service stays behind the free plan's.)
 
 No rung stops more than a few survivors: 5 % of them after a loss, else a quarter, or two replicas,
-besides those of what somebody edited. The first rung that serves as much as the free plan is carried out. The free plan itself is taken
+besides those of what somebody edited. The first rung that serves as much as the free plan is carried out. In a steady
+snapshot (a loss, a restart, an edit) nothing more is moved while no bound says that a rung which was cut short serves less: it
+is sought again in more time (the caller's part). The free plan itself is taken
 only if services gain clearly by it over every rung, or if it serves as much for
 a price lower by `min_improvement`, moving included; a job's pace alone never moves a service. A
-steady snapshot (a loss, a restart) asks for service only and leaves money for a better moment. So a
+steady snapshot asks for service only and leaves money for a better moment. So a
 solver that stops early never reshuffles a fleet for its own noise, and the same facts again give
 the same plan. The bounds published are the free solve's, which hold for all of them.
 """
@@ -37,6 +39,7 @@ from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.comparing import (
     first_short,
     loses,
+    may_catch_up,
     price_of,
     rank_of,
     saves,
@@ -53,6 +56,7 @@ UNSERVED_SHARE = 1e-3  # of a resource's rate; above it the resource is short
 STEADY_STOPS, STOPS = 0.05, 0.25  # share of the survivors that one re-plan stops for service ...
 LEAST_STOPS = 2  # ... or so many
 LEAST_RUNG_S = 0.1  # a solve that the ladder left no time for
+NO_TIME_S = 0.01  # for the first rung at least: what runs and what greed adds is a plan
 
 
 def solve_steadily(
@@ -85,9 +89,11 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         table = replace(table, start=still.placement or table.start)
     everything = frozenset(demand.key for demand in snapshot.demands)
     released: frozenset[str] | None = snapshot.edited
-    while released is not None and limit_s - spent_s >= LEAST_RUNG_S:
+    unsure = False
+    while released is not None and (best is None or limit_s - spent_s >= LEAST_RUNG_S):
         left_s = (limit_s - spent_s) * (RUNG_SHARE if released != everything else 1.0)
-        rung = replace(_holding(table, assembly, released), time_limit_s=left_s)
+        rung = _holding(table, assembly, released)
+        rung = replace(rung, time_limit_s=max(NO_TIME_S, left_s))
         if best is not None:
             rung = replace(rung, most_stopped=_most_stopped(table, assembly, snapshot))
         held = solve_table(rung, use_worker=use_worker)
@@ -97,14 +103,16 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         # A rung that may move more must serve clearly more than the one before.
         if best is None or first_short(best, held, snapshot) is not None:
             best = held
-        released = _next_rung(released, held, free, snapshot, assembly)
+        # What is steady moves more only where it is shown that less is served without.
+        unsure = snapshot.steady and held.cut_short and may_catch_up(held, free, snapshot)
+        released = None if unsure else _next_rung(released, held, free, snapshot, assembly)
     # A rung that there was no time for might have been better.
     cut_short = cut_short or (released is not None and limit_s - spent_s < LEAST_RUNG_S)
     if still is not None and _is_enough(still, best, assembly, snapshot):
         best = still
     if still is not None and best is not None and loses(best, still, snapshot):
         best = still
-    chosen = _chosen(best, free, snapshot)
+    chosen = _with_bounds(best, free) if unsure and best else _chosen(best, free, snapshot)
     stopped = _stopped(chosen, table, assembly)
     cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
     cooling -= snapshot.edited
