@@ -27,7 +27,6 @@ from motley_operator.apply import CONFLICT, DONE, FAILED
 from motley_operator.decision import Decision, RememberingPlanner, decide
 from motley_operator.domain.actions import (
     Action,
-    CreatePod,
     CycleReport,
     DeletePod,
     Outcome,
@@ -43,6 +42,7 @@ from motley_operator.news import News
 from motley_operator.pacing import Pace
 from motley_operator.policies import Reason
 from motley_operator.settings import Settings
+from motley_operator.telling import tell
 from motley_planner.domain.hardware import Catalog
 from motley_planner.errors import CalledOff, PlannerError
 
@@ -196,7 +196,7 @@ class Cycle:
         for step, seconds in (("gather", gather_s), ("decide", plan_s), ("apply", apply_s)):
             self.metrics.step_seconds.labels(step).observe(seconds)
         done = CycleReport(cycle_id.get(), started_at, gather_s, plan_s, apply_s, outcomes)
-        self._tell(done, decision, causes)
+        tell(self.metrics, done, decision, causes, self._planner.why)
         if self._planner.why != Reason.CUT_SHORT:  # a longer search says nothing of the others
             self._pace.decided(plan_s)
         self._next_at = time.monotonic() + self._wait_s(facts, decision)
@@ -240,33 +240,6 @@ class Cycle:
         except FactsIncomplete:
             logger.info("the view was lost before resources could be told")
 
-    def _tell(self, done: CycleReport, decision: Decision, causes: dict[str, int]) -> None:
-        self.metrics.planned(decision.plan)
-        self.metrics.translated(decision.translation)
-        self.metrics.replanned(decision.replans)
-        for outcome in done.outcomes:
-            if outcome.result == "done" and isinstance(outcome.action, CreatePod | DeletePod):
-                self.metrics.moved.labels(type(outcome.action).__name__).inc()
-            if outcome.result in (FAILED, CONFLICT):
-                name = type(outcome.action).__name__
-                logger.warning("%s %s: %s", name, outcome.result, outcome.message)
-        counts = Counter(type(outcome.action).__name__ for outcome in done.outcomes)
-        logger.info(
-            "cycle: %s; %s",
-            _words(causes) or "timer",
-            _words(counts) or "nothing to do",
-            extra={
-                "plan_usd_per_hour": round(decision.plan.price_usd_per_hour, 4),
-                "plan_status": str(decision.plan.status),
-                "kept": decision.plan.kept,
-                "why": self._planner.why,
-                "tiers": _words(Counter(f"{r.tier} {r.reason}" for r in decision.replans)),
-                "gather_s": round(done.gather_seconds, 4),
-                "decide_s": round(done.plan_seconds, 4),
-                "apply_s": round(done.apply_seconds, 4),
-            },
-        )
-
 
 def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[Action]:
     """The actions without deletions of failed pods whose resource's status could not be written.
@@ -305,7 +278,3 @@ async def _rings(bell: asyncio.Event, within_s: float) -> bool:
             return await bell.wait()
     except TimeoutError:
         return False
-
-
-def _words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))

@@ -14,7 +14,7 @@ from motley_planner.candidates import (
     stage_candidates,
     trainer_candidates,
 )
-from motley_planner.candidates.operating import quantile_of
+from motley_planner.candidates.targets import quantile_of
 from motley_planner.catalog import load_catalog
 from motley_planner.costs.memory import weight_bytes
 from motley_planner.domain.demand import (

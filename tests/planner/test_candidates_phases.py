@@ -10,8 +10,8 @@ import networkx as nx
 import pytest
 
 from motley_planner.candidates import Candidate, phase_candidates
-from motley_planner.candidates.operating import targets_of
 from motley_planner.candidates.request import Request
+from motley_planner.candidates.targets import targets_of
 from motley_planner.catalog import load_catalog
 from motley_planner.checker import check
 from motley_planner.costs.memory import kv_bytes

@@ -118,9 +118,9 @@ def test_pipelines_that_share_memory_serve_more_than_those_that_may_not(
 def test_one_fragment_is_the_tightest_for_every_class() -> None:
     """A class's bytes over another's are the same on all fragments, so one row says it all."""
     (demand,) = snapshot_of("unlike nodes", 1.0).services
-    from motley_planner.candidates.operating import targets_of
     from motley_planner.candidates.request import Request
     from motley_planner.candidates.spanning import problem_of
+    from motley_planner.candidates.targets import targets_of
 
     request = Request(demand.key, "serve", demand.stages[0], MIX, targets_of(LOOSE), 0.1)
     problem = problem_of(request, (A100, L40S), CATALOG)

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from motley_planner.candidates.layering import split_layers
-from motley_planner.candidates.operating import targets_of, tpot_ratio
 from motley_planner.candidates.pipeline_grid import BATCHES, Problem, grid_of
 from motley_planner.candidates.pipeline_points import Load, class_sets, evaluate
 from motley_planner.candidates.pipelines import (
@@ -26,6 +25,7 @@ from motley_planner.candidates.pipelines import (
     pipelines,
     queued_pipelines,
 )
+from motley_planner.candidates.targets import targets_of, tpot_ratio
 from motley_planner.catalog import load_catalog
 from motley_planner.catalog.schema import EngineEntry
 from motley_planner.costs.capacity import first_token_wait_s, most_sequences

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from motley_planner.candidates.operating import Evaluator, OperatingPoint, operating_points
+from motley_planner.candidates.full_batches import operating_points
+from motley_planner.candidates.operating import Evaluator
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.candidates.request import Request
 from motley_planner.candidates.serving import evaluator_of, fitting_classes
 from motley_planner.candidates.shared_memory import most_together, offered_points, shared_point

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, isfinite
 
-from motley_planner.candidates.loads import ClassLoad, class_loads
+from motley_planner.candidates.loads import ClassLoad
 from motley_planner.candidates.measured import UNCORRECTED, Correction
 from motley_planner.candidates.point import OperatingPoint
-from motley_planner.candidates.targets import Miss, Target, quantile_of, targets_of, tpot_ratio
+from motley_planner.candidates.targets import Miss, Target, tpot_ratio
 from motley_planner.costs.capacity import (
     Service,
     first_token_wait_s,
@@ -30,19 +30,6 @@ from motley_planner.costs.capacity import (
 from motley_planner.costs.pipeline import Pipeline
 from motley_planner.costs.replica import Replica
 from motley_planner.costs.steps import decode_step_s
-
-__all__ = [
-    "BATCHES",
-    "ClassLoad",
-    "Evaluator",
-    "Miss",
-    "OperatingPoint",
-    "Target",
-    "class_loads",
-    "operating_points",
-    "quantile_of",
-    "targets_of",
-]
 
 BATCHES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 LEAST_GAIN = 1.05  # a column for fewer classes must serve one of them this much faster
@@ -270,36 +257,3 @@ class Evaluator:
         busy = max(rho * load.most_per_second(step, batch) * load.prefill_s for load in admitted)
         service = max(load.prefill_s for load in admitted)
         return 0.0 if self.closed_loop else first_token_wait_s(busy, service, 0.0)
-
-
-def operating_points(evaluator: Evaluator, loads: Sequence[ClassLoad]) -> list[OperatingPoint]:
-    """The useful points of one replica: the largest batch for all classes, and for fewer.
-
-    Fewer: every prefix by prefill work, and each class alone, kept only where a class gains at
-    least a twentieth over every wider point. Batches are distinct, so that a batch names its point.
-    """
-    points: list[OperatingPoint] = []
-    for admitted in _class_sets(loads):
-        batch = evaluator.largest_batch(admitted)
-        taken = {point.batch for point in points}
-        while batch in taken:
-            batch -= 1
-        if batch < 1:
-            continue
-        point = evaluator.point(admitted, batch)
-        if _is_worth(point, points):
-            points.append(point)
-    return points
-
-
-def _is_worth(point: OperatingPoint, others: Sequence[OperatingPoint]) -> bool:
-    return any(
-        all(rate > LEAST_GAIN * other.capacity.get(name, 0.0) for other in others)
-        for name, rate in point.capacity.items()
-    )
-
-
-def _class_sets(loads: Sequence[ClassLoad]) -> list[tuple[ClassLoad, ...]]:
-    sets = [tuple(loads[:size]) for size in range(len(loads), 0, -1)]
-    sets += [tuple(loads[index : index + 1]) for index in range(1, len(loads))]
-    return list(dict.fromkeys(sets))

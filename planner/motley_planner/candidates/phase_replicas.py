@@ -22,14 +22,10 @@ from dataclasses import dataclass, replace
 
 from motley_planner.candidates.loads import ClassLoad
 from motley_planner.candidates.measured import UNCORRECTED
-from motley_planner.candidates.operating import (
-    LEAST_GAIN,
-    MEAN_AS_QUANTILE,
-    Evaluator,
-    OperatingPoint,
-    Target,
-)
+from motley_planner.candidates.operating import LEAST_GAIN, MEAN_AS_QUANTILE, Evaluator
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.candidates.shared_memory import offered_points
+from motley_planner.candidates.targets import Target
 from motley_planner.costs.capacity import first_token_wait_s, late_share, most_sequences
 from motley_planner.costs.transfer import prompt_kv_bytes, transfer_s
 from motley_planner.domain.table import Phase

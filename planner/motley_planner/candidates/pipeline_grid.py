@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from motley_planner.candidates.layering import Floats
-from motley_planner.candidates.operating import Target
+from motley_planner.candidates.targets import Target
 from motley_planner.costs.memory import resident_tokens
 from motley_planner.costs.pipeline import (
     Part,

@@ -31,7 +31,7 @@ from motley_planner.candidates.cut_replicas import (
     waiting_points,
 )
 from motley_planner.candidates.layering import Bools, Floats, Ints
-from motley_planner.candidates.operating import LEAST_GAIN, OperatingPoint
+from motley_planner.candidates.operating import LEAST_GAIN
 from motley_planner.candidates.pipeline_grid import BATCHES, Grid, Problem, grid_of
 from motley_planner.candidates.pipeline_points import (
     Admitted,
@@ -39,6 +39,7 @@ from motley_planner.candidates.pipeline_points import (
     class_sets,
     evaluate,
 )
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.domain.fragments import ReplicaFragment
 
 CACHED = 32  # problems (stages with targets of their own); the largest measured takes 3.4 MB

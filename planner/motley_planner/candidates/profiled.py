@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from motley_planner.candidates.loads import class_loads
 from motley_planner.candidates.measured import Correction, Ratio
-from motley_planner.candidates.operating import Evaluator, class_loads
+from motley_planner.candidates.operating import Evaluator
 from motley_planner.domain.demand import WorkloadClass
 from motley_planner.domain.measurements import ProfilePoint
 

@@ -6,7 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from motley_planner.candidates.operating import ClassLoad, Evaluator, Miss, class_loads
+from motley_planner.candidates.loads import ClassLoad, class_loads
+from motley_planner.candidates.operating import Evaluator
+from motley_planner.candidates.targets import Miss
 from motley_planner.costs.memory import kv_bytes, resident_tokens
 from motley_planner.domain.demand import StageDemand, WorkloadClass
 from motley_planner.domain.hardware import Catalog, NodeClass

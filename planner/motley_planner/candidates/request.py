@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from motley_planner.candidates.operating import Target
+from motley_planner.candidates.targets import Target
 from motley_planner.domain.demand import Placement, StageDemand, WorkloadClass
 from motley_planner.domain.hardware import NodeClass
 

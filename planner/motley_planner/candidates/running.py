@@ -12,8 +12,8 @@ from motley_planner.candidates.jobs import (
     trainer_shape,
     trainer_stage,
 )
-from motley_planner.candidates.operating import OperatingPoint, targets_of
 from motley_planner.candidates.phases import candidate_for_phase
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.serving import (
     can_split,
@@ -25,6 +25,7 @@ from motley_planner.candidates.serving import (
 )
 from motley_planner.candidates.shared_memory import shared_point
 from motley_planner.candidates.spanning import candidate_for_pipeline
+from motley_planner.candidates.targets import targets_of
 from motley_planner.domain.demand import RlDemand, RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, NodeClass
 

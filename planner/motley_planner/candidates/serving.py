@@ -6,18 +6,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 
 from motley_planner.candidates.candidate import Candidate, Shape, at_point
-from motley_planner.candidates.operating import (
-    ClassLoad,
-    Evaluator,
-    OperatingPoint,
-    class_loads,
-    targets_of,
-)
+from motley_planner.candidates.loads import ClassLoad, class_loads
+from motley_planner.candidates.operating import Evaluator
+from motley_planner.candidates.point import OperatingPoint
 from motley_planner.candidates.profiled import corrected
 from motley_planner.candidates.refusals import Survey, placement_refusal
 from motley_planner.candidates.request import Request, is_allowed
 from motley_planner.candidates.shared_memory import offered_points
 from motley_planner.candidates.spanning import pipeline_candidates
+from motley_planner.candidates.targets import targets_of
 from motley_planner.costs.learned import as_learned
 from motley_planner.costs.replica import Replica, replica_of
 from motley_planner.domain.demand import Slo, StageDemand, WorkloadClass

@@ -23,13 +23,9 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from itertools import cycle, permutations
 
+from motley_planner.candidates.full_batches import operating_points
 from motley_planner.candidates.loads import ClassLoad
-from motley_planner.candidates.operating import (
-    BATCHES,
-    LEAST_GAIN,
-    Evaluator,
-    operating_points,
-)
+from motley_planner.candidates.operating import BATCHES, LEAST_GAIN, Evaluator
 from motley_planner.candidates.point import OperatingPoint
 from motley_planner.costs.capacity import Service, utilization_cap
 

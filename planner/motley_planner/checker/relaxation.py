@@ -274,9 +274,8 @@ class _Builder:
             levels["minimums"] = {v: -c for v, c in self.lacking.items()}, 0.0
         moves = {v: -c for v, c in self.moved.items()}
         in_service = {} if table.penalty_in_price else moves
-        price = {v: -c for v, c in self.paid.items()}
-        for variable, wait in self.waited.items():
-            price[variable] = price.get(variable, 0.0) - wait
+        dear = (self.paid, self.waited)
+        price = {v: -sum(c.get(v, 0.0) for c in dear) for v in self.paid | self.waited}
         if self.scale is not None:
             levels["max_min"] = {self.scale: 1.0, **in_service}, 0.0
         elif table.objective == "goodput":

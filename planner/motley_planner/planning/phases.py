@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from motley_planner.candidates import Candidate, phase_candidates
-from motley_planner.candidates.operating import targets_of
 from motley_planner.candidates.request import Request
+from motley_planner.candidates.targets import targets_of
 from motley_planner.costs.transfer import KV_COMPRESSION_CAVEAT, prompt_kv_bytes
 from motley_planner.domain.demand import ServingDemand, Slo, StageDemand
 from motley_planner.domain.hardware import Catalog, NodeClass

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from motley_planner.candidates.operating import Target, targets_of
+from motley_planner.candidates.targets import Target, targets_of
 from motley_planner.domain.demand import Slo
 from motley_planner.simulator.requests import NOT_YET
 from motley_planner.simulator.world import Life, Run
