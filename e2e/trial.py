@@ -38,7 +38,7 @@ SETTLE_S = 60.0  # the bound within which every fault must be overcome once it i
 # Requests of an operator that change something a plan is about; Events and Leases are not.
 CHANGES = r"^(?!.*/(events|leases)(/|\?|$))"
 _OWNED = ("Pod", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
-_UNFORESEEN = re.compile(r"the cycle failed|exception was never retrieved")
+_UNFORESEEN = re.compile(r"the cycle failed|; it keeps what it runs|exception was never retrieved")
 
 
 def pool(name: str, namespace: str, rate: float, **spec: Any) -> Document:

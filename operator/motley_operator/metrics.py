@@ -13,7 +13,7 @@ from motley_operator.domain.measurement import Reading
 from motley_operator.domain.replans import Replan
 from motley_operator.domain.translation import Translation
 from motley_planner.domain.measurements import LearnedKey
-from motley_planner.domain.plan import Plan
+from motley_planner.domain.plan import INTERNAL_ERROR, Plan
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 _OWNER = ("kind", "namespace", "name")
@@ -165,7 +165,10 @@ class Metrics:
                     gauge.labels(*key.split("/", 2)).set(value)
 
     def translated(self, translation: Translation) -> None:
-        """Show the demand that is planned for."""
+        """Show the demand that is planned for; count resources on which reading failed."""
+        for refusals in translation.rejected.values():
+            if any(refusal.reason == INTERNAL_ERROR for refusal in refusals):
+                self.errors.labels("resource").inc()
         self.demand.clear()
         for service in translation.snapshot.services:
             self.demand.labels(*service.key.split("/", 2)).set(service.requests_per_second)

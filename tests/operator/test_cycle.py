@@ -81,6 +81,7 @@ class Bench:
         read = SimpleNamespace(
             snapshot=SimpleNamespace(services=()),
             demands={},
+            rejected={},
             learning=None,
             suspicions=SimpleNamespace(due_at=self.due_at),
         )

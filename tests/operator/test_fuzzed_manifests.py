@@ -79,6 +79,7 @@ def answered(documents: Sequence[dict[str, Any]], fleet: dict[str, Any] | None) 
         status = made.status(key)
         assert status["observedGeneration"] == 1
         assert {row["type"] for row in status["conditions"]} >= {"Ready", "Planned"}
+        assert "InternalError" not in {row["reason"] for row in status["conditions"]}, status
     if fleet is None:
         assert made.uids(BYSTANDER) == before
 

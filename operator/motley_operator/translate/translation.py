@@ -3,58 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from motley_operator import lifecycle
-from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool, read
-from motley_operator.api.findings import Finding
-from motley_operator.api.nametaken import name_findings
-from motley_operator.api.quality import cascade_policies
+from motley_operator.api import FleetSpec, ModelCascade, Resource, RLJob, ServingPool
 from motley_operator.api.semantics import semantic_findings
-from motley_operator.api.surroundings import Surroundings
-from motley_operator.demand import Settled
-from motley_operator.domain.facts import ClusterFacts, ResourceFacts, Room
+from motley_operator.domain.facts import ClusterFacts, Room
 from motley_operator.domain.translation import NodeFigures, Translation
 from motley_operator.settings import Settings
+from motley_operator.translate.asked import Asked, read_resources
 from motley_operator.translate.budgets import budgets_in_transition, left_to_plan
 from motley_operator.translate.claims import offers
-from motley_operator.translate.demand import Measuring, with_demand
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
 from motley_operator.translate.inputs import inputs_hash
-from motley_operator.translate.jobs import job_demand
 from motley_operator.translate.learning import learn
 from motley_operator.translate.measured import measurements_of, with_profiles
 from motley_operator.translate.nodes import Site, Wish, figures, planner_node, survey
-from motley_operator.translate.parts import pod_tolerations, refusals_of
+from motley_operator.translate.parts import pod_tolerations
 from motley_operator.translate.quotas import namespace_quotas
 from motley_operator.translate.restoring import Places, counted
 from motley_operator.translate.room import not_below_zero, plus, pod_need, room_left
-from motley_operator.translate.running import Running, pods_by_key, running_units
-from motley_operator.translate.serving import cascade_demand, pool_demand, with_phases
+from motley_operator.translate.running import Running, running_units
 from motley_operator.translate.standing import Limits, Stand, stand
 from motley_operator.translate.suspects import avoided_columns, avoiding, suspicions, with_losses
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
-from motley_planner.domain.plan import Refusal
 from motley_planner.domain.snapshot import Avoided, PodNeed, Snapshot
-from motley_planner.remembering import Memory, Same
 
 HORIZON_S = 3600.0
-_READ: Memory[tuple[Resource | None, tuple[Finding, ...]]] = Memory(4096)
-
-
-@dataclass(slots=True)
-class _Asked:
-    """What the resources ask for, as they are read one by one."""
-
-    around: Surroundings
-    demands: dict[str, ServingDemand | RlDemand] = field(default_factory=dict)
-    parsed: dict[str, Resource] = field(default_factory=dict)
-    rejected: dict[str, tuple[Refusal, ...]] = field(default_factory=dict)
-    phases: dict[str, str] = field(default_factory=dict)
-    measured: dict[str, Settled | None] = field(default_factory=dict)
 
 
 def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Translation:
@@ -64,7 +41,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
     """
     told = read_fleet(facts.fleet, catalog)
     fleet, catalog = told.spec, told.catalog
-    asked = _read_resources(facts, catalog, fleet, settings)
+    asked = read_resources(facts, catalog, fleet, settings)
     wishes = [_wish(key, asked.parsed[key]) for key in sorted(asked.demands)]
     surveyed = survey(facts, catalog, fleet, settings, wishes)
     standing = {site.facts.name for site in surveyed.sites}
@@ -146,7 +123,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
 
 def _stood(
     facts: ClusterFacts,
-    asked: _Asked,
+    asked: Asked,
     held: Held,
     there: tuple[Running, Sequence[Site], dict[str, Room], frozenset[Avoided]],
 ) -> Stand:
@@ -163,69 +140,6 @@ def _stood(
         if standing.record is not None and not sound:
             made.standing[key] = replace(standing, broken=True)
     return made
-
-
-def _read(resource: ResourceFacts) -> tuple[Resource | None, tuple[Finding, ...]]:
-    """The resource's model; a document is read once, for documents are replaced and never edited."""
-    document = resource.document
-    return _READ.get(resource.key, Same(document), lambda: read(document))
-
-
-def _read_resources(
-    facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
-) -> _Asked:
-    around = Surroundings(catalog, facts.config_maps, facts.priority_classes)
-    asked = _Asked(around)
-    pods = pods_by_key(facts)
-    _READ.keep({resource.key for resource in facts.resources}.__contains__)
-    for resource in sorted(facts.resources, key=lambda each: each.key):
-        if resource.deleting:
-            continue
-        model, findings = _read(resource)
-        if model is None:
-            asked.rejected[resource.key] = refusals_of(findings)
-            continue
-        asked.parsed[resource.key] = model
-    taken = name_findings(asked.parsed)
-    measuring = Measuring(facts, fleet)
-    for resource in sorted(facts.resources, key=lambda each: each.key):
-        model = asked.parsed.get(resource.key)
-        if model is None:
-            continue
-        if isinstance(model, RLJob):
-            phase = lifecycle.phase_of(model, pods.get(resource.key, ()), facts.now)
-            asked.phases[resource.key] = phase
-            if phase in lifecycle.GONE:
-                continue
-        findings = semantic_findings(model, around)
-        if resource.key in taken:
-            findings += (taken[resource.key],)
-        if findings:
-            asked.rejected[resource.key] = refusals_of(findings)
-        else:
-            if isinstance(model, ServingPool | ModelCascade):
-                demand = asked.measured[resource.key] = measuring.settled(resource.key, model)
-                model = with_demand(model, demand)
-            wanted = _demand(resource.key, model, facts, (catalog, fleet))
-            if isinstance(wanted, ServingDemand):
-                wanted = with_phases(wanted, catalog, settings.pairs_phases)
-            asked.demands[resource.key] = wanted
-    return asked
-
-
-def _demand(
-    key: str, model: Resource, facts: ClusterFacts, fleet: tuple[Catalog, FleetSpec]
-) -> ServingDemand | RlDemand:
-    """What a checked resource asks for."""
-    catalog, spec = fleet
-    assert isinstance(model, ServingPool | ModelCascade | RLJob)
-    priority = facts.priority_classes.get(model.spec.priority_class_name or "", 0)
-    if isinstance(model, ModelCascade):
-        routing = (priority, cascade_policies(model, facts.config_maps))
-        return cascade_demand(key, model, catalog, spec, routing)
-    if isinstance(model, ServingPool):
-        return pool_demand(key, model, catalog, spec, priority)
-    return job_demand(key, model, catalog, priority)
 
 
 def _wish(key: str, model: Resource) -> Wish:

@@ -10,6 +10,8 @@ from motley_planner.domain.demand import Branching, Slo, WorkloadClass
 from motley_planner.domain.fragments import ReplicaFragment
 from motley_planner.domain.solution import Level, SolveStatus
 
+INTERNAL_ERROR = "InternalError"  # a refusal's reason
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedReplica:
@@ -114,7 +116,8 @@ class Refusal:
     """Why a resource is not (fully) planned: an enumerated reason, the field, and what would lift it.
 
     reason: InsufficientGPUs | BudgetTooLow | QuotaTooLow | PodNotAdmitted | LatencyUnreachable |
-    QualityUnreachable | ModelDoesNotFit | PlacementUnsatisfiable | Held | SolverTimeLimit
+    QualityUnreachable | ModelDoesNotFit | PlacementUnsatisfiable | Held | SolverTimeLimit |
+    InternalError
     """
 
     reason: str
@@ -122,6 +125,14 @@ class Refusal:
     message: str  # one sentence
     lift: str  # the smallest change that would help, e.g. "+1 H100-SXM5-80GB node"
     unserved_requests_per_second: float = 0.0
+
+
+def internal_error(error: Exception) -> Refusal:
+    """Why a resource is set aside that fails in a way nobody thought of."""
+    words = f"{type(error).__name__}: {error}".rstrip(": ")
+    message = f"Motley failed on this resource ({words}); it keeps what it runs, and others go on"
+    lift = "report it with the resource and the operator's log"
+    return Refusal(INTERNAL_ERROR, "spec", message, lift)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ replicas included; then demand and limits are written over them.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,9 +20,10 @@ from motley_planner.candidates import (
 )
 from motley_planner.domain.demand import RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, Node, NodeClass
-from motley_planner.domain.plan import Plan
+from motley_planner.domain.plan import Plan, internal_error
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import Column, FleetTable, Previous, RunningReplica, TableNode
+from motley_planner.errors import MotleyError
 from motley_planner.planning.assembly import Assembly, table_gpu
 from motley_planner.planning.avoiding import is_avoided
 from motley_planner.planning.demands import (
@@ -44,6 +46,8 @@ from motley_planner.planning.prerouting import class_rows
 from motley_planner.planning.quotas import with_uneven_sizes
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 from motley_planner.planning.units import UnitColumns, add_starts
+
+logger = logging.getLogger(__name__)
 
 LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
 
@@ -99,40 +103,58 @@ def node_room_gpus(node: Node, need: PodNeed) -> int:
 
 
 def _add_candidates(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
+    """All columns; a resource that fails in a way nobody thought of has none and says so."""
     classes = tuple(dict.fromkeys(node.node_class for node in snapshot.nodes))
-    for service in snapshot.services:
-        allowed = [c for c in classes if service.key not in c.excluded_for]
-        together = all(mode_of(service, stage) != "always" for stage in service.stages)
-        if together and is_tiered(service) and wants_tiers(service, allowed, snapshot, catalog):
-            _add_tiered(assembly, service, allowed, catalog)
-            continue
-        slos = stage_slos(service, allowed, catalog)
-        assembly.slos[service.key] = slos
-        for stage in service.stages:
-            slo = slos[stage.name]
-            apart = stage_phases(service, stage, slo, allowed, snapshot, catalog)
-            assembly.add(apart)
-            assembly.refuse(service.key, phase_refusals(service, stage, apart, snapshot))
-            if mode_of(service, stage) == "always":
+    for demand in snapshot.demands:
+        allowed = [c for c in classes if demand.key not in c.excluded_for]
+        try:
+            if isinstance(demand, ServingDemand):
+                _add_service(assembly, demand, allowed, (snapshot, catalog))
                 continue
-            found, refusals = stage_candidates(
-                stage,
-                service.classes,
-                slo,
-                allowed,
-                catalog,
-                headroom=service.headroom,
-                key=service.key,
-                also_served={name for candidate in apart for name in candidate.capacity},
-            )
-            assembly.add(found)
-            assembly.refuse(service.key, refusals)
-    for job in snapshot.jobs:
-        allowed = [c for c in classes if job.key not in c.excluded_for]
-        for lister in (rollout_candidates, trainer_candidates):
-            found, refusals = lister(job, allowed, catalog)
-            assembly.add(found)
-            assembly.refuse(job.key, refusals)
+            for lister in (rollout_candidates, trainer_candidates):
+                found, refusals = lister(demand, allowed, catalog)
+                assembly.add(found)
+                assembly.refuse(demand.key, refusals)
+        except MotleyError:
+            raise
+        except Exception as error:
+            logger.exception("%s cannot be planned; it keeps what it runs", demand.key)
+            assembly.set_aside(demand.key, internal_error(error))
+
+
+def _add_service(
+    assembly: Assembly,
+    service: ServingDemand,
+    allowed: Sequence[NodeClass],
+    within: tuple[Snapshot, Catalog],
+) -> None:
+    """Candidates of a pool's or cascade's stages, and why a stage has none."""
+    snapshot, catalog = within
+    together = all(mode_of(service, stage) != "always" for stage in service.stages)
+    if together and is_tiered(service) and wants_tiers(service, allowed, snapshot, catalog):
+        _add_tiered(assembly, service, allowed, catalog)
+        return
+    slos = stage_slos(service, allowed, catalog)
+    assembly.slos[service.key] = slos
+    for stage in service.stages:
+        slo = slos[stage.name]
+        apart = stage_phases(service, stage, slo, allowed, snapshot, catalog)
+        assembly.add(apart)
+        assembly.refuse(service.key, phase_refusals(service, stage, apart, snapshot))
+        if mode_of(service, stage) == "always":
+            continue
+        found, refusals = stage_candidates(
+            stage,
+            service.classes,
+            slo,
+            allowed,
+            catalog,
+            headroom=service.headroom,
+            key=service.key,
+            also_served={name for candidate in apart for name in candidate.capacity},
+        )
+        assembly.add(found)
+        assembly.refuse(service.key, refusals)
 
 
 def _add_tiered(

@@ -74,6 +74,14 @@ class Assembly:
         """Note why a resource cannot be planned (in full)."""
         self.refusals.setdefault(key, []).extend(refusals)
 
+    def set_aside(self, key: str, refusal: Refusal) -> None:
+        """Take back all that was listed for a resource; what it runs goes on and keeps its room."""
+        for id_ in self._ids.pop(key, {}):
+            del self.candidates[id_], self.columns[id_]
+        self.tiers.pop(key, None)
+        self.refusals[key] = [refusal]
+        self.blocked.add(key)
+
     def of(self, key: str, stage: str | None = None) -> tuple[Candidate, ...]:
         """The candidates of a resource, or of one stage of it."""
         return tuple(
