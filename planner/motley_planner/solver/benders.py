@@ -38,7 +38,7 @@ MOST_ROUNDS = 60
 IDLE = 25  # neighbourhoods without a gain, after which the whole master is searched
 WHOLE_SECONDS, WHOLE_SHARE = 0.5, 0.3  # what it gets then: of the time left, and at least
 SECONDS = 0.06  # of a neighbourhood
-SHARE, LEAST_SHARE, MOST_SHARE = 0.2, 0.1, 0.5  # of the rows that a neighbourhood frees
+SHARE, LEAST_SHARE, MOST_SHARE = 0.1, 0.05, 0.5  # of the rows that a neighbourhood frees
 WIDER, NARROWER, QUICK = 1.05, 0.85, 0.4  # a share grows where it was solved in a part of its time
 WIDE_ROW = 0.34  # of the counts; a row that touches more is no neighbourhood
 
