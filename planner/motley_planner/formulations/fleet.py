@@ -30,7 +30,7 @@ ASKING_S, ASKING_SHARE = 0.3, 0.1  # for what limits shortfalls: at most, and of
 LEFT_SHARE, LEAST_ASKING = 0.9, 0.3  # it gets no more of what is left, and no less of itself
 ASKING_MARGIN = 0.7  # kept back for it, as a multiple: it seldom needs all
 ALL_THE_TIME = 0.9  # share of a search's time that it leaves nothing of: a step would not fit
-REPLAN_PATIENCE_S = 0.7  # a re-plan ends when it has gained nothing for this long (and for as long
+REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this long (and for as long
 # as the last gain took): what runs waits for it
 
 
