@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from motley_operator.apply import CONFLICT, DONE, FAILED
-from motley_operator.decision import Decision, RememberingPlanner, decide
+from motley_operator.decision import Decision, decide
 from motley_operator.domain.actions import (
     Action,
     CycleReport,
@@ -41,6 +41,7 @@ from motley_operator.metrics import Metrics
 from motley_operator.news import News
 from motley_operator.pacing import Pace
 from motley_operator.policies import Reason
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.telling import tell
 from motley_planner.domain.hardware import Catalog

@@ -15,7 +15,6 @@ from functools import partial
 from motley_operator.apply import Applier
 from motley_operator.connection import Client, Credentials, load_credentials, own_namespace
 from motley_operator.cycle import Cycle
-from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.actions import CycleReport
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.errors import OperatorError
@@ -25,6 +24,7 @@ from motley_operator.health import Health
 from motley_operator.leadership import Leadership
 from motley_operator.memory import settle_in
 from motley_operator.metrics import Metrics
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_planner import planning
 from motley_planner.catalog import load_catalog

@@ -31,6 +31,7 @@ from motley_operator.domain.names import (
 )
 from motley_operator.domain.standing import running_name
 from motley_operator.domain.translation import Translation, ids_by_key
+from motley_operator.errors import about
 from motley_operator.manifests.stages import stages_of
 from motley_operator.translate.budgets import amount_of, live_pods
 from motley_operator.translate.restoring import counted
@@ -49,7 +50,8 @@ def succeeded(plan: Plan, translation: Translation, facts: ClusterFacts) -> Plan
         passed_over = part.key in translation.standing or part.key in translation.frozen
         if not passed_over and part.replicas and part.key in translation.parsed:
             mine = _Alive(pods.get(part.key, ()), running.get(part.key, frozenset()))
-            part = _One(part, translation, facts, mine, taken).succeeded()
+            with about(part.key):
+                part = _One(part, translation, facts, mine, taken).succeeded()
         slices.append(part)
     return replace(plan, slices=tuple(slices))
 

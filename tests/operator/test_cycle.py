@@ -14,7 +14,6 @@ import pytest
 from motley_operator import cycle as cycle_module
 from motley_operator import pacing
 from motley_operator.cycle import Cycle
-from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.actions import (
     Action,
     CreatePod,
@@ -28,6 +27,7 @@ from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
 from motley_operator.memory import Tidying
 from motley_operator.metrics import Metrics
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.snapshot import Snapshot

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from motley_operator import policies, translate
-from motley_operator.decision import Decision, RememberingPlanner, decide
+from motley_operator.decision import Decision, decide
 from motley_operator.domain.measurement import Histogram, Measurement, Reading, Targets
 from motley_operator.domain.names import HELD_AT
 from motley_operator.main import plan_with
 from motley_operator.metrics import Metrics
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing import CALIBRATION, World, cascade, gpu_node, pool
 from motley_planner.catalog import load_catalog

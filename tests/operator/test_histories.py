@@ -15,8 +15,9 @@ from random import Random
 import pytest
 
 from motley_operator.cli.documents import Sources, facts_of, read_files
-from motley_operator.decision import RememberingPlanner, decide
+from motley_operator.decision import decide
 from motley_operator.domain.actions import CreatePod, DeletePod
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing.world import World
 from motley_planner.catalog import load_catalog

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from motley_operator.api.fleetstatus import FleetStatus
-from motley_operator.decision import Decision, RememberingPlanner, decide
+from motley_operator.decision import Decision, decide
 from motley_operator.demand.corrections import Learning
 from motley_operator.domain.measurement import EngineSteps, Reading, Steps
 from motley_operator.domain.names import COLUMN
 from motley_operator.main import plan_with
 from motley_operator.metrics import Metrics
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing import World, gpu_node, pool
 from motley_operator.translate.running import read_unit

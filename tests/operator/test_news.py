@@ -11,12 +11,12 @@ from dataclasses import replace
 import pytest
 
 from motley_operator.cycle import Cycle
-from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.actions import Action, Outcome
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.errors import FactsIncomplete
 from motley_operator.metrics import Metrics
 from motley_operator.news import News
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing.operated import CATALOG, solve
 from motley_operator.testing.samples import pool

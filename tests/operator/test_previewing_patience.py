@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.patience import SHOWN_S, TRIES, is_better_proposal
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.testing import replica, slice_of
 from motley_operator.testing.operated import PREVIEW, load
 from motley_operator.testing.starved import Solver, StarvedFleet

@@ -11,9 +11,9 @@ from motley_operator.admission.counting import pod_use
 from motley_operator.cli import explain
 from motley_operator.cli.documents import Sources, facts_of
 from motley_operator.cli.plan import plan_facts
-from motley_operator.decision import RememberingPlanner
 from motley_operator.domain.facts import Room
 from motley_operator.domain.quotas import PodUse
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.testing.limits import Forbidden, taken
 from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
 from motley_operator.testing.samples import pool

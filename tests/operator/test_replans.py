@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from motley_operator.decision import Decision, RememberingPlanner, decide
+from motley_operator.decision import Decision, decide
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.facts import Room
 from motley_operator.domain.replans import Replan, Tier, replan_of
 from motley_operator.metrics import Metrics
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing import gpu_node, plan_of, pool, replica, slice_of
 from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load, solve

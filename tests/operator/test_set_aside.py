@@ -9,15 +9,25 @@ from unittest import mock
 
 import pytest
 
+from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.translation import Translation
 from motley_operator.testing.operated import Operated, load
 from motley_operator.testing.samples import pool
+from motley_planner.domain.plan import Plan
 
-PLACES = (
+PLACES = (  # where a plan is made
     "motley_planner.planning.assemble.stage_slos",
     "motley_planner.planning.assemble.stage_candidates",
     "motley_operator.translate.asked.semantic_findings",
     "motley_operator.translate.asked.pool_demand",
     "motley_operator.translate.asked.read",
+)
+CARRYING_OUT = (  # where it is carried out
+    "motley_operator.succession._One",
+    "motley_operator.manifests.build.engine_pod",
+    "motley_operator.manifests.build.routing_config_map",
+    "motley_operator.changes.judging._broken_gangs",
+    "motley_operator.status.reporting.plan_status",
 )
 
 
@@ -28,7 +38,8 @@ def failing(place: str, name: str) -> Iterator[None]:
     real = getattr(__import__(module, fromlist=["_"]), function)
 
     def broken(*args: Any, **kwargs: Any) -> Any:
-        if name in repr((args, kwargs)):
+        of_all = (Plan, Translation, ClusterFacts)
+        if name in repr([a for a in (*args, *kwargs.values()) if not isinstance(a, of_all)]):
             raise ZeroDivisionError("float division by zero")
         return real(*args, **kwargs)
 
@@ -57,3 +68,37 @@ def test_a_fault_that_one_resource_meets_leaves_the_others_planned(place: str) -
     operated.edit(struck, workload=load(4))
     operated.run()
     assert operated.condition(struck, "Planned") == ("True", "Planned")
+
+
+@pytest.mark.parametrize("place", CARRYING_OUT)
+def test_a_fault_while_a_plan_is_carried_out_leaves_the_others_served(place: str) -> None:
+    operated = Operated(nodes=4)
+    struck = operated.world.add(pool("struck", workload=load(2)))
+    other = operated.world.add(pool("other", workload=load(2)))
+    operated.run()
+    running, others = operated.uids(struck), operated.uids(other)
+    assert running and others
+    with failing(place, "struck"):
+        operated.edit(struck, workload=load(8))
+        operated.edit(other, workload=load(40))
+        operated.run()
+        assert operated.uids(struck) == running
+        assert len(operated.uids(other)) > len(others)
+        assert operated.condition(struck, "Accepted") == ("False", "InternalError")
+        assert operated.condition(other, "Planned") == ("True", "Planned")
+        solves = operated.planner.solves
+        operated.run()
+        assert operated.planner.solves == solves  # what others run is not planned anew for it
+    operated.run()
+    assert operated.condition(struck, "Planned") == ("True", "Planned")
+
+
+def test_a_resource_that_cannot_even_be_told_leaves_the_others_told() -> None:
+    operated = Operated(nodes=4)
+    struck = operated.world.add(pool("struck", workload=load(2)))
+    other = operated.world.add(pool("other", workload=load(2)))
+    with failing("motley_operator.status.reporting._extras", "struck"):
+        operated.run()
+    assert "status" not in operated.world.documents[struck]
+    assert operated.condition(other, "Planned") == ("True", "Planned")
+    assert operated.uids(other)

@@ -7,10 +7,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from motley_operator.decision import RememberingPlanner, decide
+from motley_operator.decision import decide
 from motley_operator.domain.measurement import Measurement, Reading, Targets
 from motley_operator.domain.names import HELD_AT, routing_name, wake_name
 from motley_operator.main import plan_with
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing import World, gpu_node, pool
 from motley_planner.catalog import load_catalog

@@ -29,6 +29,7 @@ from motley_operator.domain.names import (
 )
 from motley_operator.domain.notices import Notice, notice_of
 from motley_operator.domain.suspects import Suspicions
+from motley_operator.errors import about
 
 NOT_IN_PLAN, CANNOT_START, NO_NODE_CAME = "NotInPlan", "CannotStart", "NoNodeCame"
 NODE_LOST = "NodeLost"
@@ -105,21 +106,22 @@ def judge(
     lacking = _lacking(desired, ours) if leaving_nodes else frozenset()
     startable = _Startable.of(trouble.may_start(desired))
     for key, pods in ours.items():
-        _finished(key, pods, facts, going)
-        for pod in pods:
-            if pod.uid in trouble.suspicions.broken:
-                going.add([pod], CANNOT_START)
-            short = key in trouble.short and (key, pod.labels.get(STAGE, "")) in lacking
-            if short and _may_stay(pod, leaving_nodes, desired, going):
-                last.append(pod)
-                continue
-            if pod.bound and pod.node not in nodes:
-                going.reasons.setdefault(pod.uid, NODE_LOST)
-            elif not pod.terminal and (pod.namespace, pod.name) not in desired:
-                going.add([pod], _why_unplanned(pod, nodes))
-        _broken_gangs(pods, going)
-        failing = trouble.suspicions.failing(key, facts.now)
-        _outdated(pods, startable, going, failing, seen.quotas)
+        with about(key):
+            _finished(key, pods, facts, going)
+            for pod in pods:
+                if pod.uid in trouble.suspicions.broken:
+                    going.add([pod], CANNOT_START)
+                short = key in trouble.short and (key, pod.labels.get(STAGE, "")) in lacking
+                if short and _may_stay(pod, leaving_nodes, desired, going):
+                    last.append(pod)
+                    continue
+                if pod.bound and pod.node not in nodes:
+                    going.reasons.setdefault(pod.uid, NODE_LOST)
+                elif not pod.terminal and (pod.namespace, pod.name) not in desired:
+                    going.add([pod], _why_unplanned(pod, nodes))
+            _broken_gangs(pods, going)
+            failing = trouble.suspicions.failing(key, facts.now)
+            _outdated(pods, startable, going, failing, seen.quotas)
     return last
 
 

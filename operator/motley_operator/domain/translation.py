@@ -46,6 +46,7 @@ class Translation:
     catalog: Catalog  # with the Fleet's own GPUs
     parsed: Mapping[str, object]  # ServingPool | ModelCascade | RLJob
     rejected: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    set_aside: frozenset[str] = frozenset()  # of these, where carrying out a plan failed
     frozen: Mapping[str, str] = field(default_factory=dict)  # key -> why it keeps what it has
     standing: Mapping[str, Standing] = field(default_factory=dict)  # Preview and Disabled, by key
     marks: str = ""  # hash over what stands: it changes with an approval, a repair, an edit

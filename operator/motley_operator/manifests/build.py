@@ -13,6 +13,7 @@ from motley_operator.demand.waking import may_sleep
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
 from motley_operator.domain.translation import Translation
+from motley_operator.errors import about
 from motley_operator.manifests.access import gateway_access
 from motley_operator.manifests.budgets import disruption_budget
 from motley_operator.manifests.credits import credits_of
@@ -107,8 +108,9 @@ def build(
             trust_zones=trust,
             zones=zones,
         )
-        made_from = _made_from(site, model, facts)
-        manifests += _BUILT.get(part.key, made_from, partial(_manifests, site, model, facts))
+        with about(part.key):
+            made_from = _made_from(site, model, facts)
+            manifests += _BUILT.get(part.key, made_from, partial(_manifests, site, model, facts))
     _BUILT.keep(resources.__contains__)
     by_name = {shape.name: shape for shape in shapes.values()}
     return tuple(with_queues(with_requests(manifests, by_name, facts), facts))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import PLAN, PROPOSED_KEY, STANDING_KEY, plan_name
 from motley_operator.domain.standing import Held, Proposal, Record, written
+from motley_operator.errors import about
 from motley_operator.manifests.frame import Manifest, Owner, sealed
 
 
@@ -19,7 +20,8 @@ def plan_config_maps(held: Held, facts: ClusterFacts) -> tuple[Manifest, ...]:
     for resource in facts.resources:
         proposal = held.proposals.get(resource.key, Proposal())
         record = held.records.get(resource.key)
-        made = plan_config_map(Owner.of(resource), record, proposal.record)
+        with about(resource.key):
+            made = plan_config_map(Owner.of(resource), record, proposal.record)
         if made is not None and not resource.deleting:
             found.append(made)
     return tuple(found)

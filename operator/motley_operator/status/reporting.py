@@ -6,6 +6,7 @@ change with every solve are no reason to write.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
 from motley_operator.domain.replans import replan_of
 from motley_operator.domain.standing import Proposal
 from motley_operator.domain.translation import Translation
+from motley_operator.errors import ResourceFailed, about
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
 from motley_operator.status.empties import without_empty_maps
 from motley_operator.status.fleet import fleet_statuses
@@ -41,6 +43,8 @@ _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 _STAYS = ("address", "failures", "progress", "startTime", "completionTime")
 _VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
 
+logger = logging.getLogger(__name__)
+
 
 def statuses(
     plan: Plan,
@@ -56,9 +60,15 @@ def statuses(
         if resource.deleting:
             continue
         part = slices.get(resource.key)
-        preview = _preview(resource, translation, proposals)
-        view = (translation, observed[resource.key], facts.now)
-        actions += _resource(resource, part, plan, (*view, preview))
+        try:
+            with about(resource.key):
+                preview = _preview(resource, translation, proposals)
+                view = (translation, observed[resource.key], facts.now)
+                actions += _resource(resource, part, plan, (*view, preview))
+        except ResourceFailed:
+            if resource.key not in translation.set_aside:
+                raise
+            logger.exception("%s cannot even be told that it is set aside", resource.key)
     return (*actions, *fleet_statuses(plan, translation, facts))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from motley_operator.decision import Decision, RememberingPlanner, decide
+from motley_operator.decision import Decision, decide
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing.samples import pool
 from motley_operator.testing.world import World, gpu_node

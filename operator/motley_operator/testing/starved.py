@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from unittest import mock
 
-from motley_operator.decision import Decision, RememberingPlanner
+from motley_operator.decision import Decision
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.testing.operated import SETTINGS, Operated, load
 from motley_operator.testing.samples import pool
 from motley_operator.testing.world import World, gpu_node
