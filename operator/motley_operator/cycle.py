@@ -23,6 +23,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from motley_operator import lifecycle
+from motley_operator.api import RLJob
 from motley_operator.apply import CONFLICT, DONE, FAILED
 from motley_operator.decision import Decision, decide
 from motley_operator.domain.actions import (
@@ -232,7 +234,9 @@ class Cycle:
         ]
         due_at = decision.translation.suspicions.due_at
         again_at = self._planner.again_at
-        due += [at - facts.now for at in (due_at, again_at) if at is not None]
+        jobs = [each for each in decision.translation.parsed.values() if isinstance(each, RLJob)]
+        ends = [lifecycle.due_at(job) for job in jobs]
+        due += [at - facts.now for at in (due_at, again_at, *ends) if at is not None]
         return min([self._pace.rest_s, *(s for s in due if s > 0)])
 
     async def _say_held(self, error: PlannerError) -> None:

@@ -141,14 +141,31 @@ def _ready(job: RLJob, pods: Sequence[PodFacts], trainers: Sequence[PodFacts]) -
 
 def is_expired(job: RLJob, now: float) -> bool:
     """Whether a finished job has been there for its ttlSecondsAfterFinished."""
+    at = _expires_at(job)
+    return at is not None and now >= at
+
+
+def due_at(job: RLJob) -> float | None:
+    """Unix seconds at which time alone ends a running job, or takes a finished one away."""
+    if phase_before(job) in FINAL:
+        return _expires_at(job)
+    return None if job.spec.suspend else _overdue_at(job)
+
+
+def _expires_at(job: RLJob) -> float | None:
     ttl_s, ended = job.spec.ttl_seconds_after_finished, job.status.completion_time
     if ttl_s is None or not ended or phase_before(job) not in FINAL:
-        return False
-    return now - datetime.fromisoformat(ended).timestamp() >= ttl_s
+        return None
+    return datetime.fromisoformat(ended).timestamp() + ttl_s
 
 
 def _overdue(job: RLJob, now: float) -> bool:
+    at = _overdue_at(job)
+    return at is not None and now > at
+
+
+def _overdue_at(job: RLJob) -> float | None:
     limit, started = job.spec.active_deadline_seconds, job.status.start_time
     if limit is None or not started:
-        return False
-    return now - datetime.fromisoformat(started).timestamp() > limit
+        return None
+    return datetime.fromisoformat(started).timestamp() + limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from motley_operator import cycle as cycle_module
 from motley_operator import pacing
+from motley_operator.api import read
 from motley_operator.cycle import Cycle
 from motley_operator.domain.actions import (
     Action,
@@ -29,6 +31,7 @@ from motley_operator.memory import Tidying
 from motley_operator.metrics import Metrics
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
+from motley_operator.testing.samples import job
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import SolverError
@@ -58,6 +61,7 @@ class Bench:
         self.writer = FakeWriter()
         self.decided: list[float] = []
         self.due_at: float | None = None
+        self.parsed: dict[str, object] = {}
         self.judge: Callable[[], tuple[Action, ...]] = lambda: ()
         monkeypatch.setattr(cycle_module, "decide", self._decide)
         self.metrics = Metrics()
@@ -84,6 +88,7 @@ class Bench:
             rejected={},
             learning=None,
             suspicions=SimpleNamespace(due_at=self.due_at),
+            parsed=self.parsed,
         )
         return SimpleNamespace(
             actions=self.judge(), statuses=(), plan=plan, translation=read, replans=()
@@ -261,6 +266,39 @@ async def test_a_pod_whose_time_to_start_runs_out_is_looked_at_then(bench: Bench
     bench.due_at = bench.facts.now + 0.2
     await bench.running(0.35)
     assert len(bench.decided) == 2
+
+
+def ended(at: str) -> dict[str, Any]:
+    complete = {"type": "Complete", "status": "True", "reason": "R", "message": "m"}
+    times = {"observedGeneration": 1, "lastTransitionTime": at}
+    return {"completionTime": at, "conditions": [complete | times]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ({"activeDeadlineSeconds": 300}, {"startTime": "1970-01-01T00:11:40Z"}),
+        ({"ttlSecondsAfterFinished": 300}, ended("1970-01-01T00:11:40Z")),
+    ],
+)
+async def test_a_job_whose_time_runs_out_is_looked_at_then(
+    bench: Bench, spec: dict[str, Any], status: dict[str, Any]
+) -> None:
+    """300 s after 700 s is the time that it is, and a little."""
+    document = job(**spec) | {"status": status}
+    bench.facts = replace(bench.facts, now=999.8)
+    bench.parsed["RLJob/team-a/math"] = read(document)[0]
+    await bench.running(0.35)
+    assert len(bench.decided) == 2
+
+
+async def test_a_suspended_job_has_no_time_that_runs_out(bench: Bench) -> None:
+    document = job(activeDeadlineSeconds=300, suspend=True)
+    status = {"startTime": "1970-01-01T00:11:40Z"}
+    bench.facts = replace(bench.facts, now=999.8)
+    bench.parsed["RLJob/team-a/math"] = read(document | {"status": status})[0]
+    await bench.running(0.35)
+    assert len(bench.decided) == 1
 
 
 async def test_a_plan_that_was_cut_short_is_looked_at_when_it_may_be_sought_again(
