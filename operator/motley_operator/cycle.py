@@ -35,17 +35,19 @@ from motley_operator.domain.actions import (
     PatchStatus,
 )
 from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.translation import Translation
 from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
 from motley_operator.logs import cycle_id
 from motley_operator.memory import Tidying
 from motley_operator.metrics import Metrics
 from motley_operator.news import News
-from motley_operator.pacing import Pace
+from motley_operator.pacing import Laps, Pace
 from motley_operator.policies import Reason
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.telling import tell
+from motley_operator.translate import has_drifted
 from motley_planner.domain.hardware import Catalog
 from motley_planner.errors import CalledOff, PlannerError
 
@@ -87,6 +89,7 @@ class Cycle:
         self._started_at: float | None = None
         self._pace, self._tidying = Pace(self.settings), Tidying()
         self._stopping = False
+        self._translated: Translation | None = None  # of the last decision
 
     def wake(self, cause: str) -> None:
         """Mark the fleet dirty; cheap, and safe to call from any callback on the loop."""
@@ -96,6 +99,20 @@ class Cycle:
         if self._woken_at is None:
             self._woken_at = time.monotonic()
         self._bell.set()
+
+    def measured(self) -> None:
+        """There is a new reading of demand: wake up if it says something else than was planned for.
+
+        A reading comes every few seconds, and on a large fleet a cycle that nothing calls for costs one.
+        """
+        if self._translated is None or self._started_at is not None:
+            return
+        try:
+            drifted = has_drifted(self._translated, self._gather())
+        except FactsIncomplete:
+            return
+        if drifted:
+            self.wake("Demand")
 
     def stop(self) -> None:
         """End after the cycle that runs now."""
@@ -134,6 +151,7 @@ class Cycle:
         Whoever is elected plans from what runs, as after a restart.
         """
         self._planner.forget()
+        self._translated = None
         self._causes.clear()
         self._woken_at = None
         self._bell.clear()
@@ -179,7 +197,7 @@ class Cycle:
         return report_
 
     async def _steps(self, causes: dict[str, int]) -> CycleReport:
-        started_at, clock = time.time(), _Laps()
+        started_at, clock = time.time(), Laps()
         # 1. Gather: one frozen value, or FactsIncomplete.
         facts = self._gather()
         gather_s = clock.lap()
@@ -189,6 +207,7 @@ class Cycle:
             decide, facts, self._catalog, self.settings, self._planner, news.outdates
         )
         plan_s = clock.lap()
+        self._translated = decision.translation
         # 3. Report the plan before acting on it: people see what is about to happen, and why.
         outcomes = await self._writer.apply(decision.statuses)
         # 4. Act, and say what the server refused.
@@ -261,19 +280,6 @@ def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[
         for a in actions
         if not (isinstance(a, DeletePod) and a.namespace in untold and a.reason not in UNCOUNTED)
     ]
-
-
-class _Laps:
-    """A stopwatch."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        return seconds
 
 
 async def _rings(bell: asyncio.Event, within_s: float) -> bool:

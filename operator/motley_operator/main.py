@@ -17,6 +17,7 @@ from motley_operator.connection import Client, Credentials, load_credentials, ow
 from motley_operator.cycle import Cycle
 from motley_operator.domain.actions import CycleReport
 from motley_operator.domain.facts import ClusterFacts
+from motley_operator.domain.measurement import Reading
 from motley_operator.errors import OperatorError
 from motley_operator.facts import Measurer, Store, gather
 from motley_operator.handlers import build_registry, run_kopf
@@ -54,7 +55,8 @@ class Operator:
         may_act = self.leadership.may_write if self.leadership else lambda: True
         self.applier = Applier(client, self.store, settings, may_act)
         catalog = load_catalog()
-        self.measurer = Measurer(self.store, catalog, metrics.read_prometheus)
+        self.metrics = metrics
+        self.measurer = Measurer(self.store, catalog, self._read)
         self.cycle = Cycle(
             gather=self._gather,
             writer=self.applier,
@@ -66,6 +68,10 @@ class Operator:
 
     def _gather(self) -> ClusterFacts:
         return gather(self.store, reading=self.measurer.reading)
+
+    def _read(self, reading: Reading) -> None:
+        self.metrics.read_prometheus(reading)
+        self.cycle.measured()
 
     def _planned_before(self) -> str:
         return self.leadership.note() if self.leadership else ""

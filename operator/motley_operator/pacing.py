@@ -8,6 +8,8 @@ called for comes less often.
 
 from __future__ import annotations
 
+import time
+
 from motley_operator.settings import Settings
 
 _REST_SHARE = 0.002  # of the time at rest may go to deciding ...
@@ -43,3 +45,16 @@ class Pace:
     def rest_s(self) -> float:
         """From a cycle to the next where nothing happens."""
         return max(self._settings.resync_s, min(self._last_s / _REST_SHARE, _LONGEST_REST_S))
+
+
+class Laps:
+    """A stopwatch."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return seconds

@@ -268,6 +268,20 @@ async def test_a_pod_whose_time_to_start_runs_out_is_looked_at_then(bench: Bench
     assert len(bench.decided) == 2
 
 
+async def test_a_reading_wakes_only_where_it_says_something_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(cycle_module, "has_drifted", lambda translation, facts: told.pop())
+    bench.cycle.measured()  # nothing was planned yet: whatever comes is read then
+    await bench.cycle.once()
+    told += [True, False]
+    bench.cycle.measured()
+    assert bench.count("motley_wakes_total", cause="Demand") == 0
+    bench.cycle.measured()
+    assert bench.count("motley_wakes_total", cause="Demand") == 1
+
+
 def ended(at: str) -> dict[str, Any]:
     complete = {"type": "Complete", "status": "True", "reason": "R", "message": "m"}
     times = {"observedGeneration": 1, "lastTransitionTime": at}

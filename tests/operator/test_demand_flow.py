@@ -17,6 +17,7 @@ from motley_operator.metrics import Metrics
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing import CALIBRATION, World, cascade, gpu_node, pool
+from motley_operator.translate import has_drifted
 from motley_planner.catalog import load_catalog
 from motley_planner.dispatch import Hold, RoutingTable, parse_routing
 
@@ -375,3 +376,26 @@ def test_only_who_may_sleep_gets_a_hold_and_a_gateway_that_may_speak() -> None:
         assert patches == ([["chat-wake"]] if sleeps else [])
         text = owned[("ConfigMap", "team-a", "chat-routing")]["data"]["routing.json"]
         assert ("hold" in json.loads(text)) is sleeps
+
+
+def test_only_a_reading_that_changes_what_is_planned_or_said_is_news() -> None:
+    fleet = Fleet()
+    fleet.see(10.0)
+    translation = fleet.calm().translation
+    assert not has_drifted(translation, fleet.world.facts())
+    for per_s, is_news in ((10.2, False), (40.0, True)):
+        fleet.see(per_s)
+        assert has_drifted(translation, fleet.world.facts()) is is_news
+    translation = fleet.calm().translation
+    assert not has_drifted(translation, fleet.world.facts())
+    fleet.see(40.0, up=0)
+    assert has_drifted(translation, fleet.world.facts())
+    fleet.world.reading = Reading(fleet.world.now, error="Prometheus cannot be read")
+    assert has_drifted(translation, fleet.world.facts())
+
+
+def test_where_nobody_asks_for_measured_demand_no_reading_is_news() -> None:
+    fleet = Fleet(demand="Static")
+    translation = fleet.calm().translation
+    fleet.see(40.0)
+    assert not has_drifted(translation, fleet.world.facts())

@@ -27,6 +27,10 @@ from motley_operator.domain.names import (
     key_of,
     wake_name,
 )
+from motley_operator.domain.translation import Translation
+from motley_operator.translate.fleet import read_fleet
+
+_MEASURED = ServingPool | ModelCascade
 
 
 class Measuring:
@@ -70,6 +74,32 @@ class Measuring:
         counted = model.status.demand.source if model.status.demand is not None else ""
         ready, pool = self._ready.get(key, Ready(0, 0)), isinstance(model, ServingPool)
         return judge(measured, ready, (reading.step_s, stale_s), (pool, counted)), measured
+
+
+def has_drifted(translation: Translation, facts: ClusterFacts) -> bool:
+    """Whether these facts settle another demand, or say another thing of it, than was translated."""
+    asking = {
+        key: model
+        for key, was in translation.demands.items()
+        if was is not None and isinstance(model := translation.parsed.get(key), _MEASURED)
+    }
+    if not asking:
+        return False
+    fleet = read_fleet(facts.fleet, translation.catalog).spec
+    measuring = Measuring(facts, fleet)
+    return any(
+        _said(measuring.settled(key, model)) != _said(translation.demands[key])
+        for key, model in asking.items()
+    )
+
+
+def _said(settled: object) -> tuple[object, ...]:
+    """What planning and conditions depend on; words and times alone are no reason to look."""
+    if not isinstance(settled, Settled):
+        return ()
+    demand = settled.demand
+    figures = (demand.requests_per_second, demand.classes, demand.held_at) if demand else ()
+    return settled.reason, figures
 
 
 def with_demand(
