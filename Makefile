@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test test-faults test-minimum unit check crds chart bench fit venv binaries clean
+.PHONY: help demo demo-live test test-faults test-long test-minimum unit check crds chart bench fit venv binaries clean
 
 PY := .venv/bin/python
 
@@ -27,6 +27,9 @@ test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 
 test-faults: venv binaries  ## every fault of docs/faults.md, and real models: about 10 minutes (MOTLEY_FAULTS=full: longer)
 	@sh .ci/faults $(PYTEST)
+
+test-long: venv  ## long forms of oracles and histories, for a night
+	@sh .ci/long $(PYTEST)
 
 ON_MINIMUM := $(addprefix tests/e2e/test_,$(addsuffix .py,version crds_on_server motley chart_on_server admission \
               policies isolation quotas preview leadership classes namespaced))

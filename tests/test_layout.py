@@ -36,3 +36,17 @@ def test_a_process_started_at_the_root_finds_pythons_own_operator_module() -> No
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert is_stdlib(done.stdout.strip())
+
+
+def test_every_folder_with_slow_tests_is_run_by_a_target() -> None:
+    """`make test` leaves them out, so a folder that no other script names would never be run."""
+    tests = ROOT / "tests"
+    slow = {
+        path.relative_to(tests).parts[0]
+        for path in tests.rglob("test_*.py")
+        if "mark.slow" in path.read_text() and path != Path(__file__)
+    }
+    scripts = [ROOT / ".ci" / name for name in ("faults", "long")] + [ROOT / "Makefile"]
+    named = " ".join(path.read_text() for path in scripts).split()
+    assert {folder for folder in slow if f"tests/{folder}" not in named} == set()
+    assert "e2e" in slow

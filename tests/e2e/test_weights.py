@@ -12,6 +12,7 @@ from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused, path_of
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
+from e2e.volumes import bound_claim
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]  # run with the faults
 
@@ -34,36 +35,6 @@ POOL: dict[str, Any] = {
         },
     },
 }
-VOLUME: dict[str, Any] = {
-    "accessModes": ["ReadWriteMany"],
-    "storageClassName": "",
-    "volumeName": "fetched-models",
-}
-
-
-def volume() -> list[dict[str, Any]]:
-    """A claim that is bound at once; no container of this cluster ever mounts it."""
-    size = {"storage": "100Gi"}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": "fetched-models"},
-            "spec": {
-                "capacity": size,
-                "accessModes": ["ReadWriteMany"],
-                "storageClassName": "",
-                "persistentVolumeReclaimPolicy": "Retain",
-                "nfs": {"server": "nfs.example", "path": "/models"},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": "models", "namespace": NAMESPACE},
-            "spec": VOLUME | {"resources": {"requests": size}},
-        },
-    ]
 
 
 @pytest.fixture
@@ -131,7 +102,7 @@ def test_weights_are_fetched_once_before_the_first_engine_and_a_restart_changes_
     finally:
         account.close()
 
-    for manifest in volume():
+    for manifest in bound_claim(NAMESPACE, "models", "fetched-models"):
         api.apply(manifest)
     seen: set[str] = set()
 
