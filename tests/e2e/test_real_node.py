@@ -6,11 +6,14 @@ The tests build on each other: one node is started for all of them.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +179,92 @@ def test_an_engine_that_is_killed_is_started_again_and_answers(pods: RealPods) -
         return bool(container["restartCount"] == 1 and container["ready"])
 
     wait(pods, is_back, "restarted engine")
+    assert "paris" in capital_of_france(pods)
+
+
+def engines_of(pods: RealPods) -> dict[str, dict[str, Any]]:
+    """The pool's engine pods, by name."""
+    found = pods.get("pods", "-n", SPACE, "-l", "motley.dev/replica")["items"]
+    return {one["metadata"]["name"]: one for one in found}
+
+
+def plan_for(pods: RealPods, per_s: float) -> int:
+    """Another rate; how many engines are ready once that is carried out."""
+    change = {"spec": {"workload": {"requestsPerSecond": f"{per_s:g}"}}}
+    pods.kubectl(
+        "patch", "servingpool", "-n", SPACE, POOL, "--type=merge", f"-p={json.dumps(change)}"
+    )
+
+    def is_done() -> bool:
+        found = pods.get("servingpool", "-n", SPACE, POOL)
+        seen = found["status"].get("observedGeneration") == found["metadata"]["generation"]
+        told = conditions(found)
+        return bool(seen and told.get("Ready") == "True" and told.get("Reconciling") != "True")
+
+    wait(pods, is_done, f"plan for {per_s:g} requests/s that is carried out")
+    return len(engines_of(pods))
+
+
+def running_at(pod: dict[str, Any]) -> float:
+    """Requests that an engine answers now, as it counts them."""
+    with urllib.request.urlopen(
+        f"http://{pod['status']['podIP']}:8080/metrics", timeout=10
+    ) as told:
+        rows = told.read().decode().splitlines()
+    return sum(
+        float(row.split()[-1]) for row in rows if row.startswith("vllm:num_requests_running")
+    )
+
+
+class Stream(threading.Thread):
+    """One long answer, read as it comes."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url, self.tokens, self.is_whole, self.ended_at = url, 0, False, 0.0
+        self.start()
+
+    def run(self) -> None:
+        body = {"model": POOL, "prompt": "Once upon a time", "max_tokens": 900, "stream": True}
+        request = urllib.request.Request(
+            f"{self.url}/v1/completions",
+            json.dumps({**body, "ignore_eos": True}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            for line in answer:
+                self.tokens += line.startswith(b"data: {")
+                self.is_whole |= line.strip() == b"data: [DONE]"
+        self.ended_at = time.time()
+
+
+def test_an_engine_that_a_plan_stops_finishes_what_it_answers(pods: RealPods) -> None:
+    """Out of the Service, a pause, SIGTERM, and the engine ends what runs: no stream is cut."""
+    for per_s in (30, 100, 300, 1000, 3000):
+        if plan_for(pods, per_s) > 1:
+            break
+    before = engines_of(pods)
+    assert len(before) > 1, "no rate takes more than one engine"
+    url = pods.address_of(SPACE, f"{POOL}-gateway")
+    streams = [Stream(url) for _ in range(2 * len(before))]
+    wait(pods, lambda: all(one.tokens > 3 for one in streams), "streams that have begun")
+    assert all(running_at(pod) >= 1 for pod in before.values())
+    change = {"spec": {"workload": {"requestsPerSecond": "1"}}}
+    pods.kubectl(
+        "patch", "servingpool", "-n", SPACE, POOL, "--type=merge", f"-p={json.dumps(change)}"
+    )
+
+    def leaving() -> list[str]:
+        found = engines_of(pods).items()
+        return [name for name, one in found if "deletionTimestamp" in one["metadata"]]
+
+    wait(pods, lambda: len(leaving()) == len(before) - 1, "engines that are asked to end")
+    asked_at, gone = time.time(), set(leaving())
+    for one in streams:
+        one.join(PATIENCE_S)
+    assert all(one.is_whole and one.tokens >= 900 for one in streams), [s.tokens for s in streams]
+    assert max(one.ended_at for one in streams) > asked_at, "they were over before"
+    wait(pods, lambda: not gone & engines_of(pods).keys(), "end of the engines")
     assert "paris" in capital_of_france(pods)
 
 
