@@ -25,29 +25,39 @@ _RBAC_V1 = f"{_RBAC}/v1"
 TOKEN_SECONDS = 24 * 3600  # a kept demo goes on for a day
 
 
-def install_rbac(api: Api, account: str = ACCOUNT, namespaces: tuple[str, ...] = ()) -> None:
-    """Applies the chart's rules, bound to an operator's service account.
+def install_rbac(
+    api: Api,
+    account: str = ACCOUNT,
+    namespaces: tuple[str, ...] = (),
+    files: Path = CHART_FILES,
+) -> None:
+    """Applies the rules of the chart, or of another release's `files`, bound to a service account.
 
     What it may do where it plans is bound in these namespaces; in the whole cluster if there are none.
     """
-    install_account(api, account)
-    grant(api, "motley", "rules-cluster.yaml", account)
-    grant(api, "motley-namespace", "rules-namespace.yaml", account, namespaces)
+    install_account(api, account, files)
+    grant(api, "motley", "rules-cluster.yaml", account, files=files)
+    grant(api, "motley-namespace", "rules-namespace.yaml", account, namespaces, files)
 
 
-def install_account(api: Api, account: str = ACCOUNT) -> None:
+def install_account(api: Api, account: str = ACCOUNT, files: Path = CHART_FILES) -> None:
     """A service account that may take part in an election in its own namespace, and nothing else."""
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     metadata = {"name": account, "namespace": NAMESPACE}
     api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-    _install_leader_role(api, account)
+    _install_leader_role(api, account, files)
 
 
 def grant(
-    api: Api, name: str, file: str, account: str = ACCOUNT, namespaces: tuple[str, ...] = ()
+    api: Api,
+    name: str,
+    file: str,
+    account: str = ACCOUNT,
+    namespaces: tuple[str, ...] = (),
+    files: Path = CHART_FILES,
 ) -> None:
     """Binds rules of the chart to an operator's service account, in namespaces or everywhere."""
-    rules = yaml.safe_load((CHART_FILES / file).read_text())
+    rules = yaml.safe_load((files / file).read_text())
     api.apply(
         {"apiVersion": _RBAC_V1, "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}
     )
@@ -63,10 +73,10 @@ def binding_name(role: str, account: str) -> str:
     return role if account == ACCOUNT else f"{role}-{account}"
 
 
-def _install_leader_role(api: Api, account: str) -> None:
+def _install_leader_role(api: Api, account: str, files: Path) -> None:
     """What the election needs, in the operator's namespace only."""
     metadata = {"name": "motley-leader", "namespace": NAMESPACE}
-    rules = yaml.safe_load((CHART_FILES / "rules-leader.yaml").read_text())
+    rules = yaml.safe_load((files / "rules-leader.yaml").read_text())
     api.apply({"apiVersion": _RBAC_V1, "kind": "Role", "metadata": metadata, "rules": rules})
     bound = {**metadata, "name": binding_name("motley-leader", account)}
     api.apply(_binding("RoleBinding", bound, "Role", "motley-leader", account))

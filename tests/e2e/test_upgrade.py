@@ -1,4 +1,4 @@
-"""An upgrade from an earlier commit to this one moves no pod of an engine.
+"""An upgrade from an earlier commit to this one, with its CRDs and roles, moves no pod of an engine.
 
 The earlier operator is taken out of git: MOTLEY_PREVIOUS names a commit or tag; without it the newest tag,
 or, before there is one, what the main line was STEPS commits ago.
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from e2e import demo_operator
 from e2e.cluster import processes
 from e2e.cluster.nodes import demo_nodes
 from e2e.cluster.scenario import Scenario
-from e2e.demo_picture import Picture
+from e2e.demo_picture import OURS, Picture
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
 
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 STEPS = 30
 ROOMS = ("operator", "planner", "runtime", "crds", "charts", "examples")
 CALM_S = 10.0
+DEPLOYMENTS = "/apis/apps/v1/deployments"
 
 
 def git(*arguments: str) -> bytes:
@@ -77,16 +79,37 @@ def engines(picture: Picture) -> dict[str, str]:
     return {uid: pod.node for uid, pod in picture.live().items()}
 
 
-def apply_crds(installed: Installation, root: Path) -> None:
+def install(installed: Installation, root: Path) -> None:
+    """That release's CRDs, and its roles for the operator's account."""
     for path in sorted((root / "crds").glob("*.yaml")):
         installed.api.apply(yaml.safe_load(path.read_text()))
+    demo_operator.install_rbac(installed.api, files=root / "charts" / "motley" / "files")
 
 
-def test_an_upgrade_moves_no_engine(cluster: Cluster, tmp_path: Path, previous: Path) -> None:
+class Gateways:
+    """How many gateways were available, at the least, of each Deployment, over some seconds."""
+
+    def __init__(self, installed: Installation) -> None:
+        self.installed = installed
+        self.least: dict[str, int] = {}
+
+    def watch(self, seconds: float) -> None:
+        ends_at = time.monotonic() + seconds
+        while time.monotonic() < ends_at:
+            found = self.installed.api.request("GET", f"{DEPLOYMENTS}?labelSelector={OURS}")
+            for one in found["items"]:
+                name, now = one["metadata"]["name"], one["status"].get("availableReplicas", 0)
+                self.least[name] = min(now, self.least.get(name, now))
+            time.sleep(0.1)
+
+
+def test_an_upgrade_moves_no_engine_and_every_gateway_answers_on(
+    cluster: Cluster, tmp_path: Path, previous: Path
+) -> None:
     hands = Scenario(cluster.kubeconfig, cluster.local)
     installed = Installation.install(cluster.kubeconfig, tmp_path)
     try:
-        apply_crds(installed, previous)
+        install(installed, previous)
         hands.add_nodes(demo_nodes())
         with code_of(previous):
             installed.start()
@@ -95,14 +118,16 @@ def test_an_upgrade_moves_no_engine(cluster: Cluster, tmp_path: Path, previous: 
         assert before
         assert installed.process is not None
         processes.stop(installed.process, grace_s=10.0)
-        apply_crds(installed, ROOT)
+        install(installed, ROOT)
+        gateways = Gateways(installed)
         installed.start()
-        time.sleep(CALM_S)
+        gateways.watch(CALM_S)
         after = installed.settle(120.0)
         assert engines(after) == before
         assert processes.is_alive(installed.process)
         assert all(one.is_true("Ready") for one in after.resources.values())
+        assert gateways.least and min(gateways.least.values()) >= 1, gateways.least
     finally:
-        apply_crds(installed, ROOT)
+        install(installed, ROOT)
         installed.stop()
         hands.close()
