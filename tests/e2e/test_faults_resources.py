@@ -14,12 +14,19 @@ from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
 from e2e.trial import FULL, SETTLE_S, Trial, pool
 
+from motley_operator.testing.samples import CALIBRATION, cascade, job
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 NAMESPACE_S = 90.0  # the namespace controller looks again at longer and longer intervals
 KINDS = ("ConfigMap", "Service", "Deployment")
 ROOTS = {"ConfigMap": "/api/v1", "Service": "/api/v1", "Deployment": "/apis/apps/v1"}
 Document = dict[str, Any]
+TINY = {"id": "Qwen/Qwen2.5-1.5B-Instruct"}
+STAGES = [
+    {"name": "small", "model": TINY},
+    {"name": "large", "model": {"id": "Qwen/Qwen3-8B"}},
+]
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +127,57 @@ def test_a_pool_deleted_while_it_grows_leaves_nothing_behind(trial: Trial) -> No
         lambda: len(trial.motley.look().live()) > len(before.live()), 20.0, "a first new pod"
     )
     trial.api.delete("ServingPool", trial.namespace, "edited")
-
-    def is_gone() -> bool:
-        return not trial.orphans() and not trial.pods_of(trial.motley.look(), "edited")
-
-    trial.wait(is_gone, SETTLE_S, "nothing is left of it")
+    trial.wait(lambda: is_gone(trial, "edited"), SETTLE_S, "nothing is left of it")
     time.sleep(2.0)
-    assert is_gone()
+    assert is_gone(trial, "edited")
     assert trial.pods_of(before, "bystander") == trial.pods_of(trial.settle(), "bystander")
+
+
+def test_a_pool_deleted_while_its_replicas_are_replaced_leaves_nothing_behind(
+    trial: Trial,
+) -> None:
+    before = trial.settle()
+    old = trial.pods_of(before, "edited")
+    rolled = {"spec": {"engine": {"name": "vllm", "extraArgs": ["--max-num-seqs", "64"]}}}
+    trial.api.patch("ServingPool", trial.namespace, "edited", rolled)
+
+    def is_under_way() -> bool:
+        now = trial.pods_of(trial.motley.look(), "edited")
+        return bool(now - old and now & old)
+
+    trial.wait(is_under_way, 30.0, "old and new pods at a time")
+    trial.api.delete("ServingPool", trial.namespace, "edited")
+    trial.wait(lambda: is_gone(trial, "edited"), SETTLE_S, "nothing is left of it")
+    time.sleep(2.0)
+    assert is_gone(trial, "edited")
+    assert trial.pods_of(before, "bystander") == trial.pods_of(trial.settle(), "bystander")
+
+
+@pytest.mark.parametrize("kind", ["ModelCascade", "RLJob"])
+def test_others_deleted_while_they_start_leave_nothing_behind(trial: Trial, kind: str) -> None:
+    before = trial.settle()
+    made = in_namespace(
+        trial, cascade(stages=STAGES) if kind == "ModelCascade" else job(model=TINY)
+    )
+    table = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"table.csv": CALIBRATION}}
+    trial.api.apply(in_namespace(trial, {**table, "metadata": {"name": "table"}}))
+    trial.apply(made)
+    name = made["metadata"]["name"]
+    trial.wait(lambda: bool(trial.pods_of(trial.motley.look(), name)), SETTLE_S, "its first pod")
+    trial.api.delete(kind, trial.namespace, name)
+    trial.wait(lambda: is_gone(trial, name), SETTLE_S, "nothing is left of it")
+    time.sleep(2.0)
+    assert is_gone(trial, name)
+    assert trial.pods_of(before, "bystander") == trial.pods_of(trial.settle(), "bystander")
+
+
+def is_gone(trial: Trial, name: str) -> bool:
+    """Whether a resource has no pod any more, and nothing in the namespace is an orphan."""
+    return not trial.orphans() and not trial.pods_of(trial.motley.look(), name)
+
+
+def in_namespace(trial: Trial, document: Document) -> Document:
+    return {**document, "metadata": {**document["metadata"], "namespace": trial.namespace}}
 
 
 def test_a_namespace_deleted_while_it_serves_goes_and_the_others_serve_on(trial: Trial) -> None:
