@@ -162,6 +162,7 @@ def test_a_changed_table_is_refused_by_name_or_planned(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=20 * CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 5000), list_of_changes=changes)
 def test_many_more_changed_tables_are_refused_by_name_or_planned(
@@ -234,6 +235,30 @@ def test_a_plan_too_long_to_be_listed_is_refused() -> None:
         solve_table(
             read_table(json.dumps(changed(122, [(198, 5, 1e9), (5, 7, 1e9)]))), use_worker=False
         )
+
+
+def test_a_hundred_thousand_replicas_on_one_node_are_placed_in_time() -> None:
+    """Each leaves the node with another number of free GPUs: none of them may be remembered."""
+    table = {
+        "classes": [{"name": "all", "model": "m", "requests_per_second": 100_000}],
+        "nodes": [],
+        "previous": {
+            "nodes": [{"name": "n", "gpu": "a", "zone": "z", "gpus": 200_000}],
+            "replicas": [],
+        },
+        "columns": [
+            {
+                "id": "one",
+                "model": "m",
+                "zone": "z",
+                "price_usd_per_hour": 1.0,
+                "fragments": [{"gpu": "a", "tp": 1}],
+                "requests_per_second": {"all": 1.0},
+            }
+        ],
+        "objective": "goodput",
+    }
+    assert answered(table) == "optimal"
 
 
 def test_empty_fleets_and_tables_are_answered() -> None:

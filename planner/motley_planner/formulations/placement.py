@@ -6,6 +6,7 @@ divide one another this succeeds whenever the packing rows hold.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from heapq import heapify, heappop, heappush
 
@@ -23,10 +24,14 @@ class Rooms:
     """Free GPUs of the nodes of one class, by how many are free; the fullest fitting one first."""
 
     def __init__(self) -> None:
-        self._by_free: dict[int, list[tuple[bool, str]]] = defaultdict(list)
+        self._by_free: dict[int, list[tuple[bool, str]]] = {}  # heaps, none of them empty
+        self._sizes: list[int] = []  # its keys, sorted
 
     def add(self, name: str, free: int) -> None:
         """One more node."""
+        if free not in self._by_free:
+            self._by_free[free] = []
+            insort(self._sizes, free)
         heappush(self._by_free[free], _order(name))
 
     def take(self, size: int, beside: Counter[str] | None = None) -> str:
@@ -35,10 +40,10 @@ class Rooms:
         With `beside`, the node that has the least of it comes first. Any node with room will do:
         as sizes divide one another and the largest go first, none is spoilt for what follows.
         """
-        fitting = [free for free, names in self._by_free.items() if free >= size and names]
+        fitting = self._sizes[bisect_left(self._sizes, size) :]
         if not fitting:
             raise AssertionError(f"packing rows hold, yet no node has {size} GPUs free")
-        free = min(fitting)
+        free = fitting[0]
         if beside is None:
             _, name = heappop(self._by_free[free])
         else:
@@ -47,6 +52,9 @@ class Rooms:
             self._by_free[free].remove(at)
             heapify(self._by_free[free])
             name = at[1]
+        if not self._by_free[free]:
+            del self._by_free[free]
+            self._sizes.remove(free)
         self.add(name, free - size)
         return name
 
