@@ -35,6 +35,7 @@ def rule_in(spec: dict[str, Any]) -> BranchRule | None:
 def test_a_spec_says_the_rule_that_the_gateway_runs() -> None:
     assert rule_in({"samples": 5}) == BranchRule(5, 3)
     reward = {"url": "http://prm:8000/", "model": "prm", "path": "/v1/score", "scale": "Logit"}
+    reward["trustZone"] = "eu"
     full = {
         **EIGHT,
         "prune": {"below": "40%", "everyTokens": 200},
@@ -42,7 +43,7 @@ def test_a_spec_says_the_rule_that_the_gateway_runs() -> None:
         "choose": "Vote",
         "extract": {"type": "Regex", "pattern": "=(.)"},
     }
-    judge = Reward("http://prm:8000", "prm", "/v1/score", "Logit")
+    judge = Reward("http://prm:8000", "prm", "/v1/score", "Logit", "eu")
     votes = Extraction("Regex", "=(.)")
     assert rule_in(full) == BranchRule(8, 4, Pruning(0.4, 4, 200), judge, "Vote", votes)
     confident = {"type": "Confidence", "confidence": {"over": "Lowest", "tokens": 64}}

@@ -36,7 +36,8 @@ def rules(draw: st.DrawFn) -> BranchRule:
     if draw(st.booleans()):
         below = draw(st.floats(0, 1))
         prune = Pruning(below, draw(st.integers(0, samples - 1)), draw(st.integers(1, 900)))
-    score: Confidence | Reward = Reward("http://judge:8000", "prm", "/score", "Logit")
+    zone = draw(st.sampled_from(["", "eu"]))
+    score: Confidence | Reward = Reward("http://judge:8000", "prm", "/score", "Logit", zone)
     if draw(st.booleans()):
         score = Confidence(draw(st.sampled_from(["Mean", "Tail", "Lowest"])), 64)
     choose = draw(st.sampled_from(["Best", "Vote"]))
@@ -76,6 +77,13 @@ def test_what_is_left_out_has_defaults_or_is_the_base() -> None:
         ({"samples": 4, "score": {"over": "Head"}}, "b.score.over"),
         ({"samples": 4, "score": {"type": "Reward", "url": "ftp://x"}}, "b.score.url"),
         ({"samples": 4, "score": {"type": "Reward", "url": "http://x"}}, "b.score.model"),
+        (
+            {
+                "samples": 4,
+                "score": {"type": "Reward", "url": "http://x", "model": "m", "trust_zone": 1},
+            },
+            "b.score.trust_zone",
+        ),
         ({"samples": 4, "extract": {"type": "Regex"}}, "b.extract.pattern"),
         ({"samples": 4, "extract": {"type": "Regex", "pattern": "("}}, "b.extract.pattern"),
     ],

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from motley_operator.api.common import ApiModel, Line
+from motley_operator.api.common import ApiModel, Label, Line
 from motley_operator.api.findings import Finding, Path
 from motley_operator.api.quantities import Percentage
 from motley_operator.api.rules import Rule, not_above, one_member
@@ -58,6 +58,10 @@ class RewardScore(ApiModel):
     scale: Literal["Probability", "Logit"] = Field(
         default="Probability",
         description="Whether its numbers are from 0 to 1, or pass a logistic function first.",
+    )
+    trust_zone: Label | None = Field(
+        default=None,
+        description="Trust zone that the pool is in. Requests of clients and gateways with trust zones are scored only where it is one of them; absent: it is in none.",
     )
 
 
@@ -147,7 +151,8 @@ class Branches(ApiModel):
         if written is not None and (given := written.confidence) is not None:
             score = Confidence(given.over, given.tokens)
         elif written is not None and (pool := written.reward) is not None:
-            score = Reward(pool.url.rstrip("/"), pool.model, pool.path, pool.scale)
+            zone = pool.trust_zone or ""
+            score = Reward(pool.url.rstrip("/"), pool.model, pool.path, pool.scale, zone)
         picked = Extraction(extract.type, extract.pattern or "")
         return BranchRule(self.samples, stop, pruning, score, self.choose, picked)
 

@@ -45,6 +45,8 @@ def branch_document(rule: BranchRule) -> dict[str, Any]:
         score = rule.score
         document["score"] = {"type": "Reward", "url": score.url, "model": score.model}
         document["score"] |= {"path": score.path, "scale": score.scale}
+        if score.trust_zone:
+            document["score"]["trust_zone"] = score.trust_zone
     else:
         over, tokens = rule.score.over, rule.score.tokens
         document["score"] = {"type": "Confidence", "over": over, "tokens": tokens}
@@ -113,7 +115,10 @@ def _score(value: object, at: str) -> Confidence | Reward:
         raise RoutingError(f"{at}.path", f"must begin with a slash, is {path!r}")
     model = _text(item.get("model"), f"{at}.model")
     scale = _one_of(item.get("scale", "Probability"), f"{at}.scale", REWARD_SCALES)
-    return Reward(url, model, path, scale)
+    zone = item.get("trust_zone", "")
+    if not isinstance(zone, str):
+        raise RoutingError(f"{at}.trust_zone", "must be a string")
+    return Reward(url, model, path, scale, zone)
 
 
 def _extraction(value: object, at: str) -> Extraction:

@@ -48,12 +48,16 @@ class Confidence:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A score from a pool that judges partial answers; `scale` Logit passes a logistic function."""
+    """A score from a pool that judges partial answers; `scale` Logit passes a logistic function.
+
+    Requests that name trust zones are judged only where `trust_zone` is one of them: empty is none.
+    """
 
     url: str
     model: str
     path: str = "/pooling"
     scale: str = "Probability"
+    trust_zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

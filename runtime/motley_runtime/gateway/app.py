@@ -98,7 +98,8 @@ class Gateway:
         upstream = HttpUpstream(settings.limits)
         credits = Credits(self.metrics, settings.sharing.wait_s)
         caller = Caller(upstream, self.metrics, settings.limits, credits)
-        branches = Branches(caller, RewardPool(upstream, self.metrics), self.metrics)
+        judge = RewardPool(upstream, self.metrics, settings.trust_zones)
+        branches = Branches(caller, judge, self.metrics)
         self._cascade = Cascade(
             caller, self.metrics, branches, settings.optimistic_tokens, settings.commands_dir
         )

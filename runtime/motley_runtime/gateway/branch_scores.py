@@ -32,6 +32,8 @@ class Scored(Protocol):
     @property
     def request_id(self) -> str: ...
     @property
+    def trust_zones(self) -> frozenset[str] | None: ...
+    @property
     def trace(self) -> Trace: ...
 
 
@@ -79,13 +81,24 @@ class BranchScorer:
 
 
 class RewardPool:
-    """Asks a pool of a reward model; one that does not answer gives no score."""
+    """Asks a pool of a reward model; one that does not answer, or may not be asked, gives no score.
 
-    def __init__(self, upstream: Upstream, metrics: Metrics) -> None:
-        self._upstream, self._metrics = upstream, metrics
+    It is sent the prompt and what was answered so far, so it has to be where these may go: in the
+    trust zones of the gateway (`zones`; None: all) and in those of the request.
+    """
+
+    def __init__(
+        self, upstream: Upstream, metrics: Metrics, zones: frozenset[str] | None = None
+    ) -> None:
+        self._upstream, self._metrics, self._zones = upstream, metrics, zones
 
     async def score(self, reward: Reward, job: Scored, text: str) -> float | None:
         """The reward of a partial answer, 0 to 1."""
+        if any(
+            z is not None and reward.trust_zone not in z for z in (self._zones, job.trust_zones)
+        ):
+            self._metrics.unscored_branches.inc()
+            return None
         body = orjson.dumps(_question(reward, job.request, text))
         call = Call(reward.url + reward.path, body, job.request_id, job.trace.headers())
         try:

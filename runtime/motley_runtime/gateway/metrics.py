@@ -66,7 +66,8 @@ class Metrics:
             "branch_tokens", "Completion tokens seen of branches, as above.", "stage", "outcome"
         )
         self.unscored_branches = self._counter(
-            "unscored_branches", "Questions that a reward pool did not answer."
+            "unscored_branches",
+            "Questions that no reward pool answered, or that none may be asked.",
         )
         self.waiting = Gauge(
             "motley_gateway_waiting", "Requests waiting for their turn.", registry=self.registry
