@@ -29,6 +29,20 @@ def post(body: bytes, path: str = CHAT, *headers: str) -> bytes:
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
+# Where something is nested, levels around it, and the path.
+USER = '{"role":"user","content":"x"}'
+DEEP = [
+    (f'{{"messages":[{USER}],"metadata":$}}', 1, CHAT),
+    (f'{{"messages":[{USER}],"tools":[{{"function":$}}]}}', 3, CHAT),
+    (f'{{"messages":[{USER},$]}}', 2, CHAT),
+    ('{"messages":[{"role":"user","content":$}]}', 3, CHAT),
+    (f'{{"messages":[{USER}],"response_format":{{"schema":$}}}}', 2, CHAT),
+    ('{"prompt":$}', 1, "/v1/completions"),
+    ('{"input":$}', 1, "/v1/embeddings"),
+    ('{"input":$,"instructions":"x"}', 1, "/v1/responses"),
+]
+
+
 def sound(chance: random.Random, **fields: Any) -> bytes:
     words = f"{MARK} " * chance.randrange(1, 40)
     body = {"messages": [{"role": "user", "content": words}], "model": "support", **fields}
@@ -56,8 +70,15 @@ def invalid_utf8(chance: random.Random) -> Made:
 
 
 def deep(chance: random.Random) -> Made:
-    depth = chance.randrange(3000, 9000)
-    return post(b"[" * depth + b"]" * depth), {400}
+    """Up to 9,000 levels, as often few as many, somewhere in the body: 250 in all are served."""
+    depth = chance.choice([chance.randrange(1, 300), chance.randrange(1, 1200)])
+    depth = chance.choice([depth, depth, chance.randrange(1, 9_001)])
+    opened, closed = (b"[", b"]") if chance.random() < 0.5 else (b'{"a":', b"}")
+    inner = f'"{MARK}"'.encode()
+    place, levels, path = chance.choice(DEEP)
+    body = place.encode().replace(b"$", opened * depth + inner + closed * depth)
+    allowed = {200} if depth + levels <= 250 else {400}
+    return post(body, path), allowed if len(body) <= LIMITS["body_bytes"] else {413}
 
 
 def odd_values(chance: random.Random) -> Made:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from motley_runtime.gateway.errors import GatewayError
+from motley_runtime.gateway.nesting import MOST_LEVELS, is_too_deep
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -49,7 +50,11 @@ def parse_request(path: str, raw: bytes) -> ParsedRequest:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        if "depth limit" in error.msg:
+            raise _too_deep() from error
         raise GatewayError(400, f"the body is not JSON: {error}", "invalid_json") from error
+    if is_too_deep(raw, body):
+        raise _too_deep()
     if not isinstance(body, dict):
         raise GatewayError(400, "the body must be a JSON object", "invalid_json")
     for key in _OURS:
@@ -73,6 +78,11 @@ def parse_request(path: str, raw: bytes) -> ParsedRequest:
         )
     include_usage = bool(stream and options and options.get("include_usage"))
     return ParsedRequest(path, body, bool(stream), include_usage, model)
+
+
+def _too_deep() -> GatewayError:
+    text = f"the body is nested deeper than {MOST_LEVELS} levels"
+    return GatewayError(400, text, "too_deep")
 
 
 def prompt_tokens(request: ParsedRequest) -> float:
