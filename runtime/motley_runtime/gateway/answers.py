@@ -6,12 +6,29 @@ that cannot be what was asked for; other refusals are about the request.
 
 from __future__ import annotations
 
+import logging
+
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.upstream import Answer, OpenStream
+
+log = logging.getLogger("motley.gateway")
 
 _BUSY = (429, 503)
 _EVENT_STREAM = "text/event-stream"
 _SPACE = b" \t\r\n"
+
+# What reading an answer may stumble over where its fields are not what they should be. What is known
+# to come is checked for; this is for the rest, so that it costs a stage's answer and not the request.
+GARBLED = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RecursionError)
+
+
+def garbled(error: Exception, stage: str = "") -> UpstreamError:
+    """One of GARBLED as a replica's failure. Logs its kind only, for its text may be an answer's."""
+    log.warning(
+        "answer not understood",
+        extra={"fields": {"stage": stage, "error": type(error).__name__}},
+    )
+    return UpstreamError("garbage", f"the answer cannot be read: {type(error).__name__}")
 
 
 def check_status(status: int, adapter: str = "") -> None:

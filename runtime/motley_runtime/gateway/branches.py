@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
 from motley_planner.dispatch import BranchBook, BranchRule, Stage, best_of, winner_of
+from motley_runtime.gateway.answers import GARBLED, garbled
 from motley_runtime.gateway.branch_requests import stream_body
 from motley_runtime.gateway.branch_scores import BranchScorer, RewardPool
 from motley_runtime.gateway.calls import Caller
@@ -164,12 +165,13 @@ class _Run:
         """Completion tokens of a branch: as the engine says, else as they were seen."""
         transcript = self.transcripts[number]
         stated = (transcript.usage or {}).get("completion_tokens")
-        return stated if isinstance(stated, int) else transcript.tokens
+        return stated if _is_count(stated) else transcript.tokens
 
     def usage(self) -> dict[str, Any]:
         """The usage of all branches; of those that were closed, what was seen of them."""
         known = [t.usage for t in self.transcripts.values() if t.usage is not None]
-        prompt = next((u["prompt_tokens"] for u in known if "prompt_tokens" in u), 0)
+        stated = (u.get("prompt_tokens") for u in known)
+        prompt = next((count for count in stated if _is_count(count)), 0)
         total: dict[str, Any] = {}
         for number, transcript in self.transcripts.items():
             seen = self.tokens(number)
@@ -197,7 +199,10 @@ class _Run:
                 if number == 0:
                     for other in range(1, self._rule.samples):
                         self._start(other, body, tries.replica)
-                await self._read(number, opened)
+                try:
+                    await self._read(number, opened)
+                except GARBLED as error:
+                    raise garbled(error, self._stage.name) from error
         except _Stopped:
             pass
         except (UpstreamError, GatewayError) as error:
@@ -263,3 +268,7 @@ class _Run:
     def _look(self) -> None:
         if self.book.is_over:
             self._over.set()
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -22,6 +22,7 @@ from typing import Any
 import orjson
 
 from motley_planner.dispatch import BranchRule, Stage, accepts
+from motley_runtime.gateway.answers import GARBLED, garbled
 from motley_runtime.gateway.bodies import body_for
 from motley_runtime.gateway.branch_requests import rule_of
 from motley_runtime.gateway.branches import Branches
@@ -37,10 +38,12 @@ from motley_runtime.gateway.relay import (
     completion_tokens,
     finish_stream,
     relay_stream,
-    send_answer,
+    send_last,
     send_raw,
+    send_written,
+    written,
 )
-from motley_runtime.gateway.scoring import MAX_SCORE
+from motley_runtime.gateway.scoring import MAX_SCORE, score_by
 from motley_runtime.gateway.shadow import Shadow
 from motley_runtime.gateway.side_calls import ask_stage
 from motley_runtime.gateway.upstream import Answer
@@ -134,7 +137,7 @@ class Cascade:
             await send_raw(job, answer, reply)
             return
         job.spent = add_usage(job.spent, usage_of(answer))
-        await send_answer(job, answer, reply)
+        await send_last(job, answer, reply)
 
     def _is_time_for(self, job: Job, stage: Stage) -> bool:
         """Whether a stage may be asked; always, where there is nothing to return instead."""
@@ -149,7 +152,7 @@ class Cascade:
         job.visits.append("deadline")
         job.discarded = [each for each in job.discarded if each[0] != job.best_stage]
         self._metrics.early_returns.labels(job.stage).inc()
-        await send_answer(job, job.best, reply)
+        await send_last(job, job.best, reply)
 
     async def _answered(self, job: Job, stage: Stage, threshold: float, reply: Reply) -> bool:
         """Whether a stage before the last has answered well enough, and if so its answer is sent."""
@@ -157,22 +160,21 @@ class Cascade:
             if job.request.is_stream and _is_optimistic(job) and rule_of(job, stage) is None:
                 return await self._streamed(job, stage, threshold, reply)
             answer = await self._asked(job, stage)
+            if answer is not None:
+                return await self._judged(job, stage, threshold, answer, reply)
         except _Escalated:
             return False
         except GatewayError:
-            answer = None
+            pass
         except UpstreamError:
             if reply.is_started:
                 raise
-            answer = None
         except TimeoutError:
             job.visits.append(f"{stage.name}:late")
             await self._return_best(job, reply)
             return True
-        if answer is None:
-            self._escalate(job, stage, "failed", "failure")
-            return False
-        return await self._judged(job, stage, threshold, answer, reply)
+        self._escalate(job, stage, "failed", "failure")
+        return False
 
     async def _asked(self, job: Job, stage: Stage) -> Estimate | None:
         """A stage's answer. Raises: TimeoutError at the deadline, where another one is at hand."""
@@ -189,10 +191,12 @@ class Cascade:
             self._asking(job, stage),
             fitted.features if fitted is not None else (),
         )
-        if job.deadline_s is None or job.best is None:
-            return await judging
-        async with asyncio.timeout_at(job.deadline_s):
-            return await judging
+        limit_s = None if job.best is None else job.deadline_s
+        try:
+            async with asyncio.timeout_at(limit_s):
+                return await judging
+        except GARBLED as error:
+            raise self._garbled(stage, error) from error
 
     def _asking(self, job: Job, stage: Stage) -> Ask:
         """How an estimator asks: the stage's own answer may branch, samples and verdicts do not."""
@@ -216,18 +220,23 @@ class Cascade:
         self, job: Job, stage: Stage, threshold: float, found: Estimate, reply: Reply
     ) -> bool:
         answer, wrong = found.answer, found.wrong
-        job.spent = add_usage(job.spent, found.spent)
+        try:
+            job.spent = add_usage(job.spent, found.spent)
+            score = None if wrong else score_by(job.dispatcher.table, stage.name, found.features)
+        except GARBLED as error:
+            raise self._garbled(stage, error) from error
         for called, tokens in found.extra:
             self._metrics.quality.estimator_calls.labels(called).inc()
             self._metrics.quality.estimator_tokens.labels(called).inc(tokens)
         if wrong is None:
-            job.score = _score(job, stage, found.features)
+            job.score = score
         if self.watch is not None and job.dispatcher.table.watch is not None:
             self.watch.scored(job, stage.name, None if wrong else job.score)
         if wrong is None and accepts(job.score, threshold):
+            body = written(job, answer, stage.name)
             job.stage = stage.name
             job.visits.append(f"{stage.name}:{job.score:.4f}")
-            await send_answer(job, answer, reply)
+            await send_written(job, body, reply)
             if self.shadow is not None and job.dispatcher.table.watch is not None:
                 self.shadow.returned(job, stage.name, answer)
             return True
@@ -250,7 +259,8 @@ class Cascade:
                 self._escalate(job, stage, "failed", "failure")
                 raise _Escalated
             held = await stream.hold(self._optimistic_tokens)
-            job.score = None if held is None else _score(job, stage, stream.features())
+            table = job.dispatcher.table
+            job.score = None if held is None else score_by(table, stage.name, stream.features())
             if not accepts(job.score, threshold):
                 shown = "unscored" if job.score is None else f"{job.score:.4f}"
                 self._escalate(job, stage, shown, "score")
@@ -263,6 +273,10 @@ class Cascade:
             job.first_bytes_s = time.monotonic()
             await finish_stream(stream.pieces(), reply)
         return True
+
+    def _garbled(self, stage: Stage, error: Exception) -> UpstreamError:
+        self._metrics.upstream_failures.labels(stage.name, "garbage").inc()
+        return garbled(error, stage.name)
 
     def _escalate(self, job: Job, stage: Stage, shown: str, reason: str) -> None:
         job.visits.append(f"{stage.name}:{shown}")
@@ -278,12 +292,3 @@ def _logprobs(job: Job, stage: Stage) -> int:
     """How many candidates of each token a stage's score is made from."""
     fitted = job.dispatcher.table.calibrators.get(stage.name)
     return 2 if fitted is not None and "margin" in fitted.features else 1
-
-
-def _score(job: Job, stage: Stage, found: dict[str, float] | None) -> float | None:
-    """The score that thresholds are about: fitted where the plan says so; None where unknown."""
-    if found is None:
-        return None
-    table = job.dispatcher.table
-    fitted = table.calibrators.get(stage.name)
-    return found.get(table.estimator.feature) if fitted is None else fitted.score(found)

@@ -29,7 +29,8 @@ def _of_choice(request: ParsedRequest, choice: dict[str, Any]) -> str | None:
     if reason == "length" and max_output_tokens(request) is None:
         return "truncated"
     if not request.is_chat:
-        return None if choice.get("text") else "empty"
+        text = choice.get("text")
+        return None if isinstance(text, str) and text else "empty"
     message = choice.get("message")
     if not isinstance(message, dict):
         return "empty"
@@ -37,9 +38,10 @@ def _of_choice(request: ParsedRequest, choice: dict[str, Any]) -> str | None:
         return "refused"
     calls = message.get("tool_calls")
     if calls:
-        return None if all(_is_callable(call) for call in calls) else "bad-tool-call"
+        is_list = isinstance(calls, list)
+        return None if is_list and all(map(_is_callable, calls)) else "bad-tool-call"
     content = message.get("content")
-    if not content:
+    if not isinstance(content, str) or not content:
         return "empty"
     return None if _is_in_form(request.body.get("response_format"), content) else "not-json"
 

@@ -21,6 +21,7 @@ PATHS = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES)
 # client's prompt, or make an engine connect to where it likes.
 _OURS = ("kv_transfer_params", "bootstrap_host", "bootstrap_port", "bootstrap_room")
 _BYTES_PER_TOKEN = 4.0  # OpenAI's rule of thumb for English text; only orders of magnitude count
+_MOST_COUNT = 2**63 - 1  # what every reader of JSON takes for a whole number
 _TOKENS_PER_MESSAGE = 4.0  # role and separators in OpenAI's chat format
 
 
@@ -145,14 +146,16 @@ def _text_length(text: str) -> float:
 
 
 def add_usage(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """The sum of two usage objects, nested details included."""
+    """The sum of two usage objects, nested details included; whole numbers end at 2**63 - 1."""
     summed = dict(total)
     for key, value in more.items():
         present = summed.get(key)
         if isinstance(value, Mapping):
             summed[key] = add_usage(present if isinstance(present, Mapping) else {}, value)
         elif isinstance(value, int | float) and isinstance(present, int | float):
-            summed[key] = present + value
+            count = present + value
+            is_float = isinstance(count, float)
+            summed[key] = count if is_float else max(-_MOST_COUNT, min(_MOST_COUNT, count))
         elif present is None:
             summed[key] = value
     return summed

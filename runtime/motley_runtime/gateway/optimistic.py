@@ -14,9 +14,10 @@ from typing import Any
 
 import orjson
 
+from motley_runtime.gateway.answers import GARBLED, garbled
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.openai_api import ParsedRequest, add_usage
-from motley_runtime.gateway.scoring import features_of, wants_logprobs
+from motley_runtime.gateway.scoring import features_of, logprob_of, wants_logprobs
 from motley_runtime.gateway.streams import LineSplitter
 from motley_runtime.gateway.upstream import OpenStream
 
@@ -47,6 +48,7 @@ class OptimisticStream:
         self._logprobs: list[float] = []
         self.tokens = 0
         self.is_done = False
+        self._is_begun = False
 
     async def hold(self, tokens: int) -> float | None:
         """Reads on until so many tokens are held back; their score. Raises: UpstreamError."""
@@ -60,7 +62,7 @@ class OptimisticStream:
             self._held.append(self._take(chunk))
         if not self._logprobs or len(self._logprobs) < self.tokens:
             return None
-        return min(1.0, math.exp(math.fsum(self._logprobs) / len(self._logprobs)))
+        return math.exp(math.fsum(self._logprobs) / len(self._logprobs))
 
     def features(self) -> dict[str, float]:
         """Features of what is held back, after a `hold` that gave a score."""
@@ -68,6 +70,7 @@ class OptimisticStream:
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """What was held back, then the rest as it comes."""
+        self._is_begun = True
         yield b"".join(self._held)
         async for chunk in self._opened.rest:
             yield self._take(chunk)
@@ -91,22 +94,51 @@ class OptimisticStream:
             return line
         if event.get("error"):
             raise UpstreamError("status", "the stream holds an error")
-        for choice in event.get("choices") or ():
-            if isinstance(choice, dict):
-                self._read(choice)
+        try:
+            return b"data: " + orjson.dumps(self._understood(event)) + b"\n"
+        except GARBLED as error:
+            if self._is_begun:
+                return line  # what the client has begun to read is not cut for it
+            raise garbled(error) from error
+
+    def _understood(self, event: dict[str, Any]) -> dict[str, Any]:
+        """An event as the client gets it, counted. Raises: one of GARBLED."""
+        for choice in choices_of(event):
+            self._read(choice)
         if self._earlier and isinstance(event.get("usage"), dict):
             event["usage"] = add_usage(event["usage"], self._earlier)
-        return b"data: " + orjson.dumps(event) + b"\n"
+        return event
 
     def _read(self, choice: dict[str, Any]) -> None:
         found = token_logprobs(choice.get("logprobs"))
         self._logprobs += found
-        delta = choice.get("delta")
-        said = delta.get("content") or delta.get("tool_calls") if isinstance(delta, dict) else ""
-        if said or choice.get("text"):
+        delta = delta_of(choice)
+        if delta.get("content") or delta.get("tool_calls") or choice.get("text"):
             self.tokens += max(1, len(found))
         if self._strips and "logprobs" in choice:
             choice["logprobs"] = None
+
+
+def choices_of(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The choices of a stream's event. Raises: TypeError where they are of another form."""
+    return [_typed(each, dict, {}) for each in _typed(event.get("choices"), list, [])]
+
+
+def delta_of(choice: Mapping[str, Any]) -> dict[str, Any]:
+    """What one event adds to a chat's choice. Raises: TypeError where it is of another form."""
+    delta: dict[str, Any] = _typed(choice.get("delta"), dict, {})
+    _typed(delta.get("content"), str, "")
+    for call in _typed(delta.get("tool_calls"), list, []):
+        _typed(_typed(call, dict, {}).get("function"), dict, {})
+    return delta
+
+
+def _typed(value: Any, kind: type, absent: Any) -> Any:
+    if value is None:
+        return absent
+    if not isinstance(value, kind):
+        raise TypeError(f"must be a {kind.__name__}")
+    return value
 
 
 def token_logprobs(logprobs: Any) -> list[float]:
@@ -118,4 +150,6 @@ def token_logprobs(logprobs: Any) -> list[float]:
         values = [item.get("logprob") for item in content if isinstance(item, dict)]
     else:
         values = logprobs.get("token_logprobs") or []
-    return [float(v) for v in values if isinstance(v, int | float)]
+    if not isinstance(values, list):
+        return []
+    return [logprob_of(v) for v in values if isinstance(v, int | float)]

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from motley_runtime.gateway.errors import UpstreamError, error_body
+from motley_runtime.gateway.answers import GARBLED, garbled
+from motley_runtime.gateway.errors import GatewayError, UpstreamError, error_body
 from motley_runtime.gateway.exchange import Reply
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.openai_api import add_usage, usage_of
@@ -19,29 +20,62 @@ from motley_runtime.gateway.upstream import Answer, OpenStream
 _EVENT_STREAM = b"text/event-stream; charset=utf-8"
 
 
-async def send_answer(job: Job, answer: dict[str, Any], reply: Reply) -> None:
-    """Sends a decoded answer, as a stream where the client asked for one."""
+def written(job: Job, answer: dict[str, Any], stage: str) -> bytes:
+    """A decoded answer as the client gets it: a stream where it asked for one.
+
+    Raises: UpstreamError where the stage's answer is such that it cannot be written.
+    """
     answer["usage"] = dict(job.spent)
-    if not wants_logprobs(job.request.body):
-        strip_logprobs(answer)
+    try:
+        if not wants_logprobs(job.request.body):
+            strip_logprobs(answer)
+        if job.request.is_stream:
+            return b"".join(as_events(answer, job.request))
+        return orjson.dumps(answer)
+    except GARBLED as error:
+        raise garbled(error, stage) from error
+
+
+async def send_written(job: Job, body: bytes, reply: Reply) -> None:
+    """Sends a `written` answer."""
     if not job.request.is_stream:
-        await reply.whole(200, b"application/json", orjson.dumps(answer), job.headers())
+        await reply.whole(200, b"application/json", body, job.headers())
         return
     await reply.start(200, _EVENT_STREAM, job.headers())
     job.first_bytes_s = time.monotonic()
-    await reply.send(b"".join(as_events(answer, job.request)))
+    await reply.send(body)
     await reply.end()
+
+
+async def send_last(job: Job, answer: dict[str, Any], reply: Reply) -> None:
+    """Sends a decoded answer that nothing could replace. Raises: GatewayError 502."""
+    try:
+        body = written(job, answer, job.stage)
+    except UpstreamError as error:
+        text = f"the answer of stage {job.stage!r} cannot be read"
+        raise GatewayError(502, text, "upstream_failed") from error
+    await send_written(job, body, reply)
 
 
 async def send_raw(job: Job, raw: Answer, reply: Reply) -> None:
     """Sends the last stage's answer as it came, with the usage of all stages."""
     body = raw.body
     if job.spent and raw.status == 200:
-        answer = decoded(raw)
-        if answer is not None:
-            answer["usage"] = add_usage(usage_of(answer), job.spent)
-            body = orjson.dumps(answer)
+        body = _with_sum(raw, job.spent)
     await reply.whole(raw.status, raw.content_type.encode(), body, job.headers())
+
+
+def _with_sum(raw: Answer, spent: Mapping[str, Any]) -> bytes:
+    """An answer with the usage of all stages; as it came where that cannot be written."""
+    answer = decoded(raw)
+    if answer is None:
+        return raw.body
+    try:
+        answer["usage"] = add_usage(usage_of(answer), spent)
+        return orjson.dumps(answer)
+    except GARBLED as error:
+        garbled(error)
+        return raw.body
 
 
 async def relay_stream(job: Job, opened: OpenStream, reply: Reply) -> None:

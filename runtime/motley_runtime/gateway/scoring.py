@@ -8,9 +8,20 @@ without log-probabilities has no score.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from motley_planner.dispatch import RoutingTable
+
 MAX_SCORE = 1.0  # of the LogProb estimator; a threshold above it skips the stage
+
+
+_LEAST_LOGPROB = -1e9  # its probability is 0; sums of any number of these are finite
+
+
+def logprob_of(value: float) -> float:
+    """A log-probability as it can be summed: at most 0, and finite."""
+    return max(_LEAST_LOGPROB, min(0.0, float(value)))
 
 
 def with_logprobs(body: dict[str, Any], is_chat: bool) -> dict[str, Any]:
@@ -59,12 +70,20 @@ def features(answer: dict[str, Any]) -> dict[str, float] | None:
 
 
 def features_of(logprobs: list[float]) -> dict[str, float] | None:
-    """As `features`, of a list of token log-probabilities; without `margin`."""
+    """As `features`, of a list of `logprob_of`s of tokens; without `margin`."""
     if not logprobs:
         return None
-    mean = min(1.0, math.exp(math.fsum(logprobs) / len(logprobs)))
+    mean = math.exp(math.fsum(logprobs) / len(logprobs))
     tenth = sorted(logprobs)[len(logprobs) // 10]
     return {"mean": mean, "least": _probability(min(logprobs)), "tenth": _probability(tenth)}
+
+
+def score_by(table: RoutingTable, stage: str, found: Mapping[str, float] | None) -> float | None:
+    """The score that thresholds are about: fitted where the plan says so; None where unknown."""
+    if found is None:
+        return None
+    fitted = table.calibrators.get(stage)
+    return found.get(table.estimator.feature) if fitted is None else fitted.score(found)
 
 
 def with_top_logprobs(asked: dict[str, Any], is_chat: bool) -> dict[str, Any]:
@@ -90,7 +109,7 @@ def _choice_features(choice: Any) -> dict[str, float] | None:
         tops = [_listed(each) for each in given] if isinstance(given, list) else []
     else:
         return None
-    found = features_of([float(value) for value in values if isinstance(value, int | float)])
+    found = features_of([logprob_of(value) for value in values if isinstance(value, int | float)])
     if found is not None and tops and all(len(top) > 1 for top in tops):
         leads = [_probability(top[0]) - _probability(top[1]) for top in tops]
         found["margin"] = math.fsum(leads) / len(leads)

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from motley_runtime.gateway.answers import GARBLED, garbled
 from motley_runtime.gateway.openai_api import ParsedRequest, add_usage, usage_of
 
 DONE = b"data: [DONE]\n\n"
@@ -121,5 +122,9 @@ class UsageRewriter:
             return line
         if not isinstance(value, dict) or not isinstance(value.get("usage"), dict):
             return line
-        value["usage"] = add_usage(value["usage"], self._earlier)
-        return b"data: " + orjson.dumps(value) + b"\n"
+        try:
+            value["usage"] = add_usage(value["usage"], self._earlier)
+            return b"data: " + orjson.dumps(value) + b"\n"
+        except GARBLED as error:
+            garbled(error)
+            return line

@@ -6,9 +6,10 @@ from typing import Any
 
 import orjson
 
+from motley_runtime.gateway.answers import GARBLED, garbled
 from motley_runtime.gateway.errors import UpstreamError
 from motley_runtime.gateway.openai_api import ParsedRequest
-from motley_runtime.gateway.optimistic import token_logprobs
+from motley_runtime.gateway.optimistic import choices_of, delta_of, token_logprobs
 from motley_runtime.gateway.streams import LineSplitter
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")  # deltas that are joined
@@ -38,7 +39,10 @@ class Transcript:
             if not is_whole:
                 raise UpstreamError("too_large", "a line of the stream exceeds the size limit")
             if line.startswith(b"data:"):
-                self._event(line[5:].strip())
+                try:
+                    self._event(line[5:].strip())
+                except GARBLED as error:
+                    raise garbled(error) from error
 
     def text(self) -> str:
         """What has been said so far, thoughts first."""
@@ -75,16 +79,14 @@ class Transcript:
             self._head = {key: event.get(key) for key in ("id", "created", "model")}
         if isinstance(event.get("usage"), dict):
             self.usage = event["usage"]
-        for choice in event.get("choices") or ():
-            if isinstance(choice, dict) and choice.get("index", 0) == 0:
+        for choice in choices_of(event):
+            if choice.get("index", 0) == 0:
                 self._choice(choice)
 
     def _choice(self, choice: dict[str, Any]) -> None:
         found = token_logprobs(choice.get("logprobs"))
         self.logprobs += found
-        delta = choice.get("delta") if self._is_chat else {"content": choice.get("text")}
-        is_said = self._delta(delta) if isinstance(delta, dict) else False
-        if is_said:
+        if self._delta(delta_of(choice) if self._is_chat else {"content": choice.get("text")}):
             self.tokens += max(1, len(found))
         self._reason = choice.get("finish_reason") or self._reason
         logprobs = choice.get("logprobs")
@@ -102,9 +104,8 @@ class Transcript:
                 self._size += len(part)
                 is_said = True
         for call in delta.get("tool_calls") or ():
-            if isinstance(call, dict):
-                self._call(call)
-                is_said = True
+            self._call(call or {})
+            is_said = True
         if self._size > _MOST_CHARACTERS:
             raise UpstreamError("too_large", "the answer exceeds the size limit")
         return is_said
