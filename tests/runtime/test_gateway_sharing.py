@@ -137,14 +137,30 @@ def test_a_rate_is_a_bucket_that_fills_with_time_and_tells_when_to_come_again() 
 
 
 def test_a_clients_file_holds_keys_and_settings() -> None:
-    text = "# team a\nkey-1\n\nconcurrency = 4\nweight=2.5\ntrust_zones=eu, dmz\nodd=key\n"
+    text = (
+        "# team a\nkey-1\n\nconcurrency = 4\nweight=2.5\ntrust_zones=eu, dmz\nOdd=key\npadded==\n"
+    )
     client, hashes = read_client("alice", text)
     zones = frozenset({"eu", "dmz"})
     assert client == Client("alice", concurrency=4, weight=2.5, trust_zones=zones)
-    assert len(hashes) == 2, "a key may hold an equals sign"
+    assert len(hashes) == 3, "a key may hold an equals sign, and base64 ends with some"
     for wrong in ("concurrency=0", "weight=-1", "requests_per_minute=many", "burst=inf"):
         with pytest.raises(ValueError, match="alice, line 2: "):
             read_client("alice", f"key\n{wrong}")
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("concurency=1", "did you mean concurrency?"),
+        ("trust_zone = eu", "did you mean trust_zones?"),
+        ("rate=5", "settings are requests_per_minute, burst"),
+    ],
+)
+def test_a_misspelt_setting_is_no_key(line: str, fix: str) -> None:
+    with pytest.raises(ValueError, match="bob, line 2: ") as refused:
+        read_client("bob", f"key-b\n{line}\n")
+    assert fix in str(refused.value) and line not in str(refused.value)
 
 
 @pytest.fixture
@@ -210,6 +226,24 @@ async def test_a_client_that_leaves_the_queue_frees_its_place(keyed: Any, eventu
     assert (await first).status == 200
     assert len(engine.seen) == 1
     await eventually(lambda: gateway.gateway.in_flight == 0)
+
+
+async def test_a_file_with_a_misspelt_setting_opens_nothing_and_the_last_good_one_stays(
+    keyed: Any, tmp_path: Path, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway, _ = await keyed({"bob": "b\nconcurrency=1\n"})
+    assert (await gateway.chat(headers=key("b"))).status == 200
+    (tmp_path / "bob").write_text("c\nconcurency=1\n")
+
+    async def is_refused() -> bool:
+        await gateway.chat(headers=key("b"))
+        said = [r.fields["reason"] for r in caplog.records if r.message == "API keys not read"]  # type: ignore[attr-defined]
+        return any("bob, line 2" in each and "concurrency" in each for each in said)
+
+    await eventually(is_refused)
+    for wrong in ("concurency=1", "c"):
+        assert (await gateway.chat(headers=key(wrong))).status == 401
+    assert (await gateway.chat(headers=key("b"))).status == 200
 
 
 async def test_a_clients_data_stays_in_its_trust_zones(keyed: Any) -> None:

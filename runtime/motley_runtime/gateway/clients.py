@@ -1,18 +1,23 @@
 """Who a client is and what it may use, as its file among the API keys says.
 
 A file holds one key a line, plain or `sha256:<hex>`, and settings as `name=value` lines; its name
-is the client's. Empty lines and those that begin with `#` say nothing.
+is the client's. Empty lines and those that begin with `#` say nothing. A line of the form
+`name=value` that is no setting is refused, for it would be a key that anybody guesses; the `=` that
+pads base64 at a key's end is none.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 _PREFIX = "sha256:"
+_LIKE_A_SETTING = re.compile(r"([a-z_]+)\s*=\s*[^\s=]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +49,18 @@ def read_client(name: str, text: str) -> tuple[Client, frozenset[str]]:
                 client = replace(client, **{setting: _SETTINGS[setting](value.strip())})
             except ValueError as error:
                 raise ValueError(f"{name}, line {number}: {setting}: {error}") from error
+        elif found := _LIKE_A_SETTING.match(line):
+            raise ValueError(f"{name}, line {number}: {_no_setting(found[1])}")
         else:
             hashes.add(_digest(line))
     return client, frozenset(hashes)
+
+
+def _no_setting(written: str) -> str:
+    """What is wrong with a line; not what it says, for it may be a key."""
+    near = difflib.get_close_matches(written, _SETTINGS, 1)
+    meant = f"did you mean {near[0]}?" if near else f"settings are {', '.join(_SETTINGS)}"
+    return f"is no setting ({meant}), and a key of this form is given as sha256:<hex>"
 
 
 def _digest(line: str) -> str:
