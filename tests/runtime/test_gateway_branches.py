@@ -348,6 +348,9 @@ async def test_a_request_says_how_many_branches_it_wants(
             {"motley_branches": {"extract": {"type": "Regex", "pattern": "(a+)+$"}}},
             "motley_branches.extract.type",
         ),
+        (None, {"motley_branches": {"samples": 2, "stopAfter": 1}}, "motley_branches.stopAfter"),
+        ("2/1", {"motley_branches": {"prune": {"belo": 1}}}, "motley_branches.prune.belo"),
+        (None, {"motley_branches": {"score": {"window": 1}}}, "motley_branches.score.window"),
     ],
 )
 async def test_what_a_request_may_not_ask_is_refused_by_name(
@@ -431,3 +434,20 @@ async def test_completions_and_tool_calls_are_put_together_again(branched: Any) 
         plain.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
     choice = plain.answer()["choices"][0]
     assert choice["text"] == "a b" and choice["logprobs"]["token_logprobs"] == [-0.5, -0.5]
+
+
+@pytest.mark.parametrize(
+    ("seed", "counted"),
+    [
+        (2**63 - 2, [2**63 - 2, 2**63 - 1, 0, 1]),
+        (2**64 - 1, [2**63 - 1, 0, 1, 2]),
+        (-2, [-2, -1, 0, 1]),
+    ],
+)
+async def test_seeds_are_counted_within_what_engines_take(
+    branched: Any, seed: int, counted: list[int]
+) -> None:
+    engine = BranchEngine()
+    gateway = await branched(engine)
+    assert (await gateway.chat(seed=seed)).status == 200
+    assert [body["seed"] for body in engine.bodies] == counted

@@ -6,7 +6,7 @@ promised is what is done. Time and randomness are passed in.
 
 from motley_planner.dispatch.affinity import Affinity, RecentPrefixes
 from motley_planner.dispatch.balancer import Dispatcher, DispatchOptions
-from motley_planner.dispatch.branch_rules import branch_document, parse_branches
+from motley_planner.dispatch.branch_rules import branch_document, parse_branches, unknown_field
 from motley_planner.dispatch.branching import (
     BranchBook,
     BranchRule,
@@ -111,6 +111,7 @@ __all__ = [
     "parse_estimator",
     "parse_routing",
     "routing_document",
+    "unknown_field",
     "ways_of",
     "winner_of",
 ]

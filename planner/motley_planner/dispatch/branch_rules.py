@@ -24,7 +24,12 @@ from motley_planner.dispatch.fields import RoutingError
 
 MOST_TOKENS = 1_000_000
 MOST_PATTERN = 256
-FIELDS = ("samples", "stop_after", "prune", "score", "choose", "extract")
+FIELDS: Mapping[str, Collection[str]] = {  # of a rule, and of what is in it
+    "": ("samples", "stop_after", "prune", "score", "choose", "extract"),
+    "prune": ("below", "most", "every_tokens"),
+    "score": ("type", "over", "tokens", "url", "model", "path", "scale", "trust_zone"),
+    "extract": ("type", "pattern"),
+}
 
 
 def branch_document(rule: BranchRule) -> dict[str, Any]:
@@ -84,6 +89,16 @@ def parse_branches(value: object, at: str, base: BranchRule | None = None) -> Br
     if "extract" in item:
         extract = _extraction(item["extract"], f"{at}.extract")
     return BranchRule(samples, stop, prune, score, choose, extract)
+
+
+def unknown_field(value: Mapping[str, Any]) -> str | None:
+    """The path of a field that no rule has; None where there is none such."""
+    for part, known in FIELDS.items():
+        inner = value.get(part) if part else value
+        for name in inner if isinstance(inner, Mapping) else ():
+            if name not in known:
+                return f"{part}.{name}" if part else str(name)
+    return None
 
 
 def _pruning(value: object, at: str, samples: int, stop: int) -> Pruning | None:

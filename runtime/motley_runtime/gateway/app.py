@@ -36,6 +36,7 @@ from motley_runtime.gateway.exchange import (
     Reply,
     Scope,
     Send,
+    check_length,
     read_body,
     unless_gone,
 )
@@ -173,9 +174,9 @@ class Gateway:
         self.in_flight += 1
         self.metrics.in_flight.inc()
         try:
-            raw = await read_body(
-                receive, self.settings.limits.body_bytes, self.settings.limits.body_s
-            )
+            limits = self.settings.limits
+            check_length(headers, limits.body_bytes)
+            raw = await read_body(receive, limits.body_bytes, limits.body_s)
             dispatcher = dispatcher_of(self.live)
             job = job_of(self.settings, parse_request(path, raw), client, headers, dispatcher)
             job.request_id = request_id

@@ -11,7 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from motley_planner.dispatch import BranchRule, RoutingError, RoutingTable, Stage, parse_branches
+from motley_planner.dispatch import (
+    BranchRule,
+    RoutingError,
+    RoutingTable,
+    Stage,
+    parse_branches,
+    unknown_field,
+)
 from motley_runtime.gateway.bodies import body_for
 from motley_runtime.gateway.errors import GatewayError
 from motley_runtime.gateway.handshakes import is_pairable
@@ -21,6 +28,7 @@ from motley_runtime.gateway.scoring import wants_logprobs
 
 HEADER, FIELD = b"x-motley-branches", "motley_branches"
 _FORM = re.compile(rb"(\d{1,3})(?:/(\d{1,3}))?")
+_CHARACTERS = 64  # of a name that is said back
 _SERVED_ONLY = "may be set by the resource only, not by a request"
 
 
@@ -113,6 +121,9 @@ def _check(asked: Mapping[str, Any]) -> None:
         part = asked.get(key)
         if isinstance(part, Mapping) and part.get("type") == kind:
             raise _refusal(f"{FIELD}.{key}.type", f"{kind} {_SERVED_ONLY}")
+    unknown = unknown_field(asked)
+    if unknown is not None:
+        raise _refusal(f"{FIELD}.{unknown[:_CHARACTERS]}", "is not known; leave it out")
 
 
 def _refusal(param: str, rule: str) -> GatewayError:

@@ -28,7 +28,7 @@ from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.hard_failures import hard_failure
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.metrics import Metrics
-from motley_runtime.gateway.openai_api import add_usage
+from motley_runtime.gateway.openai_api import add_usage, seed_of
 from motley_runtime.gateway.transcripts import Transcript
 from motley_runtime.gateway.tries import Tries
 from motley_runtime.gateway.upstream import Answer, OpenStream
@@ -184,7 +184,7 @@ class _Run:
         self.book.start(number)
         self.transcripts[number] = Transcript(self._job.request)
         seed = body.get("seed")
-        own = {**body, "seed": seed + number} if isinstance(seed, int) else body
+        own = {**body, "seed": seed_of(seed, number)} if isinstance(seed, int) else body
         task = self._tasks[number] = asyncio.create_task(self._branch(number, own, only))
         task.add_done_callback(self._done)
 

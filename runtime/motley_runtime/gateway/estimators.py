@@ -30,7 +30,7 @@ from motley_runtime.checks import CheckError, Grader, parse_check
 from motley_runtime.gateway.comparing import key_of, text_of
 from motley_runtime.gateway.errors import GatewayError, UpstreamError
 from motley_runtime.gateway.hard_failures import hard_failure
-from motley_runtime.gateway.openai_api import CHAT, ParsedRequest, add_usage, usage_of
+from motley_runtime.gateway.openai_api import CHAT, ParsedRequest, add_usage, seed_of, usage_of
 from motley_runtime.gateway.scoring import features, with_logprobs, with_top_logprobs
 from motley_runtime.gateway.verdicts import verified, verify_body
 
@@ -176,7 +176,7 @@ def _sample(body: dict[str, Any], seed: Any, index: int, rule: EstimatorRule) ->
     sample = {key: value for key, value in body.items() if key not in _SAMPLED}
     sample["temperature"] = rule.temperature
     if isinstance(seed, int):
-        sample["seed"] = seed + index
+        sample["seed"] = seed_of(seed, index)
     return sample
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from typing import Any
 
 from motley_runtime.gateway.errors import GatewayError
@@ -91,6 +91,17 @@ class Reply:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
+def check_length(headers: Mapping[bytes, bytes], limit_bytes: int) -> None:
+    """Refuses a body by its announced length, before any of it is read. Raises: GatewayError 413."""
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) > limit_bytes:
+        raise _too_large(limit_bytes)
+
+
+def _too_large(limit_bytes: int) -> GatewayError:
+    return GatewayError(413, f"the body is larger than {limit_bytes} bytes", "body_too_large")
+
+
 async def read_body(receive: Receive, limit_bytes: int, limit_s: float) -> bytes:
     """A request's body. Raises: GatewayError 413 or 408; ClientGone."""
     parts: list[bytes] = []
@@ -104,8 +115,7 @@ async def read_body(receive: Receive, limit_bytes: int, limit_s: float) -> bytes
                 piece = message.get("body", b"")
                 size += len(piece)
                 if size > limit_bytes:
-                    text = f"the body is larger than {limit_bytes} bytes"
-                    raise GatewayError(413, text, "body_too_large")
+                    raise _too_large(limit_bytes)
                 parts.append(piece)
                 if not message.get("more_body", False):
                     return b"".join(parts)

@@ -145,6 +145,12 @@ def _text_length(text: str) -> float:
     return (len(text) if text.isascii() else len(text.encode())) / _BYTES_PER_TOKEN
 
 
+def seed_of(seed: int, index: int) -> int:
+    """The seed of one of several answers: counted up, and modulo 2**63 beyond what engines take."""
+    counted = seed + index
+    return counted if -(2**63) <= counted < 2**63 else counted % 2**63
+
+
 def add_usage(total: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """The sum of two usage objects, nested details included; whole numbers end at 2**63 - 1."""
     summed = dict(total)

@@ -1,5 +1,7 @@
 """uvicorn's HTTP protocol with three bounds it lacks: a head's size, its time, and a reader's.
 
+A body that is framed wrongly, and a client that closes its side before it has an answer, get a 400
+as long as nothing of an answer was sent; uvicorn closes such connections without a word.
 httptools collects a head of any length for as long as its sender likes; a client that trickles
 header bytes would hold memory and a connection for ever. One that stops reading its answer would
 hold a replica's place as well.
@@ -78,7 +80,24 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().on_response_complete()
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(400, "Bad Request", msg)
+            if self._is_unanswered() and self.cycle.more_body:
+                self._tell(400, "Bad Request", "the body's framing is broken", "bad_body")
+            else:
+                self._refuse(400, "Bad Request", msg)
+
+        def eof_received(self) -> None:
+            if self._is_unanswered():
+                text = "the connection was closed for writing before the answer: keep it open"
+                self._tell(400, "Bad Request", text, "half_closed")
+            elif self._in_head:
+                self._refuse(400, "Bad Request", "the head has no end")
+
+        def _is_unanswered(self) -> bool:
+            """Whether one request is at work, and nothing of its answer was sent."""
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete or cycle.response_started:
+                return False
+            return not self.pipeline
 
         def _start_timer(self) -> None:
             self._head_timer = self.loop.call_later(limits.head_s, self._too_slow)
@@ -96,7 +115,14 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
             if self.cycle is not None and not self.cycle.response_complete:
                 self.transport.close()  # an answer is under way: nothing can be written into it
                 return
-            body = error_body(status, message or reason.capitalize(), "bad_head")
+            self._tell(status, reason, message or reason.capitalize(), "bad_head")
+
+        def _tell(self, status: int, reason: str, message: str, code: str) -> None:
+            """Sends an error and closes; a request at work learns that its client is gone."""
+            if self.cycle is not None:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            body = error_body(status, message, code)
             head = (
                 f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
                 f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
