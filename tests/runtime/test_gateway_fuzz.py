@@ -1,7 +1,8 @@
 """Requests of every wrong kind, many at once: the right status, and nothing left behind.
 
-10,000 in the slow form, 500 in the default one. Each is written as raw bytes, by a seeded
-generator that knows which statuses are right; a prompt holds a mark that no log line may show.
+10,000 to a pool, and 3,000 to a cascade with KV credits, API keys, classes and branches. Each is
+written as raw bytes, by a seeded generator that knows which statuses are right; a prompt holds a
+mark that no log line may show.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,12 +152,44 @@ def probes(chance: random.Random) -> Made:
     return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode(), {200}
 
 
+def branched(chance: random.Random) -> Made:
+    """Asks for branches, mostly rightly; a seed may be as large as JSON's readers take."""
+    seed = chance.choice([None, 0, -1, 7, 2**63 - 1, 2**63, 2**64 - 1, 2**70, "x", True])
+    field = chance.choice(
+        [{"samples": 3}, {"samples": 2, "stop_after": 2, "choose": "Vote"}, {"samples": 2**70}, 5]
+    )
+    header = chance.choice(["2/1", "3", "off", "0", "9/9/9", "99"])
+    fields: dict[str, Any] = {"seed": seed, "stream": chance.random() < 0.5}
+    if chance.random() < 0.5:
+        fields["motley_branches"] = field
+        return post(sound(chance, **fields)), {200, 400}
+    return post(sound(chance, **fields), CHAT, f"x-motley-branches: {header}"), {200, 400}
+
+
+def of_a_class(chance: random.Random) -> Made:
+    name = chance.choice(["short", "long", "none"])
+    body = sound(chance, max_tokens=chance.choice([1, 50, 10**9]), stream=chance.random() < 0.5)
+    return post(body, CHAT, f"x-motley-class: {name}"), {400} if name == "none" else {200}
+
+
 COMMON: list[Callable[[random.Random], Made]] = [
     valid, other_paths, broken_json, invalid_utf8, deep, odd_values, huge, huge_in_chunks,
     headers_flood, odd_headers, wrong_path, wrong_method, not_http, two_lengths, endless_head,
     leaves_early, probes,
 ]  # fmt: skip
 RARE = [half_a_body]  # each waits for a time-out
+CASCADE = [*COMMON, branched, branched, branched, of_a_class, of_a_class]
+KEYS = {"alice": "key-a\nweight=3\n", "bob": "key-b\nconcurrency=2\n"}
+
+
+def with_key(made: Made, chance: random.Random) -> Made:
+    """A request with a key, mostly a right one; what limits and credits may add to its statuses."""
+    name = chance.choice(["key-a", "key-a", "key-a", "key-b", "key-?"])
+    line = f"host: x\r\nauthorization: Bearer {name}\r\n".encode()
+    statuses = made[1] | {503} if made[1] != {0} else made[1]
+    if made[1] != {0} and name != "key-a":
+        statuses = statuses | ({401} if name == "key-?" else {429})
+    return made[0].replace(b"host: x\r\n", line, 1), statuses
 
 
 async def ask(port: int, made: Made) -> int:
@@ -172,15 +206,20 @@ async def ask(port: int, made: Made) -> int:
         writer.transport.abort()
 
 
-async def fuzzed(gateway: Any, count: int) -> Counter[str]:
+async def fuzzed(
+    gateway: Any,
+    count: int,
+    kinds: list[Callable[[random.Random], Made]] = COMMON,
+    change: Callable[[Made, random.Random], Made] = lambda made, chance: made,
+) -> Counter[str]:
     port, chance = int(gateway.url.rsplit(":", 1)[1]), random.Random(20)
     wrong: Counter[str] = Counter()
     numbers = iter(range(count))
 
     async def worker() -> None:
         for number in numbers:
-            kind = RARE[0] if number % 100 == 99 else chance.choice(COMMON)
-            made = kind(chance)
+            kind = RARE[0] if number % 100 == 99 else chance.choice(kinds)
+            made = change(kind(chance), chance)
             status = await ask(port, made)
             if status not in made[1]:
                 wrong[f"{kind.__name__} -> {status}"] += 1
@@ -195,10 +234,21 @@ def standing() -> tuple[int, int]:
     return len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd"))
 
 
+async def nothing_is_left(
+    app: Any, engines: list[Any], before: tuple[int, int], eventually: Any, caplog: Any
+) -> None:
+    await eventually(lambda: app.in_flight == 0)
+    await eventually(lambda: sum(engine.open_streams for engine in engines) == 0)
+    assert (app.share.at_work, app.share.waiting, app.live.at_work) == (0, 0, {})
+    assert app.live.current is not None and app.live.current.in_flight() == 0, "credits are back"
+    # Connections to engines are pooled, a few more or less, and go when they are idle for 3 s.
+    await eventually(lambda: all(a <= b + 2 for a, b in zip(standing(), before, strict=True)), 8)
+    records = "\n".join(str(vars(record)) for record in caplog.records)
+    assert MARK not in records and "unexpected error" not in records
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by /proc")
-@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_fuzzed_requests_get_the_right_status_and_leave_nothing_behind(
-    count: int,
     start_engine: Any,
     start_gateway: Any,
     routing_of: Any,
@@ -216,15 +266,51 @@ async def test_fuzzed_requests_get_the_right_status_and_leave_nothing_behind(
     await asyncio.sleep(0.1)
     before = standing()
 
-    assert not await fuzzed(gateway, count)
+    assert not await fuzzed(gateway, 10_000)
 
-    await eventually(lambda: app.in_flight == 0)
-    await eventually(lambda: sum(engine.open_streams for engine in engines) == 0)
-    assert (app.share.at_work, app.share.waiting, app.live.at_work) == (0, 0, {})
-    assert app.live.current is not None and app.live.current.in_flight() == 0, "credits are back"
-    # Connections to engines are pooled, a few more or less, and go when they are idle for 3 s.
-    await eventually(lambda: all(a <= b + 2 for a, b in zip(standing(), before, strict=True)), 8)
+    await nothing_is_left(app, engines, before, eventually, caplog)
     assert (await gateway.chat()).status == 200
-    records = "\n".join(str(vars(record)) for record in caplog.records)
-    assert MARK not in records and "unexpected error" not in records
-    assert sum(len(engine.seen) for engine in engines) > count / 20
+    assert sum(len(engine.seen) for engine in engines) > 500
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files by /proc")
+async def test_a_fuzzed_cascade_with_credits_keys_classes_and_branches_gives_everything_back(
+    start_engine: Any,
+    start_gateway: Any,
+    routing_of: Any,
+    replica_of: Any,
+    eventually: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="motley.gateway")
+    for name, text in KEYS.items():
+        (tmp_path / name).write_text(text)
+    engines = [await start_engine(f"r{i}", chunk_delay_s=0.001) for i in range(4)]
+    engines[1].token_probability = 0.01  # half of what the first stage says is escalated
+    rates = {"rates": {"short": 1.0, "long": 1.0}, "capacity": {"short": 2.0, "long": 2.0}}
+    planned = [replica_of(engine, kv_tokens=2_000, **rates) for engine in engines]
+    document = routing_of(("small", planned[:2]), ("large", planned[2:]))
+    sizes = {"short": 100, "long": 3_000}
+    document["classes"] = [
+        {"name": name, "prompt_tokens": size, "output_tokens": 50} for name, size in sizes.items()
+    ]
+    document["stages"][1]["branches"] = {"samples": 3, "stop_after": 2}
+    gateway = await start_gateway(
+        document, limits=LIMITS, api_keys_dir=tmp_path, sharing={"in_flight": 12, "wait_s": 2.0}
+    )
+    app = gateway.gateway
+    assert not await fuzzed(gateway, 40, CASCADE, with_key)
+    await eventually(lambda: app.in_flight == 0)
+    await asyncio.sleep(0.1)
+    before = standing()
+
+    assert not await fuzzed(gateway, 3_000, CASCADE, with_key)
+
+    await nothing_is_left(app, engines, before, eventually, caplog)
+    queues = app._cascade._caller._credits.queues
+    assert {name: queue.used for name, queue in queues.items()} == {e.name: 0.0 for e in engines}
+    line = 'motley_gateway_branches_total{outcome="%s",stage="large"}'
+    assert await gateway.metric(line % "completed") > 100, "branches ran"
+    assert await gateway.metric("motley_gateway_escalations_total{") > 100, "stages were passed"
+    assert await gateway.metric('motley_gateway_refused_requests_total{reason="concurrency"}') > 0
