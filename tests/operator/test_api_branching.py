@@ -63,6 +63,13 @@ def test_the_routing_file_carries_the_rule_and_pods_do_not_depend_on_it() -> Non
     assert table.stages[0].branches == BranchRule(8, 4)
 
 
+def test_the_routing_file_says_how_many_gateways_share_the_limits_of_clients() -> None:
+    for replicas in (1, 3):
+        world = World().add_node(gpu_node("h0"))
+        world.add(pool(gateway={"replicas": replicas}))
+        assert parse_routing(json.loads(_routing(world))).gateways == replicas
+
+
 def _routing(world: World) -> str:
     facts = world.facts()
     translation = translate.translate(facts, CATALOG, SETTINGS)

@@ -75,6 +75,13 @@ def test_the_documented_example_is_read_and_written_back_unchanged() -> None:
     assert parse_routing(routing_document(table)) == table
 
 
+def test_the_number_of_gateways_is_read_and_written_back() -> None:
+    assert parse_routing(DOCUMENT).gateways == 1
+    document = changed("gateways", 3)
+    assert parse_routing(document).gateways == 3
+    assert routing_document(parse_routing(document)) == document
+
+
 def test_unknown_fields_are_left_for_newer_gateways() -> None:
     assert parse_routing({**DOCUMENT, "later": 1}) == parse_routing(DOCUMENT)
 
@@ -119,6 +126,9 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("policies/0/share", 0.9, "policies"),
     ("policies/0/share", float("inf"), "policies[0].share"),
     ("policies/0/thresholds", {}, "policies[0].thresholds"),
+    ("gateways", 0, "gateways"),
+    ("gateways", 1.5, "gateways"),
+    ("gateways", True, "gateways"),
     ("policies/0/thresholds/huge", 0.5, "policies[0].thresholds.huge"),
     ("estimator/type", "Judge", "estimator.type"),
 ]

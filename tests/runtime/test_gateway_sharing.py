@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,65 @@ def test_a_rate_is_a_bucket_that_fills_with_time_and_tells_when_to_come_again() 
     share.charge(client)
     with pytest.raises(GatewayError):
         share.charge(client)
+
+
+@pytest.mark.parametrize("gateways", [1, 2, 3])
+def test_gateways_share_a_clients_rate_and_burst(gateways: int) -> None:
+    now = 100.0
+    shares = [share_of(now_s=lambda: now) for _ in range(gateways)]
+    for share in shares:
+        share.gateways = gateways
+    client = Client("a", requests_per_minute=60.0, burst=6.0)
+
+    def let_in() -> int:
+        count = 0
+        for share in shares * 20:
+            with suppress(GatewayError):
+                share.charge(client)
+                count += 1
+        return count
+
+    assert let_in() == 6
+    now += 6.0
+    assert let_in() == 6
+    now += 0.5
+    assert let_in() == 0
+    with pytest.raises(GatewayError) as refused:
+        shares[0].charge(client)
+    assert (f"one of {gateways} gateways" in refused.value.message) == (gateways > 1)
+
+
+async def test_gateways_share_a_clients_concurrency_and_a_request_of_many_branches_goes_alone() -> (
+    None
+):
+    share = share_of(in_flight=20)
+    share.gateways = 3
+    client = Client("a", concurrency=8)
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            await stack.enter_async_context(share.place(client, 0))
+        with pytest.raises(GatewayError) as refused:
+            await stack.enter_async_context(share.place(client, 0))
+        assert (refused.value.status, refused.value.code) == (429, "concurrency_limit_exceeded")
+    async with share.place(client, 0, places=8):
+        with pytest.raises(GatewayError):
+            await share.place(client, 0).__aenter__()
+    with pytest.raises(GatewayError):
+        await share.place(client, 0, places=9).__aenter__()
+    async with share.place(Client("b", concurrency=1), 0):
+        pass
+
+
+async def test_two_gateways_let_no_more_through_than_the_file_says(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "alice").write_text("a\nrequests_per_minute=1\nburst=4\n")
+    document = routing_of(("main", [replica_of(await start_engine("r0"))]), gateways=2)
+    both = [await start_gateway(document, api_keys_dir=tmp_path) for _ in range(2)]
+    answers = [(await both[i % 2].chat(headers=key("a"))).status for i in range(12)]
+    assert answers == [200] * 4 + [429] * 8
+    alone = await start_gateway({**document, "gateways": 1}, api_keys_dir=tmp_path)
+    assert [(await alone.chat(headers=key("a"))).status for _ in range(5)] == [200] * 4 + [429]
 
 
 def test_a_clients_file_holds_keys_and_settings() -> None:

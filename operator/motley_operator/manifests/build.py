@@ -154,7 +154,16 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
         hold = Hold(gateway.hold.requests, gateway.hold.time.seconds)
     workload, stages = model.spec.workload, [(s, _model(site.catalog, s)) for s in site.stages]
     credits = credits_of(site.catalog, stages, workload, gateway.replicas)
-    around = Surroundings(workload, launches, site.zones, site.trust_zones, judging, hold, credits)
+    around = Surroundings(
+        workload,
+        launches,
+        site.zones,
+        site.trust_zones,
+        judging,
+        hold,
+        credits,
+        gateway.replicas,
+    )
     manifests = [
         routing_config_map(owner, site.part, site.stages, around),
         *gateway_access(owner, wakes),

@@ -45,6 +45,7 @@ class Surroundings:
     judging: Judging = field(default_factory=Judging)
     hold: Hold | None = None  # where it may be scaled to zero
     credits: Credits | None = None  # KV tokens that a gateway may have at work
+    gateways: int = 1  # pods that share the limits of clients
 
     def group_of(self, replica: PlannedReplica) -> str:
         """Replicas of one phase in one zone, at one KV scale, stand for each other in pairs."""
@@ -80,6 +81,7 @@ def routing_config_map(
         watch=judging.watch,
         relief=judging.relief,
         hold=around.hold,
+        gateways=around.gateways,
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)
     metadata["annotations"] = {PLAN_HASH: part.hash}

@@ -78,6 +78,7 @@ def parse_routing(document: object) -> RoutingTable:
         policies=_policies(root.get("policies", []), stages, [c.name for c in classes]),
         dispatch=_dispatch(root.get("routing")),
         hold=_hold(root.get("hold")),
+        gateways=_count(root.get("gateways", 1), "gateways"),
     )
     return _with_rules(table, root)
 
@@ -102,10 +103,14 @@ def _hold(value: object) -> Hold | None:
     if value is None:
         return None
     item = _mapping(value, "hold")
-    requests = item.get("requests")
-    if not isinstance(requests, int) or isinstance(requests, bool) or requests < 1:
-        raise RoutingError("hold.requests", f"must be a whole number above 0, is {requests!r}")
+    requests = _count(item.get("requests"), "hold.requests")
     return Hold(requests, _number(item.get("seconds"), "hold.seconds"))
+
+
+def _count(value: object, at: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise RoutingError(at, f"must be a whole number above 0, is {value!r}")
+    return value
 
 
 def _class(value: object, at: str) -> RequestClass:

@@ -128,7 +128,7 @@ class RoutingTable:
     """Everything one gateway needs to run one plan.
 
     `calibrators` (by stage) turn features into the scores that thresholds are about; a stage
-    without one is scored by the estimator's own feature.
+    without one is scored by the estimator's own feature. `gateways` pods share the clients' limits.
     """
 
     plan_hash: str
@@ -143,6 +143,7 @@ class RoutingTable:
     watch: WatchRule | None = None
     relief: ReliefRule | None = None
     hold: Hold | None = None
+    gateways: int = 1
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -189,6 +190,8 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
     if table.hold is not None:
         document["hold"] = {"requests": table.hold.requests, "seconds": table.hold.seconds}
+    if table.gateways > 1:
+        document["gateways"] = table.gateways
     return document
 
 

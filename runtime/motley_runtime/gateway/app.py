@@ -170,6 +170,8 @@ class Gateway:
         if path.startswith(_MODELS):
             await self._models(path, dispatcher_of(self.live), reply)
             return
+        if self.live.current is not None:
+            self.share.gateways = self.live.current.table.gateways
         self.share.charge(client)
         self.in_flight += 1
         self.metrics.in_flight.inc()

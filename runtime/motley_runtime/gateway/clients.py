@@ -36,6 +36,11 @@ class Client:
 ANYBODY = Client("")
 
 
+def part_of(limit: int, gateways: int) -> int:
+    """One gateway's part of a number of requests, at least 1."""
+    return max(1, limit // gateways)
+
+
 def read_client(name: str, text: str) -> tuple[Client, frozenset[str]]:
     """The client a file describes and the SHA-256 of its keys. Raises: ValueError naming the line."""
     client, hashes = Client(name), set()

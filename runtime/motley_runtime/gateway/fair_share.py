@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from motley_runtime.gateway.clients import Client
+from motley_runtime.gateway.clients import Client, part_of
 from motley_runtime.gateway.errors import GatewayError
 from motley_runtime.gateway.metrics import Metrics
 from motley_runtime.gateway.options import Sharing
@@ -37,7 +37,11 @@ class _Tenant:
 
 
 class FairShare:
-    """The gateway's door. One event loop, not thread-safe."""
+    """The gateway's door. One event loop, not thread-safe.
+
+    A client's limits are shared by `gateways` processes, which know nothing of each other: each has
+    an equal part, at least 1 request.
+    """
 
     def __init__(
         self, sharing: Sharing, metrics: Metrics, now_s: Callable[[], float] = time.monotonic
@@ -50,6 +54,7 @@ class FairShare:
         self._arrivals = 0
         self._virtual = 0.0
         self.at_work = 0
+        self.gateways = 1
 
     @property
     def waiting(self) -> int:
@@ -62,14 +67,16 @@ class FairShare:
         if rate is None:
             return
         tenant, now_s = self._tenant(client), self._now_s()
-        burst = client.burst if client.burst is not None else max(1.0, rate / 60.0)
+        rate /= self.gateways
+        burst = rate / 60.0 if client.burst is None else client.burst / self.gateways
+        burst = max(1.0, burst)
         earned = (now_s - tenant.tokens_at_s) * rate / 60.0
         tenant.tokens = min(burst, tenant.tokens + earned)
         tenant.tokens_at_s = now_s
         if tenant.tokens < 1.0:
             pause_s = (1.0 - tenant.tokens) * 60.0 / rate
             self._refused("rate")
-            text = f"the client's rate of {rate:g} requests a minute is used up"
+            text = f"the client's rate of {rate:g} requests a minute{self._here()} is used up"
             raise GatewayError(429, text, "rate_limit_exceeded", retry_after_s=math.ceil(pause_s))
         tenant.tokens -= 1.0
 
@@ -80,9 +87,10 @@ class FairShare:
         A request of several branches holds as many places; its turn comes when one is free.
         """
         tenant = self._tenant(client)
-        if client.concurrency is not None and tenant.at_work + places > client.concurrency:
+        if not self._is_within(client, tenant.at_work, places):
             self._refused("concurrency")
-            text = f"the client has {tenant.at_work} of {client.concurrency} requests at work"
+            most = part_of(client.concurrency or 1, self.gateways)
+            text = f"the client has {tenant.at_work} of {most} requests{self._here()} at work"
             text += f" and this one counts {places}" if places > 1 else " already"
             raise GatewayError(429, text, "concurrency_limit_exceeded", retry_after_s=1)
         tenant.at_work += places
@@ -99,6 +107,19 @@ class FairShare:
                 self._next()
         finally:
             tenant.at_work -= places
+
+    def _is_within(self, client: Client, at_work: int, places: int) -> bool:
+        """Whether a client's concurrency has so many places more.
+
+        A request of several branches that its part at one gateway never has is let in alone.
+        """
+        most = client.concurrency
+        if most is None or at_work + places <= part_of(most, self.gateways):
+            return True
+        return at_work == 0 and places <= most
+
+    def _here(self) -> str:
+        return f" (its part at one of {self.gateways} gateways)" if self.gateways > 1 else ""
 
     async def _turn(self, tenant: _Tenant, weight: float, priority: int) -> None:
         """Waits for a place, which is taken when this returns."""

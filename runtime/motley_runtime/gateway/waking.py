@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import aiohttp
 
 from motley_planner.dispatch import Dispatcher, Hold, Replica, RoutingTable, Stage
-from motley_runtime.gateway.clients import Client
+from motley_runtime.gateway.clients import Client, part_of
 from motley_runtime.gateway.errors import GatewayError
 from motley_runtime.gateway.job import Job
 from motley_runtime.gateway.live_routing import LiveRouting
@@ -106,7 +106,9 @@ class Waking:
     def _admit(self, hold: Hold, client: Client) -> None:
         if self._is_ending:
             raise _asleep("the gateway ends", 1)
-        most = client.concurrency
+        most, current = client.concurrency, self._live.current
+        if most is not None and current is not None:
+            most = part_of(most, current.table.gateways)
         if most is not None and self._by_client[client.name] >= most:
             self._metrics.refused.labels("concurrency").inc()
             text = f"the client has {most} requests waiting already"
