@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from motley_planner.dispatch.workflows import StepCall
+from motley_runtime.gateway.metrics import Metrics
+from motley_runtime.gateway.steps import Steps
 
 
 def headers(name: str, left_ms: int, step: str = "a") -> dict[str, str]:
@@ -135,3 +138,65 @@ async def test_a_later_step_gets_what_is_left_of_its_workflows_time(
 
 def _call(step: str) -> StepCall:
     return StepCall("x", step)
+
+
+async def test_a_deadline_may_be_a_time_and_says_so_where_it_is_neither(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any
+) -> None:
+    engine = await start_engine("e", delay_s=0.05)
+    gateway = await start_gateway(routing_of(("main", [replica_of(engine)])))
+    now_ms, outcomes = time.time() * 1000.0, []
+    for stated in (now_ms + 5_000, now_ms - 5_000, 5_000, 1):
+        told = headers(f"w{stated}", round(stated))
+        assert (await gateway.chat(headers=told)).status == 200
+        line = 'motley_gateway_workflow_steps_total{outcome="late"}'
+        outcomes.append(await gateway.metric(line))
+    assert outcomes == [0, 1, 1, 2], "times and durations, to come and past"
+    for wrong in (86_400_001, 10**11, round(now_ms + 90_000_000), round(now_ms - 90_000_000)):
+        response = await gateway.chat(headers=headers("w", wrong))
+        error = (await response.json())["error"]
+        assert (response.status, error["param"]) == (400, "x-motley-deadline-ms")
+        assert "since 1970" in error["message"]
+
+
+async def test_late_calls_are_told_apart_by_their_cause(
+    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, eventually: Any
+) -> None:
+    small = await start_engine("small", token_probability=0.01)
+    large = await start_engine("large", delay_s=0.15)
+    pool = await start_gateway(routing_of(("main", [replica_of(large)])), sharing={"in_flight": 1})
+    cascade = await start_gateway(
+        routing_of(("small", [replica_of(small)]), ("large", [replica_of(large)]))
+    )
+
+    async def causes(gateway: Any) -> dict[str, float]:
+        line = 'motley_gateway_workflow_late_steps_total{cause="%s"}'
+        found = {name: await gateway.metric(line % name) for name in ("queue", "execution")}
+        return found | {"escalation": await gateway.metric(line % "escalation")}
+
+    await pool.chat(headers=headers("e", 20))
+    await cascade.chat(headers=headers("f", 20))
+    assert await causes(pool) == {"queue": 0, "execution": 1, "escalation": 0}
+    assert await causes(cascade) == {"queue": 0, "execution": 0, "escalation": 1}
+    first = asyncio.ensure_future(pool.chat())
+    await eventually(lambda: pool.gateway.share.at_work == 1)
+    await pool.chat(headers=headers("q", 200))
+    await first
+    assert await causes(pool) == {"queue": 1, "execution": 1, "escalation": 0}
+
+
+def test_a_workflow_is_measured_from_its_first_call_to_its_last_answer() -> None:
+    metrics = Metrics()
+    book = Steps(metrics).book
+    for name, deadline_s in (("a", 20.0), ("b", 5.0), ("c", None)):
+        call = StepCall(name, "step", deadline_s=deadline_s)
+        book.due_s(call, 0.0)
+        book.answered(call, 2.0, 2.0)
+        book.due_s(StepCall(name, "next"), 3.0)
+        book.answered(StepCall(name, "next"), 4.0, 7.0)
+    book.due_s(StepCall("unanswered", "step"), 3.0)
+    book.due_s(StepCall("later", "step"), 500.0)
+    text = metrics.render().decode()
+    for outcome in ("in_time", "late", "no_deadline"):
+        assert f'motley_gateway_workflow_seconds_sum{{outcome="{outcome}"}} 7.0' in text
+        assert f'motley_gateway_workflow_seconds_count{{outcome="{outcome}"}} 1.0' in text

@@ -19,7 +19,7 @@ Sources: HexGen-Text2SQL, arXiv 2505.05286 (the split; its steps come from a fix
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 _GAIN = 0.1
@@ -44,6 +44,9 @@ class _Workflow:
     step: str
     seen_s: float
     kind: str
+    began_s: float
+    is_stated: bool
+    answered_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,16 @@ class Workflows:
     """The workflows under way, and what is known of their steps. One owner, not thread-safe.
 
     `slo_s` is the deadline of workflows that state none, from their first call; one unseen for
-    `idle_s` seconds has ended. `expected` may give seconds by step before any was seen.
+    `idle_s` seconds has ended. `expected` may give seconds by step before any was seen. `on_end` is
+    told of each that ended with an answer: its seconds from first call to last answer, and whether
+    that was by its deadline (None where it stated none).
     """
 
     slo_s: float = 60.0
     idle_s: float = 120.0
     capacity: int = 100_000
     expected: Mapping[str, float] = field(default_factory=dict)
+    on_end: Callable[[float, bool | None], object] | None = None
     _steps: dict[tuple[str, str], _Step] = field(default_factory=dict)
     _open: OrderedDict[str, _Workflow] = field(default_factory=OrderedDict)
 
@@ -81,11 +87,12 @@ class Workflows:
         known = self._open.get(call.workflow)
         if known is None:
             deadline = call.deadline_s if call.deadline_s is not None else now_s + self.slo_s
-            known = _Workflow(deadline, call.step, now_s, call.kind)
+            stated = call.deadline_s is not None
+            known = _Workflow(deadline, call.step, now_s, call.kind, now_s, stated)
             self._open[call.workflow] = known
         else:
             if call.deadline_s is not None:
-                known.deadline_s = call.deadline_s
+                known.deadline_s, known.is_stated = call.deadline_s, True
             if call.step != known.step or known.kind != call.kind:
                 self._follow(known, call)
         known.seen_s = now_s
@@ -100,7 +107,7 @@ class Workflows:
         step.seconds = seconds if old is None else old + _GAIN * (seconds - old)
         known = self._open.get(call.workflow)
         if known is not None:
-            known.seen_s = now_s
+            known.seen_s = known.answered_s = now_s
 
     def ended(self, workflow: str) -> None:
         """The last answer of a workflow has been given."""
@@ -108,6 +115,9 @@ class Workflows:
         if known is not None:
             step = self._step(known.kind, known.step)
             step.rest_s -= _GAIN * step.rest_s
+            if self.on_end is not None and known.answered_s is not None:
+                in_time = known.answered_s <= known.deadline_s if known.is_stated else None
+                self.on_end(known.answered_s - known.began_s, in_time)
 
     def seconds(self, call: StepCall) -> float:
         """Seconds that a call's step usually takes."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping
 
 from motley_planner.dispatch import Dispatcher, RoutingTable, classify
@@ -21,6 +23,7 @@ RawHeaders = Mapping[bytes, bytes]
 
 _PRIORITIES = 1000  # -1000 to 1000
 _DEADLINE_MS = 86_400_000  # a day
+_SINCE_1970_MS = 1e12  # September 2001: what is larger is a time, what is smaller a duration
 
 
 def client_of(keys: ApiKeys | None, headers: RawHeaders) -> Client:
@@ -115,9 +118,23 @@ def _zones(given: bytes | None, client: Client) -> frozenset[str] | None:
 
 def _deadline(given: bytes | None, default_s: float | None) -> float | None:
     if given is not None:
-        left_ms = _number(given, "x-motley-deadline-ms", _DEADLINE_MS)
+        left_ms = _left_ms(given)
         return asyncio.get_running_loop().time() + max(0.0, left_ms) / 1000.0
     return None if default_s is None else asyncio.get_running_loop().time() + default_s
+
+
+def _left_ms(given: bytes) -> float:
+    """Milliseconds left: as they are, or until a time that is given since 1970."""
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    left_ms = value - time.time() * 1000.0 if value >= _SINCE_1970_MS else value
+    if math.isnan(left_ms) or abs(left_ms) > _DEADLINE_MS:
+        text = f"x-motley-deadline-ms must be a number from {-_DEADLINE_MS} to {_DEADLINE_MS}, or "
+        text += "milliseconds since 1970 that are within a day from now"
+        raise GatewayError(400, text, "invalid_header", "x-motley-deadline-ms")
+    return left_ms
 
 
 def _streaming(given: bytes | None, default: str) -> str:

@@ -249,8 +249,9 @@ class Gateway:
 
     async def _run_now(self, job: Job, reply: Reply) -> None:
         """Waits for the job's turn, draws its policy and runs it through the stages."""
-        asked_ns = now_ns()
+        asked_ns, asked_s = now_ns(), time.monotonic()
         async with self.share.place(job.client, job.priority, places_of(job)):
+            job.queued_s = time.monotonic() - asked_s
             job.trace.waited("motley.queue", asked_ns)
             if job.request.is_scored:
                 job.policy = job.dispatcher.draw_policy(job.class_name)

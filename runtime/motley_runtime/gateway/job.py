@@ -24,6 +24,7 @@ class Job:
     completed and pruned.
     `step` is the call's place in a workflow, done by `due_s`; `start_by_s` orders those that wait.
     `adapter` is the LoRA adapter that the client named as its model. `held_until_s` is how long it may wait for a replica, once it has had to.
+    `queued_s` is how long it waited for its turn.
     """
 
     request: ParsedRequest
@@ -53,6 +54,7 @@ class Job:
     due_s: float = 0.0
     start_by_s: float = 0.0
     held_until_s: float | None = None
+    queued_s: float = 0.0
 
     def move(self, dispatcher: Dispatcher) -> None:
         """Goes on with another table, as if nothing had been tried."""

@@ -85,6 +85,16 @@ class Metrics:
         self.steps = self._counter(
             "workflow_steps", "Calls of workflows: in_time, late or failed.", "outcome"
         )
+        self.late_steps = self._counter(
+            "workflow_late_steps", "Late calls of workflows: queue, escalation, execution.", "cause"
+        )
+        self.workflow_s = Histogram(
+            "motley_gateway_workflow_seconds",
+            "Seconds from a workflow's first call to its last answer.",
+            ("outcome",),
+            buckets=_BUCKETS_S,
+            registry=self.registry,
+        )
         self.routing_refused = self._counter("routing_refused", "Routing documents refused.")
         self.policies = self._counter("policy_requests", "Requests by cascade policy.", "policy")
         self.in_flight = Gauge(

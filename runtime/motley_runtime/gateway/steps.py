@@ -24,7 +24,8 @@ class Steps:
     """What one gateway knows of workflows."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self._metrics, self.book = metrics, Workflows(slo_s=_USUAL_S)
+        self._metrics = metrics
+        self.book = Workflows(slo_s=_USUAL_S, on_end=self._workflow_ended)
 
     def arrived(self, job: Job, headers: Mapping[bytes, bytes]) -> None:
         """Gives a job its place in the order, and of a workflow's deadline its part."""
@@ -56,6 +57,20 @@ class Steps:
             self.book.answered(job.step, seconds, now_s)
         outcome = "failed" if not is_answered else "in_time" if now_s <= job.due_s else "late"
         self._metrics.steps.labels(outcome).inc()
+        if outcome == "late":
+            cause = _cause(job, now_s - job.due_s)
+            self._metrics.late_steps.labels(cause).inc()
+
+    def _workflow_ended(self, seconds: float, in_time: bool | None) -> None:
+        outcome = {None: "no_deadline", True: "in_time", False: "late"}[in_time]
+        self._metrics.workflow_s.labels(outcome).observe(seconds)
+
+
+def _cause(job: Job, late_s: float) -> str:
+    """Why a call was late; the wait for a turn goes first, for more room would have been enough."""
+    if late_s <= job.queued_s:
+        return "queue"
+    return "escalation" if len(job.visits) > 1 else "execution"
 
 
 def _text(given: bytes | None) -> str:
