@@ -14,6 +14,8 @@ from motley_planner.errors import SnapshotError
 T = TypeVar("T")
 _MISSING = object()
 LARGEST = 1e20  # the solver takes more for infinite
+MOST_DIGITS = 400  # of an integer that is read as one; a float holds 309
+SHOWN = 40  # characters of a number that a refusal repeats
 
 
 class _NoNumber:
@@ -22,8 +24,21 @@ class _NoNumber:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    @property
+    def rule(self) -> str:
+        """What is wrong with it, and the fix."""
+        return f"{self.name} is not a number; leave the field out or write null"
+
     def __repr__(self) -> str:
         return self.name
+
+
+class _TooLong(_NoNumber):
+    """A number with more digits than Python reads, or than a float holds."""
+
+    @property
+    def rule(self) -> str:
+        return f"{self.name} is out of range; write at most {LARGEST:g}, null for none"
 
 
 class _Repeated(dict[str, Any]):
@@ -42,15 +57,43 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeated
 
 
+def _long_integer(digits: str) -> object:
+    return int(digits) if len(digits) <= MOST_DIGITS else _too_long(digits)
+
+
+def finite_float(text: str) -> object:
+    """A number in a text as a float; a value that nobody takes for a number where none holds it."""
+    value = float(text)
+    return value if math.isfinite(value) else _too_long(text)
+
+
+def _too_long(text: str) -> _TooLong:
+    return _TooLong(text if len(text) <= SHOWN else f"a number of {len(text)} digits")
+
+
+def decoded(text: str, **hooks: Any) -> Any:
+    """The value of a JSON text, NaN and integers of thousands of digits as no numbers.
+
+    Raises: json.JSONDecodeError for broken JSON, RecursionError.
+    """
+    try:
+        return json.loads(text, parse_constant=_NoNumber, **hooks)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # int() refuses very many digits; a hook for each integer takes its time
+        return json.loads(text, parse_constant=_NoNumber, parse_int=_long_integer, **hooks)
+
+
 def parse_object(text: str, where: str) -> Fields:
     """The one JSON object in a text.
 
-    NaN, Infinity and keys that occur twice are refused where they are read, by their path.
+    NaN, Infinity, integers of thousands of digits and keys that occur twice are refused where they
+    are read, by their path.
 
     Raises: SnapshotError for broken JSON.
     """
     try:
-        value = json.loads(text, parse_constant=_NoNumber, object_pairs_hook=_no_repeats)
+        value = decoded(text, object_pairs_hook=_no_repeats)
     except json.JSONDecodeError as error:
         rule = f"line {error.lineno} column {error.colno}: {error.msg}; write valid JSON"
         raise SnapshotError(where, rule) from error
@@ -191,14 +234,13 @@ def _object(value: object, where: str) -> dict[str, Any]:
 def check_number(value: object, where: str) -> float:
     """A finite number >= 0."""
     if isinstance(value, _NoNumber):
-        rule = f"{value.name} is not a number; leave the field out or write null"
-        raise SnapshotError(where, rule)
+        raise SnapshotError(where, value.rule)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SnapshotError(where, f"write a number, not {_kind(value)}")
     try:
         number = float(value)
-    except OverflowError:
-        number = math.inf
+    except OverflowError as error:
+        raise SnapshotError(where, _too_long(str(value)).rule) from error
     if not math.isfinite(number):
         raise SnapshotError(where, "not a finite number; leave the field out or write null")
     if number < 0:
@@ -234,6 +276,8 @@ def check_known(name: str, known: Iterable[str], where: str, what: str) -> None:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, _TooLong):
+        return value.name
     if isinstance(value, _NoNumber):
         return f"{value.name}, which is no JSON"
     kinds = {type(None): "null", bool: "a boolean", str: "a string", list: "a list"}

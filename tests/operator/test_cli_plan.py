@@ -78,6 +78,29 @@ def test_a_plan_file_reads_back_as_it_was_written(planned: Path) -> None:
     assert plan_file.to_document(read_plan(planned / "plan.json")) == json.loads(text)
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 5000, "1" + "0" * 400, "1e400", "NaN"])
+def test_a_number_that_nothing_holds_is_refused_by_its_place(
+    planned: Path, tmp_path: Path, capsys: Capture, number: str
+) -> None:
+    document = json.loads((planned / "plan.json").read_text())
+    document["problem"]["snapshot"]["time_limit_s"] = "here"
+    (tmp_path / "odd.json").write_text(json.dumps(document).replace('"here"', number))
+    assert main(["explain", str(tmp_path / "odd.json"), "--no-worth"]) == 2
+    assert "odd.json: problem.snapshot.time_limit_s: " in capsys.readouterr().err
+
+
+def test_a_manifest_with_an_integer_of_thousands_of_digits_is_refused_with_its_line(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "pool.yaml"
+    path.write_text("kind: ServingPool\nspec:\n  budget: 1" + "0" * 5000 + "\n")
+    (tmp_path / "nodes.yaml").write_text("")
+    assert main(["plan", "-f", str(path), "--nodes", str(tmp_path / "nodes.yaml")]) == 2
+    assert "pool.yaml: line 3: cannot be read (a number of 5001 digits)" in capsys.readouterr().err
+    assert main(["validate", "-f", str(path), "-o", "json"]) == 2
+    assert "cannot be read (a number of 5001 digits)" in capsys.readouterr().out
+
+
 def test_a_plan_file_fits_the_schema_that_the_command_offers(planned: Path) -> None:
     schema = plan_file.schema()
     jsonschema.Draft202012Validator.check_schema(schema)

@@ -29,7 +29,9 @@ CASES = 5000  # in the default run; most are refused in 1 ms, a plan takes about
 ODD: tuple[Any, ...] = (
     None, True, "", "x", [], {}, [1], {"a": 1}, math.nan, math.inf, -1, -1e-9, 0, 1e-9, 1e-300, 0.5,
     3, 7, 1e9, 1e17, 1e308, 10**400, "NaN", "m", "k0", "c0", "z0", "A", "n0",
+    "<5,001 digits>",
 )  # fmt: skip
+LONG = "1" + "0" * 5000  # written as a number where ODD[-1] stands: Python writes no such integer
 FIELDS = frozenset(field.name for field in fields(FleetTable))
 NO_NUMBERS = (
     "table: NaN",
@@ -84,6 +86,11 @@ def changed(seed: int, changes: list[tuple[int, int, Any]]) -> dict[str, Any]:
     return dict(table) if isinstance(table, dict) else {}
 
 
+def written(value: dict[str, Any]) -> str:
+    """The table as JSON, with an integer of 5,001 digits wherever its name stands for it."""
+    return json.dumps(value).replace(json.dumps(ODD[-1]), LONG)
+
+
 def names_an_entry(message: str, value: dict[str, Any]) -> bool:
     """Whether a refusal begins with a field of the table, or says which one is missing or unknown.
 
@@ -135,7 +142,7 @@ def answered(value: dict[str, Any], *, enumerates: bool = False) -> str:
     """
     begin = time.process_time()
     try:
-        table = read_table(json.dumps(value))
+        table = read_table(written(value))
         solution = solve_table(table, use_worker=False)
     except SnapshotError as error:
         assert names_an_entry(str(error), value), str(error)
@@ -228,6 +235,29 @@ def test_a_refusal_names_the_entry(change: dict[str, Any], named: str) -> None:
     value = good(1) | change
     with pytest.raises(SnapshotError, match=named.replace("[", r"\[").replace("]", r"\]")):
         read_table(json.dumps(value))
+
+
+@pytest.mark.parametrize("digits", [LONG, "-" + LONG, "1" + "0" * 400])
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        (("classes", 0, "requests_per_second"), "classes[0].requests_per_second: a number of"),
+        (("columns", 0, "requests_per_second", "k0"), "columns[0].requests_per_second['k0']: a n"),
+        (("columns", 0, "max_count"), "columns[0].max_count: a number of"),
+        (("time_limit_s",), "time_limit_s: a number of"),
+        (("columns", 0, "id"), "columns[0].id: write a string"),
+    ],
+)
+def test_an_integer_of_thousands_of_digits_is_refused_by_its_path(
+    path: Path, named: str, digits: str
+) -> None:
+    value = copy.deepcopy(good(1))
+    holder: Any = value
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = ODD[-1]
+    with pytest.raises(SnapshotError, match=re.escape(named)):
+        read_table(written(value).replace(LONG, digits))
 
 
 def test_a_plan_too_long_to_be_listed_is_refused() -> None:

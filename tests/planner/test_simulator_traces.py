@@ -156,3 +156,17 @@ def test_the_published_traces_are_read_whole(name: str, rows: int) -> None:
     found = read_trace(SHARED / name)
     assert len(found) == rows
     assert 2500 < found.time_s[-1] < 3700
+
+
+@pytest.mark.parametrize("digits", [401, 5001])
+def test_a_number_that_no_float_holds_is_refused_by_its_line_and_column(
+    tmp_path: Path, digits: int
+) -> None:
+    number = "1" + "0" * (digits - 1)
+    line = f'{{"timestamp": {number}, "input_length": 3, "output_length": 4}}\n'
+    with pytest.raises(SnapshotError, match="line 1, column timestamp"):
+        read_trace(written(tmp_path / "odd.jsonl", line))
+    line = '{"timestamp": 1, "input_length": 3, "output_length": 4, "hash_ids": [1e3]}\n'
+    line = line.replace("1e3", str(2**63))
+    with pytest.raises(SnapshotError, match="line 1, column hash_ids"):
+        read_trace(written(tmp_path / "odd.jsonl", line))

@@ -160,3 +160,11 @@ def test_the_process_ends_within_a_second_of_its_limit(tmp_path: Path, objective
     answer = json.loads(done.stdout)
     assert answer["status"] in ("feasible", "optimal")
     assert answer["gap"] is not None and answer["gap"] < 0.5
+
+
+def test_an_integer_of_thousands_of_digits_is_bad_input(tmp_path: Path) -> None:
+    text = json.dumps(table(time_limit_s=12345.0)).replace("12345.0", "1" + "0" * 5000)
+    done = solve(tmp_path, text)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "time_limit_s: a number of 5001 digits is out of range" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -24,6 +24,7 @@ from motley_operator.api.surroundings import Surroundings, with_additions
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.hardware import Catalog
 
+_MAY_NOT_READ = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp"})
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 
 
@@ -85,7 +86,10 @@ def load(text: str, file: str = "") -> tuple[list[Located], list[Finding]]:
             if node is None:
                 continue
             findings += _double_keys(node, (), file)
-            documents += _unpacked(loader.construct_document(node), node, file)
+            unread = list(_unread(loader, node, (), file))
+            findings += unread
+            if not unread:
+                documents += _unpacked(loader.construct_document(node), node, file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
@@ -115,6 +119,24 @@ def _unpacked(content: Any, node: yaml.Node, file: str) -> Iterator[Located]:
             yield from _unpacked(item, below, file)
     else:
         yield Located(content, node, file)
+
+
+def _unread(loader: yaml.SafeLoader, node: yaml.Node, path: Path, file: str) -> Iterator[Finding]:
+    """Values that YAML reads as a number or a date and Python cannot hold."""
+    if isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            yield from _unread(loader, item, (*path, i), file)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield from _unread(loader, key, path, file)
+            yield from _unread(loader, value, (*path, str(key.value)), file)
+    elif node.tag in _MAY_NOT_READ:
+        try:
+            loader.construct_object(node)
+        except ValueError as error:
+            words = f"a number of {len(node.value)} digits" if len(node.value) > 99 else str(error)
+            message = f"cannot be read ({words}): write a smaller number, or quote it"
+            yield Finding(path, node.value[:20], message, "yaml", file=file, line=_line(node))
 
 
 def _double_keys(node: yaml.Node, path: Path, file: str) -> Iterator[Finding]:

@@ -138,6 +138,13 @@ def _parsed(path: Path, text: str) -> list[Any]:
         place = f"{path}: line {mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", None) or "cannot be read"
         raise InputError(place, f"not YAML: {problem}") from error
+    except ValueError as error:  # an integer of thousands of digits, a date in a 13th month
+        from motley_operator.api.documents import load
+
+        _, findings = load(text)
+        wrong = findings[-1] if findings else None
+        place = f"{path}: line {wrong.line}" if wrong else str(path)
+        raise InputError(place, wrong.message if wrong else str(error)) from error
 
 
 def without_unread(text: str) -> str:

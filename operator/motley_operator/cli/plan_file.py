@@ -6,7 +6,6 @@ new ones may be added; `version` changes only when an old field changes its mean
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -19,6 +18,7 @@ from motley_planner.domain.hardware import Gpu, Node
 from motley_planner.domain.measurements import Learned
 from motley_planner.domain.plan import Plan, PlannedReplica, Refusal
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.json_reader import decoded, finite_float
 
 VERSION = 1
 
@@ -183,10 +183,11 @@ def read_plan(path: str | Path) -> PlanFile:
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        document = decoded(text, parse_float=finite_float)
     except OSError as error:
         raise InputError(str(path), error.strerror or str(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = "write one with `motley plan ... -o json > PLAN.json`"
         raise InputError(str(path), f"not JSON ({error}); {hint}") from error
     if not isinstance(document, dict) or "version" not in document:

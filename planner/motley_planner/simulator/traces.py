@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,11 +22,13 @@ from typing import TextIO
 import numpy as np
 
 from motley_planner.errors import SnapshotError
+from motley_planner.json_reader import decoded
 from motley_planner.simulator.arrivals import Arrivals, Floats, Kind, with_classes
 
 AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 OWN = ("time_s", "prompt_tokens", "output_tokens")
 MOST_REQUESTS = 5_000_000
+LARGEST_HASH = 2**62
 Row = tuple[float, float, float, str, int]  # seconds, prompt, output, class, prefix
 
 
@@ -161,8 +162,8 @@ def _mooncake(lines: Iterable[str], name: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            item = json.loads(line)
-        except ValueError as error:
+            item = decoded(line)
+        except (ValueError, RecursionError) as error:
             raise SnapshotError(f"trace {name}, line {at}", f"not JSON ({error})") from error
         if not isinstance(item, Mapping):
             raise SnapshotError(f"trace {name}, line {at}", "is not an object")
@@ -170,13 +171,16 @@ def _mooncake(lines: Iterable[str], name: str) -> Iterator[Row]:
         when, prompt, output = (_number(item.get(each), name, at, each) for each in fields)
         blocks = item.get("hash_ids") or [-1]
         first = blocks[0] if isinstance(blocks, list) and isinstance(blocks[0], int) else -1
+        if not -1 <= first <= LARGEST_HASH:
+            place = f"trace {name}, line {at}, column hash_ids"
+            raise SnapshotError(place, f"ids lie between 0 and {LARGEST_HASH}; number blocks so")
         yield when / 1000.0, prompt, output, "", first
 
 
 def _number(value: object, name: str, line: int, column: str) -> float:
     try:
         found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         found = float("nan")
     if not isfinite(found) or found < 0.0:
         place = f"trace {name}, line {line}, column {column}"
