@@ -18,8 +18,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 Capture = pytest.CaptureFixture[str]
 
 
-def pool(rate: float) -> dict[str, Any]:
+def pool(rate: float, slo: dict[str, Any] | None = None) -> dict[str, Any]:
     classes = [{"name": "all", "promptTokens": 500, "outputTokens": 100}]
+    told = {} if slo is None else {"slo": slo, "budget": {"dollarsPerHour": 60, "gpus": 8}}
     return {
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "ServingPool",
@@ -27,6 +28,7 @@ def pool(rate: float) -> dict[str, Any]:
         "spec": {
             "model": {"id": "Qwen/Qwen3-8B", "precision": "bf16"},
             "workload": {"requestsPerSecond": rate, "classes": classes},
+            **told,
         },
     }
 
@@ -34,7 +36,18 @@ def pool(rate: float) -> dict[str, Any]:
 @pytest.fixture
 def planned(tmp_path: Path, capsys: Capture) -> str:
     """PLAN.json of a pool that takes more than its one L4 node."""
-    (tmp_path / "pool.yaml").write_text(yaml.safe_dump(pool(50)))
+    return written(tmp_path, capsys, pool(50))
+
+
+@pytest.fixture
+def promised(tmp_path: Path, capsys: Capture) -> str:
+    """The same with every latency target and every budget."""
+    slo = {"ttft": {"p95": "2s"}, "tpot": {"p95": "150ms"}, "e2e": {"p95": "30s"}}
+    return written(tmp_path, capsys, pool(50, slo))
+
+
+def written(tmp_path: Path, capsys: Capture, resource: dict[str, Any]) -> str:
+    (tmp_path / "pool.yaml").write_text(yaml.safe_dump(resource))
     nodes = {"apiVersion": "v1", "items": make_mix((("l4", 1),)), "kind": "List"}
     (tmp_path / "nodes.yaml").write_text(yaml.safe_dump(nodes))
     words = ["-f", str(tmp_path / "pool.yaml"), "--nodes", str(tmp_path / "nodes.yaml")]
@@ -87,6 +100,42 @@ def test_planning_again_without_the_change_is_said_beside_it(planned: str, capsy
 def test_a_change_that_cannot_be_is_bad_input(planned: str, capsys: Capture, change: str) -> None:
     assert main(["what-if", planned, "--change", change]) == 2
     assert f"change '{change}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("beyond", ["=0ms", "=0", "-40s", "-100%", "-250%"])
+@pytest.mark.parametrize("field", ["ttft", "tpot", "e2e"])
+def test_a_latency_target_of_nothing_is_refused(
+    promised: str, capsys: Capture, field: str, beyond: str
+) -> None:
+    assert main(["what-if", promised, "--change", f"chat {field} {beyond}"]) == 2
+    assert "a target must be above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"chat {field} {to}"
+        for field in ("rate", "budget", "gpus", "headroom")
+        for to in ("=0", "-99")
+    ]
+    + ["budget =0", "chat headroom +99", "chat tpot =1ms", "-1 L4"],
+)
+def test_every_other_quantity_may_be_nothing(promised: str, capsys: Capture, change: str) -> None:
+    asked = ["what-if", promised, "--change", change, "-o", "json", "--time-limit", "1s"]
+    assert main(asked) in (0, 1)
+    (part,) = json.loads(capsys.readouterr().out)["slices"]
+    if change.split()[-1] in ("=0", "-99") and "headroom" not in change or change == "-1 L4":
+        assert part["replicas"] == []
+
+
+@pytest.mark.parametrize(
+    "change", ["+" + "9" * 5000 + " L4", "chat gpus =" + "9" * 400, "budget =" + "9" * 5000]
+)
+def test_a_change_beyond_all_measure_is_refused(
+    promised: str, capsys: Capture, change: str
+) -> None:
+    assert main(["what-if", promised, "--change", change]) == 2
+    assert "; write " in capsys.readouterr().err
 
 
 def test_a_plan_without_its_problem_is_refused_with_the_fix(

@@ -25,6 +25,8 @@ from motley_planner.errors import SnapshotError
 
 FIELDS = ("rate", "budget", "gpus", "ttft", "tpot", "e2e", "floor", "headroom")
 
+MOST = 1e12  # of an amount, in the unit of its field
+MOST_DIGITS = 5  # of a number of nodes
 _NODES = re.compile(r"([+-])(\d+)\s+(\S+?)(?:-nodes?)?(?:@(\S+))?", re.IGNORECASE)
 _VALUE = re.compile(r"([+\-=])\s*\$?(\d+(?:\.\d+)?)\s*(ms|s|%|pt|)")
 _UNITS = {"": 1.0, "ms": 1e-3, "s": 1.0, "%": 0.01, "pt": 0.01}
@@ -54,6 +56,9 @@ def changed(snapshot: Snapshot, text: str) -> Snapshot:
     words = text.split()
     if found := _NODES.fullmatch(text.strip()):
         sign, count, gpu, zone = found.groups()
+        if len(count) > MOST_DIGITS:
+            rule = f"more than {10**MOST_DIGITS - 1:,} nodes at once; write fewer"
+            raise SnapshotError(f"change {text[:40]!r}", rule)
         nodes = _nodes_of(snapshot, text, gpu, zone)
         if sign == "+":
             return _with_nodes(snapshot, nodes, int(count))
@@ -82,7 +87,10 @@ def _amount(text: str, written: str, *, relative_percent: bool) -> Amount:
         )
     sign, number, unit = found.groups()
     relative = unit == "%" and relative_percent and sign != "="
-    return Amount(sign, float(number) * _UNITS[unit], relative)
+    value = float(number) * _UNITS[unit]
+    if value > MOST:
+        raise SnapshotError(f"change {text!r}", f"the amount is over {MOST:g}; write less")
+    return Amount(sign, value, relative)
 
 
 def _nodes_of(snapshot: Snapshot, text: str, gpu: str, zone: str | None) -> list[Node]:
@@ -203,6 +211,8 @@ def _with_target(slo: Slo, text: str, field: str, amount: Amount) -> Slo:
     if not table:
         raise SnapshotError(f"change {text!r}", f"there is no {field} target to change")
     moved = {percentile: amount.of(limit_s) for percentile, limit_s in table.items()}
+    if min(moved.values()) <= 0.0:
+        raise SnapshotError(f"change {text!r}", "a target must be above 0; write '=VALUE'")
     if field == "ttft":
         return replace(slo, ttft_s=moved)
     return replace(slo, tpot_s=moved) if field == "tpot" else replace(slo, e2e_s=moved)
