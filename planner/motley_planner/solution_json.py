@@ -59,6 +59,8 @@ def _level(level: Level) -> dict[str, Any]:
         "value": _finite(level.value),
         "bound": _finite(level.bound),
         "gap": _finite(level.gap),
+        "certified_bound": _finite(level.certified_bound),
+        "bound_proof": level.bound_proof,
     }
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from motley_planner.checker import check
+from motley_planner.checker import check, examine
 from motley_planner.checker.certificates import proved_bound
 from motley_planner.domain.certificate import Certificate
-from motley_planner.domain.solution import Solution
+from motley_planner.domain.solution import PROVED, UNPROVED, Solution
 from motley_planner.domain.table import Column, FleetTable, Fragment, NodeGroup, RequestClass
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations import certificate, proving
@@ -34,6 +34,54 @@ def certified(table: FleetTable) -> Solution | None:
 def beyond(level: str, value: float, bound: float) -> float:
     """By how much a value is better than a bound."""
     return bound - value if level == "price" else value - bound
+
+
+def test_a_bound_that_nobody_proved_is_told_apart_from_one_that_a_certificate_proves() -> None:
+    """A plan that calls itself optimal passes as a plan; its bound is no more than its word."""
+    told = set()
+    for seed in range(40):
+        table = tiny_table(seed)
+        solution = certified(table)
+        if solution is None:
+            continue
+        levels = tuple(replace(lv, bound=lv.value, gap=0.0) for lv in solution.levels)
+        claims = replace(
+            solution,
+            status="optimal",
+            bound=solution.objective,
+            gap=0.0,
+            levels=levels,
+        )
+        forged = examine(table, replace(claims, certificates=()))
+        assert forged.complaints == ()
+        assert {b.bound_proof for b in forged.bounds} == {UNPROVED}
+        assert {b.certified_bound for b in forged.bounds} == {None}
+        verdict = examine(table, claims)
+        for one, level in zip(verdict.bounds, levels, strict=True):
+            assert (one.level, one.claimed) == (level.name, level.value)
+            if one.certified_bound is not None:
+                assert level.value is not None
+                farther = beyond(one.level, one.certified_bound, level.value)
+                close = farther <= 1e-6 * max(1.0, abs(level.value))
+                assert one.bound_proof == (PROVED if close else UNPROVED)
+                told.add(one.bound_proof)
+    assert told == {PROVED, UNPROVED}
+
+
+def test_a_certified_bound_that_its_certificate_does_not_prove_is_a_complaint() -> None:
+    table = tiny_table(3)
+    solution = certified(table)
+    assert solution is not None
+    proved = with_proofs(table, solution, 10.0, use_worker=False)
+    assert [lv.certified_bound for lv in proved.levels] == [c.bound for c in proved.certificates]
+    assert check(table, proved) == ()
+    assert any("certified_bound" in text for text in check(table, replace(proved, certificates=())))
+    first, *rest = proved.levels
+    assert first.certified_bound is not None
+    closer = replace(first, certified_bound=first.certified_bound * 0.9)
+    assert any(
+        "certified_bound" in text for text in check(table, replace(proved, levels=(closer, *rest)))
+    )
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))

@@ -168,3 +168,14 @@ def test_an_integer_of_thousands_of_digits_is_bad_input(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "time_limit_s: a number of 5001 digits is out of range" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_each_level_says_which_bound_is_certified(tmp_path: Path) -> None:
+    done = solve(tmp_path, table(), "-o", "json")
+    (served, price) = json.loads(done.stdout)["levels"]
+    assert served["certified_bound"] == pytest.approx(served["bound"])
+    assert served["bound_proof"] == "proved by a certificate"
+    assert price["certified_bound"] < price["bound"]  # parts of replicas would cost less
+    assert price["bound_proof"] == "not proved by a certificate"
+    told = solve(tmp_path, table(), "-o", "table").stdout
+    assert "price: the bound 9 is not proved by a certificate" in told

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from motley_planner.domain.solution import PROVED, UNPROVED
+
 Schema = dict[str, Any]
 
 NAME: Schema = {"type": "string", "minLength": 1}
@@ -142,7 +144,11 @@ def _solve_fields(column: Schema, cascade: Schema) -> dict[str, Schema]:
 
 def _solve_result() -> Schema:
     level = closed(
-        {"name": NAME, "value": NUMBER_OR_NULL, "bound": NUMBER_OR_NULL, "gap": NUMBER_OR_NULL}
+        {
+            "name": NAME,
+            **dict.fromkeys(("value", "bound", "gap", "certified_bound"), NUMBER_OR_NULL),
+            "bound_proof": {"enum": [PROVED, UNPROVED, None]},
+        }
     )
     flow = {"class": NAME, "from": NAME, "to": NAME, "kv_scale": RATE, "requests_per_second": RATE}
     kept: Schema = {"type": ["string", "null"]}

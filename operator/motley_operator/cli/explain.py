@@ -135,12 +135,15 @@ def _worth_table(found: tuple[Worth, ...]) -> str:
 
 
 def _levels(content: PlanFile) -> str:
-    rows = [("LEVEL", "REACHED", "NO PLAN CAN PASS", "GAP")]
+    rows = [("LEVEL", "REACHED", "NO PLAN CAN PASS", "GAP", "CERTIFIED")]
     for level in content.plan.levels:
-        values = (number(level.value, 5), number(level.bound, 5), percent(level.gap))
+        value, bound, certified = (
+            number(each, 5) for each in (level.value, level.bound, level.certified_bound)
+        )
+        values = (value, bound, percent(level.gap), certified)
         rows.append((level.name, *values))
     text = "Decided level by level; a lower one never gives up what a higher one reached:\n\n"
-    return text + columns(rows, right=frozenset({1, 2, 3}), indent=2)
+    return text + columns(rows, right=frozenset({1, 2, 3, 4}), indent=2)
 
 
 def _full(content: PlanFile) -> list[str]:

@@ -20,6 +20,7 @@ from motley_planner.domain.plan import (
     Refusal,
     Slice,
 )
+from motley_planner.domain.solution import UNPROVED
 
 Places = Mapping[str, tuple[str, str]]  # zone and capacity type by node
 GroupId = tuple[str, str, str, str]  # stage, column, zone, capacity type
@@ -57,6 +58,11 @@ def render(content: PlanFile) -> str:
         proofs = [
             f"  {c.level}: no plan is beyond {number(c.bound, 6)} (by {len(c.multipliers)} prices)"
             for c in plan.certificates
+        ]
+        proofs += [
+            f"  {lv.name}: the bound {number(lv.bound, 6)} is {lv.bound_proof}"
+            for lv in plan.levels
+            if lv.bound_proof == UNPROVED
         ]
         blocks.append("\n".join(["PROOFS that need no solver:", *proofs]))
     if content.unknown_gpus:

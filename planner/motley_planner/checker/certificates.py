@@ -18,12 +18,18 @@ SCALE: Literal["max_min"] = "max_min"
 HOLD_SLACK = 1e-6  # share by which a level above may stay behind what the plan reaches
 
 
-def check_certificates(ledger: Ledger) -> None:
-    """Each certificate proves its bound, and the plan is not better than it."""
-    solution = ledger.solution
+def check_certificates(ledger: Ledger) -> dict[str, float]:
+    """Each certificate proves its bound, and the plan is not better than it.
+
+    What they prove of each level, worked out by addition: no bound that the plan merely claims. A
+    claimed bound without one is no complaint, since what branching proved has none.
+    """
+    solution, bounds = ledger.solution, dict[str, float]()
     values = {level.name: level.value for level in solution.levels}
     for certificate in solution.certificates:
         proved = proved_bound(ledger.table, solution.levels, certificate)
+        if proved is not None:
+            bounds[certificate.level] = proved
         sign = -1.0 if certificate.level == "price" else 1.0
         slack = TOLERANCE * max(1.0, abs(certificate.bound))
         if proved is None or sign * (proved - certificate.bound) > slack:
@@ -33,6 +39,11 @@ def check_certificates(ledger: Ledger) -> None:
         value = values.get(certificate.level)
         if value is not None and sign * (value - certificate.bound) > slack:
             ledger.complain(f"certificate of {certificate.level}: the plan is better than it")
+    for level in solution.levels:
+        told, proved = level.certified_bound, bounds.get(level.name)
+        if told is not None and (proved is None or ledger.differ(told, proved)):
+            ledger.complain(f"level {level.name}: certified_bound {told}, certificates: {proved}")
+    return bounds
 
 
 def proved_bound(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass, replace
 
 from motley_planner.checker.certificates import check_certificates
 from motley_planner.checker.ledger import TOLERANCE, Ledger, open_ledger
@@ -20,23 +21,50 @@ from motley_planner.checker.serving import (
     check_time,
     penalty,
 )
-from motley_planner.domain.solution import Solution
+from motley_planner.domain.solution import BoundProof, Solution
 from motley_planner.domain.table import FleetTable
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A level's bound as the plan claims it, and what certificates prove of it by addition."""
+
+    level: str
+    claimed: float | None
+    certified_bound: float | None
+    bound_proof: BoundProof | None  # None where no bound is claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Complaints about a plan, none where it is good, and which of its bounds are proved."""
+
+    complaints: tuple[str, ...]
+    bounds: tuple[Bound, ...] = ()
 
 
 def check(table: FleetTable, solution: Solution) -> tuple[str, ...]:
     """Every complaint about a plan, in words; empty where the plan is good.
 
+    That says nothing of a bound which no certificate proves, `optimal` or not: `examine` tells those.
+    """
+    return examine(table, solution).complaints
+
+
+def examine(table: FleetTable, solution: Solution) -> Verdict:
+    """Complaints, and for each level the bound claimed beside the one that a certificate proves.
+
     Numbers are compared at a relative 1e-6. `no_solution` must be empty; `infeasible` is checked as
-    the plan it carries.
+    the plan it carries. A bound that no certificate proves is what the search says it proved: the
+    checker can only see that the plan is not better than it.
     """
     ledger = open_ledger(table, solution)
     if solution.status == "no_solution":
         if solution.replicas or solution.objective is not None or solution.bound is not None:
             ledger.complain("no_solution carries a plan")
-        return tuple(ledger.complaints)
+        return Verdict(tuple(ledger.complaints))
     if ledger.complaints:
-        return tuple(ledger.complaints)
+        return Verdict(tuple(ledger.complaints))
     for run in (
         check_counts,
         check_side_rows,
@@ -48,10 +76,14 @@ def check(table: FleetTable, solution: Solution) -> tuple[str, ...]:
         check_flows,
         _check_unserved,
         _check_levels,
-        check_certificates,
     ):
         run(ledger)
-    return tuple(ledger.complaints)
+    proved = check_certificates(ledger)
+    bounds = []
+    for level in solution.levels:
+        known = replace(level, certified_bound=proved.get(level.name))
+        bounds.append(Bound(level.name, level.bound, known.certified_bound, known.bound_proof))
+    return Verdict(tuple(ledger.complaints), tuple(bounds))
 
 
 def _check_unserved(ledger: Ledger) -> None:

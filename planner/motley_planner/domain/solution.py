@@ -8,17 +8,37 @@ from typing import Literal
 
 from motley_planner.domain.certificate import Certificate
 
+BoundProof = Literal["proved by a certificate", "not proved by a certificate"]
+PROVED: BoundProof = "proved by a certificate"
+UNPROVED: BoundProof = "not proved by a certificate"
+PROOF_TOLERANCE = 1e-6
 SolveStatus = Literal["optimal", "feasible", "infeasible", "no_solution"]
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One level of the lexicographic objective; `gap` = |bound - value| / max(1e-9, |value|)."""
+    """One level of the lexicographic objective; `gap` = |bound - value| / max(1e-9, |value|).
+
+    `certified_bound` is what a certificate proves of the level by addition. `bound` may be closer: what
+    branching proved has no certificate.
+    """
 
     name: str
     value: float | None
     bound: float | None
     gap: float | None
+    certified_bound: float | None = None
+
+    @property
+    def bound_proof(self) -> BoundProof | None:
+        """Whether a certificate proves `bound`, to a relative 1e-6; None where there is none."""
+        if self.bound is None:
+            return None
+        if self.certified_bound is None:
+            return UNPROVED
+        sign = -1.0 if self.name == "price" else 1.0
+        farther = sign * (self.certified_bound - self.bound)
+        return PROVED if farther <= PROOF_TOLERANCE * max(1.0, abs(self.bound)) else UNPROVED
 
 
 @dataclass(frozen=True, slots=True)

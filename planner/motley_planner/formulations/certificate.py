@@ -60,12 +60,13 @@ def _with_bounds(
 ) -> Solution:
     proved = {one.level: one.bound for one in certificates}
     levels = tuple(_closer(table, level, proved.get(level.name)) for level in solution.levels)
+    told = tuple(replace(level, certified_bound=proved.get(level.name)) for level in levels)
     if levels == solution.levels:
-        return solution
+        return replace(solution, levels=told)
     within = all(lv.gap is not None and lv.gap <= table.relative_gap for lv in levels)
     first = levels[0]
     status = "optimal" if within else solution.status
-    return replace(solution, levels=levels, bound=first.bound, gap=first.gap, status=status)
+    return replace(solution, levels=told, bound=first.bound, gap=first.gap, status=status)
 
 
 def _closer(table: FleetTable, level: PlannedLevel, proved: float | None) -> PlannedLevel:
