@@ -101,6 +101,19 @@ def test_a_manifest_with_an_integer_of_thousands_of_digits_is_refused_with_its_l
     assert "cannot be read (a number of 5001 digits)" in capsys.readouterr().out
 
 
+def test_a_small_fleet_carries_its_proofs_even_where_the_search_takes_all_the_time(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    nodes = write_nodes(tmp_path / "n.yaml", ("h100", 2), ("a100-80", 1), ("l40s", 2), ("l4", 1))
+    _, found = run_json(capsys, "plan", "-f", EXAMPLES, "--nodes", nodes, "--time-limit", "1s")
+    assert found["no_certificates"] == ""
+    proved = {one["level"]: one["bound"] for one in found["certificates"]}
+    names = {level["name"] for level in found["levels"]}
+    assert names - {"tolerance"} == set(proved)
+    told = {level["name"]: level["certified_bound"] for level in found["levels"]}
+    assert {name: told[name] for name in proved} == proved
+
+
 def test_a_plan_file_fits_the_schema_that_the_command_offers(planned: Path) -> None:
     schema = plan_file.schema()
     jsonschema.Draft202012Validator.check_schema(schema)

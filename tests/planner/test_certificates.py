@@ -13,7 +13,13 @@ from motley_planner.domain.solution import PROVED, UNPROVED, Solution
 from motley_planner.domain.table import Column, FleetTable, Fragment, NodeGroup, RequestClass
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations import certificate, proving
-from motley_planner.formulations.certificate import certify, with_cheap_proofs, with_proofs
+from motley_planner.formulations.certificate import (
+    certify,
+    kept_back_s,
+    leaving_time,
+    with_cheap_proofs,
+    with_proofs,
+)
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.testing.corpus import structured_cases
 from motley_planner.testing.oracle import Unbounded, best_value
@@ -176,14 +182,35 @@ def test_a_small_table_has_its_proofs_unasked_and_a_check_finds_them_good() -> N
     assert solution.no_certificates == "" and check(table, solution) == ()
 
 
+def test_a_small_table_has_its_proofs_even_where_the_search_took_all_the_time() -> None:
+    table = tiny_table(0)
+    solution = solve_table(table, use_worker=False)
+    late = with_cheap_proofs(table, solution, 0.0, use_worker=False)
+    assert len(late.certificates) == len(late.levels) > 0
+
+
+def test_a_search_leaves_the_time_that_proofs_need_where_it_is_little() -> None:
+    table = replace(tiny_table(0), time_limit_s=10.0)
+    small = kept_back_s(table)
+    assert 0.0 < small < 0.01
+    assert leaving_time(table).time_limit_s == 10.0 - small
+    many = tuple(replace(table.columns[0], id=f"c{i}") for i in range(40_000))
+    large = replace(table, columns=many)
+    rates = 40_000 * len(table.columns[0].requests_per_second)
+    assert rates * 1.2e-5 <= kept_back_s(large) <= 1.5  # as measured, and 15 % of ten seconds
+    assert kept_back_s(replace(large, time_limit_s=4.9)) == 0.0  # nothing is left out of short ones
+    assert leaving_time(replace(large, time_limit_s=4.9)).time_limit_s == 4.9
+
+
 def test_proofs_that_would_take_long_are_left_out_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table = tiny_table(0)
     solution = solve_table(table, use_worker=False)
+    monkeypatch.setattr(certificate, "RATE_S", 0.2)
     late = with_cheap_proofs(table, solution, 0.0, use_worker=False)
     assert late.certificates == () and "0 s were left" in late.no_certificates
-    monkeypatch.setattr(certificate, "RATE_S", 1.0)
+    monkeypatch.setattr(certificate, "RATE_S", 10.0)
     large = with_cheap_proofs(table, solution, 10.0, use_worker=False)
     assert large.certificates == () and "takes about" in large.no_certificates
     none = with_cheap_proofs(table, Solution(status="no_solution"), 1.0, use_worker=False)

@@ -44,13 +44,19 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; 1 if it falls short, 3 if there is none in time."""
     from motley_planner import strategies
-    from motley_planner.formulations.certificate import with_cheap_proofs, with_proofs
+    from motley_planner.formulations.certificate import (
+        leaving_time,
+        with_cheap_proofs,
+        with_proofs,
+    )
 
     text = _read(args.table)
     begin = time.monotonic()
     try:
         table, strategy = read_request(text)
-        solution = strategies.run(strategy, _without(table, time.monotonic() - begin))
+        timed = _without(table, time.monotonic() - begin)
+        searched = timed if args.certificate else leaving_time(timed)
+        solution = strategies.run(strategy, searched)
         if args.certificate:
             solution = with_proofs(table, solution, table.time_limit_s, use_worker=False)
         else:

@@ -13,6 +13,7 @@ from motley_planner.domain.solution import Level as PlannedLevel
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.formulations.proving import Found, Proving, find_blocks
+from motley_planner.objectives import OBJECTIVES
 from motley_planner.solver import Job, Level, solve
 from motley_planner.solver.clock import CLOCK
 
@@ -20,6 +21,29 @@ NEGLIGIBLE = 1e-12  # of the largest price
 CHEAP_S, CHEAP_SHARE = 0.05, 0.1  # what proofs may take unasked: this, or this share of the solve
 PATIENCE = 10  # times as long as judged cheap may they take: other work on the machine drops none
 RATE_S = 1.5e-5  # measured: seconds a level and rate (1.0e-5 to 1.3e-5 with 1,800 to 180,000 rates)
+# What a solve keeps back of its limit for proofs: this share, of long limits the second one, and no
+# more than a part of very short ones; below SMALL_S they are sought whatever the solve has left.
+KEPT_SHARE, LONG_LIMIT_S, KEPT_OF_LONG, MOST_KEPT = 0.05, 5.0, 0.15, 0.25
+KEPT_SPARE = 1.2  # proofs of one level take more for each of its rates than those of two
+SMALL_S, SMALL_LIMIT_S = 0.05, 0.3  # a small proof, and how long it may take on a busy machine
+
+
+def leaving_time(table: FleetTable) -> FleetTable:
+    """The table to search where proofs follow: what they take is off its limit, if that is little."""
+    return replace(table, time_limit_s=table.time_limit_s - kept_back_s(table))
+
+
+def kept_back_s(table: FleetTable) -> float:
+    """Seconds of the limit that a search leaves for proofs; 0 where they would take too many."""
+    limit_s = table.time_limit_s
+    kept_s = KEPT_SPARE * _likely_s(table, len(OBJECTIVES[table.objective](table)))
+    most_s = limit_s * (KEPT_OF_LONG if limit_s >= LONG_LIMIT_S else KEPT_SHARE)
+    return kept_s if kept_s <= min(max(SMALL_S, most_s), MOST_KEPT * limit_s) else 0.0
+
+
+def _likely_s(table: FleetTable, levels: int) -> float:
+    rates = sum(len(c.requests_per_second) for c in table.columns)
+    return RATE_S * rates * max(1, levels)
 
 
 def with_cheap_proofs(
@@ -27,13 +51,16 @@ def with_cheap_proofs(
 ) -> Solution:
     """The solution with certificates, or with the reason why there are none.
 
-    They are sought where they cost little beside the solve and `left_s` of the limit is enough.
+    They are sought where they cost little beside the solve and `left_s` of the limit is enough, or
+    where they are what the search left time for.
     """
     if solution.status == "no_solution":
         return replace(solution, no_certificates="there is no level to prove a bound of")
-    rates = sum(len(c.requests_per_second) for c in table.columns)
-    likely = RATE_S * rates * max(1, len(solution.levels))
-    most = min(left_s, max(CHEAP_S, CHEAP_SHARE * solution.solve_seconds))
+    likely = _likely_s(table, len(solution.levels))
+    cheap = max(CHEAP_S, CHEAP_SHARE * solution.solve_seconds, kept_back_s(table))
+    most = min(left_s, cheap)
+    if likely <= min(SMALL_S, MOST_KEPT * table.time_limit_s):
+        most, left_s = max(most, likely), max(left_s, SMALL_LIMIT_S)
     if likely > most:
         why = f"the proof takes about {likely:.2g} s and {max(0.0, most):.2g} s were left for it"
         return replace(solution, no_certificates=why)

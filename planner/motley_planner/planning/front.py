@@ -14,7 +14,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.errors import SnapshotError, SolverError
-from motley_planner.formulations.certificate import with_cheap_proofs, with_proofs
+from motley_planner.formulations.certificate import leaving_time, with_cheap_proofs, with_proofs
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.buying import bought, nodes_coming, offered, without_offers
@@ -57,7 +57,8 @@ def plan(
     if strategy == "exact":
         guarantees = guarantee_rows(table, assembly, snapshot, use_worker=use_worker)
         table = replace(table, side_rows=(*table.side_rows, *guarantees))
-        solution, losses = solve_for_losses(table, assembly, snapshot, use_worker=use_worker)
+        searched = leaving_time(table) if certify_s is None else table
+        solution, losses = solve_for_losses(searched, assembly, snapshot, use_worker=use_worker)
         assembly.after_loss = {test.key: (min(1.0, test.share), len(test.nodes)) for test in losses}
     else:
         from motley_planner import strategies  # what only comparisons need is loaded for them
