@@ -16,6 +16,7 @@ from motley_planner.domain.table import FleetTable, Objective
 from motley_planner.formulations import pruning
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.formulations.pruning import pruned
+from motley_planner.solver.clock import CLOCK
 from motley_planner.testing.tables import as_json, large_table
 
 HURRIED_CPU_S = 5.0  # of both processes; 3.4 before columns were cut, and no plan at times
@@ -38,14 +39,14 @@ def test_a_plan_of_the_best_columns_is_a_plan_and_proves_nothing_of_the_rest(
     objective: Objective, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = hurried(objective)
-    assert len(pruned(made).columns) < 400
+    assert len(pruned(made)[0].columns) < 400
     part = solve_table(made, use_worker=False)
     assert check(made, part) == () and part.replicas
     monkeypatch.setattr(pruning, "COLUMN_S", 0.0)
     whole = solve_table(made, use_worker=False)
     assert whole.bound is not None and whole.objective is not None and part.objective is not None
     if objective == "min_cost":
-        assert part.bound is None or part.bound <= whole.bound
+        assert part.bound is not None and 0.5 * whole.bound < part.bound <= whole.bound * (1 + 1e-6)
         assert part.objective <= 1.25 * whole.objective
     else:
         assert part.bound is None or part.bound >= whole.bound
@@ -61,8 +62,19 @@ def test_what_cannot_be_served_by_the_best_columns_is_not_proved_infeasible() ->
 def test_a_column_too_wide_for_every_node_is_no_best_one() -> None:
     made = hurried("goodput")
     nodes = tuple(replace(n, gpus=2) for n in made.nodes)
-    kept = pruned(replace(made, nodes=nodes)).columns
+    kept = pruned(replace(made, nodes=nodes))[0].columns
     assert kept and all(f.tp <= 2 for c in kept for f in c.fragments)
+
+
+def test_on_a_busy_machine_fewer_columns_have_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = hurried("goodput", 300)
+    monkeypatch.setattr(pruning, "COLUMN_S", 0.5 * pruning.SHARE * made.time_limit_s / 300)
+    assert pruned(made)[0] is made
+    monkeypatch.setattr(CLOCK, "slowness", 1.0)
+    CLOCK.measure_slowness(3.0, 1.0)
+    assert len(pruned(made)[0].columns) < 300
+    CLOCK.measure_slowness(0.3, 0.001)  # too little work to say anything
+    assert CLOCK.slowness == 3.0
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from motley_planner.domain.solution import UNPROVED, Solution
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
 from motley_planner.errors import SnapshotError
 from motley_planner.solution_json import solution_to_dict
+from motley_planner.solver.clock import CLOCK
 from motley_planner.table_json import read_request
 
 if TYPE_CHECKING:
@@ -50,10 +51,12 @@ def run(args: argparse.Namespace) -> int:
         with_proofs,
     )
 
-    text = _read(args.table)
     begin = time.monotonic()
+    text = _read(args.table)
+    reading = time.monotonic(), time.process_time()
     try:
         table, strategy = read_request(text)
+        CLOCK.measure_slowness(time.monotonic() - reading[0], time.process_time() - reading[1])
         timed = _without(table, time.monotonic() - begin)
         searched = timed if args.certificate else leaving_time(timed)
         solution = strategies.run(strategy, searched)
@@ -74,7 +77,8 @@ def _without(table: FleetTable, seconds: float) -> FleetTable:
     """The table with what reading a very large one took taken off its time limit."""
     if seconds < READING_S:
         return table
-    return replace(table, time_limit_s=max(READING_S, table.time_limit_s - seconds))
+    least_s = min(READING_S, table.time_limit_s)
+    return replace(table, time_limit_s=max(least_s, table.time_limit_s - seconds))
 
 
 def exit_status(table: FleetTable, solution: Solution) -> int:

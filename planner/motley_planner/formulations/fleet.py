@@ -48,10 +48,10 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     if table.objective == "max_min" and not has_demand(table):
         raise SnapshotError("objective", "max_min needs a class or cascade with a positive rate")
     with no_collection():
-        part = pruned(table)
+        part, kinds = pruned(table)
     index, outcome, job = _search(part, started, use_worker)
     if part is not table:
-        unproved(outcome, job, in_units=index.table is part)
+        unproved(table, kinds, outcome, job, in_units=index.table is part)
     if table.objective == "goodput":
         _fill_up(index, outcome, job, use_worker)
     if outcome.x is not None:

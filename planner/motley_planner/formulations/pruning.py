@@ -13,7 +13,9 @@ from dataclasses import replace
 from heapq import nsmallest
 
 from motley_planner.domain.table import FleetTable
+from motley_planner.formulations.cheap_bounds import Cost, Kind, Kinds, cheap_bound
 from motley_planner.solver import Job, Outcome
+from motley_planner.solver.clock import CLOCK
 
 FEW = 4000  # columns that are always formulated
 COLUMN_S = (
@@ -22,41 +24,51 @@ COLUMN_S = (
 SHARE = 0.7  # of the limit that formulating may take
 BEST = 6  # columns of each class, kind and cost that stay
 
-_Kind = tuple[str, str, str, str, bool]  # class, phase, zone, GPU, whether of several fragments
-_Cost = tuple[float, int]  # GPUs or USD/h for a request/s, column
 
+def pruned(table: FleetTable) -> tuple[FleetTable, Kinds]:
+    """The table, or one with the best of its columns where there is no time to look at all.
 
-def pruned(table: FleetTable) -> FleetTable:
-    """The table, or one with the best of its columns where there is no time to look at all."""
+    With it what a request of each class takes of the columns; nothing where all of them stay.
+    """
     number = len(table.columns)
-    if number <= FEW or number * COLUMN_S <= SHARE * table.time_limit_s:
-        return table
+    likely_s = number * COLUMN_S * CLOCK.slowness
+    if number <= FEW or likely_s <= SHARE * table.time_limit_s:
+        return table, {}
     if table.side_rows or table.scenarios:
-        return table  # they name columns
-    kept = _best(table)
+        return table, {}  # they name columns
+    kinds = _kinds(table)
+    every = (entries for pair in kinds.values() for entries in pair)
+    kept = {i for entries in every for _, i in nsmallest(BEST, entries)}
     if table.previous is not None:
         runs = {replica.column for replica in table.previous.replicas}
         kept |= {i for i, column in enumerate(table.columns) if column.id in runs}
-    return replace(table, columns=tuple(table.columns[i] for i in sorted(kept)))
+    return replace(table, columns=tuple(table.columns[i] for i in sorted(kept))), kinds
 
 
-def unproved(outcome: Outcome, job: Job, *, in_units: bool) -> None:
+def unproved(
+    table: FleetTable, kinds: Kinds, outcome: Outcome, job: Job, *, in_units: bool
+) -> None:
     """Takes back what was proved of the best columns alone.
 
-    Bounds by the variables' own bounds hold for all columns, where the program is `in_units` of the
-    table.
+    Bounds by the variables' own bounds and by what requests take at least (cheap_bounds.py) hold for
+    all columns, where the program is `in_units` of the table.
     """
     from motley_planner.solver.relaxing import highest_value  # HiGHS with it
 
     highest = {number: highest_value(job.milp, level) for number, level in enumerate(job.levels)}
     certain = {number: bound for number, bound in highest.items() if math.isfinite(bound)}
     outcome.bounds = certain if in_units else {}
+    told = cheap_bound(table, kinds) if in_units else None
+    if told is not None:
+        bound = -told if job.levels[0].name == "price" else told
+        outcome.bounds[0] = min(bound, outcome.bounds.get(0, math.inf))
     if outcome.status == "infeasible":
         outcome.status = "none"
 
 
-def _best(table: FleetTable) -> set[int]:
-    found: dict[_Kind, tuple[list[_Cost], list[_Cost]]] = {}
+def _kinds(table: FleetTable) -> Kinds:
+    """GPUs and USD/h that a request/s takes of each column that fits on a node."""
+    found: dict[Kind, tuple[list[Cost], list[Cost]]] = {}
     widest = _widest(table)
     for i, column in enumerate(table.columns):
         zone, price, gpus = column.zone, column.price_usd_per_hour, 0
@@ -74,8 +86,7 @@ def _best(table: FleetTable) -> set[int]:
                     by_gpu, by_price = found[kind]
                     by_gpu.append((gpus / rate, i))
                     by_price.append((price / rate, i))
-    every = (entries for pair in found.values() for entries in pair)
-    return {i for entries in every for _, i in nsmallest(BEST, entries)}
+    return found
 
 
 def _widest(table: FleetTable) -> dict[tuple[str, str], int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 
+TELLING_S = 0.1  # CPU seconds
+
 
 class Clock:
     """Seconds from an arbitrary start."""
@@ -16,6 +18,7 @@ class Clock:
     def __init__(self) -> None:
         self._cpu = False
         self._begin = (0.0, 0.0)
+        self.slowness = 1.0  # wall seconds of a CPU second, where somebody measured it
 
     def count_cpu_seconds(self) -> None:
         """From now on `now` is CPU seconds of this process."""
@@ -25,6 +28,11 @@ class Clock:
     def count_wall_seconds(self) -> None:
         """From now on `now` is wall time again."""
         self._cpu = False
+
+    def measure_slowness(self, wall_s: float, cpu_s: float) -> None:
+        """Learns from work that only computed how busy the machine is; little work says nothing."""
+        if not self._cpu and cpu_s >= TELLING_S:
+            self.slowness = max(1.0, wall_s / cpu_s)
 
     def now(self) -> float:
         """The current time, s."""
