@@ -141,11 +141,14 @@ def _policy(fields: Fields) -> CascadePolicy:
 
 
 def _cascade(fields: Fields) -> CascadeDemand:
+    policies = fields.objects("policies", _policy)
+    if not policies:
+        raise SnapshotError(fields.at("policies"), "a cascade without policies; give it one")
     return CascadeDemand(
         name=fields.text("name"),
         requests_per_second=fields.number("requests_per_second"),
         quality_floor=fields.number("quality_floor", 0.0),
-        policies=fields.objects("policies", _policy),
+        policies=policies,
         mixture=fields.flag("mixture", True),
         priority=fields.integer("priority", 0),
         weight=fields.number("weight", 1.0),

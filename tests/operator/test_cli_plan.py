@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import pytest
 import yaml
 from e2e.cluster.nodes import make_mix
 
-from motley_operator.cli import plan_file
+from motley_operator.cli import plan_file, plan_table
 from motley_operator.cli.diff import Difference, difference
 from motley_operator.cli.main import main
 from motley_operator.cli.plan import seconds
 from motley_operator.cli.plan_file import PlanFile, read_plan
+from motley_planner.domain.plan import PolicyChoice
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = str(ROOT / "examples")
@@ -340,3 +342,13 @@ def test_a_plan_file_carries_proofs_of_its_bounds_unasked(planned: Path) -> None
     plan = read_plan(planned / "plan.json").plan
     assert plan.no_certificates == ""
     assert [proof.level for proof in plan.certificates] == [level.name for level in plan.levels]
+
+
+def test_policies_that_hardly_any_request_follows_are_no_lines(planned: Path) -> None:
+    content = read_plan(planned / "plan.json")
+    shares = {"much": 0.9, "little": 2e-5, "none": 9e-6}
+    policies = tuple(PolicyChoice(n, s, {"small": s}, {"small": 1.0}) for n, s in shares.items())
+    part = replace(content.plan.slices[0], policies=policies)
+    shown = plan_table.render(replace(content, plan=replace(content.plan, slices=(part,))))
+    told = [line.split()[1] for line in shown.splitlines() if line.split()[:1] == ["policy"]]
+    assert told == ["90", "0.002"]

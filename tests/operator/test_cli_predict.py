@@ -112,3 +112,17 @@ def test_a_broken_file_is_named_with_line_column_and_fix(
 def test_a_missing_file_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", str(tmp_path / "none.csv")]) == 2
     assert "none.csv" in capsys.readouterr().err
+
+
+def test_one_output_token_leaves_the_columns_of_tpot_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = table(tmp_path, HEADER, GOOD.replace(",200,", ",1,"))
+    assert main(["predict", rows]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert row["predicted_tpot_ms"] == row["tpot_low_ms"] == row["tpot_high_ms"] == ""
+    assert float(row["predicted_ttft_ms"]) > 0 and row["refused"] == ""
+    assert main(["predict", rows, "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.validate(found, file_schema("predict-result"))
+    assert found[0]["predicted_tpot_ms"] is None

@@ -11,7 +11,10 @@ from motley_planner.domain.demand import Budget, ServingDemand, StageDemand, Wor
 from motley_planner.domain.hardware import Node, NodeClass
 from motley_planner.domain.plan import Refusal, Slice
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.domain.solution import Level, Solution
 from motley_planner.planning import plan
+from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.refusals import unpromised
 
 CATALOG = load_catalog()
 MODEL = CATALOG.models["Qwen/Qwen3-8B"]
@@ -79,3 +82,21 @@ def test_a_promise_that_holds_or_was_not_asked_for_is_no_refusal() -> None:
 
 def test_after_a_loss_nothing_is_added_for_the_next_one_and_nothing_refused() -> None:
     assert planned(1, pool(), steady=True).unpromised == ()
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"),
+    [
+        (0.0, "no more than 12.5% would be served"),
+        (1.0, "this plan serves 12.5%; no better was found"),
+        (None, "this plan serves 12.5%; no better was found"),
+    ],
+)
+def test_what_is_not_proved_of_a_promise_is_not_told_as_a_fact(
+    gap: float | None, said: str
+) -> None:
+    made = Solution("feasible", levels=(Level("tolerance", -0.875, 0.0, gap),))
+    assembly = Assembly()
+    assembly.after_loss = {KEY: (0.125, 1)}
+    (refusal,) = unpromised(pool(), (), made, assembly, Snapshot((), services=(pool(),)))
+    assert f"asks for 100% of the rate after losing 1 node, and {said}" in refusal.message

@@ -27,6 +27,7 @@ from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
 from motley_planner.errors import SnapshotError
 from motley_planner.planning import plan
+from motley_planner.planning.additions import Addition
 from motley_planner.planning.assemble import assemble
 from motley_planner.planning.refusals import refusals_of
 from motley_planner.planning.wording import binding_words
@@ -329,3 +330,16 @@ def test_a_headroom_that_leaves_nothing_is_named(headroom: float) -> None:
     snapshot = Snapshot(nodes("L4", 1), (replace(pool(1), headroom=headroom),))
     with pytest.raises(SnapshotError, match=re.escape(f"{POOL}.headroom: ")):
         plan(snapshot, CATALOG, use_worker=False)
+
+
+def test_rollout_replicas_that_wait_for_a_trainer_are_told_with_what_keeps_them() -> None:
+    (refusal,) = refusals(of(nodes("L4", 2, 4), job()))
+    assert refusal.message.startswith("0 of 1 trainer replicas can be had; 2 of rollout are there")
+    assert "spec.rollout.minReplicas" in refusal.message
+
+
+def test_equal_needs_of_two_stages_are_one_need() -> None:
+    made = assemble(of(FLEET, pool(4.0)), CATALOG)[1]
+    one = next(iter(made.candidates.values()))
+    twice = Addition(((one, 1), (replace(one, stage="other"), 2)))
+    assert twice.describe() == Addition(((one, 3),)).describe()

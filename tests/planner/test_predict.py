@@ -248,6 +248,7 @@ def test_ten_thousand_rows_take_seconds() -> None:
         ({"isl": "nan"}, "isl"),
         ({"osl": "0"}, "osl"),
         ({"concurrency": "-3"}, "concurrency"),
+        ({"concurrency": "0.5"}, "concurrency"),
         ({"concurrency": "inf"}, "concurrency"),
         ({"tp_size": "1.5"}, "tp_size"),
         ({"tp_size": ""}, "tp_size"),
@@ -377,3 +378,17 @@ def test_no_measured_row_is_refused() -> None:
         rows = [read_configuration(row) for row in csv.DictReader(file)]
     refused = [(row, p.refused) for row, p in zip(rows, predict(rows, CATALOG), strict=True)]
     assert [told for told in refused if told[1]] == []
+
+
+def test_requests_of_one_token_have_a_first_token_and_no_time_per_further_one() -> None:
+    found = one(osl=1.0)
+    assert found.refused == "" and found.ttft_s is not None and found.tokens_per_s_per_gpu
+    assert (found.tpot_s, found.tpot_low_s, found.tpot_high_s) == (None, None, None)
+    assert one(osl=2.0).tpot_s is not None
+
+
+def test_half_a_request_in_flight_is_refused_as_that_and_not_for_want_of_room() -> None:
+    row = {"model": "Qwen/Qwen3-8B", "system": "L4", "isl": "10", "osl": "5", "tp_size": "1"}
+    with pytest.raises(RowError, match="less than one request in flight; write at least 1"):
+        read_configuration({**row, "concurrency": "0.5"})
+    assert read_configuration({**row, "concurrency": "1"}).concurrency == 1.0

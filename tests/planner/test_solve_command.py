@@ -170,6 +170,20 @@ def test_an_integer_of_thousands_of_digits_is_bad_input(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_gpu_or_zone_that_no_node_has_is_warned_of(tmp_path: Path) -> None:
+    assert solve(tmp_path, table()).stderr == ""
+    more = table()
+    column = more["columns"][0]
+    fragments = [{"gpu": "A", "tp": 1}, {"gpu": "AX", "tp": 4}]
+    more["columns"] += [column | {"id": f"d{i}", "fragments": fragments} for i in range(3)]
+    more["columns"] += [column | {"id": "e", "zone": "y"}]
+    done = solve(tmp_path, more)
+    assert done.returncode in (0, 1)
+    assert "columns['d0']: no node has GPU 'AX' in zone 'z', nor for 2 more columns" in done.stderr
+    assert "columns['e']: no node has GPU 'A' in zone 'y'" in done.stderr
+    assert solve(tmp_path, more, "-q").stderr == ""
+
+
 def test_each_level_says_which_bound_is_certified(tmp_path: Path) -> None:
     done = solve(tmp_path, table(), "-o", "json")
     (served, price) = json.loads(done.stdout)["levels"]

@@ -182,6 +182,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "tp of 3": (put("columns", 0, "fragments", 0, "tp", value=3), "fragments[0].tp"),
     "tp of 0": (put("columns", 0, "fragments", 0, "tp", value=0), "fragments[0].tp"),
+    "no policies": (put("cascades", 0, "policies", value=[]), "cascades[0].policies"),
     "no fragments": (put("columns", 0, "fragments", value=[]), "columns[0].fragments"),
     "too few nodes": (put("previous", "replicas", 0, "nodes", value=[]), "'r0'"),
     "a replica on the wrong GPU": (put("previous", "nodes", 0, "gpu", value="A100"), "'r0'"),

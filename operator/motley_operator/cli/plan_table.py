@@ -28,6 +28,7 @@ GroupId = tuple[str, str, str, str]  # stage, column, zone, capacity type
 WIDTH = 100
 BAR = 16
 SHOWN_NODES = 4
+LEAST_SHARE = 1e-5  # of a cascade's requests; policies below it are in PLAN.json alone
 # Reasons of moves in words; a reason that is not here is shown as it is.
 WHY = {
     "NodeLost": "its node is gone",
@@ -231,7 +232,7 @@ def node_list(seated: Mapping[str, int]) -> str:
 
 
 def _details(part: Slice) -> Iterable[tuple[str, str]]:
-    for choice in part.policies:
+    for choice in (one for one in part.policies if one.share >= LEAST_SHARE):
         steps = ", ".join(f"{stage} >= {value:.3g}" for stage, value in choice.thresholds.items())
         keep = f"keep an answer when {steps}" if steps else "every request takes the same path"
         only = f", all {'/'.join(choice.classes)}" if choice.classes else ""

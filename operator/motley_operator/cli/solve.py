@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DONE, FALLS_SHORT, NO_PLAN = 0, 1, 3
 READING_S = 0.3  # less is no part of anybody's time limit
+WARNINGS = 5  # of one kind
 SERVED_TOLERANCE = 1e-6  # of a rate
 
 
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         table, strategy = read_request(text)
         CLOCK.measure_slowness(time.monotonic() - reading[0], time.process_time() - reading[1])
+        for warning in homeless(table):
+            say(args, f"motley: {args.table}: {warning}")
         timed = _without(table, time.monotonic() - begin)
         searched = timed if args.certificate else leaving_time(timed)
         solution = strategies.run(strategy, searched)
@@ -71,6 +74,26 @@ def run(args: argparse.Namespace) -> int:
     if solution.status == "no_solution":
         say(args, f"motley: no plan within {table.time_limit_s:g} s; raise time_limit_s")
     return exit_status(table, solution)
+
+
+def homeless(table: FleetTable) -> list[str]:
+    """Warnings of GPUs and zones that columns name and no node has: such columns never run."""
+    previous = table.previous
+    nodes = table.nodes if previous is None else previous.nodes
+    known = {(node.gpu, node.zone) for node in nodes}
+    unknown = {(f.gpu, c.zone) for c in table.columns for f in c.fragments} - known
+    named: dict[tuple[str, str], list[str]] = {}
+    for column in table.columns if unknown else ():
+        for kind in dict.fromkeys((f.gpu, column.zone) for f in column.fragments):
+            if kind not in known:
+                named.setdefault(kind, []).append(column.id)
+    found = [
+        f"columns[{ids[0]!r}]: no node has GPU {gpu!r} in zone {zone!r}"
+        + (f", nor for {len(ids) - 1} more columns" if len(ids) > 1 else "")
+        for (gpu, zone), ids in named.items()
+    ]
+    more = [f"and {len(found) - WARNINGS} more such kinds"] if len(found) > WARNINGS else []
+    return found[:WARNINGS] + more
 
 
 def _without(table: FleetTable, seconds: float) -> FleetTable:

@@ -70,15 +70,19 @@ class Addition:
 
     def describe(self) -> str:
         """Such as "+8 free L4 GPUs (2 x TP4)"."""
-        parts = []
+        alike: Counter[tuple[str, int]] = Counter()  # of stages that need the same, one need
         for candidate, count in self.items:
             if candidate.pipeline:
                 each = " + ".join(f"{f.tensor_parallel} {f.gpu}" for f in candidate.pipeline)
-                parts.append(f"+{count} x ({each}) free GPUs, each part on one node")
-                continue
-            wide = candidate.tensor_parallel
-            shape = f"{count * candidate.fragments} x {wide} on one node"
-            parts.append(f"+{count * candidate.gpus} free {candidate.gpu} GPUs ({shape})")
+                alike[each, 0] += count
+            else:
+                alike[candidate.gpu, candidate.tensor_parallel] += count * candidate.fragments
+        parts = []
+        for (kind, wide), count in alike.items():
+            if not wide:
+                parts.append(f"+{count} x ({kind}) free GPUs, each part on one node")
+            else:
+                parts.append(f"+{count * wide} free {kind} GPUs ({count} x {wide} on one node)")
         return " and ".join(parts)
 
 

@@ -16,6 +16,7 @@ from motley_planner.domain.demand import Demand, RlDemand, RoutingPolicy, Servin
 from motley_planner.domain.plan import PlannedReplica, Refusal
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
+from motley_planner.formulations.scenarios import TOLERANCE
 from motley_planner.planning.additions import Addition, FreeRoom, Lack, additions
 from motley_planner.planning.assembly import Assembly, QuotaRow
 from motley_planner.planning.demands import class_rates
@@ -26,6 +27,7 @@ from motley_planner.units import dollars, figure
 
 LEAST_UNSERVED_SHARE = 1e-6  # below it the demand counts as served
 ROUNDING = 1e-6
+SETTLED_GAP = 1e-3  # of the level of promises: less shows in no figure that is told
 FLEET_BUDGET = "Fleet.spec.budget.dollarsPerHour"
 LOSSES = "spec.replan.nodeLossTolerance"
 
@@ -112,7 +114,7 @@ def unpromised(
         return ()
     if _service_gap(demand, solution, assembly) is not None:
         return ()
-    gap = _loss_gap(demand, assembly, snapshot)
+    gap = _loss_gap(demand, solution, assembly, snapshot)
     return _told(demand, gap, replicas, (solution, assembly, snapshot)) if gap else ()
 
 
@@ -214,6 +216,8 @@ def _job_gap(job: RlDemand, replicas: Sequence[PlannedReplica]) -> _Gap | None:
         return None
     first = lacks[0].stage
     sentence = f"{counts[first]} of {wanted[first]} {first} replicas can be had"
+    if first == "trainer" and job.rollout.min_replicas and counts["rollout"]:
+        sentence += f"; {counts['rollout']} of rollout are there for spec.rollout.minReplicas alone"
     return _Gap(sentence, 0.0, f"spec.{first}", (lacks,))
 
 
@@ -242,7 +246,9 @@ def _service_gap(service: ServingDemand, solution: Solution, assembly: Assembly)
     return _Gap(sentence, missing, "spec.workload.requestsPerSecond", ways)
 
 
-def _loss_gap(service: ServingDemand, assembly: Assembly, snapshot: Snapshot) -> _Gap | None:
+def _loss_gap(
+    service: ServingDemand, solution: Solution, assembly: Assembly, snapshot: Snapshot
+) -> _Gap | None:
     """What a promise lacks that was looked for: capacity for what the worst loss leaves unserved."""
     if service.key not in assembly.after_loss or not looks_ahead(snapshot):
         return None
@@ -260,11 +266,17 @@ def _loss_gap(service: ServingDemand, assembly: Assembly, snapshot: Snapshot) ->
         ways = ((Lack(stage, rates),),)
     of = service.node_loss_tolerance
     after = f"after losing {nodes} node{'s' if nodes != 1 else ''}"
-    sentence = (
-        f"{LOSSES}: {of} asks for {service.loss_share:.0%} of the rate {after}, "
-        f"and no more than {share:.1%} would be served"
-    )
+    told = f"no more than {share:.1%} would be served"
+    if not _is_settled(solution):
+        told = f"this plan serves {share:.1%}; no better was found"
+    sentence = f"{LOSSES}: {of} asks for {service.loss_share:.0%} of the rate {after}, and {told}"
     return _Gap(sentence, 0.0, LOSSES, ways)
+
+
+def _is_settled(solution: Solution) -> bool:
+    """Whether it is proved that promises after a loss cannot be kept any better than in the plan."""
+    level = next((lv for lv in solution.levels if lv.name == TOLERANCE), None)
+    return level is not None and level.gap is not None and level.gap <= SETTLED_GAP
 
 
 def _cascade_ways(

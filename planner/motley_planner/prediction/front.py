@@ -17,7 +17,7 @@ class Prediction:
     """Mean latencies of a configuration in steady state, or `refused`: why there are none.
 
     `tpot_low_s` and `tpot_high_s` hold the measured TPOT of about 80 % of rows of models and GPUs
-    that the fit did not see together.
+    that the fit did not see together. Requests of one output token have no TPOT.
     """
 
     ttft_s: float | None = None
@@ -48,10 +48,13 @@ def _predicted(row: Configuration, setup: Setup) -> Prediction:
         return Prediction(refused=f"does not fit: one request of {tokens} beside the weights")
     found = latency(replica, load, setup.stages)
     low, high = band_of(replica)
+    throughput = found.tokens_per_s(load) / row.gpus
+    if row.osl <= 1.0:
+        return Prediction(ttft_s=found.ttft_s, tokens_per_s_per_gpu=throughput)
     return Prediction(
         ttft_s=found.ttft_s,
         tpot_s=found.tpot_s,
-        tokens_per_s_per_gpu=found.tokens_per_s(load) / row.gpus,
+        tokens_per_s_per_gpu=throughput,
         tpot_low_s=found.tpot_s * low,
         tpot_high_s=found.tpot_s * high,
     )

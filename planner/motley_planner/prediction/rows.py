@@ -73,7 +73,7 @@ def read_configuration(row: Mapping[str, str | None]) -> Configuration:
         backend=text["backend"].casefold(),
         isl=_number(row, "isl", _positive),
         osl=_number(row, "osl", _positive),
-        concurrency=_number(row, "concurrency", _positive),
+        concurrency=_number(row, "concurrency", _at_least_one),
         tp_size=int(_number(row, "tp_size", _whole)),
         pp_size=int(_number(row, "pp_size", _whole, 1.0)) or 1,
         attention_dp=int(_number(row, "attention_dp", _whole, 1.0)) or 1,
@@ -140,6 +140,12 @@ def _positive(value: float) -> str:
     return (
         "" if 0 < value <= LARGEST else f"is out of range; write one above 0, at most {LARGEST:g}"
     )
+
+
+def _at_least_one(value: float) -> str:
+    if 0 < value < 1:
+        return "is less than one request in flight; write at least 1"
+    return _positive(value)
 
 
 def _whole(value: float) -> str:
