@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from motley_operator.errors import OperatorError
+from motley_planner.domain.solution import UNPROVED, Level
 
 Row = Sequence[str]
 
@@ -95,3 +96,12 @@ def percent(share: float | None) -> str:
 def plural(count: int, noun: str) -> str:
     """ "1 node", "3 nodes"."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def unproved_lines(levels: Iterable[Level]) -> list[str]:
+    """A line for each level whose bound is the search's word: no certificate proves it."""
+    return [
+        f"{level.name}: the bound {number(level.bound, 6)} is {UNPROVED}"
+        for level in levels
+        if level.bound_proof == UNPROVED
+    ]

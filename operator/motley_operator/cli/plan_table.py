@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 
-from motley_operator.cli.output import Row, columns, money, number, percent, plural
+from motley_operator.cli.output import Row, columns, money, number, percent, plural, unproved_lines
 from motley_operator.cli.plan_file import PlanFile, ShapeRow
 from motley_planner.domain.plan import (
     Group,
@@ -20,7 +20,6 @@ from motley_planner.domain.plan import (
     Refusal,
     Slice,
 )
-from motley_planner.domain.solution import UNPROVED
 
 Places = Mapping[str, tuple[str, str]]  # zone and capacity type by node
 GroupId = tuple[str, str, str, str]  # stage, column, zone, capacity type
@@ -60,11 +59,7 @@ def render(content: PlanFile) -> str:
             f"  {c.level}: no plan is beyond {number(c.bound, 6)} (by {len(c.multipliers)} prices)"
             for c in plan.certificates
         ]
-        proofs += [
-            f"  {lv.name}: the bound {number(lv.bound, 6)} is {lv.bound_proof}"
-            for lv in plan.levels
-            if lv.bound_proof == UNPROVED
-        ]
+        proofs += [f"  {line}" for line in unproved_lines(plan.levels)]
         blocks.append("\n".join(["PROOFS that need no solver:", *proofs]))
     if content.unknown_gpus:
         lines = [

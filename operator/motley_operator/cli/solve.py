@@ -9,8 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from motley_operator.cli.output import InputError, columns, emit, money, number, percent, say
-from motley_planner.domain.solution import UNPROVED, Solution
+from motley_operator.cli.output import (
+    InputError,
+    columns,
+    emit,
+    money,
+    number,
+    percent,
+    say,
+    unproved_lines,
+)
+from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
 from motley_planner.errors import SnapshotError
 from motley_planner.solution_json import solution_to_dict
@@ -148,11 +157,7 @@ def _show(solution: Solution) -> str:
         f"{c.level}: no plan is beyond {number(c.bound, 6)}, by {len(c.multipliers)} prices"
         for c in solution.certificates
     ]
-    lines += [
-        f"{lv.name}: the bound {number(lv.bound, 6)} is {lv.bound_proof}"
-        for lv in solution.levels
-        if lv.bound_proof == UNPROVED
-    ]
+    lines += unproved_lines(solution.levels)
     lines += [
         f"short of {s.what} by {number(s.how_much)}: {s.binding}" for s in solution.shortfalls
     ]

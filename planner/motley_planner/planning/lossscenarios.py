@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.solution import PlacedReplica, Solution
 from motley_planner.domain.table import FleetTable, Scenario
+from motley_planner.formulations.scenarios import TOLERANCE
 from motley_planner.planning.limits import demand_names
 from motley_planner.planning.losstests import LossTest, worst_losses
 
 UNLIMITED = 10**6
+SETTLED_GAP = 1e-3  # of the level of promises: less shows in no figure that is told
 DEMAND_ERROR = "|demand error"
 
 
@@ -89,3 +91,9 @@ def _loss(test: LossTest, of: Mapping[str, int]) -> Scenario:
         share=test.asked,
         lost={c: (n, of[c]) for c, n in sorted(test.lost.items())},
     )
+
+
+def is_settled(solution: Solution) -> bool:
+    """Whether it is proved that promises after a loss cannot be kept any better than in the plan."""
+    level = next((lv for lv in solution.levels if lv.name == TOLERANCE), None)
+    return level is not None and level.gap is not None and level.gap <= SETTLED_GAP

@@ -16,18 +16,17 @@ from motley_planner.domain.demand import Demand, RlDemand, RoutingPolicy, Servin
 from motley_planner.domain.plan import PlannedReplica, Refusal
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
-from motley_planner.formulations.scenarios import TOLERANCE
 from motley_planner.planning.additions import Addition, FreeRoom, Lack, additions
 from motley_planner.planning.assembly import Assembly, QuotaRow
 from motley_planner.planning.demands import class_rates
 from motley_planner.planning.losses import looks_ahead
+from motley_planner.planning.lossscenarios import is_settled
 from motley_planner.planning.quotas import quota_left
 from motley_planner.planning.tiers import policy_id
 from motley_planner.units import dollars, figure
 
 LEAST_UNSERVED_SHARE = 1e-6  # below it the demand counts as served
 ROUNDING = 1e-6
-SETTLED_GAP = 1e-3  # of the level of promises: less shows in no figure that is told
 FLEET_BUDGET = "Fleet.spec.budget.dollarsPerHour"
 LOSSES = "spec.replan.nodeLossTolerance"
 
@@ -266,17 +265,10 @@ def _loss_gap(
         ways = ((Lack(stage, rates),),)
     of = service.node_loss_tolerance
     after = f"after losing {nodes} node{'s' if nodes != 1 else ''}"
-    told = f"no more than {share:.1%} would be served"
-    if not _is_settled(solution):
-        told = f"this plan serves {share:.1%}; no better was found"
+    known = f"no more than {share:.1%} would be served"
+    told = known if is_settled(solution) else f"this plan serves {share:.1%}; no better was found"
     sentence = f"{LOSSES}: {of} asks for {service.loss_share:.0%} of the rate {after}, and {told}"
     return _Gap(sentence, 0.0, LOSSES, ways)
-
-
-def _is_settled(solution: Solution) -> bool:
-    """Whether it is proved that promises after a loss cannot be kept any better than in the plan."""
-    level = next((lv for lv in solution.levels if lv.name == TOLERANCE), None)
-    return level is not None and level.gap is not None and level.gap <= SETTLED_GAP
 
 
 def _cascade_ways(
