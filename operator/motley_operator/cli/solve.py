@@ -69,9 +69,8 @@ def run(args: argparse.Namespace) -> int:
         CLOCK.measure_slowness(time.monotonic() - reading[0], time.process_time() - reading[1])
         for warning in homeless(table):
             say(args, f"motley: {args.table}: {warning}")
-        timed = _without(table, time.monotonic() - begin)
-        searched = timed if args.certificate else leaving_time(timed)
-        solution = strategies.run(strategy, searched)
+        searched = table if args.certificate else leaving_time(table)
+        solution = strategies.run(strategy, _without(searched, time.monotonic() - begin))
         if args.certificate:
             solution = with_proofs(table, solution, table.time_limit_s, use_worker=False)
         else:
