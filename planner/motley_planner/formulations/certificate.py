@@ -23,7 +23,7 @@ PATIENCE = 10  # times as long as judged cheap may they take: other work on the 
 RATE_S = 1.5e-5  # measured: seconds a level and rate (1.0e-5 to 1.3e-5 with 1,800 to 180,000 rates)
 # What a solve keeps back of its limit for proofs: this share, of long limits the second one, and no
 # more than a part of very short ones; below SMALL_S they are sought whatever the solve has left.
-KEPT_SHARE, LONG_LIMIT_S, KEPT_OF_LONG, MOST_KEPT = 0.05, 5.0, 0.15, 0.25
+KEPT_SHARE, LONG_LIMIT_S, KEPT_OF_LONG, MOST_KEPT = 0.05, 10.0, 0.15, 0.25
 KEPT_SPARE = 1.2  # proofs of one level take more for each of its rates than those of two
 SMALL_S, SMALL_LIMIT_S = 0.05, 0.3  # a small proof, and how long it may take on a busy machine
 
