@@ -134,10 +134,18 @@ class Scenario:
     def set_not_ready(self, name: str) -> None:
         """Makes a node say at once that it is not ready, and then fall silent."""
         self.stop_heartbeats(name)
+        self._say_ready(name, "False", "KubeletNotReady")
+
+    def set_ready(self, name: str) -> None:
+        """Makes such a node say at once that it is ready again, and speak on."""
+        self._say_ready(name, "True", "KubeletReady")
+        self.resume_heartbeats(name)
+
+    def _say_ready(self, name: str, status: str, reason: str) -> None:
         condition = {
             "type": "Ready",
-            "status": "False",
-            "reason": "KubeletNotReady",
+            "status": status,
+            "reason": reason,
             "message": "set by a scenario",
             "lastHeartbeatTime": _now(),
             "lastTransitionTime": _now(),

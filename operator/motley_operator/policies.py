@@ -32,6 +32,7 @@ class Reason(StrEnum):
     REPLICA_LOST = "ReplicaLost"
     ROOM_FREED = "RoomFreed"
     NODE_CAME = "NodeCame"
+    NODE_READY = "NodeReady"
     CUT_SHORT = "CutShort"
     UNCHANGED = "Unchanged"
 
@@ -221,16 +222,21 @@ def node_came(case: Case) -> Reason | None:
     return None
 
 
+def node_ready(case: Case) -> Reason | None:
+    """A node that was not ready when the plan was made is: something may start there again.
+
+    One that is not ready for a moment changes nothing: what runs there is planned as running.
+    """
+    return Reason.NODE_READY if case.force.waiting - case.translation.waiting else None
+
+
 def cut_short(case: Case) -> Reason | None:
     """The plan or a proposal could be better, all is there, and nothing has happened for a while.
 
     Nor is anything about to: a node that is not ready is waited for, or counts as lost, first.
     """
     again_at = case.force.again_at
-    if again_at is None or case.facts.now < again_at:
-        return None
-    nodes = {node.name for node in case.translation.snapshot.nodes if not node.cordoned}
-    if any(n.not_ready_since is not None and n.name in nodes for n in case.facts.nodes):
+    if again_at is None or case.facts.now < again_at or case.translation.waiting:
         return None
     runs = {unit.id for unit in case.translation.snapshot.running}
     parts = case.force.plan.slices
@@ -246,5 +252,6 @@ RULES: tuple[Rule, ...] = (
     replica_lost,
     room_freed,
     node_came,
+    node_ready,
     cut_short,
 )

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 GATEWAY_IMAGE = "ghcr.io/motley-dev/motley:0.1.0"
+# How long engine pods tolerate a node that is not ready or unreachable, and how long the planner waits
+# for one: earlier, a node that comes back would find its pods alive and replaced.
+LOSS_TOLERATION_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class Settings:
     idle_window_s: float = 0.15  # the cycle waits until nothing has happened for this long ...
     max_wait_s: float = 1.0  # ... but never longer than this after the first wake-up
     resync_s: float = 60.0  # a cycle at least this often, to catch what no event told
-    node_loss_seconds: float = 0.0  # after the node controller has set Ready != True
+    node_loss_seconds: float = LOSS_TOLERATION_SECONDS  # after Ready has become another than True
     time_limit_s: float = 1.2  # of one solve; the incumbent at the limit is a valid plan
     first_time_limit_s: float = 8.0  # of a solve while nothing runs: its plan is kept for long
     relative_gap: float = 1e-3
@@ -73,7 +76,7 @@ _HELP = {
     "idle-window": "seconds without events before a cycle starts",
     "max-wait": "the longest a cycle waits for quiet, in seconds",
     "resync": "seconds between cycles when nothing happens",
-    "node-loss-seconds": "seconds a node may be not ready before it counts as lost",
+    "node-loss-seconds": "seconds a node may be not ready before it counts as lost (default: 5, which engine pods tolerate)",
     "time-limit": "seconds one solve may take",
     "first-time-limit": "seconds a solve may take while nothing runs yet",
     "leader-elect": "run several operators of which one plans and writes, chosen by a Lease",

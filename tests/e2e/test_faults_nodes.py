@@ -10,6 +10,8 @@ from e2e.cluster.nodes import make_nodes
 from e2e.fixtures import Cluster
 from e2e.trial import FULL, SETTLE_S, Trial
 
+from motley_operator.settings import LOSS_TOLERATION_SECONDS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 NODES = 60
@@ -64,6 +66,26 @@ def test_nodes_lost_at_once_are_replanned_once_and_nobody_elsewhere_moves(
     stayed = {uid for uid, pod in before.live().items() if pod.node not in gone}
     assert stayed <= after.live().keys()
     assert stayed < before.live().keys()
+
+
+@pytest.mark.parametrize("away_s", [1.0, 3.0])
+def test_a_flap_shorter_than_pods_tolerate_touches_no_pod(trial: Trial, away_s: float) -> None:
+    before, made = trial.settle(), trial.created()
+    (flapping,) = busiest(trial, 1)
+    plans = {key: trial.status(key.rpartition("/")[2])["plan"] for key in before.resources}
+    began = time.monotonic()
+    trial.hands.set_not_ready(flapping)
+    time.sleep(away_s)
+    trial.hands.set_ready(flapping)
+    away_s = time.monotonic() - began
+    assert away_s < LOSS_TOLERATION_SECONDS - 1.0, "the machine was too slow for this test"
+    time.sleep(LOSS_TOLERATION_SECONDS + 3.0)
+    after = trial.settle(SETTLE_S + AWAY_S)
+    print(f"away for {away_s:.1f} s: {trial.created() - made} pods made")
+    assert trial.created() == made
+    assert after.live().keys() == before.live().keys()
+    for key, plan in plans.items():
+        assert trial.status(key.rpartition("/")[2])["plan"]["hash"] == plan["hash"]
 
 
 def test_a_node_that_flaps_costs_its_replicas_one_move_and_nobody_else_any(trial: Trial) -> None:

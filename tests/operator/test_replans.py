@@ -51,7 +51,7 @@ class Counted(Operated):
             self.world.settle()
             self.world.now += step_s
 
-    def silence(self, name: str, seconds: float) -> None:
+    def silence(self, name: str, seconds: float, step_s: float = 5.0) -> None:
         """A node is not ready for so long; its pods are not ready either, as the API then says."""
         node = self.world.nodes[name]
         since = self.world.now
@@ -59,7 +59,7 @@ class Counted(Operated):
         for at, one in list(self.world.pods.items()):
             if one.node == name:
                 self.world.pods[at] = replace(one, ready=False, unready_since=since)
-        self.lasts(seconds, step_s=5.0)
+        self.lasts(seconds, step_s=step_s)
         self.world.add_node(node)
 
     def last(self, key: str) -> dict[str, Any]:
@@ -170,6 +170,100 @@ def test_a_node_that_is_silent_for_less_than_its_pods_bear_changes_nothing() -> 
         counted.lasts(30, step_s=15.0)
     assert counted.uids(key) == before
     assert (counted.created, counted.deleted) == (made, 0)
+
+
+def at_defaults(*nodes: Any) -> Counted:
+    return Counted(*nodes, loss_s=Settings().node_loss_seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_replaced"),
+    [
+        pytest.param(2.0, False, id="two seconds are borne"),
+        pytest.param(4.0, False, id="four seconds are borne"),
+        pytest.param(6.0, True, id="six seconds are a loss"),
+    ],
+)
+def test_by_default_a_node_is_waited_for_as_long_as_its_pods_tolerate_it(
+    seconds: float, is_replaced: bool
+) -> None:
+    counted = at_defaults(*(gpu_node(f"h{i}", gpus=2) for i in range(3)))
+    key = counted.world.add(pool(workload=load(40)))
+    counted.lasts(60)
+    flapping, before = counted.nodes(key)[0], counted.uids(key)
+    there = {pod.uid for pod in counted.world.engine_pods(key) if pod.node == flapping}
+    told, solves, made = counted.status(key)["plan"], counted.planner.solves, counted.created
+    counted.silence(flapping, seconds, step_s=1.0)
+    counted.lasts(30, step_s=1.0)
+    if is_replaced:
+        assert counted.created - made >= len(there) > 0
+        assert before - counted.uids(key) == there
+        return
+    assert counted.uids(key) == before
+    assert (counted.created, counted.deleted) == (made, 0)
+    assert (counted.status(key)["plan"], counted.planner.solves) == (told, solves)
+
+
+def test_nothing_is_started_on_a_node_that_may_be_lost_any_moment_until_it_is_ready() -> None:
+    counted = at_defaults(gpu_node("h0", gpus=2), gpu_node("h1", gpus=2))
+    running = counted.world.add(pool(workload=load(1)))
+    counted.lasts(60)
+    (flapping,) = counted.nodes(running)
+    before = counted.uids(running)
+    node, (other,) = counted.world.nodes[flapping], {"h0", "h1"} - {flapping}
+    counted.world.add_node(replace(node, ready=False, not_ready_since=counted.world.now))
+    more = [counted.world.add(pool(f"more-{i}", workload=load(1))) for i in range(3)]
+    counted.lasts(4, step_s=1.0)
+    assert [counted.nodes(key) for key in more].count([other]) == 2
+    assert counted.uids(running) == before
+    counted.world.add_node(node)
+    counted.lasts(30, step_s=1.0)
+    assert sorted(counted.nodes(key)[0] for key in more) == sorted([other, other, flapping])
+    assert counted.uids(running) == before
+
+
+def test_a_node_that_has_never_been_ready_is_not_waited_for() -> None:
+    counted = at_defaults(gpu_node("h0", gpus=2))
+    key = counted.world.add(pool())
+    counted.lasts(60)
+    solves, now = counted.planner.solves, counted.world.now
+    fresh = gpu_node("h1", ready=False, not_ready_since=now, created_at=now - 1)
+    counted.world.add_node(fresh)
+    counted.lasts(10, step_s=1.0)
+    assert counted.planner.solves == solves
+    assert counted.nodes(key) == ["h0"]
+
+
+def test_engine_pods_tolerate_a_silent_node_for_as_long_as_the_planner_waits_for_it() -> None:
+    counted = at_defaults(gpu_node("h0", gpus=2))
+    counted.world.add(pool())
+    counted.lasts(10)
+    (spec,) = counted.world.specs.values()
+    borne = {
+        t["key"]: t["tolerationSeconds"] for t in spec["tolerations"] if "tolerationSeconds" in t
+    }
+    assert borne == dict.fromkeys(
+        ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"),
+        Settings().node_loss_seconds,
+    )
+
+
+@pytest.mark.parametrize("key", ["node.kubernetes.io/out-of-service", "deleted"])
+def test_a_node_that_is_surely_gone_is_not_waited_for(key: str) -> None:
+    counted = at_defaults(*(gpu_node(f"h{i}", gpus=2) for i in range(2)))
+    running = counted.world.add(pool(workload=load(1)))
+    counted.lasts(60)
+    (gone,), before = counted.nodes(running), counted.uids(running)
+    if key == "deleted":
+        counted.world.lose_node(gone)
+    else:
+        out = gpu_node(gone, gpus=2, taints=[(key, "nodeshutdown", "NoExecute")])
+        now = counted.world.now
+        counted.world.add_node(replace(out, ready=False, not_ready_since=now))
+    counted.lasts(3, step_s=1.0)
+    assert gone not in counted.nodes(running)
+    assert not before & counted.uids(running)
+    assert counted.uids(running)
 
 
 @pytest.mark.parametrize("nodes", [1, 3], ids=["nowhere else", "room elsewhere"])

@@ -55,6 +55,7 @@ class NodeFacts:
     refused: str = ""  # why its GPUs are not planned
     # Further devices (resource or driver) that are not planned, and why.
     aside: tuple[tuple[str, str], ...] = ()
+    created_at: float = 0.0  # Unix seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ class InForce:
     inputs_hash: str
     frozen: frozenset[str]
     holding: frozenset[str]  # units whose room the plan could not count on
-    nodes: frozenset[str]  # on which something may start
+    nodes: frozenset[str]  # on which something may start, or may again once they are ready
     prices: frozenset[float]
     demands: Mapping[str, Demand]
+    waiting: frozenset[str] = frozenset()  # of the nodes, those that were not ready
     marks: str = ""  # of what stands in Preview and Disabled
     asked: Asked | None = None  # None: it is not asked for again
     proposing: Asked | None = None  # how proposals that were cut short were; None: none was
@@ -57,13 +58,15 @@ class InForce:
     @staticmethod
     def of(plan: Plan, translation: Translation, asked: Asked | None = None) -> InForce:
         """A plan that was just made."""
-        snapshot = translation.snapshot
+        snapshot, waiting = translation.snapshot, translation.waiting
+        nodes = (n.name for n in snapshot.nodes if not n.cordoned or n.name in waiting)
         return InForce(
             plan=plan,
             inputs_hash=translation.inputs_hash,
             frozen=snapshot.frozen,
             holding=translation.holding,
-            nodes=frozenset(node.name for node in snapshot.nodes if not node.cordoned),
+            nodes=frozenset(nodes),
+            waiting=waiting,
             prices=prices_of(snapshot),
             demands={demand.key: demand for demand in snapshot.demands},
             marks=translation.marks,

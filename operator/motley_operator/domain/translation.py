@@ -53,6 +53,7 @@ class Translation:
     suspicions: Suspicions = field(default_factory=Suspicions)
     phases: Mapping[str, str] = field(default_factory=dict)  # RLJobs, by key
     unknown_gpus: tuple[UnknownGpu, ...] = ()
+    waiting: frozenset[str] = frozenset()  # nodes that are not ready and not lost yet
     inventory: tuple[NodeFigures, ...] = ()
     products: Mapping[str, str] = field(default_factory=dict)  # a product label by catalog GPU
     unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself

@@ -42,6 +42,7 @@ def parse_node(document: Mapping[str, Any]) -> NodeFacts:
         gpu_label=gpus.label,
         refused=gpus.refused,
         aside=gpus.aside,
+        created_at=unix_seconds(metadata.get("creationTimestamp")),
     )
 
 

@@ -22,10 +22,10 @@ from motley_operator.manifests.frame import Manifest, Owner
 from motley_operator.manifests.launch import ADAPTERS_PATH, MODEL_PATH, Process
 from motley_operator.manifests.places import UNDISTURBED, placed, shape_tolerations
 from motley_operator.manifests.stages import SHARED_ROOT, StageSpec
+from motley_operator.settings import LOSS_TOLERATION_SECONDS
 from motley_planner.domain.plan import PlannedReplica
 from motley_planner.domain.snapshot import PodNeed
 
-LOSS_TOLERATION_SECONDS = 5
 CACHE = "/cache"
 
 

@@ -79,7 +79,7 @@ class Failing:
         if pod.terminal or pod.deleting or node is None or notice_of(node) >= Notice.LEAVING:
             return None
         loss_s = self.settings.node_loss_seconds
-        if is_lost(node.ready, node.not_ready_since, self.now, loss_s):
+        if is_lost(node, self.now, loss_s):
             return Failure(pod, NODE_LOST, NODE_LOST, on_node) if pod.bound else None
         due = pod.unready_since + self.deadline_s if pod.unready_since else float("inf")
         late = not pod.ready and self.now >= due

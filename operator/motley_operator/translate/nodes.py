@@ -65,6 +65,11 @@ class Site:
         """Whether the node is only asked for."""
         return is_coming(self.facts.name)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the node is not ready and not lost yet: what runs there goes on, nothing starts."""
+        return not (self.facts.ready or self.cordoned)
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:
@@ -89,7 +94,8 @@ def survey(
     """The nodes that are there and have a known GPU.
 
     A node that the fleet leaves out (label `motley.dev/exclude`, node selector) stays as a
-    cordoned one: what runs there goes on, nothing starts. One that is leaving is left out altogether:
+    cordoned one: what runs there goes on, nothing starts; so does one that is not ready and not
+    lost yet. One that is leaving is left out altogether:
     what runs there has to be replaced (`changes` lets it serve until then).
     """
     sites = []
@@ -98,7 +104,7 @@ def survey(
     unknown = Counter[tuple[str, str]]()  # nodes by product and reason
     drivers = gpus_by_driver(facts.slices)
     for node in sorted(facts.nodes, key=lambda each: each.name):
-        if is_lost(node.ready, node.not_ready_since, facts.now, settings.node_loss_seconds):
+        if is_lost(node, facts.now, settings.node_loss_seconds):
             continue
         if notice_of(node) >= Notice.LEAVING:
             continue
@@ -128,7 +134,7 @@ def planner_node(site: Site, room: Room) -> Node:
         memory_bytes=max(0, room.memory_bytes),
         pods=max(0, room.pods),
         total_gpus=site.facts.allocatable.gpus,
-        cordoned=site.cordoned,
+        cordoned=site.cordoned or site.waits,
         coming=site.coming,
     )
 

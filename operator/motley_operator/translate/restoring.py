@@ -70,7 +70,7 @@ class Places:
                 free[node] = minus(free[node], counted(unit.gpus_on(rank), need))
         sites = tuple(sites)
         prices = {site.facts.name: site.node_class.price_usd_per_gpu_hour for site in sites}
-        usable = {site.facts.name: site for site in sites if not site.cordoned}
+        usable = {site.facts.name: site for site in sites if not (site.cordoned or site.waits)}
         taken = {unit.id for unit in units} | set(reserved)
         return Places(usable, free, need, taken, prices)
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from motley_operator.domain.facts import ClusterFacts, PodFacts, ResourceFacts
+from motley_operator.domain.facts import ClusterFacts, NodeFacts, PodFacts, ResourceFacts
 from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of, unit_id
 from motley_operator.translate.room import is_engine
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.fragments import ReplicaFragment
+
+_FRESH_S = 2.0  # the API's times are whole seconds; a kubelet says NotReady as it registers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,15 @@ class Running:
     holding: frozenset[str] = frozenset()  # of the reserved ones, those whose room is not planned
 
 
-def is_lost(ready: bool, since: float | None, now: float, loss_seconds: float) -> bool:
-    """A node counts as lost once it has not been ready for `loss_seconds`."""
-    return not ready and (since is None or now - since >= loss_seconds)
+def is_lost(node: NodeFacts, now: float, loss_seconds: float) -> bool:
+    """A node counts as lost once it has not been ready for `loss_seconds`.
+
+    One that has not been ready since it was made is not waited for: nothing runs there yet.
+    """
+    since = node.not_ready_since
+    if node.ready or since is None:
+        return not node.ready
+    return now - since >= loss_seconds or since - node.created_at <= _FRESH_S
 
 
 def pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:

@@ -99,6 +99,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         phases=asked.phases,
         demands={key: found for key, found in asked.measured.items() if found is not None},
         unknown_gpus=surveyed.unknown,
+        waiting=frozenset(site.facts.name for site in sites if site.waits),
         standing=stood.standing,
         marks=stood.marks,
         suspicions=suspected,
