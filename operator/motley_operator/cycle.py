@@ -26,9 +26,11 @@ from typing import Protocol
 from motley_operator import lifecycle
 from motley_operator.api import RLJob
 from motley_operator.apply import CONFLICT, DONE, FAILED
+from motley_operator.apply.requests import target_of
 from motley_operator.decision import Decision, decide
 from motley_operator.domain.actions import (
     Action,
+    ApplyObject,
     CycleReport,
     DeletePod,
     Outcome,
@@ -266,9 +268,10 @@ class Cycle:
 
 
 def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[Action]:
-    """The actions without deletions of failed pods whose resource's status could not be written.
+    """The actions without those that rest on a status which could not be written.
 
-    Failures are counted in the status: a pod that failed is deleted only once that is so.
+    Failures are counted in the status: a pod that failed is deleted only once that is so. And the
+    status says which record of a plan is ours: no other is written before.
     """
     untold = {
         outcome.action.namespace
@@ -279,6 +282,7 @@ def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[
         a
         for a in actions
         if not (isinstance(a, DeletePod) and a.namespace in untold and a.reason not in UNCOUNTED)
+        and not (isinstance(a, ApplyObject) and a.is_record and target_of(a)[1] in untold)
     ]
 
 

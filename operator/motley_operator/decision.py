@@ -100,7 +100,7 @@ def _carried_out(
     lost = frozenset(key for key, standing in translation.standing.items() if standing.lost)
     trouble = changes.Trouble(translation.suspicions, lost, budgets=translation.budgets)
     actions = changes.changes(desired, facts, plan, trouble)
-    statuses = status.statuses(plan, translation, facts, held.proposals)
+    statuses = status.statuses(plan, translation, facts, held)
     told = frozenset((a.kind, a.namespace, a.name) for a in statuses if isinstance(a, PatchStatus))
     news = [part for part in plan.slices if tuple(part.key.split("/", 2)) in told]
     shown = _shown(translation)

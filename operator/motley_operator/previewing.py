@@ -42,6 +42,12 @@ Solve = Callable[[Snapshot, Catalog], Plan]
 PREVIEW = "Preview"
 LEAST_SOLVE_S = 0.2
 SAME_PRICE = 0.005  # share by which the prices of two equal proposals may differ
+_UNKNOWN = Refusal(
+    "Held",
+    "spec",
+    "the record of what runs is lost or was changed by somebody, and the spec is another one now: what runs is kept",
+    "approve a plan of the present spec, or set replan.mode to Auto",
+)
 
 
 def stood(plan: Plan, translation: Translation) -> Plan:
@@ -69,7 +75,7 @@ def stood(plan: Plan, translation: Translation) -> Plan:
 
 def _kept(part: Slice, standing: Standing, translation: Translation) -> Slice:
     if standing.part is None:
-        return _unrecorded(part, translation)
+        return _unrecorded(part, standing, translation)
     replicas = standing.part.replicas
     planned = {r.kept for r in part.replicas}
     whole = planned == {unit_id(part.key, r.name) for r in replicas}
@@ -95,13 +101,13 @@ def _classes(translation: Translation) -> dict[str, NodeClass]:
     return {node.name: node.node_class for node in translation.snapshot.nodes}
 
 
-def _unrecorded(part: Slice, translation: Translation) -> Slice:
-    """Held, but nothing is recorded yet: what runs, or nothing; a first plan that may be applied."""
+def _unrecorded(part: Slice, standing: Standing, translation: Translation) -> Slice:
+    """Held, but nothing is recorded: what runs, or nothing; a first plan that may be applied."""
     if part.key not in translation.frozen:
         return part
     running = {unit.id for unit in translation.snapshot.running if unit.key == part.key}
     if {r.kept for r in part.replicas} == running:
-        return part
+        return replace(part, blocked=True, refusals=(_UNKNOWN,)) if standing.unknown else part
     reason = Refusal("Held", "spec", "what runs is no plan of this spec, and is held", "see status")
     return replace(part, replicas=(), groups=(), blocked=True, refusals=(reason, *part.refusals))
 

@@ -18,6 +18,7 @@ from motley_operator.api import read
 from motley_operator.cycle import Cycle
 from motley_operator.domain.actions import (
     Action,
+    ApplyObject,
     CreatePod,
     DeletePod,
     EmitEvent,
@@ -324,13 +325,18 @@ async def test_a_plan_that_was_cut_short_is_looked_at_when_it_may_be_sought_agai
     assert len(bench.decided) == 2
 
 
-async def test_a_failed_pod_is_deleted_only_once_its_failure_is_counted(
+async def test_what_rests_on_a_status_waits_until_that_is_written(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Of a pod that failed: its failure is counted there. Of a record: it is known by it as ours."""
     status = PatchStatus("ServingPool", "team-a", "chat", "uid", {})
-    gone = DeletePod("team-a", "chat-0", "pod-1", "OutOfcpu")
+    failed = DeletePod("team-a", "chat-0", "pod-1", "OutOfcpu")
+    labels = {"app.kubernetes.io/component": "plan"}
+    metadata = {"namespace": "team-a", "name": "chat-plan", "labels": labels}
+    record = ApplyObject({"kind": "ConfigMap", "metadata": metadata})
+    routing = ApplyObject({"kind": "ConfigMap", "metadata": {**metadata, "labels": {}}})
     other = DeletePod("team-b", "chat-0", "pod-2", "OutOfcpu")
-    bench.judge = lambda: (gone, other)
+    bench.judge = lambda: (failed, record, routing, other)
     decide = bench._decide
     answers = {PatchStatus: "conflict"}
 
@@ -347,10 +353,10 @@ async def test_a_failed_pod_is_deleted_only_once_its_failure_is_counted(
     monkeypatch.setattr(cycle_module, "decide", with_status)
     monkeypatch.setattr(bench.writer, "apply", apply)
     await bench.cycle.once()
-    assert bench.writer.applied == [status, other]
+    assert bench.writer.applied == [status, routing, other]
     answers.clear()
     await bench.cycle.once()
-    assert bench.writer.applied[2:] == [status, gone, other]
+    assert bench.writer.applied[3:] == [status, failed, record, routing, other]
 
 
 def test_equal_snapshots_are_solved_once() -> None:

@@ -13,7 +13,7 @@ from motley_operator.api import ResourceStatus
 from motley_operator.api.reading import parse
 from motley_operator.api.status import PlanStatus
 from motley_operator.domain.actions import PatchStatus
-from motley_operator.domain.standing import Proposal, Record, Standing, sealed
+from motley_operator.domain.standing import Held, Proposal, Record, Standing, sealed
 from motley_operator.settings import Settings
 from motley_operator.status.proposed import Preview, approval, planned, proposed_status
 from motley_operator.testing import World, gpu_node, plan_of, pool, replica, slice_of
@@ -124,7 +124,9 @@ def test_the_largest_status_with_a_proposal_stays_below_32_kib_and_fits_its_sche
     )
     facts = world.facts()
     translation = translate.translate(facts, load_catalog(), Settings())
-    made = status.statuses(plan_of(part), translation, facts, {key: Proposal(waiting)})
+    made = status.statuses(
+        plan_of(part), translation, facts, Held({key: waiting}, {key: Proposal(waiting)})
+    )
     (patch,) = (a for a in made if isinstance(a, PatchStatus))
     assert len(json.dumps(patch.status)) < 32 * 1024
     document = {**world.documents[key], "status": patch.status}

@@ -193,6 +193,16 @@ class FrozenInputs(StatusModel):
     hash: Hash = Field(default="", description="Hash over everything that shapes the pod.")
 
 
+class RecordStatus(StatusModel):
+    """What tells the operator's own record in the ConfigMap `<name>-plan` from any other."""
+
+    hash: Hash = Field(description="Hash of the record's text; another text is not read.")
+    previous_hash: Hash | None = Field(
+        default=None, description="The same of the text before, until the new one is written."
+    )
+    spec_hash: Hash = Field(description="Hash of the spec that the record was made from.")
+
+
 class ResourceStatus(StatusModel):
     """What every planned resource reports."""
 
@@ -210,6 +220,9 @@ class ResourceStatus(StatusModel):
     plan: PlanStatus | None = Field(default=None, description="What runs or is being brought up.")
     proposed_plan: ProposedPlan | None = Field(
         default=None, description="Preview: what waits for approval."
+    )
+    record: RecordStatus | None = Field(
+        default=None, description="Preview and Disabled: what is recorded of the plan that stands."
     )
     last_replan: LastReplan | None = Field(default=None, description="The last change of plan.")
     last_handled_replan_at: Annotated[str, Field(max_length=64)] | None = Field(

@@ -20,9 +20,10 @@ from motley_operator.domain.actions import (
     DeleteObject,
     EmitEvent,
     Manifest,
+    is_record,
 )
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
-from motley_operator.domain.names import COMPONENT, MANAGED_BY, OURS, PLAN, key_of
+from motley_operator.domain.names import MANAGED_BY, OURS, key_of
 from motley_operator.domain.purchases import REQUEST, TEMPLATE, why_over
 from motley_operator.manifests.frame import Owner
 from motley_operator.translate.room import is_engine
@@ -51,7 +52,7 @@ def changes(
         return ()
     ours = _engine_pods(facts)
     kept = kept_keys(facts, plan, ours)
-    wanted = {_place(m): m for m in desired if _key(m) not in kept or _is_record(m)}
+    wanted = {_place(m): m for m in desired if _key(m) not in kept or is_record(m)}
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
     moving = {key: found for key, found in ours.items() if key not in kept}
     short = trouble.short | {part.key for part in plan.slices if part.refusals}
@@ -151,11 +152,6 @@ def _is_there(place: Place, manifest: Manifest, live: Document | None) -> bool:
         return live is not None
     compared = (Same(manifest), Same(live))
     return _THERE.get(place, compared, lambda: is_contained(manifest, live))
-
-
-def _is_record(manifest: Manifest) -> bool:
-    """What is remembered of a plan touches nothing that runs."""
-    return bool(manifest["metadata"]["labels"].get(COMPONENT) == PLAN)
 
 
 def _place(manifest: Manifest) -> Place:

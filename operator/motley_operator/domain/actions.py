@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from motley_operator.domain.names import COMPONENT, PLAN
+
 Manifest = dict[str, Any]
+
+
+def is_record(manifest: Manifest) -> bool:
+    """Whether an object of ours is the ConfigMap in which plans of a resource are remembered."""
+    return bool((manifest["metadata"].get("labels") or {}).get(COMPONENT) == PLAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,11 @@ class ApplyObject:
     """Server-side apply an object of ours (field manager `motley`)."""
 
     manifest: Manifest
+
+    @property
+    def is_record(self) -> bool:
+        """Whether it is what is remembered of a plan, which touches nothing that runs."""
+        return is_record(self.manifest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,10 @@ class Standing:
     edited: bool = False  # the spec is another one than the record's
     lost: tuple[str, ...] = ()  # replicas of the record for which there is no room now
     stops: tuple[tuple[str, tuple[str, ...]], ...] = ()  # what runs beside it: name, nodes
+    accepted: str = ""  # fingerprint of the text in which the record is on the cluster
+    changed: bool = False  # somebody wrote another record there: it is not read
+    unknown: bool = False  # there is no record, and what runs is not of the present spec ...
+    spec_hash: str = ""  # ... but of one with this hash
     repaired: bool = False  # the record was changed to replace what is lost
     proposed: Record | None = None  # waits for approval, and could be carried out now
     outdated: str = ""  # why an earlier proposal cannot be carried out any more
@@ -122,6 +126,16 @@ def sealed(record: Record) -> Record:
 def seal(record: Record) -> str:
     """Hash over the record but for the hash itself."""
     text = _text(replace(record, part=replace(record.part, hash="")))
+    return fingerprint(text)
+
+
+def spec_hash(spec: Mapping[str, Any]) -> str:
+    """Hash over a recorded spec."""
+    return fingerprint(json.dumps(spec, sort_keys=True))
+
+
+def fingerprint(text: str) -> str:
+    """Hash over a record as it is written, word for word."""
     return hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]
 
 

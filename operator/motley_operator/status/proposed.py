@@ -30,6 +30,7 @@ class Preview:
     standing: Standing
     proposal: Proposal
     place: tuple[str, str, str]  # kind, namespace, name
+    stands: Record | None = None  # what is recorded of the plan that stands
 
     @property
     def is_preview(self) -> bool:

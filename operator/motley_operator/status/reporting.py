@@ -7,8 +7,6 @@ change with every solve are no reason to write.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 from motley_operator import lifecycle
@@ -20,7 +18,7 @@ from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
 from motley_operator.domain.replans import replan_of
-from motley_operator.domain.standing import Proposal
+from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.errors import ResourceFailed, about
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
@@ -29,7 +27,8 @@ from motley_operator.status.fleet import fleet_statuses
 from motley_operator.status.inputs import frozen_inputs
 from motley_operator.status.observed import Observed, observe
 from motley_operator.status.planned import plan_status
-from motley_operator.status.proposed import Preview, approval, proposed_status
+from motley_operator.status.proposed import Preview, approval
+from motley_operator.status.recorded import preview_of, record_events, recorded
 from motley_operator.status.statements import Case, statements
 from motley_operator.status.suspects import suspect_events, suspect_row, waiting
 from motley_operator.status.weights import UNDER_WAY
@@ -40,7 +39,8 @@ TOLD = (
 )  # fmt: skip
 _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 # A spec that cannot be read takes none of these from what runs on.
-_STAYS = ("address", "failures", "progress", "startTime", "completionTime")
+_STAYS = ("address", "failures", "progress", "startTime", "completionTime", "record")
+_NOTHING_HELD = Held()
 _VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def statuses(
     plan: Plan,
     translation: Translation,
     facts: ClusterFacts,
-    proposals: Mapping[str, Proposal] = MappingProxyType({}),
+    held: Held = _NOTHING_HELD,
 ) -> tuple[Action, ...]:
     """PatchStatus and EmitEvent of every resource, and of the Fleet, that has news."""
     observed = observe(facts)
@@ -62,7 +62,8 @@ def statuses(
         part = slices.get(resource.key)
         try:
             with about(resource.key):
-                preview = _preview(resource, translation, proposals)
+                place = (resource.kind, resource.namespace, resource.name)
+                preview = preview_of(place, resource.key, translation, held)
                 view = (translation, observed[resource.key], facts.now)
                 actions += _resource(resource, part, plan, (*view, preview))
         except ResourceFailed:
@@ -111,15 +112,19 @@ def _resource(
     replan = _last_replan(changed, plan, old, (cause, now))
     if replan is not None:
         status["lastReplan"] = replan
-    status |= _extras(resource, model, case, (old, now)) | _proposed(plan, translation, case, old)
+    status |= _extras(resource, model, case, (old, now)) | recorded(
+        plan, translation, case, (resource.key, old)
+    )
     known = translation.suspicions.known.get(resource.key, ())
     if known:
         status["suspects"] = [suspect_row(one) for one in known]
     status = without_empty_maps(status)
-    if _same(status, dict(resource.document.get("status") or {})):
-        return []
     place = (resource.kind, resource.namespace, resource.name, resource.uid)
+    warnings = record_events(place, preview)
+    if _same(status, dict(resource.document.get("status") or {})):
+        return [*warnings]
     events = [
+        *warnings,
         *suspect_events(place, known, old, now),
         *_events(place, made, old, (status, changed)),
     ]
@@ -128,32 +133,6 @@ def _resource(
 
 def _settled(found: object) -> Settled | None:
     return found if isinstance(found, Settled) else None
-
-
-def _preview(
-    resource: ResourceFacts, translation: Translation, proposals: Mapping[str, Proposal]
-) -> Preview | None:
-    standing = translation.standing.get(resource.key)
-    if standing is None:
-        return None
-    place = (resource.kind, resource.namespace, resource.name)
-    return Preview(standing, proposals.get(resource.key, Proposal()), place)
-
-
-def _proposed(
-    plan: Plan, translation: Translation, case: Case, old: ResourceStatus
-) -> dict[str, Any]:
-    """The plan that waits for approval, and the last approval that was looked at."""
-    told: dict[str, Any] = {}
-    preview = case.preview
-    if preview is not None and preview.record is not None:
-        part = preview.record.part
-        shown = plan_status(plan, part, case.observed, translation, None)
-        told["proposedPlan"] = _document(proposed_status(preview, shown))
-    handled = old.last_handled_approval
-    if preview is not None and preview.standing.verdict:
-        handled = preview.standing.request
-    return told | ({"lastHandledApproval": handled} if handled else {})
 
 
 def _hash(part: Slice | None) -> str | None:

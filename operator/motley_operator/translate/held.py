@@ -13,6 +13,8 @@ from motley_operator.domain.names import PAUSED
 from motley_operator.domain.standing import Standing
 from motley_operator.translate.running import Running
 
+_NOTHING = Standing("")
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -39,10 +41,12 @@ class Held:
         frozen = {}
         for key, model in self.asking.items():
             assert isinstance(model, ServingPool | ModelCascade | RLJob)
-            mode, recorded = self.mode(key), key in standing and standing[key].record is not None
+            mode, stands = self.mode(key), standing.get(key, _NOTHING)
             plan = model.status.plan
             planned = sum(group.count for group in plan.groups) if plan is not None else 0
             runs = running_by_key[key]
+            # A record that somebody else wrote counts as one: what runs is held, and recorded anew.
+            recorded = stands.record is not None or stands.unknown or (stands.changed and runs)
             if annotations[key].get(PAUSED) == "true":
                 frozen[key] = "Paused"
             elif mode == "Preview":

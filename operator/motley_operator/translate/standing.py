@@ -19,19 +19,15 @@ from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_operator.domain.names import (
     APPROVE,
     PAUSED,
-    PROPOSED_KEY,
-    STANDING_KEY,
-    plan_name,
     unit_id,
 )
 from motley_operator.domain.standing import (
     Record,
     Standing,
-    read_record,
     recorded_spec,
-    seal,
     sealed,
 )
+from motley_operator.translate.records import records
 from motley_operator.translate.restoring import Places, restored, unit_of
 from motley_operator.translate.running import Running
 from motley_planner.domain.demand import Demand, RunningUnit
@@ -65,6 +61,7 @@ class Stand:
                 s.mode,
                 s.edited,
                 s.broken,
+                s.unknown,
                 bool(s.outdated),
                 s.record and s.record.hash,
                 _placed(s.part),
@@ -133,13 +130,23 @@ class _One:
         self, places: Places, spent: tuple[float, int], limits: Limits
     ) -> tuple[Standing, list[RunningUnit]]:
         """What stands, and the units that it no longer has."""
-        standing, proposed = self._records()
+        kept = records(self.resource, self._status(), self.facts)
+        standing, proposed = kept.standing, kept.proposed
         outdated = ""
         if proposed is not None:
             outdated = self._why_not(proposed, standing, places.copy(), spent, limits)
-        found = self._judged(standing, proposed, outdated)
+        unknown = kept.unknown and any(self._mine())
+        found = replace(
+            self._judged(standing, proposed, outdated),
+            accepted=kept.accepted,
+            changed=kept.changed,
+            unknown=unknown,
+            spec_hash=kept.spec_hash if unknown else "",
+            edited=unknown,
+        )
         if found.verdict == "Approved" and proposed is not None and proposed.hash == found.request:
-            standing, found = proposed, replace(found, proposed=None, outdated="")
+            standing = proposed
+            found = replace(found, proposed=None, outdated="", changed=False, unknown=False)
         if standing is None:
             return found, []
         return self._with(found, standing, places)
@@ -179,25 +186,6 @@ class _One:
 
     def _mine(self) -> Iterator[RunningUnit]:
         return (unit for unit in self.running.units if unit.key == self._key)
-
-    def _records(self) -> tuple[Record | None, Record | None]:
-        """(what stands, what is proposed); the status decides where a write came in between."""
-        status = self._status()
-        place = ("ConfigMap", self.resource.namespace, plan_name(self.resource.name))
-        live = self.facts.owned.get(place) or {}
-        data = live.get("data") or {}
-        owners = (live.get("metadata") or {}).get("ownerReferences") or ()
-        if not any(owner.get("uid") == self.resource.uid for owner in owners):
-            return None, None  # of an earlier resource of this name
-        standing, proposed = (
-            read_record(data.get(STANDING_KEY)),
-            read_record(data.get(PROPOSED_KEY)),
-        )
-        if proposed is not None and seal(proposed) != proposed.hash:
-            proposed = None  # somebody wrote into it
-        if proposed is not None and status.plan is not None and status.plan.hash == proposed.hash:
-            return proposed, None
-        return standing, proposed
 
     def _status(self) -> Any:
         model = self.asking[0]
