@@ -2,7 +2,8 @@
 
 Theory of operation. The leader renews the Lease every `renew_s`. It may write for `deadline_s` after
 the moment in which it *sent* the last renewal that succeeded, by its own monotonic clock, which also runs
-while the process is stopped; so it stops before others may take over. A follower takes over when
+while the process is stopped; so it stops before others may take over. A write that is still on its way then is
+given up, and what the server has got by then it has `duration_s - deadline_s` to carry out. A follower takes over when
 the Lease has not changed for `duration_s` by the follower's own clock: wall clocks of different machines are
 never compared. Every write of the Lease carries its resourceVersion, so of two that try only
 one succeeds. A leader that ends gives the Lease back, and the next one need not wait.
@@ -76,7 +77,11 @@ class Leadership:
 
     def may_write(self) -> bool:
         """Whether this process is the leader at this very moment."""
-        return self._clock() < self._held_until
+        return self.left_s() > 0
+
+    def left_s(self) -> float:
+        """For how many seconds more it may write if the Lease is not renewed; no less than zero."""
+        return max(0.0, self._held_until - self._clock())
 
     def problem(self) -> str:
         """Why this process can never lead, in a sentence: the Lease was never read; else empty."""

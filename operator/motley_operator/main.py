@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import socket
 import threading
@@ -53,7 +54,8 @@ class Operator:
         self.planner = RememberingPlanner(plan_with, self._planned_before)
         self.leadership = _leadership(settings, client, self.planner.planned_inputs)
         may_act = self.leadership.may_write if self.leadership else lambda: True
-        self.applier = Applier(client, self.store, settings, may_act)
+        left_s = self.leadership.left_s if self.leadership else lambda: math.inf
+        self.applier = Applier(client, self.store, settings, may_act, left_s)
         catalog = load_catalog()
         self.metrics = metrics
         self.measurer = Measurer(self.store, catalog, self._read)

@@ -33,6 +33,7 @@ class StubApi:
         self.watches: set[asyncio.Queue[tuple[int, str, str, Document] | None]] = set()
         self.faults: deque[tuple[int, dict[str, str], Document]] = deque()
         self.calls: Counter[str] = Counter()
+        self.hanging = False  # writes are taken and never answered
         self.silent = False  # watches accept and say nothing
         self.refusing = False
         self.forbidden: set[str] = set()  # plurals that nobody may read
@@ -115,6 +116,8 @@ class StubApi:
         self.calls[f"{request.method} {'/'.join([plural, *rest[2:]])}"] += 1
         if request.method == "GET" and not name:
             return self._list(request, plural, namespace)
+        if self.hanging and request.method != "GET":
+            await asyncio.sleep(30.0)
         if self.faults:
             status, headers, body = self.faults.popleft()
             return _status(status, **{"reason": "", **body}, headers=headers)
@@ -136,6 +139,8 @@ class StubApi:
             return web.json_response(self.put(kind.name, body), status=201)
         old = held.get(key)
         wanted = (body.get("preconditions") or body.get("metadata") or {}).get("uid")
+        if wanted and not old and method == "PATCH" and "apiVersion" in body:
+            return _status(409, "Conflict", message="uid mismatch: no existing object was found")
         if old and wanted and wanted != old["metadata"]["uid"]:
             if method == "PATCH":
                 return _status(422, "Invalid", message="metadata.uid: field is immutable")

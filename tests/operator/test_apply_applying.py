@@ -123,6 +123,36 @@ async def test_applies_create_and_statuses_do_not_outlive_their_object(
     assert view.absorbed == [("Service", "s"), ("ServingPool", "chat")]
 
 
+def config_map(kind: str, seen: dict[str, Any]) -> ApplyObject:
+    metadata = {"name": "chat-routing", "namespace": "team-a"}
+    manifest = {"apiVersion": "v1", "kind": kind, "metadata": metadata, "data": {"by": "us"}}
+    return ApplyObject(manifest, seen["metadata"]["uid"], seen["metadata"]["resourceVersion"])
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Deployment"])
+async def test_what_is_applied_to_an_object_never_hits_its_successor(
+    api: Any, applier: Applier, kind: str
+) -> None:
+    metadata = {"name": "chat-routing", "namespace": "team-a"}
+    seen = api.put(kind, {"metadata": metadata})
+    api.drop(kind, "chat-routing", "team-a")
+    assert await result(applier, config_map(kind, seen)) == "conflict"
+    assert not any(api.objects.values())  # nor is it made anew from what is outdated
+    successor = api.put(kind, {"metadata": metadata, "data": {"by": "the next leader"}})
+    assert await result(applier, config_map(kind, seen)) == "conflict"
+    assert await result(applier, config_map(kind, successor)) == "done"
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("ConfigMap", "conflict"), ("Deployment", "done")])
+async def test_what_another_leader_has_written_since_stays_where_only_edits_change_a_version(
+    api: Any, applier: Applier, kind: str, expected: str
+) -> None:
+    metadata = {"name": "chat-routing", "namespace": "team-a"}
+    seen = api.put(kind, {"metadata": metadata})
+    api.put(kind, {"metadata": {**metadata}, "data": {"by": "the next leader"}})
+    assert await result(applier, config_map(kind, seen)) == expected
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_busy_server_is_asked_again(api: Any, applier: Applier, status: int) -> None:
     api.fail_next(status)
@@ -168,6 +198,35 @@ async def test_who_loses_the_lease_between_two_attempts_does_not_try_again(
     applier = Applier(client, FakeView(), Settings(), may_write=lambda: not api.calls)
     assert await result(applier, create("p0")) == "failed"
     assert api.calls == {"POST pods": 1}
+
+
+@pytest.mark.parametrize("event", [False, True])
+async def test_no_write_is_on_its_way_once_the_lease_has_run_out(
+    api: Any, client: Client, event: bool
+) -> None:
+    api.hanging, loop = True, asyncio.get_running_loop()
+    until = loop.time() + 0.4
+    applier = Applier(
+        client,
+        FakeView(),
+        Settings(),
+        may_write=lambda: loop.time() < until,
+        left_s=lambda: max(0.0, until - loop.time()),
+    )
+    said = EmitEvent(*POOL, "uid-1", "Normal", "Planned", "3 replicas")
+    assert await result(applier, said if event else create("p0")) == "failed"
+    assert loop.time() < until + 0.4
+    assert sum(api.calls.values()) == 1
+
+
+async def test_an_event_is_no_exception_to_who_may_write(api: Any, client: Client) -> None:
+    api.fail_next(503)
+    applier = Applier(client, FakeView(), Settings(), may_write=lambda: not api.calls)
+    said = EmitEvent(*POOL, "uid-1", "Normal", "Planned", "3 replicas")
+    assert await result(applier, said) == "failed"
+    assert api.calls == {"POST events": 1}
+    again = Applier(client, FakeView(), Settings())
+    assert await result(again, said) == "done"
 
 
 async def test_an_event_is_said_once_and_counted_when_said_again(

@@ -70,6 +70,19 @@ def test_the_second_run_does_nothing(world: World) -> None:
     assert wanted(world, plan) == ()
 
 
+def test_what_is_changed_is_the_object_that_was_seen(world: World) -> None:
+    plan = plan_of(slice_of(world.add(pool()), [replica()]))
+    made = [a for a in carried_out(world, plan) if isinstance(a, ApplyObject)]
+    assert {(a.uid, a.version) for a in made} == {("", "")}
+    place = ("ConfigMap", "team-a", "chat-routing")
+    world.owned[place]["data"] = {"routing.json": "by somebody"}
+    seen = world.owned[place]["metadata"]
+    (again,) = wanted(world, plan)
+    assert isinstance(again, ApplyObject)
+    assert (again.uid, again.version) == (seen["uid"], seen["resourceVersion"])
+    assert "uid" not in again.manifest["metadata"]
+
+
 def test_services_and_rights_come_before_the_pods_that_need_them(world: World) -> None:
     order = kinds(wanted(world, plan_of(slice_of(world.add(pool()), [replica()]))))
     assert order == sorted(order, key=["ApplyObject", "CreatePod"].index)

@@ -8,7 +8,9 @@ fails does not hold up the others, for the next cycle decides afresh on what is 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -18,6 +20,7 @@ from motley_operator.connection import ApiError, Client
 from motley_operator.domain.actions import (
     Action,
     AdoptPod,
+    ApplyObject,
     CreatePod,
     DeleteObject,
     DeletePod,
@@ -54,10 +57,13 @@ class Applier:
         view: View,
         settings: Settings,
         may_write: Callable[[], bool] = lambda: True,
+        left_s: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        self._client, self._view, self._settings = client, view, settings
+        """`left_s` is for how long this process surely may go on writing, in seconds."""
+        self._view, self._settings = view, settings
         self._may_write = may_write
-        self._events = EventRecorder(client)
+        self._send = partial(client.send, allowed=may_write, left_s=left_s)
+        self._events = EventRecorder(self._send)
         self._slots = asyncio.Semaphore(settings.create_concurrency)
 
     async def apply(self, actions: Iterable[Action]) -> tuple[Outcome, ...]:
@@ -82,7 +88,7 @@ class Applier:
                     if not version:
                         return Outcome(action, CONFLICT, "gone")
                 request = request_for(action, self._settings, version)
-                answer = await self._client.send(request, self._may_write)
+                answer = await self._send(request)
             except ApiError as error:
                 return self._refused(action, error)
         self._learn(action, answer)
@@ -111,8 +117,9 @@ class Applier:
             if error.reason == "AlreadyExists":
                 return Outcome(action, EXISTS, error.message)
             return Outcome(action, CONFLICT, error.message)
-        # To change the UID of a pod is 422, not 409: a successor has the name.
-        foreign = isinstance(action, LabelPod | AdoptPod) and error.status == 422
+        # To change the UID of an object is 422, not 409: a successor has the name.
+        carries_uid = isinstance(action, LabelPod | AdoptPod | ApplyObject)
+        foreign = carries_uid and error.status == 422
         if error.status in (404, 409) or (foreign and "metadata.uid" in error.message):
             return Outcome(action, CONFLICT, error.message)
         return Outcome(action, FAILED, str(error))

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from motley_operator.connection import KINDS, ApiError, Client, Sent
-from motley_operator.connection.client import MERGE
+from motley_operator.connection import KINDS, ApiError, Sent
+from motley_operator.connection.client import MERGE, Document
 from motley_operator.domain.actions import EmitEvent
+
+Send = Callable[[Sent], Awaitable[Document]]
 
 _QUIET_S = 60.0
 _REMEMBERED = 2048
@@ -25,8 +28,9 @@ _COMPONENT = "motley"
 class EventRecorder:
     """Writes Events and remembers the last few."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, send: Send) -> None:
+        """`send` sends a request, unless writing is not allowed any more."""
+        self._send = send
         self._said: OrderedDict[str, float] = OrderedDict()
 
     async def emit(self, event: EmitEvent) -> bool:
@@ -41,7 +45,11 @@ class EventRecorder:
         self._said.move_to_end(name)
         while len(self._said) > _REMEMBERED:
             self._said.popitem(last=False)
-        await self._write(event, name)
+        try:
+            await self._write(event, name)
+        except ApiError:
+            self._said.pop(name, None)
+            raise
         return True
 
     async def _write(self, event: EmitEvent, name: str) -> None:
@@ -49,17 +57,15 @@ class EventRecorder:
         path, said = KINDS["Event"].path(namespace), _said_now()
         body = {**event_body(event, name, namespace), "firstTimestamp": said, "lastTimestamp": said}
         try:
-            await self._client.send(Sent("create", "events", "POST", path, body=body))
+            await self._send(Sent("create", "events", "POST", path, body=body))
             return
         except ApiError as error:
             if error.status != 409:
                 raise
         path = KINDS["Event"].path(namespace, name)
-        known = await self._client.send(Sent("get", "events", "GET", path))
+        known = await self._send(Sent("get", "events", "GET", path))
         again = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": said}
-        await self._client.send(
-            Sent("patch", "events", "PATCH", path, body=again, content_type=MERGE)
-        )
+        await self._send(Sent("patch", "events", "PATCH", path, body=again, content_type=MERGE))
 
 
 def event_name(event: EmitEvent) -> str:

@@ -2,8 +2,10 @@
 
 Pods are created once by POST and never patched but for labels and, where they have none, the owner.
 Everything else of ours is applied, forced, because the fields in our manifests are ours alone.
-Deletions and patches of pods carry the UID and statuses the version, so that they never hit a
-successor of the same name.
+Deletions, patches of pods and applies carry the UID of the object that was seen, and statuses the
+version, so that they never hit a successor of the same name. Applies carry the version, too, where
+nobody but who edits an object changes it: what was meant for an earlier one is refused. (UID and
+version are preconditions: server-side apply takes neither for a field that we own.)
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from motley_operator.domain.actions import (
 from motley_operator.settings import Settings
 
 Write = CreatePod | DeletePod | LabelPod | AdoptPod | ApplyObject | DeleteObject | PatchStatus
+
+
+# Their status changes all the time, and with it their version.
+_REPORTING = frozenset({"Deployment", "PodDisruptionBudget", "Job", "ProvisioningRequest"})
 
 
 def request_for(action: Write, settings: Settings, version: int = 0) -> Sent:
@@ -101,7 +107,11 @@ def _apply(action: ApplyObject, settings: Settings) -> Sent:
     metadata = action.manifest["metadata"]
     path = kind.path(metadata.get("namespace", ""), metadata["name"])
     params = {"fieldManager": settings.field_manager, "force": "true"}
-    return Sent("apply", kind.plural, "PATCH", path, params, action.manifest, APPLY)
+    seen = {"uid": action.uid} if action.uid else {}
+    if action.version and kind.name not in _REPORTING:
+        seen["resourceVersion"] = action.version
+    body = {**action.manifest, "metadata": {**metadata, **seen}} if seen else action.manifest
+    return Sent("apply", kind.plural, "PATCH", path, params, body, APPLY)
 
 
 def _status(action: PatchStatus, settings: Settings, version: int) -> Sent:

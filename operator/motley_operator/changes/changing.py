@@ -66,7 +66,7 @@ def changes(
         if place[0] != "Pod"
     }
     applied = [
-        ApplyObject(manifest)
+        ApplyObject(manifest, *_seen(facts.owned.get(place)))
         for place, manifest in others.items()
         if not _is_there(place, manifest, facts.owned.get(place))
     ]
@@ -152,6 +152,12 @@ def _is_there(place: Place, manifest: Manifest, live: Document | None) -> bool:
         return live is not None
     compared = (Same(manifest), Same(live))
     return _THERE.get(place, compared, lambda: is_contained(manifest, live))
+
+
+def _seen(live: Document | None) -> tuple[str, str]:
+    """UID and version of an object: what is written goes to this one, or to none."""
+    metadata = live["metadata"] if live is not None else {}
+    return metadata.get("uid", ""), metadata.get("resourceVersion", "")
 
 
 def _place(manifest: Manifest) -> Place:

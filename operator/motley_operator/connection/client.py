@@ -9,6 +9,7 @@ everyone, honoring Retry-After.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -82,8 +83,16 @@ class Client:
         if self._session:
             await self._session.close()
 
-    async def send(self, sent: Sent, allowed: Callable[[], bool] = lambda: True) -> Document:
+    async def send(
+        self,
+        sent: Sent,
+        allowed: Callable[[], bool] = lambda: True,
+        left_s: Callable[[], float] = lambda: math.inf,
+    ) -> Document:
         """The answer's JSON; `allowed` is asked again before each attempt.
+
+        No attempt takes longer than is `left_s` at its begin, the login that it may need included: so
+        nothing of a leader is on its way once it may not write any more.
 
         Raises: ApiError once the server's answer is final, no attempt is left or none is allowed.
         """
@@ -91,7 +100,7 @@ class Client:
             if not allowed():
                 raise ApiError(0, NOT_ALLOWED, "not the leader any more", None)
             try:
-                return await self._once(sent)
+                return await self._once(sent, left_s())
             except ApiError as error:
                 final = error.status not in _RETRIED and error.status not in (0, 401)
                 if final or attempt + 1 >= self._attempts:
@@ -101,11 +110,14 @@ class Client:
                 await asyncio.sleep(_pause_s(attempt, error.retry_after_s))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _once(self, sent: Sent) -> Document:
+    async def _once(self, sent: Sent, left_s: float) -> Document:
         body = orjson.dumps(sent.body) if sent.body is not None else None
         status = 0
         try:
-            async with self._open(sent, body, _REQUEST_TIMEOUT) as response:
+            async with (
+                asyncio.timeout(left_s if math.isfinite(left_s) else None),
+                self._open(sent, body, _REQUEST_TIMEOUT) as response,
+            ):
                 status = response.status
                 raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

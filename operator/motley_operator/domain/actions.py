@@ -59,6 +59,8 @@ class ApplyObject:
     """Server-side apply an object of ours (field manager `motley`)."""
 
     manifest: Manifest
+    uid: str = ""  # of the object that was seen; empty: there was none
+    version: str = ""  # its resourceVersion
 
     @property
     def is_record(self) -> bool:
