@@ -27,6 +27,7 @@ from motley_operator import lifecycle
 from motley_operator.api import RLJob
 from motley_operator.apply import CONFLICT, DONE, FAILED
 from motley_operator.apply.requests import target_of
+from motley_operator.contests import Contests
 from motley_operator.decision import Decision, decide
 from motley_operator.domain.actions import (
     Action,
@@ -90,6 +91,7 @@ class Cycle:
         self._next_at: float = 0.0  # monotonic; when to run without being woken
         self._started_at: float | None = None
         self._pace, self._tidying = Pace(self.settings), Tidying()
+        self._contests = Contests(lambda kind: self.metrics.takes.labels(kind).inc())
         self._stopping = False
         self._translated: Translation | None = None  # of the last decision
 
@@ -213,7 +215,9 @@ class Cycle:
         # 3. Report the plan before acting on it: people see what is about to happen, and why.
         outcomes = await self._writer.apply(decision.statuses)
         # 4. Act, and say what the server refused.
-        acted = await self._writer.apply(_remembered(decision.actions, outcomes))
+        remembered = _remembered(decision.actions, outcomes)
+        acted = await self._writer.apply(self._contests.damped(remembered, facts))
+        self._contests.learn(acted, facts)
         refused = await self._writer.apply(complaints(acted))
         outcomes += acted + refused
         apply_s = clock.lap()
@@ -256,7 +260,7 @@ class Cycle:
         due_at = decision.translation.suspicions.due_at
         again_at = self._planner.again_at
         jobs = [each for each in decision.translation.parsed.values() if isinstance(each, RLJob)]
-        ends = [lifecycle.due_at(job) for job in jobs]
+        ends = [*map(lifecycle.due_at, jobs), *self._contests.due_at(facts.now)]
         due += [at - facts.now for at in (due_at, again_at, *ends) if at is not None]
         return min([self._pace.rest_s, *(s for s in due if s > 0)])
 

@@ -98,6 +98,12 @@ class Metrics:
             ["verb", "resource", "code"],
             registry=registry,
         )
+        self.takes = Counter(
+            "motley_field_takes",
+            "Times that somebody else wrote a field of an object of ours, by its kind",
+            ["kind"],
+            registry=registry,
+        )
         self.errors = Counter(
             "motley_errors", "What went wrong, by where", ["where"], registry=registry
         )

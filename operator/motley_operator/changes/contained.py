@@ -27,3 +27,18 @@ def is_contained(desired: Any, live: Any) -> bool:
     if desired is None:
         return live in (None, "")
     return bool(desired == live)
+
+
+def difference(desired: Any, live: Any, path: str = "") -> str:
+    """Path of the first field in which `live` is not as desired; empty where there is none."""
+    if is_contained(desired, live):
+        return ""
+    if isinstance(desired, dict | Mapping) and isinstance(live, dict | Mapping):
+        for key, value in desired.items():
+            if found := difference(value, live.get(key), f"{path}.{key}" if path else str(key)):
+                return found
+    if isinstance(desired, list | tuple) and isinstance(live, list | tuple):
+        for index, pair in enumerate(zip(desired, live, strict=False)):
+            if found := difference(*pair, f"{path}[{index}]"):
+                return found
+    return path
