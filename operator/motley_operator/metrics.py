@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
@@ -208,8 +209,13 @@ class Metrics:
         for replan in replans:
             self.replans.labels(replan.tier.value, replan.reason).inc()
 
-    def planned(self, plan: Plan) -> None:
-        """Show a plan's figures, once a plan: most cycles hold the one that they have."""
+    def planned(
+        self, plan: Plan, stages: Mapping[str, Iterable[str]] = MappingProxyType({})
+    ) -> None:
+        """Show a plan's figures, once a plan: most cycles hold the one that they have.
+
+        `stages` are those that each resource has, by key: one without replicas wants 0, and says so.
+        """
         self.last_cycle.set_to_current_time()
         if plan is self._shown:
             return
@@ -226,6 +232,8 @@ class Metrics:
         for piece in plan.slices:
             kind, namespace, name = piece.key.split("/", 2)
             self.resource_price.labels(kind, namespace, name).set(piece.price_usd_per_hour)
+            for stage in stages.get(piece.key, ()):
+                self.replicas.labels(kind, namespace, name, stage).set(0)
             for replica in piece.replicas:
                 self.replicas.labels(kind, namespace, name, replica.stage).inc()
             for refusal in piece.refusals:

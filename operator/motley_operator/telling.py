@@ -10,6 +10,8 @@ from motley_operator.apply import CONFLICT, DONE, FAILED
 from motley_operator.decision import Decision
 from motley_operator.domain.actions import CreatePod, CycleReport, DeletePod
 from motley_operator.metrics import Metrics
+from motley_planner.domain.demand import RlDemand
+from motley_planner.domain.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +20,7 @@ def tell(
     metrics: Metrics, done: CycleReport, decision: Decision, causes: Mapping[str, int], why: str
 ) -> None:
     """Count what a cycle decided and did, and log it; `causes` woke it, `why` is its verdict."""
-    metrics.planned(decision.plan)
+    metrics.planned(decision.plan, stages_of(decision.translation.snapshot))
     metrics.translated(decision.translation)
     metrics.replanned(decision.replans)
     for outcome in done.outcomes:
@@ -43,6 +45,17 @@ def tell(
             "apply_s": round(done.apply_seconds, 4),
         },
     )
+
+
+def stages_of(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:
+    """Names of the stages that each resource asks replicas for, by key."""
+    found: dict[str, tuple[str, ...]] = {}
+    for demand in snapshot.demands:
+        if isinstance(demand, RlDemand):
+            found[demand.key] = (demand.rollout.name, "trainer")
+        else:
+            found[demand.key] = tuple(stage.name for stage in demand.stages)
+    return found
 
 
 def _words(counts: Mapping[str, int]) -> str:

@@ -84,7 +84,7 @@ class Bench:
             slices=(), status="optimal",
         )  # fmt: skip
         read = SimpleNamespace(
-            snapshot=SimpleNamespace(services=()),
+            snapshot=SimpleNamespace(services=(), demands=()),
             demands={},
             rejected={},
             learning=None,

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from prometheus_client import generate_latest
 
+from motley_operator.domain.actions import CycleReport
 from motley_operator.metrics import Metrics
-from motley_operator.testing import plan_of, replica, slice_of
+from motley_operator.telling import tell
+from motley_operator.testing import job, plan_of, pool, replica, slice_of
+from motley_operator.testing.operated import Operated
 
 
 def count(metrics: Metrics) -> float:
@@ -22,3 +25,27 @@ def test_a_plan_that_is_held_is_counted_once() -> None:
     assert count(metrics) == 1.0
     metrics.planned(plan_of(slice_of("ServingPool/team-a/chat", [replica()])))
     assert count(metrics) == 2.0
+
+
+def desired(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """motley_desired_replicas by resource and stage."""
+    return {
+        (sample.labels["name"], sample.labels["stage"]): sample.value
+        for metric in metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name == "motley_desired_replicas"
+    }
+
+
+def test_a_stage_that_gets_no_replicas_wants_zero_and_is_not_absent() -> None:
+    operated = Operated(nodes=1)
+    nowhere = {"nodeSelector": {"there-is": "none"}}
+    operated.world.add(pool())
+    operated.world.add(pool("nowhere", placement=nowhere))
+    operated.world.add(job("train", placement=nowhere))
+    metrics = Metrics()
+    decision = operated.cycle()
+    tell(metrics, CycleReport("id", 0.0, 0.0, 0.0, 0.0, ()), decision, {}, "FirstPlan")
+    found = desired(metrics)
+    assert found.pop(("chat", "main")) > 0
+    assert found == {("nowhere", "main"): 0, ("train", "rollout"): 0, ("train", "trainer"): 0}
