@@ -6,9 +6,11 @@ import pytest
 
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, parse
+from motley_operator.domain.actions import DeletePod
 from motley_operator.domain.facts import PodFacts, Room
 from motley_operator.lifecycle import TRANSITIONS, Phase, Signal
-from motley_operator.testing import job
+from motley_operator.testing import gpu_node, job
+from motley_operator.testing.operated import Operated
 
 NOW = 1_800_000_000.0
 
@@ -111,3 +113,18 @@ def test_the_deadline_counts_from_the_first_start() -> None:
     assert lifecycle.phase_of(late, [a_pod("trainer"), *rollouts(2)], NOW) == Phase.FAILED
     fresh = a_job(activeDeadlineSeconds=600, status={"startTime": "2027-01-15T07:58:00Z"})
     assert lifecycle.phase_of(fresh, [a_pod("trainer"), *rollouts(2)], NOW) == Phase.RUNNING
+
+
+def test_a_suspended_job_gives_its_trainer_the_grace_that_the_reference_promises() -> None:
+    operated = Operated(0)
+    operated.world.add_node(*(gpu_node(f"h{i}") for i in range(2)))
+    key = operated.world.add(job())
+    operated.run()
+    (trainer,) = (p for p in operated.world.engine_pods(key) if "trainer" in p.name)
+    operated.edit(key, suspend=True)
+    gone = [a for a in operated.cycle().actions if isinstance(a, DeletePod)]
+    assert [a.grace_seconds for a in gone if a.name == trainer.name] == [None]  # its own
+    grace_s = operated.world.specs[trainer.namespace, trainer.name]["terminationGracePeriodSeconds"]
+    text = RLJob.model_fields["spec"].annotation.model_fields["suspend"].description
+    assert f"grace period ({grace_s} s " in text
+    assert "waits for no checkpoint" in text

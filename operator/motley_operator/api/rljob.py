@@ -191,7 +191,8 @@ class RLJobSpec(ApiModel):
     storage: Storage = Field(description="The shared folder.")
     checkpoint: Checkpoint = Field(default=Checkpoint(), description="When the trainer saves.")
     suspend: bool = Field(
-        default=False, description="true stops the job after a checkpoint and frees its GPUs."
+        default=False,
+        description="true deletes the job's pods and frees its GPUs. The trainer gets SIGTERM and its pod's grace period (120 s unless podTemplate says otherwise); whether it saves then is up to the framework's image. Motley waits for no checkpoint: what came after the last one may be lost.",
     )
     backoff_limit: int = Field(
         default=3, ge=0, le=1000, description="Trainer failures before the job has failed."
@@ -231,7 +232,10 @@ class Progress(StatusModel):
 class RLJobStatus(ResourceStatus):
     """What a job reports; its phase is in the conditions."""
 
-    progress: Progress | None = Field(default=None, description="How far the job is.")
+    progress: Progress | None = Field(
+        default=None,
+        description="How far the job is. Motley keeps it and writes nothing there: no checkpoint is read yet.",
+    )
     start_time: Timestamp | None = Field(
         default=None, description="When the trainer first started."
     )
