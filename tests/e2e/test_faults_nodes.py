@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from e2e.cluster.nodes import make_nodes
+from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
 from e2e.trial import FULL, SETTLE_S, Trial
 
@@ -57,7 +58,7 @@ def test_nodes_lost_at_once_are_replanned_once_and_nobody_elsewhere_moves(
 ) -> None:
     before = trial.settle()
     gone = busiest(trial, count)
-    began = time.monotonic()
+    began, began_at = time.monotonic(), time.time()
     for name in gone:
         trial.hands.remove_node(name)
     after = trial.settle()
@@ -66,6 +67,25 @@ def test_nodes_lost_at_once_are_replanned_once_and_nobody_elsewhere_moves(
     stayed = {uid for uid, pod in before.live().items() if pod.node not in gone}
     assert stayed <= after.live().keys()
     assert stayed < before.live().keys()
+    plans = plans_since(trial, began_at, before)
+    affected = {pod.key for pod in before.live().values() if pod.node in gone}
+    assert {key for key, hashes in plans.items() if hashes} >= affected
+    assert all(len(hashes) <= 1 for hashes in plans.values()), plans
+
+
+def plans_since(trial: Trial, began_at: float, before: Picture) -> dict[str, list[str]]:
+    """New plans of each pool in the order of the audit log: each change of status.plan.hash."""
+    last = {key: one.plan_mark[0] for key, one in before.resources.items()}
+    found: dict[str, list[str]] = {key: [] for key in last}
+    for one in trial.writes_of_operator(began_at):
+        if (one.resource, one.subresource) != ("servingpools", "status"):
+            continue
+        key = f"ServingPool/{one.namespace}/{one.name}"
+        told = (one.object["status"].get("plan") or {}).get("hash", "")
+        if key in found and told != last[key]:
+            found[key].append(told)
+            last[key] = told
+    return found
 
 
 @pytest.mark.parametrize("away_s", [1.0, 3.0])
@@ -93,7 +113,7 @@ def test_a_node_that_flaps_costs_its_replicas_one_move_and_nobody_else_any(trial
     (flapping,) = busiest(trial, 1)
     for _ in range(4 if FULL else 2):
         trial.hands.set_not_ready(flapping)
-        time.sleep(2.0)
+        time.sleep(LOSS_TOLERATION_SECONDS + 2.0)
         trial.hands.resume_heartbeats(flapping)
         trial.hands.wait_until(lambda: trial.hands.is_ready(flapping), AWAY_S, "the node is back")
     after = trial.settle(SETTLE_S + AWAY_S)
