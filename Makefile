@@ -50,7 +50,7 @@ check: venv  ## ruff, mypy, import contracts, goldens of CRDs and chart, links o
 crds: venv  ## writes crds/ anew from operator/motley_operator/api
 	@$(PY) -m motley_operator.cli.main crds --write crds
 
-chart:  ## writes charts/motley/install.yaml anew (needs helm)
+chart: venv  ## writes charts/motley/install.yaml anew (fetches helm where there is none)
 	@sh .ci/chart
 
 bench: venv  ## the benchmarks of tests/bench

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,20 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from e2e import helm
+from e2e.helm import needs_helm
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "charts" / "motley"
-HELM = shutil.which("helm")
-needs_helm = pytest.mark.skipif(HELM is None, reason="helm is not on PATH")
 
 Documents = list[dict[str, Any]]
 
 
 def render(*arguments: str) -> subprocess.CompletedProcess[str]:
     """What `helm template` prints."""
-    command = [str(HELM), "template", "motley", str(CHART), "--namespace", "motley-system"]
+    command = ["template", "motley", str(CHART), "--namespace", "motley-system"]
     command.append("--kube-version=1.35.0")  # not whatever this helm was built for
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    return helm.run(*command, *arguments)
 
 
 def rendered(*arguments: str) -> Documents:
@@ -285,9 +284,7 @@ def plain(documents: Documents) -> Documents:
 
 @needs_helm
 def test_helm_lint_finds_nothing() -> None:
-    done = subprocess.run(
-        [str(HELM), "lint", "--strict", str(CHART)], capture_output=True, text=True, check=False
-    )
+    done = helm.run("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout
 
 

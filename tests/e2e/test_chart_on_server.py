@@ -1,13 +1,12 @@
 """The chart on the real API server: installed, edited, uninstalled and installed anew, by helm.
 
-Without helm on PATH the rendered manifest is applied by kubectl instead, as clusters without helm do it.
+Without helm the rendered manifest is applied by kubectl instead, as clusters without helm do it.
 kwok's nodes run the pods, so what is judged is what the API server, admission and controllers say.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,17 +15,18 @@ from typing import Any
 
 import pytest
 import yaml
+from e2e import helm
 from e2e.cluster import binaries
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api
 from e2e.fixtures import Cluster
+from e2e.helm import needs_helm
 
 pytestmark = pytest.mark.e2e
 
 CHART = Path(__file__).parents[2] / "charts" / "motley"
 RELEASE = "charted"  # cluster roles called motley are those of the other tests
-HELM = shutil.which("helm")
 CLUSTER_WIDE = [
     (kind, start)
     for kind in (
@@ -62,7 +62,9 @@ class Place:
 
     def helm(self, *arguments: str) -> str:
         at = (f"--kubeconfig={self.kubeconfig}", "--namespace", self.space)
-        return ran(str(HELM), *arguments, *at)
+        done = helm.run(*arguments, *at)
+        assert done.returncode == 0, f"{arguments}: {done.stderr}{done.stdout}"
+        return done.stdout
 
     def available(self, name: str) -> None:
         """Waits until a Deployment is: its pods were admitted, scheduled and run."""
@@ -92,7 +94,7 @@ def place(cluster: Cluster, scenario: Scenario) -> Iterator[Place]:
     hands.close()
 
 
-@pytest.mark.skipif(HELM is None, reason="helm is not on PATH")
+@needs_helm
 def test_helm_installs_edits_and_uninstalls_and_the_crds_stay(place: Place) -> None:
     # The CRDs are there already, as after an installation that was taken away.
     owned = ("--set", "crds.install=false", "--set", "replicas=2")

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from e2e import helm
+from e2e.helm import needs_helm
 from tests.isolation.pods import CLOSED, ROOT, engine_pods, gateway_pods, made
 
 from motley_operator.settings import Settings
 
 Document = dict[str, Any]
 CHART = ROOT / "charts" / "motley"
-HELM = shutil.which("helm")
 POLICIES = [d for d in made() if d["kind"] == "NetworkPolicy"]
 HTTP, NCCL = 8000, 29500
 
@@ -141,14 +140,10 @@ def test_without_namespaces_that_scrape_nobody_else_reaches_an_engine() -> None:
 
 def rendered(*arguments: str) -> list[Document]:
     """The chart's objects."""
-    command = [str(HELM), "template", "motley", str(CHART), "--namespace", "motley-system"]
-    command += ["--kube-version=1.35.0", *(f"--set={a}" for a in arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["template", "motley", str(CHART), "--namespace", "motley-system"]
+    done = helm.run(*command, "--kube-version=1.35.0", *(f"--set={a}" for a in arguments))
     assert done.returncode == 0, done.stderr
     return [d for d in yaml.safe_load_all(done.stdout) if d]
-
-
-needs_helm = pytest.mark.skipif(HELM is None, reason="helm is not on PATH")
 
 
 @needs_helm
