@@ -15,38 +15,12 @@ from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused
 from e2e.fixtures import Cluster
 from e2e.motley import ROOT, Installation
+from tests.isolation.templates import HARMLESS, ROWS
 
 pytestmark = pytest.mark.e2e
 
 NAMESPACE, EDITOR = "guarded", "edith"
 NAMES = ("motley-pod-templates", "motley-pods")
-HOST: dict[str, dict[str, Any]] = {
-    "network": {"hostNetwork": True},
-    "processes": {"hostPID": True},
-    "disk": {"volumes": [{"name": "v", "hostPath": {"path": "/"}}]},
-    "privileged": {"containers": [{"name": "engine", "securityContext": {"privileged": True}}]},
-    "escalation": {
-        "initContainers": [{"name": "i", "securityContext": {"allowPrivilegeEscalation": True}}]
-    },
-    "capability": {
-        "containers": [
-            {"name": "a"},
-            {"name": "b", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}},
-        ]
-    },
-    "port": {"containers": [{"name": "engine", "ports": [{"containerPort": 1, "hostPort": 1}]}]},
-}
-HARMLESS: dict[str, Any] = {
-    "hostNetwork": False,
-    "volumes": [{"name": "v", "emptyDir": {}}],
-    "containers": [
-        {
-            "name": "engine",
-            "ports": [{"containerPort": 1}],
-            "securityContext": {"capabilities": {"add": ["IPC_LOCK"]}},
-        }
-    ],
-}
 
 
 def shipped() -> list[dict[str, Any]]:
@@ -54,7 +28,7 @@ def shipped() -> list[dict[str, Any]]:
     return [d for d in yaml.safe_load_all(text) if d and d["metadata"]["name"] in NAMES]
 
 
-def pool(spec: dict[str, Any]) -> dict[str, Any]:
+def pool(template: dict[str, Any]) -> dict[str, Any]:
     return {
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "ServingPool",
@@ -65,16 +39,16 @@ def pool(spec: dict[str, Any]) -> dict[str, Any]:
                 "requestsPerSecond": 4,
                 "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
             },
-            "podTemplate": {"spec": spec},
+            "podTemplate": template,
         },
     }
 
 
-def cascade(spec: dict[str, Any]) -> dict[str, Any]:
+def cascade(template: dict[str, Any]) -> dict[str, Any]:
     model = {"id": "Qwen/Qwen3-8B"}
     stages: list[dict[str, Any]] = [
         {"name": "small", "model": model},
-        {"name": "large", "model": model, "podTemplate": {"spec": spec}},
+        {"name": "large", "model": model, "podTemplate": template},
     ]
     table = {"configMapKeyRef": {"name": "t", "key": "t.csv"}}
     made = pool({})
@@ -87,7 +61,7 @@ def cascade(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def job(spec: dict[str, Any]) -> dict[str, Any]:
+def job(template: dict[str, Any]) -> dict[str, Any]:
     return {
         **pool({}),
         "kind": "RLJob",
@@ -95,7 +69,7 @@ def job(spec: dict[str, Any]) -> dict[str, Any]:
             "framework": {"name": "areal"},
             "model": {"id": "Qwen/Qwen2.5-7B-Instruct"},
             "algorithm": {"batchPrompts": 64, "maxNewTokens": 2048, "steps": 100},
-            "trainer": {"podTemplate": {"spec": spec}},
+            "trainer": {"podTemplate": template},
             "storage": {"persistentVolumeClaim": {"claimName": "rl-shared"}},
         },
     }
@@ -169,16 +143,43 @@ def _dry(api: Api, manifest: dict[str, Any]) -> None:
 
 
 def test_a_template_that_asks_for_the_node_is_refused_when_it_is_written(editor: Api) -> None:
-    for spec in HOST.values():
-        refused_in_time(editor, pool(spec), "podTemplate may")
+    for row in ROWS:
+        refused_in_time(editor, pool(row.template), "podTemplate may")
+    disk = next(row.template for row in ROWS if row.needs == "HostPath")
     for make in (cascade, job):
-        refused_in_time(editor, make(HOST["disk"]), "hostPath")
+        refused_in_time(editor, make(disk), "hostPath")
         _dry(editor, make(HARMLESS))
     _dry(editor, pool(HARMLESS))
     _dry(
         editor,
         {**pool({}), "spec": {k: v for k, v in pool({})["spec"].items() if k != "podTemplate"}},
     )
+
+
+def test_pod_security_itself_refuses_what_the_rows_say(motley: Installation) -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    metadata = {"name": "baseline", "labels": labels}
+    motley.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    account = {"name": "default", "namespace": "baseline"}
+    motley.api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    path = "/api/v1/namespaces/baseline/pods?dryRun=All"
+    for row in (*ROWS, None):
+        template = HARMLESS if row is None else row.template
+        spec = {k: v for k, v in (template.get("spec") or {}).items() if k != "serviceAccountName"}
+        spec["containers"] = [
+            {"name": "engine", "image": "i", **c} for c in spec.get("containers") or [{}]
+        ]
+        meta = {"name": "p", **(template.get("metadata") or {})}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+        try:
+            motley.api.request("POST", path, pod)
+            by_standard = False
+        except Refused as refusal:
+            by_standard = "violates PodSecurity" in str(refusal)
+            if not by_standard:  # another rule of the API comes first, such as of Windows' pods
+                assert refusal.status == 422, refusal
+                continue
+        assert by_standard == (row is not None and row.baseline), row
 
 
 def test_only_motley_makes_and_changes_pods_with_its_labels(

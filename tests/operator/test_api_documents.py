@@ -93,6 +93,17 @@ def test_two_resources_of_one_name_in_a_namespace_are_named() -> None:
     assert "ServingPool a/chat (line 1)" in found.message
 
 
+def test_a_file_with_a_fleet_is_judged_by_what_that_fleet_allows() -> None:
+    disk = POOL + "  podTemplate: {spec: {hostNetwork: true}}\n"
+    fleet = "apiVersion: motley.dev/v1alpha1\nkind: Fleet\nmetadata: {name: default}\nspec:\n"
+    (found,) = validate_documents(disk)
+    assert found.reason == "PodTemplateRefused"
+    allowed = fleet + "  podTemplates: {allow: [HostNetwork]}\n"
+    assert validate_documents(f"{disk}---\n{allowed}") == ()
+    (wrong,) = validate_documents(fleet + "  podTemplates: {allow: [Everything]}\n")
+    assert wrong.field == "spec.podTemplates.allow[0]"
+
+
 def test_the_same_name_in_another_namespace_is_free() -> None:
     assert validate_documents(POOL + "---\n" + POOL.replace("namespace: a", "namespace: b")) == ()
 

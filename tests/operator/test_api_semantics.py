@@ -23,6 +23,7 @@ WORDS = st.sampled_from(
         "spec", "metadata", "labels", "containers", "securityContext", "capabilities", "add",
         "resources", "limits", "requests", "ports", "hostPort", "volumes", "hostPath", "name",
         "nvidia.com/gpu", "motley.dev/role", "tolerations", "hostUsers", "affinity",
+        "seccompProfile", "seLinuxOptions", "sysctls", "projected", "lifecycle", "preStop", "httpGet", "host",
     )
 )  # fmt: skip
 NUMBERS = st.sampled_from(

@@ -303,6 +303,20 @@ def test_bad_input_is_rejected_with_a_reason_a_field_and_a_way_out(
     assert ": " in refusal.message  # what is wrong, and what would lift it
 
 
+def test_what_the_fleet_allows_in_a_podtemplate_is_planned_and_nothing_else() -> None:
+    world = World().add_node(gpu_node("h0"))
+    disk = {"spec": {"volumes": [{"name": "d", "hostPath": {"path": "/data"}}]}}
+    rest = {"spec": {**disk["spec"], "hostNetwork": True}}
+    one, other = world.add(pool("one", podTemplate=disk)), world.add(pool("two", podTemplate=rest))
+    assert {*translated(world).rejected} == {one, other}
+    world.fleet = fleet_of(podTemplates={"allow": ["HostPath"]})
+    done = translated(world)
+    assert [s.key for s in done.snapshot.services] == [one]
+    (refusal,) = done.rejected[other]
+    assert refusal.field == "spec.podTemplate.spec.hostNetwork"
+    assert "have an admin add HostNetwork to the Fleet's podTemplates.allow" in refusal.message
+
+
 def test_a_rejected_resource_keeps_its_pods_and_their_room() -> None:
     world = World().add_node(gpu_node("h0"))
     key = world.add(pool())

@@ -163,11 +163,12 @@ def _check(documents: Sequence[Located], catalog: Catalog) -> Iterator[Finding]:
         if resource is not None:
             resources.append((document, resource))
     yield from _double_names(documents)
-    plain = Surroundings(catalog)
+    plain, allowed = Surroundings(catalog), frozenset[str]()
     for _, resource in resources:
         if isinstance(resource, Fleet):
             catalog, _ = with_additions(catalog, resource.spec)
-    around = Surroundings(catalog, _config_maps(documents))
+            allowed = frozenset(resource.spec.pod_templates.allow)
+    around = Surroundings(catalog, _config_maps(documents), allowed=allowed)
     for document, resource in resources:
         near = plain if isinstance(resource, Fleet) else around
         yield from (_placed(f, document) for f in semantic_findings(resource, near))

@@ -24,6 +24,7 @@ from motley_operator.api.common import (
 from motley_operator.api.fleetstatus import FleetStatus
 from motley_operator.api.frame import READY, Column, Names, Resource
 from motley_operator.api.measuring import PrometheusSpec
+from motley_operator.api.podsecurity import PodPermission
 from motley_operator.api.quantities import Duration, Percentage, Quantity, SparePercentage
 from motley_operator.api.rules import Rule, positive, shares_fit
 from motley_operator.api.shapes import CHOSEN, LIMITED, NodeShape, Toleration
@@ -173,6 +174,17 @@ class EngineRequests(ApiModel):
     )
 
 
+class PodTemplates(ApiModel):
+    """What podTemplates of resources may ask for."""
+
+    allow: tuple[PodPermission, ...] = Field(
+        default=(),
+        max_length=12,
+        description="What podTemplates may ask for beyond Pod Security's baseline without a token of the API server; empty: nothing. Resources that ask for what is no longer in the list are refused.",
+        json_schema_extra=SET,
+    )
+
+
 class Solver(ApiModel):
     """Limits of one solve."""
 
@@ -234,6 +246,9 @@ class FleetSpec(ApiModel):
     engine_requests: EngineRequests = Field(
         default=EngineRequests(),
         description="What engine and trainer pods request beside GPUs; less than the default where nodes have few cores or little memory for their GPUs. A change replaces the pods that run.",
+    )
+    pod_templates: PodTemplates = Field(
+        default=PodTemplates(), description="What podTemplates of resources may ask for."
     )
     prometheus: PrometheusSpec | None = Field(
         default=None,

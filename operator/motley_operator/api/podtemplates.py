@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from motley_operator.api.findings import Finding, Path
+from motley_operator.api.podsecurity import security_findings
 
 # Fields of a pod's spec that Motley decides, and what to do instead.
 _DECIDED: Mapping[str, str] = {
@@ -26,20 +27,15 @@ _DECIDED: Mapping[str, str] = {
     "activeDeadlineSeconds": "Motley decides when a pod ends: remove it",
     "ephemeralContainers": "they are added to running pods only: remove it",
 }
-_HOST_FIELDS: Mapping[str, str] = {
-    "hostNetwork": "pods do not share the node's network: remove it",
-    "hostPID": "pods do not see the node's processes: remove it",
-    "hostIPC": "pods do not share the node's IPC: remove it",
-    "hostUsers": "pods do not share the node's users: remove it",
-}
 _LISTS = ("containers", "initContainers", "volumes", "tolerations", "imagePullSecrets")
 _GPUS = ("nvidia.com/", "amd.com/gpu", "gpu.intel.com/")
 _OURS = ("motley.dev/", "app.kubernetes.io/")
-_HARMLESS_CAPABILITIES = frozenset(("IPC_LOCK",))
 
 
-def template_findings(template: Mapping[str, Any] | None, at: Path) -> Iterator[Finding]:
-    """Each field of a template that is refused."""
+def template_findings(
+    template: Mapping[str, Any] | None, at: Path, allow: frozenset[str] = frozenset()
+) -> Iterator[Finding]:
+    """Each field of a template that is refused; `allow` is the Fleet's `podTemplates.allow`."""
     if template is None:
         return
     for key in template:
@@ -51,6 +47,7 @@ def template_findings(template: Mapping[str, Any] | None, at: Path) -> Iterator[
         yield from _spec(spec, (*at, "spec"))
     elif spec is not None:
         yield _refused((*at, "spec"), "podTemplate.spec is not an object: write a pod spec")
+    yield from security_findings(template, at, allow)
 
 
 def _metadata(metadata: Any, at: Path) -> Iterator[Finding]:
@@ -78,20 +75,11 @@ def _spec(spec: Mapping[str, Any], at: Path) -> Iterator[Finding]:
     for name, fix in _DECIDED.items():
         if name in spec:
             yield _refused((*at, name), f"podTemplate may not set {name}: {fix}")
-    for name, fix in _HOST_FIELDS.items():
-        if spec.get(name) not in (None, False):
-            yield _refused((*at, name), f"podTemplate may not set {name}: {fix}")
     broken = [name for name in _LISTS if not _objects(spec.get(name))]
     for name in broken:
         yield _refused((*at, name), f"{name} is not a list of objects: write a list")
     if broken:
         return
-    for i, volume in enumerate(spec.get("volumes") or ()):
-        if "hostPath" in volume:
-            yield _refused(
-                (*at, "volumes", i, "hostPath"),
-                "podTemplate may not mount the node's disk: use a PersistentVolumeClaim or emptyDir",
-            )
     for group in ("initContainers", "containers"):
         for i, container in enumerate(spec.get(group) or ()):
             yield from _container(container, (*at, group, i))
@@ -100,7 +88,6 @@ def _spec(spec: Mapping[str, Any], at: Path) -> Iterator[Finding]:
 def _container(container: Mapping[str, Any], at: Path) -> Iterator[Finding]:
     if not isinstance(container.get("name"), str):
         yield _refused((*at, "name"), "a container has no name: name it (the engine's is engine)")
-    yield from _security(container.get("securityContext"), (*at, "securityContext"))
     resources = container.get("resources")
     for kind in ("requests", "limits"):
         wanted = resources.get(kind) if isinstance(resources, Mapping) else None
@@ -110,30 +97,6 @@ def _container(container: Mapping[str, Any], at: Path) -> Iterator[Finding]:
                     (*at, "resources", kind, name),
                     f"the plan sets {name}: remove it (parallelism steers how many GPUs a pod gets)",
                 )
-    ports = container.get("ports")
-    for i, port in enumerate(ports if isinstance(ports, list | tuple) else ()):
-        if isinstance(port, Mapping) and port.get("hostPort"):
-            fix = "use the resource's gateway"
-            message = f"podTemplate may not take a port of the node: {fix}"
-            yield _refused((*at, "ports", i, "hostPort"), message)
-
-
-def _security(security: Any, at: Path) -> Iterator[Finding]:
-    if not isinstance(security, Mapping):
-        return
-    if security.get("privileged") not in (None, False):
-        message = "podTemplate may not ask for privileged containers: remove it"
-        yield _refused((*at, "privileged"), message)
-    if security.get("allowPrivilegeEscalation") not in (None, False):
-        message = "podTemplate may not let a process gain privileges: remove it"
-        yield _refused((*at, "allowPrivilegeEscalation"), message)
-    capabilities = security.get("capabilities")
-    added = capabilities.get("add") if isinstance(capabilities, Mapping) else None
-    names = added if isinstance(added, list | tuple) else () if added is None else (added,)
-    more = [str(name) for name in names if str(name) not in _HARMLESS_CAPABILITIES]
-    if more:
-        message = f"podTemplate may not add the capability {', '.join(more)}: remove it"
-        yield _refused((*at, "capabilities", "add"), message)
 
 
 def _objects(value: Any) -> bool:

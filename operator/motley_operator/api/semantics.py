@@ -42,7 +42,7 @@ def semantic_findings(
     if isinstance(resource, ModelCascade):
         return (*_cascade(resource, around), *_priority(resource, around))
     if isinstance(resource, RLJob):
-        return (*_job(resource, around.catalog), *_priority(resource, around))
+        return (*_job(resource, around), *_priority(resource, around))
     assert isinstance(resource, Fleet)
     return tuple(_fleet(resource, around.catalog))
 
@@ -81,7 +81,7 @@ def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
     yield from placement_findings(spec.placement, (*at, "placement"), catalog)
     yield from slo_findings(spec.slo, (*at, "slo"))
     yield from workload_findings(spec.workload, (*at, "workload"))
-    yield from template_findings(spec.pod_template, (*at, "podTemplate"))
+    yield from template_findings(spec.pod_template, (*at, "podTemplate"), around.allowed)
     yield from _disaggregation(spec.disaggregation, spec.engine.name, at, catalog)
     yield from branch_findings(spec.branches, spec.disaggregation, at)
     yield from profile_findings(pool, catalog, around.config_maps)
@@ -94,7 +94,7 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
         yield from model_findings(stage.model, (*at, "model"), catalog, spec.workload)
         yield from engine_findings(stage.engine, (*at, "engine"), catalog, ("serve", stage.model))
         yield from placement_findings(stage.placement, (*at, "placement"), catalog)
-        yield from template_findings(stage.pod_template, (*at, "podTemplate"))
+        yield from template_findings(stage.pod_template, (*at, "podTemplate"), around.allowed)
         yield from _disaggregation(stage.disaggregation, stage.engine.name, at, catalog)
         yield from branch_findings(stage.branches, stage.disaggregation, at)
     yield from slo_findings(spec.slo, ("spec", "slo"))
@@ -103,8 +103,8 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
     yield from profile_findings(cascade, catalog, around.config_maps)
 
 
-def _job(job: RLJob, catalog: Catalog) -> Iterator[Finding]:
-    spec, at = job.spec, ("spec",)
+def _job(job: RLJob, around: Surroundings) -> Iterator[Finding]:
+    spec, catalog, at = job.spec, around.catalog, ("spec",)
     engine = spec.rollout.engine
     yield from model_findings(spec.model, (*at, "model"), catalog, None)
     yield from engine_findings(engine, (*at, "rollout", "engine"), catalog, ("rollout", spec.model))
@@ -113,7 +113,7 @@ def _job(job: RLJob, catalog: Catalog) -> Iterator[Finding]:
         below = (*at, role, "placement")
         yield from placement_findings(part.placement, below, catalog)
         yield from disjoint_findings(spec.placement, part.placement, below, catalog)
-        yield from template_findings(part.pod_template, (*at, role, "podTemplate"))
+        yield from template_findings(part.pod_template, (*at, role, "podTemplate"), around.allowed)
     yield from _framework(job, catalog)
     needed = spec.rollout.min_replicas + spec.trainer.min_gpus
     if spec.budget and spec.budget.gpus is not None and spec.budget.gpus < needed:

@@ -29,6 +29,7 @@ class Surroundings:
     catalog: Catalog = field(default_factory=load_catalog)
     config_maps: ConfigMaps = field(default_factory=dict)
     priority_classes: Mapping[str, int] | None = None  # None: not known here, so not checked
+    allowed: frozenset[str] = frozenset()  # the Fleet's podTemplates.allow
 
 
 def found(path: Path, rule: str, message: str, reason: str) -> Finding:

@@ -53,7 +53,8 @@ def read_resources(
     facts: ClusterFacts, catalog: Catalog, fleet: FleetSpec, settings: Settings
 ) -> Asked:
     """What all resources ask for; those that are being deleted ask for nothing."""
-    asked = Asked(Surroundings(catalog, facts.config_maps, facts.priority_classes))
+    allowed = frozenset(fleet.pod_templates.allow)
+    asked = Asked(Surroundings(catalog, facts.config_maps, facts.priority_classes, allowed))
     _READ.keep({resource.key for resource in facts.resources}.__contains__)
     there = [each for each in facts.resources if not each.deleting]
     for resource in sorted(there, key=lambda each: each.key):
