@@ -173,6 +173,25 @@ def test_the_default_values_fit_their_schema_and_every_value_has_one() -> None:
     assert set(values()) == set(schema()["properties"]) - {"global"}
 
 
+def described(node: dict[str, Any], path: str = "") -> dict[str, str]:
+    """The description of every property below, by its path."""
+    found: dict[str, str] = {}
+    for name, inner in node.get("properties", {}).items():
+        found[f"{path}{name}"] = inner.get("description", "")
+        found |= described(inner, f"{path}{name}.")
+        found |= described(inner.get("items", {}), f"{path}{name}.")
+    return found
+
+
+def test_every_value_is_described_in_sentences_of_its_own_and_with_its_unit() -> None:
+    found = described(schema())
+    assert len(found) >= 55
+    assert len(set(found.values())) == len(found)
+    for path, text in found.items():
+        assert len(text) > 15 and text.endswith("."), path
+        assert not path.endswith("Seconds") or "econds" in text, path
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
