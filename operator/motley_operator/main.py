@@ -23,6 +23,7 @@ from motley_operator.errors import OperatorError
 from motley_operator.facts import Measurer, Store, gather
 from motley_operator.handlers import build_registry, run_kopf
 from motley_operator.health import Health
+from motley_operator.images import moved_catalog
 from motley_operator.leadership import Leadership
 from motley_operator.memory import settle_in
 from motley_operator.metrics import Metrics
@@ -56,7 +57,7 @@ class Operator:
         may_act = self.leadership.may_write if self.leadership else lambda: True
         left_s = self.leadership.left_s if self.leadership else lambda: math.inf
         self.applier = Applier(client, self.store, settings, may_act, left_s)
-        catalog = load_catalog()
+        catalog = moved_catalog(load_catalog(), settings.image_registry)
         self.metrics = metrics
         self.measurer = Measurer(self.store, catalog, self._read)
         self.cycle = Cycle(

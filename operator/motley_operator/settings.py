@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from motley_operator.images import moved
+
 GATEWAY_IMAGE = "ghcr.io/motley-dev/motley:0.1.0"
 # How long engine pods tolerate a node that is not ready or unreachable, and how long the planner waits
 # for one: earlier, a node that comes back would find its pods alive and replaced.
@@ -30,6 +32,8 @@ class Settings:
     field_manager: str = "motley"
     status_field_manager: str = "motley-status"
     gateway_image: str = GATEWAY_IMAGE
+    image_registry: str = ""  # instead of the hosts of the catalog's images; empty: as they are
+    image_pull_secrets: tuple[str, ...] = ()  # of all pods that are made, in their own namespaces
     gateway_otlp_endpoint: str = ""  # where gateways send their spans; empty: nowhere
     network_policies: bool = False  # one for the engines and one for the gateway of each resource
     provisioning_requests: bool = False  # ask cluster-autoscaler for nodes by its own object
@@ -68,6 +72,8 @@ _HELP = {
     "kubeconfig": "path of a kubeconfig (default: $KUBECONFIG, ~/.kube/config, then in-cluster)",
     "context": "context of the kubeconfig (default: its current one)",
     "gateway-image": "image of the gateway pods",
+    "image-registry": "registry, with a path or without, that the catalog's images and the default gateway image are taken from",
+    "image-pull-secrets": "Secrets, by commas, that gateways, engines and weights Jobs pull their images with",
     "gateway-otlp-endpoint": "OTLP/HTTP endpoint that gateways send OpenTelemetry spans to (default: none)",
     "network-policies": "make NetworkPolicies: engines are reached by their gateway and each other only",
     "provisioning-requests": "read and make ProvisioningRequests, for shapes that ask by these",
@@ -94,12 +100,24 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
+def registry(text: str) -> str:
+    """A registry's host, with a port and a path if it has them, such as mirror.example:5000/hub.
+
+    Raises: ValueError where it is none: with a scheme, or without a dot or port.
+    """
+    if text and not _REGISTRY.fullmatch(text):
+        raise ValueError(text)
+    return text.rstrip("/")
+
+
 # flag -> (field, type)
 _FLAGS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("resource-class", "resource_class", str),
     ("kubeconfig", "kubeconfig", str),
     ("context", "context", str),
     ("gateway-image", "gateway_image", str),
+    ("image-registry", "image_registry", registry),
+    ("image-pull-secrets", "image_pull_secrets", names),
     ("gateway-otlp-endpoint", "gateway_otlp_endpoint", str),
     ("metrics-namespaces", "metrics_namespaces", names),
     ("idle-window", "idle_window_s", float),
@@ -122,6 +140,9 @@ _SWITCHES = {
     "pair-phases": "pairs_phases",
 }
 _NAME = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+_REGISTRY = re.compile(
+    r"([a-z0-9-]+(\.[a-z0-9-]+)+(:\d+)?|[a-z0-9-]+:\d+|localhost)(/[a-z0-9._-]+)*/?"
+)
 _LEASE = re.compile(rf"({_NAME}/)?{_NAME}")
 _ALIASES = {"resource-class": ("--class",)}
 
@@ -183,6 +204,8 @@ def from_args(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     if values.get("resource_class") and "lease" not in values:
         # Operators of two classes do not stand by for each other.
         values["lease"] = f"motley-{values['resource_class']}"
+    if values.get("image_registry") and "gateway_image" not in values:
+        values["gateway_image"] = moved(GATEWAY_IMAGE, values["image_registry"])
     for name, value in values.items():
         if isinstance(value, int | float) and value < 0:
             raise ValueError(f"{name}: {value} is negative; give zero or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import yaml
 from e2e import helm
 from e2e.helm import needs_helm
+
+from motley_operator.settings import Settings, add_flags, from_args
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "charts" / "motley"
@@ -335,21 +338,37 @@ def test_the_kubelet_asks_whether_the_operator_is_alive_and_whether_it_is_ready(
     assert shipped("Service")["motley-metrics"]["spec"]["publishNotReadyAddresses"] is True
 
 
+def from_args_of(arguments: list[str]) -> Settings:
+    """The settings of an operator that is started with these."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return from_args(parser.parse_args(arguments), {})
+
+
 @needs_helm
 def test_the_operators_flags_are_flags_that_the_command_has() -> None:
-    import argparse
-
-    from motley_operator.settings import add_flags, from_args
-
     arguments = ("--set", "namespaces={team-a,research},operator.resourceClass=blue")
     deployment = next(d for d in rendered(*arguments) if d["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    settings = from_args(parser.parse_args(container["args"]), {})
+    settings = from_args_of(container["args"])
     assert settings.namespaces == ("team-a", "research")
     assert settings.resource_class == "blue"
     assert settings.health_port == container["ports"][1]["containerPort"]
+
+
+@needs_helm
+def test_a_registry_of_ones_own_holds_for_operator_gateways_and_the_catalog() -> None:
+    arguments = ("images.registry=mirror.example:5000/hub", "images.pullSecrets={mirror}")
+    found = rendered(*(f"--set={a}" for a in arguments))
+    (deployment,) = (d for d in found if d["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    settings = from_args_of(container["args"])
+    assert settings.image_registry == "mirror.example:5000/hub"
+    assert settings.image_pull_secrets == ("mirror",)
+    assert container["image"] == settings.gateway_image
+    assert container["image"].startswith("mirror.example:5000/hub/motley-dev/motley:")
+    wrong = render("--set=images.registry=https://mirror.example")
+    assert wrong.returncode != 0 and "registry" in wrong.stderr
 
 
 @needs_helm

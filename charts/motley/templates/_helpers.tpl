@@ -25,7 +25,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
-{{/* One image for the operator and for the gateways that it makes. */}}
+{{/* One image for the operator and for the gateways that it makes, in the registry of one's own if there is one. */}}
 {{- define "motley.image" -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- $repository := .Values.image.repository -}}
+{{- with .Values.images.registry -}}
+{{- $named := regexReplaceAll "^(localhost|[^/]*[.:][^/]*)/" $repository "" -}}
+{{- $repository = printf "%s/%s" (trimSuffix "/" .) $named -}}
+{{- end -}}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) -}}
 {{- end -}}

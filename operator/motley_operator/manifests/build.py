@@ -32,7 +32,7 @@ from motley_operator.manifests.routing import Surroundings, routing_config_map, 
 from motley_operator.manifests.services import gateway_service, headless_service
 from motley_operator.manifests.stages import StageSpec, stages_of
 from motley_operator.manifests.trainers import MASTER_PORT, config_map, trainer_pod
-from motley_operator.manifests.weights import weights_objects
+from motley_operator.manifests.weights import Fetched, weights_objects
 from motley_operator.settings import Settings
 from motley_planner.catalog import model_from_config
 from motley_planner.dispatch import Hold
@@ -133,7 +133,8 @@ def _manifests(site: Site, model: object, facts: ClusterFacts) -> tuple[Manifest
         made = _job(site, model)
     elif isinstance(model, ServingPool | ModelCascade):
         made = _serving(site, model, facts)
-    return (*made, *weights_objects(site.owner, site.stages, partial(_fetching_image, site)))
+    fetched = Fetched(partial(_fetching_image, site), site.settings.image_pull_secrets)
+    return (*made, *weights_objects(site.owner, site.stages, fetched))
 
 
 def _with_running_names(part: Slice) -> Slice:
@@ -175,7 +176,11 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
             gateway,
             site.settings.gateway_image,
             model.spec.priority_class_name,
-            replace(judging.extras, spans_to=site.settings.gateway_otlp_endpoint),
+            replace(
+                judging.extras,
+                spans_to=site.settings.gateway_otlp_endpoint,
+                pull_secrets=site.settings.image_pull_secrets,
+            ),
         ),
     ]
     manifests += _isolation(site, list(ports.values()))
@@ -241,6 +246,7 @@ def _seats(site: Site, stage: StageSpec, replica: PlannedReplica) -> list[Seat]:
             need=site.need,
             tolerations=site.tolerations,
             shape=site.shapes.get(replica.nodes[rank]),
+            pull_secrets=site.settings.image_pull_secrets,
         )
         for rank in range(len(replica.nodes))
     ]

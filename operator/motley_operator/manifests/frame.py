@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,3 +69,10 @@ def sealed(manifest: Manifest) -> Manifest:
     metadata = dict(manifest["metadata"])
     metadata["annotations"] = {**metadata.get("annotations", {}), INPUTS_HASH: digest(manifest)}
     return {**manifest, "metadata": metadata}
+
+
+def pull_secrets(names: Sequence[str], given: Sequence[Mapping[str, Any]] = ()) -> Manifest:
+    """The field imagePullSecrets of a pod, each name once, or nothing where there are none."""
+    every = [*given, *({"name": name} for name in names)]
+    once = {each.get("name"): dict(each) for each in every}
+    return {"imagePullSecrets": list(once.values())} if once else {}

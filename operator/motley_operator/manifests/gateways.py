@@ -8,7 +8,7 @@ from typing import Any
 from motley_operator.admission.resources import GATEWAY as GATEWAY_RESOURCES
 from motley_operator.api.traffic import Gateway
 from motley_operator.domain.names import GATEWAY, gateway_name, resource_labels, routing_name
-from motley_operator.manifests.frame import Manifest, Owner, sealed
+from motley_operator.manifests.frame import Manifest, Owner, pull_secrets, sealed
 from motley_operator.manifests.places import off_excluded_nodes
 
 PORT = 8000
@@ -22,13 +22,14 @@ _GRACE_SECONDS = 75  # the gateway drains for up to 60 s after 3 s of settling
 class GatewayExtras:
     """What some gateways have besides.
 
-    A ConfigMap of programs and questions of their own (cascades), and the OTLP endpoint that their
-    spans go to, where an admin names one.
+    A ConfigMap of programs and questions of their own (cascades); the OTLP endpoint that their
+    spans go to and the Secrets that they pull their image with, where an admin names some.
     """
 
     commands: str | None = None
     canaries_per_hour: int | None = None
     spans_to: str = ""
+    pull_secrets: tuple[str, ...] = ()
 
 
 def gateway_deployment(
@@ -101,6 +102,7 @@ def _pod_spec(owner: Owner, spec: Gateway, image: str, priority_class: str | Non
 def _with_extras(pod: Manifest, extras: GatewayExtras) -> Manifest:
     """The pod with these; the builder's own dicts, not yet given away."""
     container = pod["containers"][0]
+    pod |= pull_secrets(extras.pull_secrets)
     if extras.spans_to:
         container["args"] += ["--otlp-endpoint", extras.spans_to]
     if extras.canaries_per_hour is not None:

@@ -18,7 +18,7 @@ from motley_operator.admission.resources import CONTAINER, GPU_RESOURCES, engine
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain import names
 from motley_operator.domain.claims import CLAIM, claim_of, is_coming
-from motley_operator.manifests.frame import Manifest, Owner
+from motley_operator.manifests.frame import Manifest, Owner, pull_secrets
 from motley_operator.manifests.launch import ADAPTERS_PATH, MODEL_PATH, Process
 from motley_operator.manifests.places import UNDISTURBED, placed, shape_tolerations
 from motley_operator.manifests.stages import SHARED_ROOT, StageSpec
@@ -42,6 +42,7 @@ class Seat:
     need: PodNeed
     tolerations: Sequence[Mapping[str, Any]] = ()
     shape: NodeShape | None = None  # of the node: it is to come, or came for us
+    pull_secrets: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -79,6 +80,7 @@ def frame_pod(seat: Seat, container: Manifest, grace_seconds: int, restart: str)
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": _volumes(seat),
+        **pull_secrets(seat.pull_secrets),
     }
     if seat.stage.priority_class is not None:
         spec["priorityClassName"] = seat.stage.priority_class

@@ -8,13 +8,14 @@ so its name says what it was made of: an edit of that is another Job, and the ol
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from motley_operator.admission.resources import CONTAINER
 from motley_operator.api.models import ModelCache
 from motley_operator.domain.names import STAGES, WEIGHTS, resource_labels, weights_name
-from motley_operator.manifests.frame import Manifest, Owner, digest, sealed
+from motley_operator.manifests.frame import Manifest, Owner, digest, pull_secrets, sealed
 from motley_operator.manifests.places import off_excluded_nodes
 from motley_operator.manifests.pods import hub_token
 from motley_operator.manifests.stages import StageSpec
@@ -27,9 +28,15 @@ _RBAC = "rbac.authorization.k8s.io"
 _RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "8Gi"}}
 
 
-def weights_objects(
-    owner: Owner, stages: Sequence[StageSpec], image_of: Callable[[StageSpec], str]
-) -> list[Manifest]:
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The image that a stage's weights are fetched with, and the Secrets that it is pulled with."""
+
+    image_of: Callable[[StageSpec], str]
+    pull_secrets: Sequence[str] = ()
+
+
+def weights_objects(owner: Owner, stages: Sequence[StageSpec], fetched: Fetched) -> list[Manifest]:
     """Jobs of the stages whose weights are cached, and what these need."""
     folders: dict[tuple[str, str], list[StageSpec]] = {}
     for stage in stages:
@@ -43,7 +50,7 @@ def weights_objects(
         names.append(name)
         metadata = owner.metadata(name, WEIGHTS)
         made.append(sealed({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}))
-        made.append(_job(owner, name, together, image_of))
+        made.append(_job(owner, name, together, fetched))
     return [*_access(owner, names), *made] if made else []
 
 
@@ -56,9 +63,7 @@ def _digest(stage: StageSpec) -> str:
     return digest((stage.model.id, written, image, _given(stage)))[:8]
 
 
-def _job(
-    owner: Owner, name: str, stages: Sequence[StageSpec], image_of: Callable[[StageSpec], str]
-) -> Manifest:
+def _job(owner: Owner, name: str, stages: Sequence[StageSpec], fetched: Fetched) -> Manifest:
     stage = stages[0]
     cache = stage.model.cache
     assert cache is not None
@@ -73,16 +78,17 @@ def _job(
                 "backoffLimit": BACKOFF_LIMIT,
                 "template": {
                     "metadata": {"labels": resource_labels(owner.kind, owner.name, WEIGHTS)},
-                    "spec": _pod_spec(owner, name, stage, cache.image or image_of(stage)),
+                    "spec": _pod_spec(owner, name, stage, fetched),
                 },
             },
         }
     )
 
 
-def _pod_spec(owner: Owner, name: str, stage: StageSpec, image: str) -> Manifest:
-    cache = stage.model.cache
+def _pod_spec(owner: Owner, name: str, stage: StageSpec, fetched: Fetched) -> Manifest:
+    cache, given = stage.model.cache, _given(stage)["spec"].get("imagePullSecrets", ())
     assert cache is not None
+    image = cache.image or fetched.image_of(stage)
     pod: Manifest = {
         "restartPolicy": "Never",
         "serviceAccountName": weights_name(owner.name),
@@ -105,7 +111,7 @@ def _pod_spec(owner: Owner, name: str, stage: StageSpec, image: str) -> Manifest
                 "persistentVolumeClaim": {"claimName": cache.persistent_volume_claim.claim_name},
             },
         ],
-        **_given(stage)["spec"],
+        **pull_secrets(fetched.pull_secrets, given),
     }
     if stage.priority_class is not None:
         pod["priorityClassName"] = stage.priority_class
