@@ -45,7 +45,7 @@ def install_account(api: Api, account: str = ACCOUNT, files: Path = CHART_FILES)
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     metadata = {"name": account, "namespace": NAMESPACE}
     api.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-    _install_leader_role(api, account, files)
+    _install_roles(api, account, files)
 
 
 def grant(
@@ -73,13 +73,17 @@ def binding_name(role: str, account: str) -> str:
     return role if account == ACCOUNT else f"{role}-{account}"
 
 
-def _install_leader_role(api: Api, account: str, files: Path) -> None:
-    """What the election needs, in the operator's namespace only."""
-    metadata = {"name": "motley-leader", "namespace": NAMESPACE}
-    rules = yaml.safe_load((files / "rules-leader.yaml").read_text())
-    api.apply({"apiVersion": _RBAC_V1, "kind": "Role", "metadata": metadata, "rules": rules})
-    bound = {**metadata, "name": binding_name("motley-leader", account)}
-    api.apply(_binding("RoleBinding", bound, "Role", "motley-leader", account))
+def _install_roles(api: Api, account: str, files: Path) -> None:
+    """What holds in one namespace: the election's in the operator's, the Fleet's events' in default."""
+    for part, namespace in (("leader", NAMESPACE), ("events", "default")):
+        path = files / f"rules-{part}.yaml"
+        if not path.exists():  # an earlier release's, which wrote events everywhere
+            continue
+        metadata = {"name": f"motley-{part}", "namespace": namespace}
+        rules = yaml.safe_load(path.read_text())
+        api.apply({"apiVersion": _RBAC_V1, "kind": "Role", "metadata": metadata, "rules": rules})
+        bound = {**metadata, "name": binding_name(metadata["name"], account)}
+        api.apply(_binding("RoleBinding", bound, "Role", metadata["name"], account))
 
 
 def _binding(

@@ -22,7 +22,7 @@ import yaml
 
 from e2e.demo_operator import ACCOUNT, CHART_FILES, NAMESPACE
 
-ALWAYS = ("rules-cluster.yaml", "rules-namespace.yaml", "rules-leader.yaml")
+ALWAYS = ("rules-cluster.yaml", "rules-namespace.yaml", "rules-events.yaml", "rules-leader.yaml")
 OPTIONAL = ("rules-network.yaml", "rules-provisioning.yaml")
 Right = tuple[str, str, str]  # group, resource or resource/subresource, verb
 Place = tuple[Right, str]  # and the namespace

@@ -28,6 +28,7 @@ _BINDINGS = (
     ("ClusterRoleBinding", "", "motley"),
     ("ClusterRoleBinding", "", "motley-namespace"),
     ("RoleBinding", demo_operator.NAMESPACE, "motley-leader"),
+    ("RoleBinding", "default", "motley-events"),
 )
 
 

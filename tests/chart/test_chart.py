@@ -39,7 +39,8 @@ def rendered(*arguments: str) -> Documents:
 
 def rules() -> list[dict[str, Any]]:
     """Everything the operator may do."""
-    files = ("rules-cluster.yaml", "rules-namespace.yaml", "rules-leader.yaml")
+    parts = ("cluster", "namespace", "events", "leader")
+    files = [f"rules-{part}.yaml" for part in parts]
     return [r for name in files for r in yaml.safe_load((CHART / "files" / name).read_text())]
 
 
@@ -228,6 +229,7 @@ def test_the_plain_manifest_has_the_present_crds_and_rules() -> None:
     roles = (
         ("ClusterRole", "motley"),
         ("ClusterRole", "motley-namespace"),
+        ("Role", "motley-events"),
         ("Role", "motley-leader"),
     )
     inside = [rule for role in roles for rule in found[role]["rules"]]
@@ -383,8 +385,19 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
         ("ClusterRoleBinding", None, "motley"),
         ("RoleBinding", "team-a", "motley-namespace"),
         ("RoleBinding", "research", "motley-namespace"),
+        ("RoleBinding", "default", "motley-events"),
         ("RoleBinding", "motley-system", "motley-leader"),
     }
+    roles = {(d["kind"], d["metadata"]["name"]): d for d in found if d["kind"].endswith("Role")}
+    everywhere = [r for r in roles["ClusterRole", "motley"]["rules"] if "events" in r["resources"]]
+    assert everywhere == []
+    verbs = {verb for rule in roles["ClusterRole", "motley"]["rules"] for verb in rule["verbs"]}
+    writes = [
+        r for r in roles["ClusterRole", "motley"]["rules"] if {"create", "patch"} & {*r["verbs"]}
+    ]
+    assert verbs == {"list", "watch", "patch"}
+    assert [rule["resources"] for rule in writes] == [["fleets/status"]]
+    assert roles["Role", "motley-events"]["metadata"]["namespace"] == "default"
 
 
 @needs_helm

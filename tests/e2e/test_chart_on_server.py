@@ -91,6 +91,9 @@ def place(cluster: Cluster, scenario: Scenario) -> Iterator[Place]:
         for found in hands.list(kind):
             if found["metadata"]["name"].startswith(start):
                 hands.delete(kind, "", found["metadata"]["name"])
+    for kind in ("RoleBinding", "Role"):
+        for start in (RELEASE, "motley"):
+            hands.delete(kind, "default", f"{start}-events")
     hands.close()
 
 
