@@ -32,6 +32,7 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
     "ServiceAccount": (_CORE, "serviceaccounts", True),
     "PersistentVolume": (_CORE, "persistentvolumes", False),
     "PersistentVolumeClaim": (_CORE, "persistentvolumeclaims", True),
+    "Deployment": ("/apis/apps/v1", "deployments", True),
     "Role": (_RBAC, "roles", True),
     "RoleBinding": (_RBAC, "rolebindings", True),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases", True),

@@ -24,6 +24,7 @@ MODULES: Mapping[str, tuple[str, str]] = {
         "v0.0.0-20240830133931-adfbe7e45277",
     ),
     "kueue": ("sigs.k8s.io/kueue", "v0.19.2"),
+    "prometheus-operator": ("github.com/prometheus-operator/prometheus-operator", "v0.85.0"),
     "inference": ("sigs.k8s.io/gateway-api-inference-extension", "v1.0.0"),
 }
 _FETCH_S = 180

@@ -258,12 +258,19 @@ def shipped(kind: str) -> dict[str, dict[str, Any]]:
     return {d["metadata"]["name"]: d for d in found}
 
 
-@pytest.mark.parametrize("name", ["motley-approval", "motley-pod-templates", "motley-pods"])
+@pytest.mark.parametrize(
+    "name", ["motley-approval", "motley-pod-templates", "motley-pods", "motley-workloads"]
+)
 def test_an_admission_policy_is_bound_denies_and_fails_closed(name: str) -> None:
     policy = shipped("ValidatingAdmissionPolicy")[name]["spec"]
     binding = shipped("ValidatingAdmissionPolicyBinding")[name]["spec"]
     assert policy["failurePolicy"] == "Fail"
     assert (binding["policyName"], binding["validationActions"]) == (name, ["Deny"])
+    if name == "motley-workloads":
+        # As below: what has no such template is nothing to it.
+        (condition,) = policy["matchConditions"]
+        assert "'motley.dev/resource' in" in condition["expression"]
+        return
     (rule,) = policy["matchConstraints"]["resourceRules"]
     if name == "motley-pods":
         assert rule["resources"] == ["pods"]
@@ -281,12 +288,12 @@ def test_each_policy_has_a_switch_of_its_own() -> None:
         return {d["metadata"]["name"] for d in found if d["kind"].startswith("ValidatingAdm")}
 
     every = policies()
-    for switch, name in (
-        ("approval.enforce", "motley-approval"),
-        ("admission.podTemplates", "motley-pod-templates"),
-        ("admission.pods", "motley-pods"),
+    for switch, names in (
+        ("approval.enforce", {"motley-approval"}),
+        ("admission.podTemplates", {"motley-pod-templates"}),
+        ("admission.pods", {"motley-pods", "motley-workloads"}),
     ):
-        assert every - policies(f"{switch}=false") == {name}
+        assert every - policies(f"{switch}=false") == names
 
 
 @needs_helm
@@ -356,6 +363,27 @@ def test_the_operators_flags_are_flags_that_the_command_has() -> None:
     assert settings.namespaces == ("team-a", "research")
     assert settings.resource_class == "blue"
     assert settings.health_port == container["ports"][1]["containerPort"]
+
+
+@needs_helm
+def test_several_operators_are_spread_over_nodes_and_one_is_not() -> None:
+    def constraints(replicas: int) -> list[dict[str, Any]]:
+        found = rendered(f"--set=replicas={replicas}")
+        (deployment,) = (d for d in found if d["kind"] == "Deployment")
+        template = deployment["spec"]["template"]
+        for each in (spread := template["spec"].get("topologySpreadConstraints", [])):
+            assert (
+                each["labelSelector"]["matchLabels"].items()
+                <= template["metadata"]["labels"].items()
+            )
+        return list(spread)
+
+    assert constraints(1) == []
+    (one,) = constraints(3)
+    assert (one["topologyKey"], one["whenUnsatisfiable"]) == (
+        "kubernetes.io/hostname",
+        "ScheduleAnyway",
+    )
 
 
 @needs_helm
