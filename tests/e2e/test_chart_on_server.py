@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +41,11 @@ CLUSTER_WIDE = [
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
-def ran(*argv: str) -> str:
-    """What a command prints; it must succeed."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+def ran(*argv: str, given: str = "") -> str:
+    """What a command prints, with this on its standard input; it must succeed."""
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=120, input=given
+    )
     assert done.returncode == 0, f"{argv}: {done.stderr}{done.stdout}"
     return done.stdout
 
@@ -56,9 +59,16 @@ class Place:
     space: str
 
     def kubectl(self, *arguments: str) -> str:
+        return ran(*self._kubectl(), "-n", self.space, *arguments)
+
+    def apply(self, *arguments: str, given: str = "") -> str:
+        """Server-side apply; the objects say their namespaces themselves."""
+        return ran(*self._kubectl(), "apply", "--server-side", *arguments, given=given)
+
+    def _kubectl(self) -> tuple[str, str]:
         folder = binaries.find()
         program = str(folder / "kubectl") if folder else "kubectl"
-        return ran(program, f"--kubeconfig={self.kubeconfig}", "-n", self.space, *arguments)
+        return program, f"--kubeconfig={self.kubeconfig}"
 
     def helm(self, *arguments: str) -> str:
         at = (f"--kubeconfig={self.kubeconfig}", "--namespace", self.space)
@@ -77,13 +87,19 @@ class Place:
         return {(i["kind"], i["metadata"]["name"]): i for i in items}
 
 
+def generated() -> list[Any]:
+    """The CRDs of this checkout."""
+    paths = sorted((CHART.parents[1] / "crds").glob("*.yaml"))
+    return [yaml.safe_load(path.read_text()) for path in paths]
+
+
 @pytest.fixture
 def place(cluster: Cluster, scenario: Scenario) -> Iterator[Place]:
     """Taken away again, with all that the chart makes for the whole cluster."""
     scenario.add_nodes(make_nodes("l4", 1, prefix="chart"))
     hands = Api(str(cluster.kubeconfig))
-    for path in sorted((CHART.parents[1] / "crds").glob("*.yaml")):
-        hands.apply(yaml.safe_load(path.read_text()))
+    for crd in generated():
+        hands.apply(crd)
     space = scenario.namespace("chart")
     hands.patch("Namespace", "", space, {"metadata": {"labels": RESTRICTED}})
     yield Place(hands, str(cluster.kubeconfig), space)
@@ -117,6 +133,34 @@ def test_helm_installs_edits_and_uninstalls_and_the_crds_stay(place: Place) -> N
     assert place.api.get("CustomResourceDefinition", "", "servingpools.motley.dev") is not None
 
 
+@needs_helm
+def test_the_crds_that_helm_installed_are_upgraded_by_what_motley_prints(place: Place) -> None:
+    names = [crd["metadata"]["name"] for crd in generated()]
+    for name in names:  # those of the other tests, which are not helm's
+        place.kubectl("delete", "crd", name, "--wait", "--timeout=60s")
+    place.helm("install", RELEASE, str(CHART))
+    place.available(RELEASE)
+    for name in names:
+        place.kubectl("wait", "crd", name, "--for=condition=Established", "--timeout=30s")
+    printed = ran(sys.executable, "-m", "motley_operator.cli.main", "crds")
+    said = place.apply("-f", "-", given=printed)  # the same version: two own what is equal
+    assert said.count("serverside-applied") == len(names) == 4
+    # A later version differs, and what differs is helm's until it is taken over.
+    newer = printed.replace("Catalog GPU id or product label.", "Another description.")
+    assert newer != printed
+    with pytest.raises(AssertionError, match="conflict"):
+        place.apply("-f", "-", given=newer)
+    place.apply("--force-conflicts", "-f", "-", given=newer)
+    place.helm(
+        "upgrade", RELEASE, str(CHART), "--set", "crds.install=false"
+    )  # not helm's any longer
+    fleets = place.api.get("CustomResourceDefinition", "", "fleets.motley.dev")
+    assert "Another description." in json.dumps(fleets)
+    place.helm("uninstall", RELEASE, "--wait")
+    assert place.api.get("CustomResourceDefinition", "", "fleets.motley.dev") is not None
+    place.apply("--force-conflicts", "-f", "-", given=printed)
+
+
 def test_the_rendered_manifest_is_applied_by_the_server_and_runs_restricted(
     place: Place, tmp_path: Path
 ) -> None:
@@ -126,7 +170,7 @@ def test_the_rendered_manifest_is_applied_by_the_server_and_runs_restricted(
     path = tmp_path / "install.yaml"
     path.write_text(yaml.safe_dump_all(elsewhere))
     for _ in range(2):  # twice: applying what is there changes nothing
-        place.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
+        place.apply("--force-conflicts", "-f", str(path))
     place.available("motley")
     (pod,) = (p for p in place.api.list("Pod") if p["metadata"]["namespace"] == place.space)
     assert pod["status"]["phase"] == "Running"
