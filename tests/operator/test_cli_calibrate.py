@@ -136,6 +136,8 @@ WRONG = [
     (["--stage", "s", "--stage", "x"], "x:quality"),
     (["--stage", "s", "--stage", "l", "--price", "s=1"], "give one for l"),
     (["--stage", "s", "--stage", "l", "--price", "s=1/2", "--price", "l=x"], "--price"),
+    (["--stage", "s", "--stage", "l", "--price", "s=nan", "--price", "l=2"], "s=nan"),
+    (["--stage", "s", "--stage", "l", "--price", "s=1/nan", "--price", "l=2/3"], "s=1/nan"),
     (["--stage", "s", "--stage", "l", "--population", "10"], "400"),
     (["--stage", "s", "--stage", "l", "--svg", "x.svg"], "--price"),
     (["--stage", "s", "--stage", "l", "--score", "s=magic"], "magic"),
@@ -149,6 +151,25 @@ def test_a_wrong_word_is_named(
     table = rows(tmp_path / "t.csv", gain=True)
     assert main(["calibrate", "--replay", table, "--floor", "75%", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["-5", "nan", "inf", "warm"])
+def test_a_temperature_that_is_none_is_refused_before_anything_is_asked(
+    asked: list[str], capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--floor", "60%", "--temperature", value])
+    assert ended.value.code == 2 and f"'{value}' is not a temp" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_journal_ends_the_command_and_stays(
+    asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("what I must not forget")
+    assert main([*asked, "--floor", "60%", "--journal", str(notes)]) == 2
+    assert f"{notes}, line 1: is no journal" in capsys.readouterr().err
+    assert notes.read_text() == "what I must not forget"
 
 
 def test_a_live_stage_needs_its_endpoint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -232,6 +232,7 @@ def test_the_picture_is_written_one_file_a_resource(
         (("--trace", "gamma:x"), "coefficient of variation"),
         (("--trace", "poisson", "--rate", "fast"), "`planned` or `recorded`"),
         (("--trace", "poisson", "--resource", "ServingPool/x/y"), "has no pool or cascade"),
+        (("--trace", "poisson", "--rate", "1e308"), "at most 1e9"),
         (("--trace", "poisson", "--replan", "soon"), "write T=PLAN.json"),
         (("--trace", "poisson", "--replan", "x=plan.json"), "No such file"),
     ],
@@ -242,6 +243,43 @@ def test_bad_input_ends_with_2_and_a_sentence(
     assert main(["simulate", str(plans / "plan.json"), *words]) == 2
     shown = capsys.readouterr().err
     assert said in shown and "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--seed", "-1"), "is not a whole number of 0"),
+        (("--requests", "9" * 30), "from 1 to 5,000,000"),
+        (("--load", "nan"), "is not a number above 0"),
+        (("--load", "1e300"), "at most 1e9"),
+    ],
+)
+def test_a_number_that_cannot_be_ends_with_2(
+    plans: Path, capsys: Capture, words: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["simulate", str(plans / "plan.json"), "--trace", "poisson", *words])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("time_s,prompt_tokens,output_tokens\n0,1,1\n1,1e300,1\n", "line 3, column prompt"),
+        ("time_s,prompt_tokens,output_tokens\n0,1," + "9" * 200_000, "field limit"),
+        ('{"timestamp":' + "[" * 100_000 + "]" * 100_000 + "}", "line 1: not JSON"),
+        ("t_s,a\n5,1\n0,1\n", "line 3: t_s: is not above"),
+    ],
+    ids=["a number too large", "a field too long", "too deep", "time that goes back"],
+)
+def test_a_trace_that_cannot_be_ends_with_2(
+    plans: Path, capsys: Capture, tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "trace.csv"
+    path.write_text(text)
+    words = ["simulate", str(plans / "plan.json"), "--trace", str(path), "--column", "a"]
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_plan_without_classes_is_refused(plans: Path, capsys: Capture, tmp_path: Path) -> None:

@@ -101,11 +101,55 @@ async def test_a_line_torn_by_a_crash_is_asked_again(start_engine: Any, tmp_path
     assert len(path.read_text().splitlines()) == 6
 
 
-async def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept_bytes", [1, 5, 60])
+async def test_a_first_line_torn_by_a_crash_is_asked_again(
+    start_engine: Any, tmp_path: Path, kept_bytes: int
+) -> None:
+    engine = await start_engine("small")
+    path = tmp_path / "run.jsonl"
+    run = run_of(Endpoint("small", engine.url, "m"))
+    await ask(run, path)
+    path.write_bytes(path.read_bytes()[:kept_bytes])
+    await ask(run, path)
+    assert len(engine.seen) == 12
+    assert len(path.read_text().splitlines()) == 6
+
+
+async def test_a_last_answer_without_its_newline_is_kept(start_engine: Any, tmp_path: Path) -> None:
+    engine = await start_engine("small")
+    path = tmp_path / "run.jsonl"
+    endpoint = Endpoint("small", engine.url, "m")
+    await ask(run_of(endpoint, lines=LINES[:4]), path)
+    path.write_bytes(path.read_bytes()[:-1])
+    await ask(run_of(endpoint), path)
+    await ask(run_of(endpoint), path)
+    assert len(engine.seen) == 6, "nothing is asked twice"
+    assert len(path.read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1}\n{"b": 2}\n',
+        "a text of somebody's, without a newline",
+        '{"stage": "small", and not as we write it',
+        '{"a": 1}',
+        "7",
+        "\n\nnotes",
+        (
+            '{"stage":"a","question":"b","mark":"c","text":"","quality":"high","features":null,'
+            '"wrong":null,"prompt_tokens":1,"output_tokens":1,"seconds":1.0}\n'
+        ),
+    ],
+)
+async def test_a_file_that_is_no_journal_is_refused_and_left_as_it_was(
+    tmp_path: Path, text: str
+) -> None:
     path = tmp_path / "other.jsonl"
-    path.write_text('{"a": 1}\n{"b": 2}\n')
-    with pytest.raises(ValueError, match="line 1"):
-        Journal(path)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"other\.jsonl, line \d: is no journal"), Journal(path):
+        pass
+    assert path.read_text() == text
 
 
 async def test_a_busy_engine_is_asked_again_and_a_hanging_one_counts_as_wrong(

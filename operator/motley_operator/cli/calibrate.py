@@ -106,6 +106,16 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a temperature of 0 or more")
+    return value
+
+
 _MANY: dict[str, Any] = {"action": "append", "default": []}
 _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
@@ -159,7 +169,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--timeout", {"type": _seconds, "default": 300.0, "metavar": "S", "help": "an answer (300s)"}),
     ("--attempts", {"type": _count, "default": 4, "metavar": "N", "help": "a question (default 4)"}),
     ("--max-tokens", {"type": _count, "default": 1024, "metavar": "N", "help": "default 1024"}),
-    ("--temperature", {"type": float, "metavar": "T", "help": "default: the engine's"}),
+    ("--temperature", {"type": _temperature, "metavar": "T", "help": "default: the engine's"}),
     (
         "--completions",
         {"action": "store_true", "help": "prompts go to /v1/completions as they are: for models "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import hashlib
 import os
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from motley_operator.cli.output import InputError, say
+from motley_operator.cli.texts import read_text
 from motley_planner.calibrating import Sample, fit, fitted_scores
 from motley_planner.calibrating.tables import Tokens
 from motley_planner.candidates.calibration import CalibrationTable, read_calibration
@@ -87,9 +87,7 @@ def outcome_of(args: argparse.Namespace, stages: Mapping[str, str]) -> Outcome:
 
 
 def _replayed(args: argparse.Namespace, stages: Mapping[str, str]) -> Outcome:
-    path = Path(args.replay)
-    raw = path.read_bytes()
-    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    text = read_text(args.replay)
     header = text.partition("\n")[0]
     if not args.score and not args.class_column and header.startswith("question_id"):
         wanted = all(f"{name}:quality" in header for name in stages)
@@ -131,13 +129,15 @@ def _asked(args: argparse.Namespace, stages: Mapping[str, str]) -> Outcome:
     run = Run(endpoints, _questions(args), fields, pace, estimating, path)
     total = len(run.questions) * len(endpoints)
     try:
-        with Journal(Path(args.journal) if args.journal else None) as journal:
+        kept = Journal(Path(args.journal) if args.journal else None)
+    except ValueError as error:
+        raise InputError("--journal", str(error)) from error
+    try:
+        with kept as journal:
             answers = asyncio.run(ask_all(run, journal, progress_bar(total, args.quiet)))
     except AskingError as error:
         hint = "; what was answered is in the journal" if args.journal else ""
         raise InputError("motley calibrate", f"{error}{hint}") from error
-    except ValueError as error:
-        raise InputError("--journal", str(error)) from error
     return _fitted(args, run, answers)
 
 

@@ -103,7 +103,7 @@ def _price(text: str, stage: str, table: CalibrationTable) -> float:
         parts = [float(part) for part in text.split("/")]
     except ValueError:
         parts = []
-    if len(parts) not in (1, 2) or min(parts, default=-1.0) < 0.0 or max(parts) > 1e9:
+    if len(parts) not in (1, 2) or not all(0.0 <= part <= 1e9 for part in parts):
         raise InputError("--price", f"{stage}={text}: give dollars per 1,000 questions, or IN/OUT")
     if len(parts) == 1:
         return parts[0] / 1000.0

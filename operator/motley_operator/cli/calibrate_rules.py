@@ -65,4 +65,6 @@ def _read(text: str) -> Any:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError("--by", f"{text}: is not YAML ({error})") from error
+    except RecursionError:
+        raise InputError("--by", f"{text}: is nested too deeply; write one estimator") from None
     return document.get("estimator", document) if isinstance(document, dict) else document

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import InputError, emit, say
+from motley_operator.cli.texts import read_text
 from motley_operator.domain.patience import falls_short, may_serve_more, price_gap
 from motley_planner.strategies.listing import STRATEGIES
 
@@ -213,14 +213,9 @@ def _catalog(profile: str | None, corrections: str | None) -> Catalog:
         catalog = replace(catalog, learned=read_corrections(corrections, catalog))
     if profile is None:
         return catalog
+    text = read_text(profile)
     try:
-        text = Path(profile).read_text(encoding="utf-8-sig")
         return replace(catalog, profiles={"": read_profile(text, catalog)})
-    except UnicodeDecodeError as error:
-        raise InputError(profile, f"not UTF-8 text ({error.reason}); write CSV in UTF-8") from error
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-        raise InputError(profile, f"{reason}; name a readable file") from error
     except ProfileError as error:
         raise InputError(profile, str(error)) from error
 

@@ -187,7 +187,10 @@ def read_plan(path: str | Path) -> PlanFile:
         document = decoded(text, parse_float=finite_float)
     except OSError as error:
         raise InputError(str(path), error.strerror or str(error)) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        rule = "nested too deeply; write one with `motley plan ... -o json > PLAN.json`"
+        raise InputError(str(path), rule) from None
+    except ValueError as error:
         hint = "write one with `motley plan ... -o json > PLAN.json`"
         raise InputError(str(path), f"not JSON ({error}); {hint}") from error
     if not isinstance(document, dict) or "version" not in document:

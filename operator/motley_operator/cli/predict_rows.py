@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from motley_operator.cli.output import InputError
+from motley_operator.cli.texts import read_text
 from motley_planner.prediction import Configuration, RowError, read_configuration
 from motley_planner.prediction.rows import NUMBERS, REQUIRED
 
@@ -31,7 +29,7 @@ def read_table(name: str) -> Table:
     (empty, NaN, negative) refuses its row alone.
     Raises: InputError naming file, line, column, rule and fix.
     """
-    reader = csv.reader(io.StringIO(_text(name), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(name), newline=""), strict=True)
     lines = _lines(reader, name)
     _, header = next(lines, (1, ()))
     _check_header(header, name)
@@ -49,21 +47,6 @@ def read_table(name: str) -> Table:
         except RowError as error:
             configurations.append(str(error))
     return Table(tuple(header), tuple(rows), tuple(configurations))
-
-
-def _text(name: str) -> str:
-    try:
-        raw = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(name, f"not UTF-8 text ({error.reason}); write CSV in UTF-8") from error
-    except EOFError as error:
-        raise InputError(name, "the gzip file is cut off; compress it again") from error
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-        raise InputError(name, f"{reason}; name a readable file") from error
 
 
 def _lines(reader: Iterator[list[str]], name: str) -> Iterator[tuple[int, Sequence[str]]]:

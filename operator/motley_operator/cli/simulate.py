@@ -24,6 +24,7 @@ the cost model's engines, and says whether the plan's targets hold.
   motley simulate plan.json --trace AzureLLMInferenceTrace_conv.csv --rate planned --svg out.svg
 """
 DONE, FALLS_SHORT = 0, 1
+MOST_REQUESTS = 5_000_000  # as many as a trace is drawn for
 GRACE_S = 60.0  # after the last arrival; what is not answered by then is a miss
 
 
@@ -56,7 +57,7 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
     numbers: dict[str, tuple[Any, Any, str, str]] = {
         "--load": (positive, 1.0, "X", "times the rate"),
         "--requests": (_count, None, "N", "at most (default: all; 20,000 drawn)"),
-        "--seed": (int, 0, "N", "of everything drawn (default 0)"),
+        "--seed": (_seed, 0, "N", "of everything drawn (default 0)"),
         "--alpha": (share, 0.2, "A", "of hexgen (default 0.2)"),
         "--start-delay": (str, "120s", "T", "until a re-plan's new replicas serve (default 120s)"),
         "--margin": (share, 0.01, "M", "of a target's share (default 1%%)"),
@@ -161,6 +162,13 @@ def _simulated(args: argparse.Namespace, part: Slice, catalog: Catalog, several:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_REQUESTS:
+        rule = f"{text!r} is not a whole number from 1 to {MOST_REQUESTS:,}"
+        raise argparse.ArgumentTypeError(rule)
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)

@@ -6,11 +6,11 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import InputError
 from motley_operator.cli.plan_file import read_plan
+from motley_operator.cli.texts import read_text
 from motley_planner.candidates.calibration import read_calibration
 from motley_planner.simulator import (
     Arrivals,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 DRAWN = ("poisson", "gamma")
 DEFAULT_REQUESTS = 20_000
 NO_LIMIT = 10**9
+MOST_RATE = 1e9  # requests/s, or times a rate
 
 
 def arrivals_of(args: argparse.Namespace, part: Slice) -> Arrivals:
@@ -124,8 +125,7 @@ def outcomes_for(args: argparse.Namespace, part: Slice) -> Outcomes | None:
     """Who is escalated: by the calibration table's rows where given, else at the plan's visits."""
     if args.calibration is None or not part.policies:
         return outcomes_of(part)
-    text = Path(args.calibration).read_text(encoding="utf-8")
-    return TableOutcomes(read_calibration(text, stages_of(part)))
+    return TableOutcomes(read_calibration(read_text(args.calibration), stages_of(part)))
 
 
 def changes_of(args: argparse.Namespace, part: Slice, catalog: Catalog) -> tuple[Change, ...]:
@@ -153,13 +153,13 @@ def seconds_of(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """A number above 0. Raises: ArgumentTypeError."""
+    """A number above 0 and at most 1e9. Raises: ArgumentTypeError."""
     try:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    if not 0.0 < value <= MOST_RATE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0, at most 1e9")
     return value
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from motley_operator.cli.output import (
@@ -19,6 +17,7 @@ from motley_operator.cli.output import (
     say,
     unproved_lines,
 )
+from motley_operator.cli.texts import read_text
 from motley_planner.domain.solution import Solution
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass
 from motley_planner.errors import SnapshotError
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
     begin = time.monotonic()
-    text = _read(args.table)
+    text = read_text(args.table)
     reading = time.monotonic(), time.process_time()
     try:
         table, strategy = read_request(text)
@@ -123,16 +122,6 @@ def exit_status(table: FleetTable, solution: Solution) -> int:
     unserved = (solution.unserved or {}).items()
     short = any(left > SERVED_TOLERANCE * rates[name] for name, left in unserved)
     return FALLS_SHORT if table.objective == "goodput" and short else DONE
-
-
-def _read(name: str) -> str:
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(name, f"not UTF-8 text ({error.reason}); write JSON in UTF-8") from error
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-        raise InputError(name, f"{reason}; name a readable file") from error
 
 
 def _show(solution: Solution) -> str:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from math import isfinite
 from pathlib import Path
 from typing import TextIO
 
@@ -29,6 +29,7 @@ AZURE = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 OWN = ("time_s", "prompt_tokens", "output_tokens")
 MOST_REQUESTS = 5_000_000
 LARGEST_HASH = 2**62
+MOST = 1e15  # of any number in a trace; squares of it are finite still
 Row = tuple[float, float, float, str, int]  # seconds, prompt, output, class, prefix
 
 
@@ -83,6 +84,9 @@ def read_rates(path: str | Path, column: str) -> tuple[Floats, Floats]:
     if len(found) < 2:
         raise SnapshotError(f"trace {name}, column {column}", "has fewer than 2 windows")
     starts, rates = np.array(found).T
+    if not (np.diff(starts) > 0.0).all():
+        line = int(np.argmax(np.diff(starts) <= 0.0)) + 3
+        raise SnapshotError(f"trace {name}, line {line}", "t_s: is not above the line before")
     return starts - starts[0], rates
 
 
@@ -118,7 +122,7 @@ def _opened(path: str | Path) -> Iterator[TextIO]:
     try:
         with opener(path, "rt", encoding="utf-8", newline="") as text:
             yield text
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError, csv.Error) as error:
         raise SnapshotError(f"trace {Path(path).name}", f"cannot be read ({error})") from error
 
 
@@ -182,7 +186,7 @@ def _number(value: object, name: str, line: int, column: str) -> float:
         found = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         found = float("nan")
-    if not isfinite(found) or found < 0.0:
+    if not 0.0 <= found <= MOST:
         place = f"trace {name}, line {line}, column {column}"
-        raise SnapshotError(place, f"{value!r} is not a number of 0 or more")
+        raise SnapshotError(place, f"{value!r} is not a number of 0 or more, at most {MOST:g}")
     return found

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Self
 
 import orjson
 
 Key = tuple[str, str, str]  # stage, question, mark
+_BEGINNING = b'{"stage":"'
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "stage": str, "question": str, "mark": str, "text": str, "quality": (int, float),
+    "prompt_tokens": int, "output_tokens": int, "seconds": (int, float),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +49,19 @@ class Journal:
         self._path = path
         self._answers: dict[Key, Answer] = {}
         self._file: BinaryIO | None = None
+        self._torn_bytes = 0
+        self._is_unended = False
         if path is not None and path.exists():
-            for answer in _read(path):
-                self._answers[answer.key] = answer
+            self._read(path)
 
     def __enter__(self) -> Self:
         if self._path is not None:
-            _drop_torn_line(self._path)
             self._file = self._path.open("ab")
+            # The next line may not stick to one that has no end.
+            if self._torn_bytes:
+                self._file.truncate(self._file.tell() - self._torn_bytes)
+            elif self._is_unended:
+                self._file.write(b"\n")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,30 +79,40 @@ class Journal:
             self._file.write(orjson.dumps(asdict(answer)) + b"\n")
             self._file.flush()
 
+    def _read(self, path: Path) -> None:
+        *lines, tail = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                self._keep(_answer(line, path, number))
+        if not tail:
+            return
+        if _can_be_torn(tail, bool(self._answers)):
+            self._torn_bytes = len(tail)  # by a crash in mid-write; it is asked again
+        else:
+            self._keep(_answer(tail, path, len(lines) + 1))
+            self._is_unended = True
 
-def _read(path: Path) -> Iterator[Answer]:
-    names = {field.name for field in fields(Answer)}
-    raw = path.read_bytes()
-    lines = raw.split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            document = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            if number == len(lines):
-                return  # torn by a crash in mid-write; it is asked again
-            raise ValueError(f"{path}, line {number}: is no journal of answers") from error
-        if not isinstance(document, dict) or set(document) != names:
-            raise ValueError(f"{path}, line {number}: is no journal of answers")
-        yield Answer(**document)
+    def _keep(self, answer: Answer) -> None:
+        self._answers[answer.key] = answer
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cuts a last line without its end, so that the next one does not stick to it."""
-    if not path.exists():
-        return
-    raw = path.read_bytes()
-    if raw and not raw.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(raw.rfind(b"\n") + 1)
+def _can_be_torn(tail: bytes, follows_answers: bool) -> bool:
+    """Whether a last line without its end is a part of an answer; any other text is somebody's."""
+    try:
+        orjson.loads(tail)
+    except orjson.JSONDecodeError:
+        size = min(len(tail), len(_BEGINNING))
+        return follows_answers or tail[:size] == _BEGINNING[:size]
+    return False
+
+
+def _answer(line: bytes, path: Path, number: int) -> Answer:
+    try:
+        document = orjson.loads(line)
+        answer = Answer(**document)
+        right = all(isinstance(getattr(answer, name), kind) for name, kind in _TYPES.items())
+    except (orjson.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path}, line {number}: is no journal of answers") from error
+    if not right:
+        raise ValueError(f"{path}, line {number}: is no journal of answers")
+    return answer
