@@ -16,6 +16,7 @@ from motley_operator.cli import plan_file
 from motley_operator.cli.main import main
 from motley_operator.cli.plan_file import Problem
 from motley_operator.cli.schema import schema_of
+from motley_operator.cli.simulate_table import Tuned, render_tuned
 from motley_planner.catalog import load_catalog
 from motley_planner.costs.order_statistics import branch_tokens
 from motley_planner.domain.demand import (
@@ -280,6 +281,29 @@ def test_a_trace_that_cannot_be_ends_with_2(
     words = ["simulate", str(plans / "plan.json"), "--trace", str(path), "--column", "a"]
     assert main(words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_alpha_is_tuned_by_replay_and_the_field_is_named(plans: Path, capsys: Capture) -> None:
+    words = ["simulate", str(plans / "plan.json"), "--resource", POOL, "--trace", "poisson"]
+    words += ["--requests", "300", "--load", "3", "-q"]
+    assert main([*words, "--tune-alpha", "-o", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["resources"]
+    tried = {float(a): s for a, s in found["p95_s_by_alpha"].items()}
+    assert set(tried) == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6}
+    assert found["resource"] == POOL and found["p95_s"] == tried[found["alpha"]]
+    assert found["p95_s"] == min(tried.values())
+    main([*words, "--tune-alpha", "-o", "table"])
+    shown = capsys.readouterr().out
+    assert f"{POOL}: alpha {found['alpha']:g}" in shown and "EarliestFinish (default)" in shown
+    is_better = found["p95_s"] < found["earliest_finish_p95_s"]
+    assert ("set spec.gateway.dispatch: {rule: Hexgen" in shown) == is_better
+
+
+def test_a_tuned_alpha_that_gains_nothing_is_not_to_be_set() -> None:
+    gains = Tuned(POOL, 0.3, 1.0, {0.3: 1.0, 0.6: float("inf")}, 2.0)
+    assert "set spec.gateway.dispatch: {rule: Hexgen, alpha: 30%}" in render_tuned(gains)
+    assert "never" in render_tuned(gains)
+    assert "keep it" in render_tuned(replace(gains, earliest_finish_p95_s=1.0))
 
 
 def test_a_plan_without_classes_is_refused(plans: Path, capsys: Capture, tmp_path: Path) -> None:

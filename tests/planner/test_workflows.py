@@ -11,9 +11,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from motley_planner.dispatch import DispatchRule
+from motley_planner.dispatch import (
+    DispatchRule,
+    Replica,
+    RequestClass,
+    ResourceRef,
+    RoutingTable,
+    Stage,
+)
 from motley_planner.dispatch.urgency import CreditQueue, latest_start_s
 from motley_planner.dispatch.workflows import Admission, StepCall, Workflows, step_due_s
+from motley_planner.simulator import (
+    Deployment,
+    FixedSteps,
+    Kind,
+    Route,
+    Scenario,
+    ServerSpec,
+    drawn,
+)
 from motley_planner.simulator.workflow_traces import (
     ALONE_S,
     LENGTHS,
@@ -25,7 +41,12 @@ from motley_planner.simulator.workflow_traces import (
     shape_of,
     standard_slo_s,
 )
-from motley_planner.simulator.workflow_tuning import tuned_alpha
+from motley_planner.simulator.workflow_tuning import (
+    GRID,
+    least_of,
+    tuned_alpha,
+    tuned_plan_alpha,
+)
 from motley_planner.simulator.workflows import (
     GPUS,
     MILDER,
@@ -283,6 +304,39 @@ def test_dispatch_by_outstanding_work_and_urgency_beat_round_robin(
         rates.append(math.log(two.answered_per_s / one.answered_per_s))
     assert math.exp(np.mean(latency)) >= faster
     assert math.exp(np.mean(rates)) >= more
+
+
+def test_alpha_of_a_plan_counts_what_is_never_answered_as_the_longest() -> None:
+    """A fast and a slow replica: alpha 0 balances work, large alphas leave it to the fast one."""
+    classes = (RequestClass("all", 100.0, 50.0),)
+    steps = {"fast": 0.01, "slow": 0.05}
+    replicas = tuple(
+        Replica(name, f"sim://{name}", {}, {"all": 1.0 / (50 * step)})
+        for name, step in steps.items()
+    )
+    table = RoutingTable(
+        "hash",
+        ResourceRef("ServingPool", "a", "b"),
+        ("b",),
+        classes,
+        (Stage("main", "m", replicas),),
+        (),
+    )
+    servers = {("main", n): ServerSpec(n, FixedSteps(s, 0.0), 1) for n, s in steps.items()}
+    kinds = (Kind("all", 1.8, 100.0, 50.0),)
+    arrivals = drawn(kinds, 200, seed=3)
+
+    def scenario_of(rule: DispatchRule, end_s: float = 1e6) -> Scenario:
+        deployment = Deployment(replace(table, dispatch=rule), servers, ((Route(("main",)),),))
+        return Scenario(deployment, arrivals, end_s=end_s)
+
+    found, default_s = tuned_plan_alpha(scenario_of)
+    assert set(found) == set(GRID) and len(set(found.values())) > 1
+    assert least_of(found)[1] == min(found.values()) < float("inf")
+    assert default_s > 0
+    never, _ = tuned_plan_alpha(lambda rule: scenario_of(rule, 1.0), grid=(0.0, 0.3))
+    assert never == {0.0: float("inf"), 0.3: float("inf")}
+    assert least_of(never)[0] == 0.0
 
 
 def test_alpha_is_the_best_of_its_grid_on_the_replayed_trace() -> None:

@@ -7,12 +7,30 @@ from typing import Literal
 from pydantic import Field
 
 from motley_operator.api.common import ApiModel, DnsLabel, LocalSecret, keyed_by
-from motley_operator.api.quantities import Duration, Quantity
-from motley_operator.api.rules import not_above, positive
+from motley_operator.api.quantities import Duration, Percentage, Quantity
+from motley_operator.api.rules import Rule, not_above, positive
+from motley_planner.dispatch import DispatchRule
+from motley_planner.dispatch.routing import MOST_ALPHA
 
 Objective = Literal["MinimizeCost", "MaximizeThroughput"]
 Disaggregation = Literal["Auto", "Always", "Never"]
 DemandSource = Literal["Stated", "Measured"]
+DispatchName = Literal["EarliestFinish", "Hexgen", "RoundRobin", "LeastLoaded"]
+
+_HEXGEN_ALONE = Rule(
+    "alpha of Hexgen",
+    "alpha",
+    "alpha is for rule: Hexgen only: set that rule or drop alpha",
+    "!has(self.alpha) || self.rule == 'Hexgen'",
+    lambda d: "alpha" not in d or d.get("rule") == "Hexgen",
+)
+_MOST_ALPHA = Rule(
+    "alpha <= 60%",
+    "alpha",
+    "alpha is at most 60%: above it nearly all requests go to the fastest GPUs; lower it",
+    "!has(self.alpha) || double(self.alpha.replace('%', '')) <= 60.0",
+    lambda d: "alpha" not in d or Percentage.read(d["alpha"]).fraction <= MOST_ALPHA,
+)
 
 
 class RequestClass(ApiModel):
@@ -110,6 +128,30 @@ class Hold(ApiModel):
     )
 
 
+class Dispatch(ApiModel):
+    """How the gateway picks a replica."""
+
+    rules = (_HEXGEN_ALONE, _MOST_ALPHA)
+    rule: DispatchName = Field(
+        default="EarliestFinish",
+        description="EarliestFinish: where it ends first, at the plan's rates; Hexgen: alpha weighs the replica's speed against work outstanding there; RoundRobin: in turn; LeastLoaded: fewest under way. All but the first leave the plan's rates aside.",
+    )
+    alpha: Percentage | None = Field(
+        default=None,
+        description="Hexgen: weight of speed, 0% to 60%; absent: 20%. `motley simulate --tune-alpha` finds one.",
+    )
+
+    @property
+    def as_routed(self) -> DispatchRule:
+        """The rule as a routing file states it."""
+        policy = self.rule[0].lower() + self.rule[1:]
+        return (
+            DispatchRule(policy)
+            if self.alpha is None
+            else DispatchRule(policy, self.alpha.fraction)
+        )
+
+
 class Gateway(ApiModel):
     """The address clients call: routes requests as the plan says."""
 
@@ -122,3 +164,4 @@ class Gateway(ApiModel):
         default=Hold(),
         description="With demand: Measured and minRequestsPerSecond: 0, requests that come while nothing runs.",
     )
+    dispatch: Dispatch = Field(default=Dispatch(), description="How replicas are picked.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,11 @@ from motley_operator.cli.output import InputError, emit, say
 if TYPE_CHECKING:
     from motley_operator.cli.main import Subparsers
     from motley_operator.cli.plan_file import PlanFile
+    from motley_operator.cli.simulate_table import Tuned
+    from motley_planner.dispatch import DispatchRule
     from motley_planner.domain.hardware import Catalog
     from motley_planner.domain.plan import Slice
-    from motley_planner.simulator import Report
+    from motley_planner.simulator import Report, Scenario
 
 DESCRIPTION = """\
 Replays requests on a plan that `motley plan -o json` wrote, with the gateway's own dispatcher and
@@ -22,6 +25,7 @@ the cost model's engines, and says whether the plan's targets hold.
 
   motley simulate plan.json --trace poisson
   motley simulate plan.json --trace AzureLLMInferenceTrace_conv.csv --rate planned --svg out.svg
+  motley simulate plan.json --trace poisson --requests 5000 --tune-alpha
 """
 DONE, FALLS_SHORT = 0, 1
 MOST_REQUESTS = 5_000_000  # as many as a trace is drawn for
@@ -64,8 +68,10 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
         "--warm-up": (share, 0.05, "S", "of the time, not judged (default 5%%)"),
     }
     again = {"action": "append", "default": [], "metavar": "T=PLAN.json", "help": "takes over at T"}
+    tune = {"action": "store_true", "help": "finds hexgen's alpha by replay, and the field to set"}
     return [
         *files.items(),
+        ("--tune-alpha", tune),
         (
             "--lengths",
             {"choices": ("trace", "class"), "help": "tokens: recorded (default), typical"},
@@ -82,7 +88,7 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
 def run(args: argparse.Namespace) -> int:
     """Simulates every serving resource of the plan; 1 if a target is missed."""
     from motley_operator.cli.plan_file import read_plan
-    from motley_operator.cli.simulate_table import render
+    from motley_operator.cli.simulate_table import render, render_tuned
     from motley_planner.errors import SnapshotError
 
     content = read_plan(args.plan)
@@ -92,6 +98,10 @@ def run(args: argparse.Namespace) -> int:
         say(args, f"motley: {part.key}: has no replicas in this plan; nothing to simulate")
     parts = tuple(part for part in parts if part.replicas)
     try:
+        if args.tune_alpha:
+            found = tuple(_tuned(args, part, catalog) for part in parts)
+            emit(args, {"resources": found}, lambda: "\n\n".join(render_tuned(f) for f in found))
+            return DONE
         reports = tuple(_simulated(args, part, catalog, len(parts) > 1) for part in parts)
     except SnapshotError as error:
         raise InputError("motley simulate", str(error)) from error
@@ -127,24 +137,45 @@ def _parts(args: argparse.Namespace, content: PlanFile) -> tuple[Slice, ...]:
     return serving
 
 
-def _simulated(args: argparse.Namespace, part: Slice, catalog: Catalog, several: bool) -> Report:
+def _scenario(
+    args: argparse.Namespace, part: Slice, catalog: Catalog
+) -> Callable[[DispatchRule | None], Scenario]:
+    """The scenario under any rule; what is drawn is the same under all."""
     from motley_operator.cli import simulate_inputs as inputs
     from motley_planner import simulator
     from motley_planner.dispatch import DispatchRule
 
-    rule = DispatchRule(args.policy, args.alpha) if args.policy else None
-    deployment = simulator.deployment_of(part, catalog, rule)
+    deployment = simulator.deployment_of(part, catalog)
     arrivals = inputs.arrivals_of(args, part)
-    last = float(arrivals.time_s[-1])
-    scenario = simulator.Scenario(
-        deployment,
+    say(args, f"motley: {part.key}: {len(arrivals):,} requests at {arrivals.rate:.3g}/s")
+    outcomes = inputs.outcomes_for(args, part)
+    return lambda rule: simulator.Scenario(
+        replace(deployment, table=replace(deployment.table, dispatch=rule or DispatchRule())),
         arrivals,
-        inputs.outcomes_for(args, part),
-        inputs.changes_of(args, part, catalog),
-        end_s=last + GRACE_S,
+        outcomes,
+        inputs.changes_of(args, part, catalog, rule),
+        end_s=float(arrivals.time_s[-1]) + GRACE_S,
         seed=args.seed,
     )
-    say(args, f"motley: {part.key}: {len(arrivals):,} requests at {arrivals.rate:.3g}/s")
+
+
+def _tuned(args: argparse.Namespace, part: Slice, catalog: Catalog) -> Tuned:
+    from motley_operator.cli.simulate_table import Tuned
+    from motley_planner.simulator.workflow_tuning import least_of, tuned_plan_alpha
+
+    scenario_of = _scenario(args, part, catalog)
+    last = float(scenario_of(None).arrivals.time_s[-1])
+    by_alpha, default_s = tuned_plan_alpha(scenario_of, args.warm_up * last)
+    return Tuned(part.key, *least_of(by_alpha), by_alpha, default_s)
+
+
+def _simulated(args: argparse.Namespace, part: Slice, catalog: Catalog, several: bool) -> Report:
+    from motley_planner import simulator
+    from motley_planner.dispatch import DispatchRule
+
+    rule = DispatchRule(args.policy, args.alpha) if args.policy else None
+    scenario = _scenario(args, part, catalog)(rule)
+    last = float(scenario.arrivals.time_s[-1])
     result, stages, warm_up = (
         simulator.simulate(scenario),
         simulator.stages_of(part),

@@ -30,6 +30,7 @@ from motley_planner.simulator.arrivals import nearest_class
 from motley_planner.simulator.traces import drawn_from_rates, is_rate_table, read_rates
 
 if TYPE_CHECKING:
+    from motley_planner.dispatch import DispatchRule
     from motley_planner.domain.hardware import Catalog
     from motley_planner.domain.plan import Slice
 
@@ -128,8 +129,10 @@ def outcomes_for(args: argparse.Namespace, part: Slice) -> Outcomes | None:
     return TableOutcomes(read_calibration(read_text(args.calibration), stages_of(part)))
 
 
-def changes_of(args: argparse.Namespace, part: Slice, catalog: Catalog) -> tuple[Change, ...]:
-    """The plans that take over meanwhile."""
+def changes_of(
+    args: argparse.Namespace, part: Slice, catalog: Catalog, rule: DispatchRule | None = None
+) -> tuple[Change, ...]:
+    """The plans that take over meanwhile, under the same rule of dispatch."""
     found = []
     for text in args.replan:
         when, _, path = text.partition("=")
@@ -138,7 +141,7 @@ def changes_of(args: argparse.Namespace, part: Slice, catalog: Catalog) -> tuple
         new = [each for each in read_plan(path).plan.slices if each.key == part.key]
         if not new:
             raise InputError(path, f"has no {part.key}")
-        deployment = deployment_of(new[0], catalog)
+        deployment = deployment_of(new[0], catalog, rule)
         found.append(Change(seconds_of(when), deployment, seconds_of(args.start_delay)))
     return tuple(found)
 

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from motley_operator.cli.output import Row, columns, money, number, percent
 from motley_planner.simulator import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What `--tune-alpha` found: P95 seconds by alpha, the best, and the default rule's."""
+
+    resource: str
+    alpha: float
+    p95_s: float
+    p95_s_by_alpha: Mapping[float, float]
+    earliest_finish_p95_s: float
+
+
+def render_tuned(found: Tuned) -> str:
+    """The alphas tried, and the field to set where one beats the default rule."""
+    rows: list[Row] = [("RULE", "E2E p95")]
+    rows += [(f"Hexgen, alpha {a:.0%}", _time(s)) for a, s in found.p95_s_by_alpha.items()]
+    rows.append(("EarliestFinish (default)", _time(found.earliest_finish_p95_s)))
+    if found.p95_s < found.earliest_finish_p95_s:
+        field = f"{{rule: Hexgen, alpha: {found.alpha:.0%}}}"
+        verdict = f"alpha {found.alpha:g}; set spec.gateway.dispatch: {field}"
+    else:
+        verdict = f"alpha {found.alpha:g} is the best, and no better than the default rule: keep it"
+    return f"{found.resource}: {verdict}\n\n{columns(rows, indent=2, right=frozenset({1}))}"
 
 
 def render(report: Report) -> str:
@@ -55,4 +82,6 @@ def _use(report: Report) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "-"
+    if seconds == float("inf"):
+        return "never"
     return f"{number(seconds * 1000)} ms" if seconds < 1.0 else f"{number(seconds)} s"

@@ -164,6 +164,7 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
         hold,
         credits,
         gateway.replicas,
+        gateway.dispatch.as_routed,
     )
     manifests = [
         routing_config_map(owner, site.part, site.stages, around),

@@ -14,6 +14,7 @@ from motley_operator.manifests.judging import Judging
 from motley_operator.manifests.pods import host_address
 from motley_operator.manifests.stages import StageSpec
 from motley_planner.dispatch import (
+    DispatchRule,
     Flow,
     Handoff,
     Hold,
@@ -46,6 +47,7 @@ class Surroundings:
     hold: Hold | None = None  # where it may be scaled to zero
     credits: Credits | None = None  # KV tokens that a gateway may have at work
     gateways: int = 1  # pods that share the limits of clients
+    dispatch: DispatchRule = field(default_factory=DispatchRule)
 
     def group_of(self, replica: PlannedReplica) -> str:
         """Replicas of one phase in one zone, at one KV scale, stand for each other in pairs."""
@@ -77,6 +79,7 @@ def routing_config_map(
             for p in part.policies
         ),
         estimator=judging.estimator,
+        dispatch=around.dispatch,
         calibrators=judging.calibrators,
         watch=judging.watch,
         relief=judging.relief,
