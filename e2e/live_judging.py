@@ -55,6 +55,7 @@ def judge_answers(live: Live, told: Told) -> None:
     streams = [one for one in failed if one.is_stream and one.status == 200]
     view.expect(len(failed) == len(streams), "no request failed but streams that had begun")
     view.expect(not live.nodes.failures, f"every pod lived as told {live.nodes.failures[:3]}")
+    view.fact("questions came as in", told.arrivals)
     view.fact("questions, streams cut with their pod", f"{len(answers)}, {len(streams)}")
     for stage, name in STAGES.items():
         count = sum(stage in stages_of(document) for document in told.plans.values())

@@ -1,6 +1,6 @@
 """Load on a Service of the cluster, as kube-proxy would spread it, with every answer judged.
 
-Arrivals are those of a Poisson process with a fixed seed. Each request goes to one of the ready
+Arrivals are those of `live_arrivals.py`. Each request goes to one of the ready
 endpoints of the Service at that moment; one that cannot even connect is tried on the next, as
 a closed port is to a client of kube-proxy whose endpoints lag behind by a moment.
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from random import Random
 
 import aiohttp
 
@@ -43,18 +42,21 @@ class Answer:
 
 
 async def run(
-    endpoints: Callable[[], list[str]], model: str, rate: float, is_over: Callable[[], bool]
+    endpoints: Callable[[], list[str]],
+    model: str,
+    arrivals: Iterator[tuple[int, float]],
+    is_over: Callable[[], bool],
 ) -> list[Answer]:
-    """Requests at `rate` a second until `is_over`; then waits for those under way."""
-    random, began = Random(7), time.monotonic()
+    """Questions as they arrive until `is_over`; then waits for those under way."""
+    began = time.monotonic()
     tasks: list[asyncio.Task[Answer]] = []
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         while not is_over():
-            number, is_stream = random.randrange(len(QUESTIONS)), len(tasks) % 2 == 1
+            (number, gap_s), is_stream = next(arrivals), len(tasks) % 2 == 1
             one = _one(session, endpoints, model, number, is_stream, began)
             tasks.append(asyncio.create_task(one))
-            await asyncio.sleep(random.expovariate(rate))
+            await asyncio.sleep(gap_s)
         return list(await asyncio.gather(*tasks))
 
 

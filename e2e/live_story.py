@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e import live_load
+from e2e import live_arrivals, live_load
 from e2e.cluster.process_nodes import ProcessNodes
 from e2e.demo_api import Api, Document, path_of
 from e2e.demo_view import View
@@ -25,6 +25,7 @@ from e2e.live_manifests import (
     Measured,
     manifests,
 )
+from e2e.live_questions import QUESTIONS
 from e2e.motley import Installation
 from motley_planner.candidates.policies import policies_from_table
 
@@ -64,6 +65,7 @@ class Told:
     plans: dict[str, Document] = field(default_factory=dict)
     raised_s: float = 0.0  # when the floor was, since the load began
     raised_from: str = ""  # the plan's hash until then
+    arrivals: str = ""  # as in a recorded trace, or none
 
 
 def tell(live: Live, seconds: float) -> Told:
@@ -100,7 +102,10 @@ def load(
         told.plans.setdefault(document["plan_hash"], document)
         return find(mine)
 
-    told.answers += asyncio.run(live_load.run(_cached(look), NAME, RATE, is_over))
+    source = live_arrivals.source()
+    told.arrivals = source.name
+    coming = live_arrivals.arrivals(source, RATE, [len(text) for text, _ in QUESTIONS])
+    told.answers += asyncio.run(live_load.run(_cached(look), NAME, coming, is_over))
     mine.installation.api.close()
 
 
