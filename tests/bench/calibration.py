@@ -129,7 +129,7 @@ def halves_rows(name: str, table: CalibrationTable) -> list[str]:
     return rows
 
 
-def frontier_rows(table: CalibrationTable) -> list[str]:
+def frontier_rows(name: str, table: CalibrationTable) -> list[str]:
     """Dollars per 1,000 questions at each floor."""
     rule = Rule(0.5, prices=PRICES)
     rows = []
@@ -138,7 +138,7 @@ def frontier_rows(table: CalibrationTable) -> list[str]:
             "none" if usd is None else f"{1000 * usd:.2f}"
             for usd in (each.cascade, each.static, each.single)
         ]
-        rows.append(f"| {each.floor:.1%} | {' | '.join(cells)} |")
+        rows.append(f"| {name} | {each.floor:.1%} | {' | '.join(cells)} |")
         print(rows[-1], flush=True)
     return rows
 
@@ -167,9 +167,10 @@ def main() -> None:
         *halves_rows("MMLU-Pro, 12,032", table),
         *halves_rows("dates, 369", dates()),
         "",
-        "| floor on MMLU-Pro | cascade | best of fixed thresholds 0.5, 0.7, 0.9 | one model |",
-        "|---|---|---|---|",
-        *frontier_rows(table),
+        "| outcomes | floor | cascade | best of 19 fixed thresholds | one model |",
+        "|---|---|---|---|---|",
+        *frontier_rows("MMLU-Pro", table),
+        *frontier_rows("dates", dates()),
         "",
         "| RouteLLM's outcomes | questions | Mixtral-8x7B | GPT-4-1106 | either right |",
         "|---|---|---|---|---|",

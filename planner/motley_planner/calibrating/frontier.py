@@ -12,7 +12,7 @@ from motley_planner.candidates.calibration import CalibrationTable
 from motley_planner.candidates.certify import lower_bound
 from motley_planner.candidates.policies import ESCALATE_ALL
 
-STATIC = (0.5, 0.7, 0.9)  # thresholds that people write down without calibration
+STATIC = tuple(step / 20 for step in range(1, 20))  # what people write down without calibration
 
 
 @dataclass(frozen=True, slots=True)

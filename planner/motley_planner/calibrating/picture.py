@@ -9,6 +9,7 @@ from motley_planner.calibrating.frontier import Frontier
 from motley_planner.calibrating.thresholds import Choice
 
 WIDTH, HEIGHT, LEFT, TOP, PLOT_WIDTH, PLOT_HEIGHT = 720, 440, 64, 56, 620, 310
+LABELED = (0.25, 0.5, 0.75)  # of the fixed thresholds: more would cover each other
 CASCADE, SINGLE, STATIC, CHOSEN = "#0b6e99", "#6f6f6f", "#c2571a", "#a2191f"
 
 
@@ -29,7 +30,7 @@ def picture_of(title: str, made: Frontier, chosen: Sequence[Choice] = ()) -> str
     for name, point in made.singles.items():
         body.append(axes.dot(point, SINGLE, name))
     for limit, point in zip(made.static, statics, strict=True):
-        body.append(axes.dot(point, STATIC, f"{limit:g}"))
+        body.append(axes.dot(point, STATIC, f"{limit:g}" if limit in LABELED else ""))
     for each in chosen:
         body.append(axes.dot((each.usd_per_question or 0.0, each.quality), CHOSEN, ""))
     return (
