@@ -1,48 +1,21 @@
-"""`python -m tests.bench.peers [--write]`: the gateway beside other proxies, in one run.
+"""Other proxies in front of the mock engine, as tests/bench/gateway.py measures them.
 
-    --nginx PATH --vllm-router PATH --sglang-router PATH --litellm PATH
-
-tell where the peers' released programs are, else PATH is searched; those not found are left out.
-Nothing of them is needed to build or test Motley. Each proxy runs on core 0 with one worker, the mock
-engine and the load of tests/bench/gateway.py on core 1. CPU is of the proxy's process and its
-children. What they do differs: nginx passes bytes on; the routers choose among replicas, litellm
-checks and rewrites bodies; the gateway parses, admits, dispatches, counts and logs every request.
-Rounds are interleaved, and the table has the medians.
+What they do differs: nginx passes bytes on; the routers choose among replicas, litellm checks and
+rewrites bodies; the gateway parses, admits, dispatches, counts and logs every request.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import os
-import shutil
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import page
-from tests.bench.gateway import (
-    KEY,
-    Connection,
-    Running,
-    added_p50_ms,
-    free_port,
-    mock_on,
-    per_cpu_second,
-    request,
-    running,
-)
+from tests.bench.gateway_rig import KEY, Connection, Running, free_port, mock_on, pinned, request
 
-HEAD = (
-    "| proxy | added P50, 1 client, ms | requests per CPU s, 64 clients | CPU us per chunk | "
-    "first byte P50, ms | P99, ms | failed streams |\n|---|---|---|---|---|---|---|"
-)
 START_S = 90.0
 MODEL = "m"
 Command = Callable[[str, Path, int, int], list[str]]  # program, folder, port, engine's port
@@ -113,7 +86,7 @@ async def peer(name: str, program: str) -> AsyncIterator[Running]:
         port = free_port()
         command = PEERS[name](program, Path(folder), port, engine.port)
         proxy = await asyncio.create_subprocess_exec(
-            *command, stdout=log, stderr=log, preexec_fn=lambda: os.sched_setaffinity(0, {0})
+            *command, stdout=log, stderr=log, preexec_fn=lambda: pinned(0)
         )
         try:
             await _answers(port, Path(folder) / "log")
@@ -139,75 +112,3 @@ async def _answers(port: int, log: Path) -> None:
             pass
         await asyncio.sleep(0.3)
     raise SystemExit(f"no answer within {START_S:g} s; the log ends: {log.read_text()[-2000:]}")
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round measured of one proxy."""
-
-    added_ms: float
-    per_cpu_s: float
-    us_per_chunk: float
-    first_ms: tuple[float, ...]
-    failures: int
-
-
-async def measured(at: Running, scale: float) -> Round:
-    """One round: calls one at a time, 64 clients, 80 streams."""
-    added = await added_p50_ms(at, max(20, int(400 * scale)), MODEL)
-    rate = await per_cpu_second(at, 64, max(640, int(6400 * scale)), MODEL)
-    chunks, count = max(20, int(150 * scale)), 80
-    connections = [await Connection.to(at.port) for _ in range(count)]
-    before, raw = at.cpu_s(), request(chunks, MODEL)
-    found = await asyncio.gather(*(c.first_byte(raw) for c in connections), return_exceptions=True)
-    spent = at.cpu_s() - before
-    for connection in connections:
-        connection.close()
-    first = tuple(1000 * each for each in found if isinstance(each, float))
-    return Round(added, rate, 1e6 * spent / (count * chunks), first, count - len(first))
-
-
-async def table(programs: dict[str, str], rounds: int, scale: float) -> str:
-    """The table, with the gateway first."""
-    found: dict[str, list[Round]] = {}
-    for _ in range(rounds):
-        async with running() as at:
-            found.setdefault("Motley's gateway", []).append(await measured(at, scale))
-        for name, program in programs.items():
-            async with peer(name, program) as at:
-                found.setdefault(name, []).append(await measured(at, scale))
-    lines = []
-    for name, each in found.items():
-        first = sorted(ms for one in each for ms in one.first_ms)
-        lines.append(
-            f"| {name} | {statistics.median(r.added_ms for r in each):.2f} "
-            f"| {statistics.median(r.per_cpu_s for r in each):,.0f} "
-            f"| {statistics.median(r.us_per_chunk for r in each):.0f} "
-            f"| {first[len(first) // 2]:.1f} | {first[int(0.99 * len(first))]:.1f} "
-            f"| {sum(r.failures for r in each)} |"
-        )
-    return "\n".join([HEAD, *lines])
-
-
-def main(arguments: list[str]) -> int:
-    """Prints the table, and writes it where asked to."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    for name in PEERS:
-        parser.add_argument(f"--{name}", default=shutil.which(name) or "", help="its program")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds")
-    parser.add_argument("--scale", type=float, default=1.0, help="measure less (0.1) or all (1)")
-    parser.add_argument("--write", action="store_true", help="write the table into the page")
-    args = parser.parse_args(arguments)
-    programs = {n: getattr(args, n.replace("-", "_")) for n in PEERS}
-    for name in [n for n, program in programs.items() if not program]:
-        print(f"{name} is not installed: left out", file=sys.stderr)
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    text = asyncio.run(table({n: p for n, p in programs.items() if p}, args.rounds, args.scale))
-    print(text)
-    if args.write:
-        page.put("peers", text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -8,8 +8,8 @@ import pytest
 from tests.bench import page
 
 MARKS = (
-    "calibration", "fleets", "gateway", "goodput", "prefix", "scale-1000", "scale-5000", "soak",
-    "strategies", "workflows",
+    "calibration", "fleets", "gateway", "goodput", "prefix", "scale-1000",
+    "scale-5000", "soak", "strategies", "workflows",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The benches of special fleets and of peers in their shortest form: they run, and say what holds."""
+"""The benches of special fleets and of the gateway in their shortest form: they run, and say what holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.bench import examples, peers
+from tests.bench import examples, gateway
 from tests.bench.special_fleets import columns_rows, first_row
 
 from motley_planner.solver.clock import CLOCK
@@ -43,9 +43,11 @@ def test_what_is_remembered_gives_the_same_columns() -> None:
 
 @pytest.mark.usefixtures("own_cores")
 def test_the_gateway_is_measured_without_any_peer() -> None:
-    row = asyncio.run(peers.table({}, rounds=1, scale=0.05)).splitlines()[-1]
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[0] == "Motley's gateway" and cells[-1] == "0"
+    text = asyncio.run(gateway.table({}, rounds=1, scale=0.05))
+    rows = dict([cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines())
+    assert rows["failed streams"] == "0"
+    assert 1 < float(rows["CPU us per chunk, scored while it comes"]) < 1200
+    assert 1 < float(rows["CPU us per chunk, escalated, usage added"]) < 1200
 
 
 def test_the_examples_are_planned_on_200_nodes(tmp_path: Path) -> None:
