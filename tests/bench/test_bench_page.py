@@ -8,7 +8,7 @@ import pytest
 from tests.bench import page
 
 MARKS = (
-    "calibration", "fleets", "gateway", "goodput", "prefix", "scale-1000",
+    "calibration", "fleets", "gateway", "goodput", "live-workflows", "prefix", "scale-1000",
     "scale-5000", "soak", "strategies", "workflows",
 )  # fmt: skip
 

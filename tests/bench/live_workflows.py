@@ -1,0 +1,267 @@
+"""`python -m tests.bench.live_workflows [--write]`: workflows through the real gateway process.
+
+The queries, arrivals and engines of tests/bench/workflows.py ("milder"), but on the clock: a gateway
+process on core 0 gets every call over HTTP, with `x-motley-workflow-id`, `x-motley-step` and a deadline,
+and sends it to one of four unequal engines. These are mocks in the process of the load: the
+simulator's servers with continuous batching and constant steps, driven by the real clock, `SPEED` times
+faster than the GPUs whose published seconds they take. No GPU and no model is involved; what is real is the
+gateway: its dispatch, its learned deadlines, its credits, its HTTP. Seconds in the table are the
+engines'. Ratios as in tests/bench/workflows.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any
+
+from tests.bench import page
+from tests.bench.gateway_rig import CHUNKS, PACE, Connection, answer_of, framed, gateway_on, pinned
+from tests.bench.workflows import RATES, Sample, alpha_of, ratio_of, sample_of
+
+from motley_planner.dispatch import DispatchRule, routing_document
+from motley_planner.simulator.requests import Job
+from motley_planner.simulator.server import Server
+from motley_planner.simulator.workflow_traces import Call
+from motley_planner.simulator.workflows import KV_TOKENS, MILDER, WorkflowRun, table_of
+
+SPEED = 30.0
+QUERIES, SEEDS, TRACE = 60, 5, "trace1"
+MAX_BATCH = 256
+PATIENT = [w for name in ("wait", "first-byte", "answer") for w in (f"--{name}-seconds", "900")]
+ROUND_ROBIN = "round robin, FCFS"
+
+
+class Engine(asyncio.Protocol):
+    """One connection to a replica; requests tell their prompt's tokens as `seed`."""
+
+    answer = framed(answer_of(0))
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica, self._pending = replica, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._pending += data
+        head, found, body = self._pending.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        if len(body) < length:
+            return
+        self._pending = body[length:]
+        prompt, output = PACE.search(body), CHUNKS.search(body)
+        assert prompt is not None and output is not None
+        self._replica.begin(self, float(prompt[1]), float(output[1]))
+
+
+class Replica:
+    """A simulated server on the real clock: its events happen when they are due."""
+
+    def __init__(self, server: Server, began_s: float) -> None:
+        self._server, self._began_s = server, began_s
+        self._at_work: dict[Job, Engine] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, engine: Engine, prompt: float, output: float) -> None:
+        """Takes a request in."""
+        now = self._until_now()
+        job = Job(now, 0, "", prompt, output)
+        self._at_work[job] = engine
+        self._server.accept(job, now)
+        self._wait()
+
+    def _until_now(self) -> float:
+        """Carries out what is due; the time in seconds of the engine."""
+        now = (asyncio.get_running_loop().time() - self._began_s) * SPEED
+        while self._server.queue or self._at_work:
+            if self._server.due_s > now:
+                break
+            self._server.advance()
+            ended, self._server.ended = self._server.ended, []
+            for job in ended:
+                self._at_work.pop(job).transport.write(Engine.answer)
+        return now
+
+    def _on_time(self) -> None:
+        self._until_now()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._at_work:
+            at = self._began_s + self._server.due_s / SPEED
+            self._timer = asyncio.get_running_loop().call_at(at, self._on_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How the gateway is told to serve workflows: a rule, and whether it sees steps and credits."""
+
+    rule: DispatchRule
+    by_step: bool = True
+
+    def document(self, urls: Sequence[str]) -> dict[str, Any]:
+        """The routing file; credits are what fits into each engine's cache."""
+        table = table_of(MILDER, self.rule, self.by_step)
+        stage = table.stages[0]
+        replicas = [
+            replace(r, url=url, kv_tokens=KV_TOKENS[gpu] if self.by_step else 0.0)
+            for r, url, gpu in zip(stage.replicas, urls, MILDER.gpus, strict=True)
+        ]
+        stages = (replace(stage, replicas=tuple(replicas)),)
+        return routing_document(replace(table, stages=stages))
+
+
+@asynccontextmanager
+async def engines() -> AsyncIterator[list[str]]:
+    """The URLs of four unequal engines."""
+    loop = asyncio.get_running_loop()
+    servers, urls = [], []
+    for gpu in MILDER.gpus:
+        replica = Replica(Server(gpu, MILDER.engine_of(gpu), MAX_BATCH), loop.time())
+        made = await loop.create_server(
+            lambda replica=replica: Engine(replica), "127.0.0.1", 0, backlog=1024
+        )
+        servers.append(made)
+        urls.append(f"http://127.0.0.1:{made.sockets[0].getsockname()[1]}")
+    try:
+        yield urls
+    finally:
+        for made in servers:
+            made.close()
+
+
+class Client:
+    """Sends workflows; connections are kept."""
+
+    def __init__(self, port: int, by_step: bool) -> None:
+        self._port, self._by_step = port, by_step
+        self._free: list[Connection] = []
+        self._serial = count()
+
+    async def workflow(self, name: str, sample: Sample, number: int) -> float:
+        """Runs one query at its arrival; its latency in seconds of the engines."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(sample.arrival_s[number] / SPEED)
+        began = loop.time()
+        steps = count()
+        for stage in sample.queries[number]:
+            calls = []
+            for call in stage:
+                headers = self._headers(name, call, sample.slo_s[number], next(steps) == 0)
+                calls.append(self._call(call, headers))
+            assert all(await asyncio.gather(*calls)), "a call failed"
+        return (loop.time() - began) * SPEED
+
+    def close(self) -> None:
+        """Closes all connections."""
+        for connection in self._free:
+            connection.close()
+
+    def _headers(self, name: str, call: Call, slo_s: float, is_first: bool) -> str:
+        if not self._by_step:
+            return ""
+        lines = [f"x-motley-class: {call.step}", f"x-motley-workflow-id: {name}"]
+        lines += [f"x-motley-step: {call.step}"]
+        lines += [f"x-motley-deadline-ms: {1000 * slo_s / SPEED:.0f}"] if is_first else []
+        return "".join(f"{line}\r\n" for line in lines)
+
+    async def _call(self, call: Call, headers: str) -> bool:
+        connection = self._free.pop() if self._free else await Connection.to(self._port)
+        # No two prompts begin alike: these engines have no prefix cache to send them to.
+        text = f"{next(self._serial)} " + "word " * round(0.8 * call.prompt_tokens)
+        prompt = {"role": "user", "content": text}
+        body = {"messages": [prompt], "max_tokens": round(call.output_tokens)}
+        raw = json.dumps(body | {"seed": round(call.prompt_tokens)}, separators=(",", ":")).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{headers}"
+        asked = f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
+        is_answered = await connection.ask(asked)
+        self._free.append(connection)
+        return is_answered
+
+
+async def run(sample: Sample, policy: Policy) -> WorkflowRun:
+    """All queries of a draw through one gateway."""
+    async with engines() as urls, gateway_on(policy.document(urls), *PATIENT) as (_, port):
+        client = Client(port, policy.by_step)
+        numbers = range(len(sample.queries))
+        taken = await asyncio.gather(*(client.workflow(f"w{n}", sample, n) for n in numbers))
+        client.close()
+    return WorkflowRun(tuple(sample.arrival_s), tuple(taken), tuple(sample.slo_s))
+
+
+def sample_for(rate: float, seed: int, queries: int) -> Sample:
+    """The first queries of a draw."""
+    drawn = sample_of(TRACE, rate, seed)
+    return Sample(drawn.queries[:queries], drawn.arrival_s[:queries], drawn.slo_s[:queries])
+
+
+def compared(rate: float, seeds: Sequence[int], queries: int) -> dict[str, list[WorkflowRun]]:
+    """Both policies on the same draws, in turns; alpha is tuned by replay of other draws."""
+    alpha = alpha_of(TRACE, rate, MILDER)
+    policies = {
+        ROUND_ROBIN: Policy(DispatchRule("roundRobin"), by_step=False),
+        f"hexgen, alpha {alpha:.1f}, urgency": Policy(DispatchRule("hexgen", alpha)),
+    }
+    runs: dict[str, list[WorkflowRun]] = {name: [] for name in policies}
+    for seed in seeds:
+        sample = sample_for(rate, seed, queries)
+        for name, policy in policies.items():
+            runs[name].append(asyncio.run(run(sample, policy)))
+    return runs
+
+
+def table(seeds: int, queries: int) -> str:
+    """The table, as the page holds it."""
+    lines = [
+        "| queries/s | policy | P95, s | answered/s | P95 better, x (95 % CI) | throughput, x (95 % CI) | in time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rate in RATES:
+        runs = compared(rate, range(seeds), queries)
+        base = runs[ROUND_ROBIN]
+        for name, ours in runs.items():
+            p95_s = statistics.fmean(r.p95_s for r in ours)
+            more = statistics.fmean(r.answered_per_s for r in ours)
+            in_time = statistics.fmean(r.in_time for r in ours)
+            ratios = ("1", "1")
+            if name != ROUND_ROBIN:
+                faster = ratio_of([r.p95_s for r in ours], [r.p95_s for r in base])
+                pace = [1 / r.answered_per_s for r in ours], [1 / r.answered_per_s for r in base]
+                ratios = str(faster), str(ratio_of(*pace))
+            lines.append(
+                f"| {rate:g} | {name} | {p95_s:.0f} | {more:.3f} | {' | '.join(ratios)} | {in_time:.0%} |"
+            )
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, and writes it where asked to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--queries", type=int, default=QUERIES)
+    args = parser.parse_args(arguments)
+    pinned(max(os.sched_getaffinity(0)))
+    made = table(args.seeds, args.queries)
+    print(made)
+    if args.write:
+        page.put("live-workflows", made)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
