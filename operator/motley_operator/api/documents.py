@@ -18,6 +18,7 @@ from motley_operator.api.findings import Finding, Path
 from motley_operator.api.fleet import Fleet
 from motley_operator.api.frame import Resource
 from motley_operator.api.nametaken import name_findings
+from motley_operator.api.nesting import too_deep, too_deep_at
 from motley_operator.api.reading import KINDS, read
 from motley_operator.api.semantics import semantic_findings
 from motley_operator.api.surroundings import Surroundings, with_additions
@@ -77,6 +78,9 @@ def _texts(source: str | FilePath | Sequence[FilePath]) -> Iterator[tuple[str, s
 
 def load(text: str, file: str = "") -> tuple[list[Located], list[Finding]]:
     """The documents of a YAML text, and what the reader itself finds wrong (syntax, double keys)."""
+    deep = too_deep_at(text)
+    if deep is not None:
+        return [], [Finding((), "YAML", too_deep(deep), "yaml", file=file, line=deep)]
     loader = yaml.SafeLoader(text)
     documents: list[Located] = []
     findings: list[Finding] = []

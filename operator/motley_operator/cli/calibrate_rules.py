@@ -11,6 +11,7 @@ import yaml
 from motley_operator.api import ModelCascade, read
 from motley_operator.api.common import API_VERSION
 from motley_operator.api.estimating import estimator_findings, estimator_rule
+from motley_operator.api.nesting import too_deep, too_deep_at
 from motley_operator.cli.output import InputError
 from motley_planner.dispatch import ESTIMATORS, EstimatorRule
 
@@ -62,9 +63,10 @@ def _read(text: str) -> Any:
     if not path.is_file():
         raise InputError("--by", f"{text!r} is no file, and none of {', '.join(ESTIMATORS)}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        written = path.read_text(encoding="utf-8")
+        if (deep := too_deep_at(written)) is not None:
+            raise InputError("--by", f"{text}: {too_deep(deep)}")
+        document = yaml.safe_load(written)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError("--by", f"{text}: is not YAML ({error})") from error
-    except RecursionError:
-        raise InputError("--by", f"{text}: is nested too deeply; write one estimator") from None
     return document.get("estimator", document) if isinstance(document, dict) else document

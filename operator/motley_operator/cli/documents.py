@@ -128,11 +128,18 @@ def _parsed(path: Path, text: str) -> list[Any]:
             return [json.loads(text)]
         except ValueError:
             pass  # perhaps YAML's flow style, or several JSON documents
+        except RecursionError:
+            raise InputError(str(path), "is nested too deeply: write it flatter") from None
     import yaml
 
+    from motley_operator.api.nesting import too_deep, too_deep_at
+
+    text = without_unread(text)
+    if (deep := too_deep_at(text)) is not None:
+        raise InputError(str(path), too_deep(deep))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return list(yaml.load_all(without_unread(text), Loader=loader))
+        return list(yaml.load_all(text, Loader=loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}: line {mark.line + 1}" if mark else str(path)
