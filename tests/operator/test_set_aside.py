@@ -47,14 +47,20 @@ def failing(place: str, name: str) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_fault_that_one_resource_meets_leaves_the_others_planned(place: str) -> None:
+def served() -> tuple[Operated, str, str]:
+    """Two pools that are served: the one that a fault will strike, and the other."""
     operated = Operated(nodes=4)
     struck = operated.world.add(pool("struck", workload=load(2)))
     other = operated.world.add(pool("other", workload=load(2)))
     operated.run()
+    assert operated.uids(struck) and operated.uids(other)
+    return operated, struck, other
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_fault_that_one_resource_meets_leaves_the_others_planned(place: str) -> None:
+    operated, struck, other = served()
     running, others = operated.uids(struck), operated.uids(other)
-    assert running and others
     operated.edit(struck, workload=load(3))
     operated.edit(other, workload=load(40))
     with failing(place, "struck"):
@@ -72,12 +78,8 @@ def test_a_fault_that_one_resource_meets_leaves_the_others_planned(place: str) -
 
 @pytest.mark.parametrize("place", CARRYING_OUT)
 def test_a_fault_while_a_plan_is_carried_out_leaves_the_others_served(place: str) -> None:
-    operated = Operated(nodes=4)
-    struck = operated.world.add(pool("struck", workload=load(2)))
-    other = operated.world.add(pool("other", workload=load(2)))
-    operated.run()
+    operated, struck, other = served()
     running, others = operated.uids(struck), operated.uids(other)
-    assert running and others
     with failing(place, "struck"):
         operated.edit(struck, workload=load(8))
         operated.edit(other, workload=load(40))
