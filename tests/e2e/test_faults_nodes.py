@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 
@@ -11,7 +12,7 @@ from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
 from e2e.trial import FULL, SETTLE_S, Trial
 
-from motley_operator.settings import LOSS_TOLERATION_SECONDS
+from motley_operator.settings import LOSS_TOLERATION_SECONDS, Settings
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -61,16 +62,35 @@ def test_nodes_lost_at_once_are_replanned_once_and_nobody_elsewhere_moves(
     began, began_at = time.monotonic(), time.time()
     for name in gone:
         trial.hands.remove_node(name)
+
+    def is_left() -> bool:
+        """Before that everything may look settled: the operator has not planned yet."""
+        return not set(gone) & set(trial.motley.look().by_node())
+
+    trial.wait(is_left, SETTLE_S, "nobody is on a node that is gone")
     after = trial.settle()
     print(f"{count} of {NODES} nodes lost: Ready after {time.monotonic() - began:.1f} s")
-    assert not set(gone) & set(after.by_node())
     stayed = {uid for uid, pod in before.live().items() if pod.node not in gone}
     assert stayed <= after.live().keys()
     assert stayed < before.live().keys()
     plans = plans_since(trial, began_at, before)
     affected = {pod.key for pod in before.live().values() if pod.node in gone}
     assert {key for key, hashes in plans.items() if hashes} >= affected
-    assert all(len(hashes) <= 1 for hashes in plans.values()), plans
+    most = bursts(trial, gone, began_at)
+    assert all(len(hashes) <= most for hashes in plans.values()), (plans, most)
+
+
+def bursts(trial: Trial, gone: list[str], began_at: float) -> int:
+    """In how many bursts the nodes went, by the audit log: one, unless the machine was too slow."""
+    times = sorted(
+        one.time_s
+        for one in trial.records()
+        if (one.verb, one.resource) == ("delete", "nodes")
+        and one.name in gone
+        and one.time_s >= began_at - 1.0
+    )
+    pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
+    return 1 + sum(pause > Settings().idle_window_s for pause in pauses)
 
 
 def plans_since(trial: Trial, began_at: float, before: Picture) -> dict[str, list[str]]:
