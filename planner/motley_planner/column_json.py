@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from motley_planner.domain.table import Column, Fragment, Phase
-from motley_planner.json_reader import LARGEST
+from motley_planner.json_reader import LARGEST, SMALLEST
 
 _FIELDS = frozenset(
     {
@@ -58,7 +58,7 @@ class QuickColumns:
         if not fragments or type(rates) is not dict:
             raise ValueError
         for rate in rates.values():
-            if type(rate) is not float or not 0.0 <= rate <= LARGEST:
+            if type(rate) is not float or not (SMALLEST <= rate <= LARGEST or rate == 0.0):
                 rates = {key: _number(each) for key, each in rates.items()}
                 break
         nic, price = get("nic_bytes_per_second"), get("price_usd_per_hour")
@@ -104,6 +104,6 @@ def _number(value: object) -> float:
     if type(value) is not float and type(value) is not int:
         raise ValueError
     number = float(value)
-    if not 0.0 <= number <= LARGEST:
+    if not (SMALLEST <= number <= LARGEST or number == 0.0):
         raise ValueError
     return number

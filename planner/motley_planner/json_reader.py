@@ -14,6 +14,7 @@ from motley_planner.errors import SnapshotError
 T = TypeVar("T")
 _MISSING = object()
 LARGEST = 1e20  # the solver takes more for infinite
+SMALLEST = 1e-60  # above 0: quotients and products of all that is read are floats, too
 MOST_DIGITS = 400  # of an integer that is read as one; a float holds 309
 SHOWN = 40  # characters of a number that a refusal repeats
 
@@ -247,6 +248,8 @@ def check_number(value: object, where: str) -> float:
         raise SnapshotError(where, f"{value} is negative; write a number >= 0")
     if number > LARGEST:
         raise SnapshotError(where, f"{number:g} is over {LARGEST:g}; write SI units, null for none")
+    if 0.0 < number < SMALLEST:
+        raise SnapshotError(where, f"{number:g} is above 0 and below {SMALLEST:g}; write 0")
     return number
 
 

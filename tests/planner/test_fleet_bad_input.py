@@ -27,7 +27,7 @@ from motley_planner.testing.tables import as_json, tiny_table
 
 CASES = 5000  # in the default run; most are refused in 1 ms, a plan takes about 10
 ODD: tuple[Any, ...] = (
-    None, True, "", "x", [], {}, [1], {"a": 1}, math.nan, math.inf, -1, -1e-9, 0, 1e-9, 1e-300, 0.5,
+    None, True, "", "x", [], {}, [1], {"a": 1}, math.nan, math.inf, -1, -1e-9, 0, 1e-9, 1e-59, 1e-300, 0.5,
     3, 7, 1e9, 1e17, 1e308, 10**400, "NaN", "m", "k0", "c0", "z0", "A", "n0",
     "<5,001 digits>",
 )  # fmt: skip
@@ -162,6 +162,11 @@ changes = st.lists(
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 150), list_of_changes=changes)
 @example(seed=94, list_of_changes=[(4, 1, 1e17)])  # a scale of 0, but for rounding
+@example(seed=14, list_of_changes=[(243, 1, 1e-09), (351, 3, 1e-300)])  # a cost without end ...
+@example(seed=4462, list_of_changes=[(4, 3, 1e-12), (355, 3, 1e-300)])  # ... and a ratio, ...
+@example(seed=469, list_of_changes=[(46, 3, 1e-300), (194, 4, 1e17)])  # ... counts, ...
+@example(seed=3119, list_of_changes=[(329, 3, 1e-300), (47, 1, 1e17)])  # ... products
+@example(seed=14, list_of_changes=[(243, 1, 1e-09), (351, 3, 1e-59)])  # as far apart as may be
 def test_a_changed_table_is_refused_by_name_or_planned(
     seed: int, list_of_changes: list[tuple[int, int, Any]]
 ) -> None:

@@ -6,6 +6,8 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
+
 from motley_planner.calling_off import go_on
 from motley_planner.collection import no_collection
 from motley_planner.domain.solution import Solution
@@ -34,6 +36,7 @@ REPLAN_PATIENCE_S = 0.5  # a re-plan ends when it has gained nothing for this lo
 # as the last gain took): what runs waits for it
 
 
+@np.errstate(over="ignore")  # next to no capacity, or demand: costs and ratios without end are inf
 def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
     """The best plan found for a table within its time limit, with bounds.
 
