@@ -1,8 +1,9 @@
 """Points that are plans by construction, for a search to begin from and to fall back on.
 
-Keep what runs, or as much of it as limits allow where they were lowered, or stop it; restart what
-was lost where it fits (the *repair* plan); and fill each of them up without a solver (greedy.py). Their rates are worked out anew by the search, so it is
-never worse than the best of them.
+Keep what runs, or as much of it as limits allow where they were lowered, or as the demand needs where
+it fell, or stop it; restart what was lost where it fits (the *repair* plan); and fill each of them up
+without a solver (greedy.py). Their rates are worked out anew by the search, so it is never worse than
+the best of them.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from motley_planner.domain.solution import PlacedReplica
-from motley_planner.formulations.finishing import set_room_beside, set_used
+from motley_planner.domain.table import Column
+from motley_planner.formulations.finishing import close_unused, set_room_beside, set_used
 from motley_planner.formulations.greedy import FEASIBLE, greedy_start
+from motley_planner.formulations.placement import kept_replicas
 from motley_planner.formulations.program import Index
-from motley_planner.formulations.shapes import KeptGroup
 from motley_planner.solver.milp import Floats, Milp
 
 
@@ -32,6 +34,8 @@ def find_starts(milp: Milp, index: Index) -> list[Floats]:
     if not goes_on:
         goes_on = _built_on(milp, index, _running(milp, index, _within_limits(milp, index)))
     found += goes_on
+    if goes_on and index.packing.kept:
+        found += _without_idle(milp, index, goes_on[-1])
     if index.packing.kept:
         found += _built_on(milp, index, _running(milp, index, set()))
     return found
@@ -56,14 +60,43 @@ def _within_limits(milp: Milp, index: Index) -> set[str]:
     _finish(index, x)
     room = milp.row_upper - milp.activity(x)
 
-    def price_per_request(group: KeptGroup) -> float:
-        column = columns[group.column]
-        return column.price_usd_per_hour / max(1e-9, *column.requests_per_second.values(), 0.0)
-
-    for group in sorted(packing.kept, key=price_per_request):
+    for group in sorted(packing.kept, key=lambda g: _price_per_request(columns[g.column])):
         others = [survivors[i].id for i in group.replicas if survivors[i].id not in kept]
         kept.update(others[: _taken(milp, room, group.variable, len(others))])
     return kept
+
+
+def _price_per_request(column: Column) -> float:
+    return column.price_usd_per_hour / max(1e-9, *column.requests_per_second.values(), 0.0)
+
+
+def _without_idle(milp: Milp, index: Index, x: Floats) -> list[Floats]:
+    """The point without the survivors that its rates leave idle, the dearest per request first.
+
+    None where there are none, or where something else than their load needs them.
+    """
+    packing, columns = index.packing, index.table.columns
+    less, activity, stopped = x.copy(), milp.activity(x), 0
+    for group in sorted(packing.kept, key=lambda g: -_price_per_request(columns[g.column])):
+        variable = group.variable
+        entries = slice(milp.start[variable], milp.start[variable + 1])
+        rows, values = milp.index[entries], milp.value[entries]
+        below, above = activity[rows] - milp.row_lower[rows], milp.row_upper[rows] - activity[rows]
+        room = np.where(values > 0, below, above) + 1e-9
+        most = float(np.min(room / np.abs(values), initial=np.inf, where=values != 0))
+        number = math.floor(min(max(0.0, most), less[variable] - milp.col_lower[variable]))
+        if number > 0:
+            less[variable] -= number
+            activity[rows] -= values * number
+            stopped += number
+    if not stopped:
+        return []
+    kept = {replica.id for replica in kept_replicas(index.inventory, packing, less)}
+    set_room_beside(index, less, kept)
+    set_used(index, less)
+    if packing.held_used or any(used is not None for used in packing.open_used):
+        close_unused(index, less)
+    return [less] if milp.violation(less) <= FEASIBLE else []
 
 
 def _as_given(milp: Milp, index: Index, start: Sequence[PlacedReplica]) -> Floats:
