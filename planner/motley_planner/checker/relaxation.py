@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -63,6 +64,15 @@ class Relaxation:
 def relax(table: FleetTable) -> Relaxation:
     """The relaxation of a table; levels as maxima (a price counts negative)."""
     return _Builder(table).build()
+
+
+def largest_scale(table: FleetTable, given: Mapping[str, float]) -> float:
+    """By each class alone: the requests/s of all replicas there could be, over what is surely asked."""
+    least = {c.name: c.requests_per_second for c in table.classes}
+    for cascade, name in product(table.cascades, least):
+        load = min((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
+        least[name] += cascade.requests_per_second * load
+    return min((given.get(n, 0.0) / rate for n, rate in least.items() if rate > 0), default=INF)
 
 
 class _Builder:
@@ -179,16 +189,11 @@ class _Builder:
                 self._add_cascade(cascade)
 
     def _largest_scale(self) -> float:
-        """By each class alone: all replicas there could be, over what is surely asked."""
         given: dict[str, float] = defaultdict(float)
         for (column_id, name), rate in self.z.items():
             if self.phase[column_id] != "decode":
                 given[name] += self.out.upper[rate] * self.asked[name]
-        least = dict(self.own)
-        for cascade, name in product(self.table.cascades, least):
-            load = min((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
-            least[name] += cascade.requests_per_second * load
-        return min((given[n] / rate for n, rate in least.items() if rate > 0), default=INF)
+        return largest_scale(self.table, given)
 
     def _share(self, name: str) -> tuple[dict[int, float], float]:
         """The served share of a demand as entries and a constant."""

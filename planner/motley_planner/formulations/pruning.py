@@ -37,12 +37,19 @@ def pruned(table: FleetTable) -> tuple[FleetTable, Kinds]:
     if table.side_rows or table.scenarios:
         return table, {}  # they name columns
     kinds = _kinds(table)
-    every = (entries for pair in kinds.values() for entries in pair)
+    kept = best_columns(table, kinds)
+    return replace(table, columns=tuple(table.columns[i] for i in sorted(kept))), kinds
+
+
+def best_columns(table: FleetTable, kinds: Kinds | None = None) -> set[int]:
+    """The columns that serve most per GPU or per USD, by class, phase, zone and GPU, and what runs."""
+    told = _kinds(table) if kinds is None else kinds
+    every = (entries for pair in told.values() for entries in pair)
     kept = {i for entries in every for _, i in nsmallest(BEST, entries)}
     if table.previous is not None:
         runs = {replica.column for replica in table.previous.replicas}
         kept |= {i for i, column in enumerate(table.columns) if column.id in runs}
-    return replace(table, columns=tuple(table.columns[i] for i in sorted(kept))), kinds
+    return kept
 
 
 def unproved(
