@@ -298,10 +298,16 @@ def test_an_operator_installed_anew_on_resources_without_status_moves_no_pod(
     assert identities(before) == identities(after)
 
 
-def test_a_pool_restored_beside_the_pods_it_left_adopts_them(trial: Trial) -> None:
-    """Deleted with --cascade=orphan, as a backup or a GitOps tool may, and applied again."""
+@pytest.mark.parametrize("is_blind", [False, True], ids=["", "while the watch of pools is silent"])
+def test_a_pool_restored_beside_the_pods_it_left_adopts_them(trial: Trial, is_blind: bool) -> None:
+    """Deleted with --cascade=orphan, as a backup or a GitOps tool may, and applied again.
+
+    Told by the watch of pods only, the operator gives nothing back to a pool that is on its way out.
+    """
     before = trial.settle()
     path = path_of("ServingPool", trial.namespace, "edited")
+    if is_blind:
+        assert trial.proxy.freeze("servingpools.*watch=true")
     trial.api.request("DELETE", path, {"propagationPolicy": "Orphan"})
     trial.wait(
         lambda: trial.api.get("ServingPool", trial.namespace, "edited") is None,
@@ -310,6 +316,8 @@ def test_a_pool_restored_beside_the_pods_it_left_adopts_them(trial: Trial) -> No
     )
     time.sleep(2.0)
     assert identities(before) == identities(trial.motley.look())
+    if is_blind:
+        assert trial.proxy.cut("servingpools.*watch=true")
     trial.pool("edited", 6)
     after = trial.settle(calm_s=3.0)
     assert identities(before) == identities(after)

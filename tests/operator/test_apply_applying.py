@@ -12,6 +12,7 @@ from motley_operator.apply.applying import batches
 from motley_operator.connection import Client
 from motley_operator.domain.actions import (
     Action,
+    AdoptPod,
     ApplyObject,
     CreatePod,
     DeleteObject,
@@ -263,3 +264,51 @@ def test_a_binding_waits_for_the_role_that_it_names() -> None:
     first, second = batches(mixed)
     assert [one.manifest["kind"] for one in first] == ["Role", "Role"]  # type: ignore[union-attr]
     assert [one.manifest["kind"] for one in second] == ["RoleBinding"] * 2  # type: ignore[union-attr]
+
+
+OWNER = {"apiVersion": "motley.dev/v1alpha1", "kind": "ServingPool", "name": "chat", "uid": "u1"}
+
+
+def orphan(api: Any, kind: str, name: str) -> str:
+    """An object that nobody owns; its UID."""
+    metadata = {"name": name, "namespace": "team-a"}
+    document: dict[str, Any] = {"metadata": metadata, "spec": {}}
+    uid: str = api.put(kind, document)["metadata"]["uid"]
+    return uid
+
+
+@pytest.mark.parametrize(
+    ("owner", "result_"),
+    [
+        ({"uid": "u1"}, "done"),
+        ({"uid": "u1", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "conflict"),
+        ({"uid": "u2"}, "conflict"),
+        (None, "conflict"),
+    ],
+)
+async def test_what_has_no_owner_is_given_to_one_that_stays(
+    api: Any, applier: Applier, owner: dict[str, str] | None, result_: str
+) -> None:
+    """An orphaning deletion: the watch of pods may tell of it before that of resources does."""
+    if owner is not None:
+        api.put("ServingPool", {"metadata": {"name": "chat", "namespace": "team-a", **owner}})
+    pod = AdoptPod("team-a", "p0", orphan(api, "Pod", "p0"), OWNER)
+    assert await result(applier, pod) == result_
+    metadata = {"name": "s0", "namespace": "team-a", "ownerReferences": [OWNER]}
+    manifest = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}}
+    uid = orphan(api, "Service", "s0")
+    assert await result(applier, ApplyObject(manifest, uid, adopts=True)) == result_
+    given = result_ == "done"
+    for plural, name in (("pods", "p0"), ("services", "s0")):
+        found = api.objects[plural]["team-a", name]["metadata"]
+        assert bool(found.get("ownerReferences")) == given
+    assert api.calls["GET servingpools"] == 2
+
+
+async def test_nobody_is_asked_for_the_owner_of_what_is_new_or_has_one(
+    api: Any, applier: Applier
+) -> None:
+    metadata = {"name": "s0", "namespace": "team-a", "ownerReferences": [OWNER]}
+    manifest = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {}}
+    assert await result(applier, ApplyObject(manifest)) == "done"
+    assert not api.calls["GET servingpools"]

@@ -205,6 +205,21 @@ def test_orphans_of_a_resource_that_is_gone_are_left_alone(world: World) -> None
     assert wanted(world, plan_of()) == ()
 
 
+@pytest.mark.parametrize("is_orphaned", [False, True])
+def test_what_a_resource_owns_that_waits_for_finalizers_is_left_alone(
+    world: World, is_orphaned: bool
+) -> None:
+    """The garbage collector has it, whether the deletion orphans, or begins with what is owned."""
+    key = world.add(pool())
+    carried_out(world, plan_of(slice_of(key, [replica()])))
+    document = world.documents[key]
+    if is_orphaned:
+        orphaned(world, key)
+    document["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.documents[key] = document
+    assert wanted(world, plan_of()) == ()
+
+
 def test_a_resource_that_comes_back_adopts_its_orphans_and_moves_none(world: World) -> None:
     key = world.add(pool())
     plan = plan_of(slice_of(key, [replica(), replica(ordinal=1)]))
@@ -214,6 +229,8 @@ def test_a_resource_that_comes_back_adopts_its_orphans_and_moves_none(world: Wor
     world.documents[key]["metadata"]["uid"] = "another"
     done = carried_out(world, plan)
     assert {a.uid for a in done if isinstance(a, AdoptPod)} == before
+    applied = [a for a in done if isinstance(a, ApplyObject) and a.uid]
+    assert applied and all(a.adopts for a in applied)
     assert not [a for a in done if isinstance(a, CreatePod | DeletePod)]
     assert {pod.owner_uid for pod in world.engine_pods()} == {"another"}
     owners = {live["metadata"]["ownerReferences"][0]["uid"] for live in world.owned.values()}

@@ -15,7 +15,13 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from motley_operator.apply.events import EventRecorder
-from motley_operator.apply.requests import request_for, target_of
+from motley_operator.apply.requests import (
+    given_to,
+    is_going,
+    owner_request,
+    request_for,
+    target_of,
+)
 from motley_operator.connection import ApiError, Client
 from motley_operator.domain.actions import (
     Action,
@@ -87,12 +93,19 @@ class Applier:
                     version = self._view.version(action.kind, action.uid)
                     if not version:
                         return Outcome(action, CONFLICT, "gone")
+                if await self._owner_goes(action):
+                    return Outcome(action, CONFLICT, "its owner is being deleted")
                 request = request_for(action, self._settings, version)
                 answer = await self._send(request)
             except ApiError as error:
                 return self._refused(action, error)
         self._learn(action, answer)
         return Outcome(action, DONE)
+
+    async def _owner_goes(self, action: Action) -> bool:
+        """Whether the server says that who an orphan is given to is on its way out."""
+        given = given_to(action)
+        return given is not None and is_going(given[1], await self._send(owner_request(*given)))
 
     def _learn(self, action: Action, answer: Mapping[str, Any]) -> None:
         kind = target_of(action)[0]

@@ -6,6 +6,10 @@ Deletions, patches of pods and applies carry the UID of the object that was seen
 version, so that they never hit a successor of the same name. Applies carry the version, too, where
 nobody but who edits an object changes it: what was meant for an earlier one is refused. (UID and
 version are preconditions: server-side apply takes neither for a field that we own.)
+
+What has no owner gets one only after the owner was asked for again (`owner_request`). An orphaning
+deletion takes the owner off what it leaves while the resource is still there; one watch may tell of
+that before the other tells of the deletion, and what is given back to the resource then ends with it.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Any
 from motley_operator.connection import KINDS, Sent
 from motley_operator.connection.client import APPLY, MERGE
 from motley_operator.domain.actions import (
+    Action,
     AdoptPod,
     ApplyObject,
     CreatePod,
@@ -23,6 +28,7 @@ from motley_operator.domain.actions import (
     DeletePod,
     EmitEvent,
     LabelPod,
+    Manifest,
     PatchStatus,
 )
 from motley_operator.settings import Settings
@@ -51,6 +57,29 @@ def request_for(action: Write, settings: Settings, version: int = 0) -> Sent:
             return _apply(action, settings)
         case PatchStatus():
             return _status(action, settings, version)
+
+
+def given_to(action: Action) -> tuple[str, Manifest] | None:
+    """Namespace and owner of what has no owner and gets one; None for other actions."""
+    if isinstance(action, AdoptPod):
+        return action.namespace, action.owner
+    if isinstance(action, ApplyObject) and action.adopts:
+        metadata = action.manifest["metadata"]
+        return metadata["namespace"], metadata["ownerReferences"][0]
+    return None
+
+
+def owner_request(namespace: str, owner: Manifest) -> Sent:
+    """What asks the server, and not a watch, for an owner."""
+    kind = KINDS[owner["kind"]]
+    named = {"fieldSelector": f"metadata.name={owner['name']}"}  # `list`: `get` is not granted
+    return Sent("list", kind.plural, "GET", kind.path(namespace), named)
+
+
+def is_going(owner: Manifest, answer: Mapping[str, Any]) -> bool:
+    """Whether an owner that was asked for is being deleted, or is gone."""
+    found = (item["metadata"] for item in answer.get("items") or ())
+    return not any(m["uid"] == owner["uid"] and "deletionTimestamp" not in m for m in found)
 
 
 def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:

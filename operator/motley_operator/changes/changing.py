@@ -66,7 +66,7 @@ def changes(
         if place[0] != "Pod"
     }
     applied = [
-        ApplyObject(manifest, *_seen(facts.owned.get(place)))
+        ApplyObject(manifest, *_seen(live := facts.owned.get(place)), _adopts(manifest, live))
         for place, manifest in others.items()
         if not _is_there(place, manifest, facts.owned.get(place))
     ]
@@ -82,9 +82,18 @@ def changes(
     )
 
 
+def _owners(facts: ClusterFacts) -> dict[str, str]:
+    """UIDs by key of the resources that stay.
+
+    One that is being deleted waits for finalizers, and what it owned may outlive it (`--cascade=orphan`):
+    as with Deployments, the garbage collector does what the deletion asked for.
+    """
+    return {r.key: r.uid for r in facts.resources if not r.deleting}
+
+
 def _engine_pods(facts: ClusterFacts) -> dict[str, list[PodFacts]]:
-    """Engine pods by resource; those of a resource that is gone are the garbage collector's."""
-    owners = {resource.key: resource.uid for resource in facts.resources}
+    """Engine pods by resource; those of one that is gone or going are the garbage collector's."""
+    owners = _owners(facts)
     ours: dict[str, list[PodFacts]] = {}
     for pod in facts.pods:
         key = key_of(pod.labels, pod.namespace)
@@ -108,7 +117,7 @@ def _leftovers(
     wanted: Mapping[Place, Manifest], facts: ClusterFacts, kept: frozenset[str]
 ) -> list[Action]:
     """Objects of living resources that no plan wants any more."""
-    owners = {resource.key: resource.uid for resource in facts.resources}
+    owners = _owners(facts)
     leftovers: list[Action] = []
     for place, live in sorted(facts.owned.items()):
         metadata = live["metadata"]
@@ -158,6 +167,11 @@ def _seen(live: Document | None) -> tuple[str, str]:
     """UID and version of an object: what is written goes to this one, or to none."""
     metadata = live["metadata"] if live is not None else {}
     return metadata.get("uid", ""), metadata.get("resourceVersion", "")
+
+
+def _adopts(manifest: Manifest, live: Document | None) -> bool:
+    """Whether an object that nobody owns any more is to be somebody's."""
+    return live is not None and _owner(live) is None and _owner(manifest) is not None
 
 
 def _place(manifest: Manifest) -> Place:

@@ -61,6 +61,7 @@ class ApplyObject:
     manifest: Manifest
     uid: str = ""  # of the object that was seen; empty: there was none
     version: str = ""  # its resourceVersion
+    adopts: bool = False  # it is there and has no owner
 
     @property
     def is_record(self) -> bool:
