@@ -90,6 +90,16 @@ class StarvedFleet(Operated):
         self.solver.starved = False
         return self.keys[0], poor
 
+    def usd_per_hour(self, key: str) -> float:
+        """What the last cycle's plan pays for a resource."""
+        slices = self.last.plan.slices
+        return next(part.price_usd_per_hour for part in slices if part.key == key)
+
+    def cycle(self) -> Decision:
+        """One cycle; its decision stays in `last`."""
+        self.last = super().cycle()
+        return self.last
+
     def step(self) -> Decision:
         """A cycle, and five seconds in which pods start and end."""
         made = self.cycle()
