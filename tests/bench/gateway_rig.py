@@ -269,14 +269,19 @@ class Connection:
 
     async def ask(self, raw: bytes) -> bool:
         """Whether the answer came whole, with status 200."""
+        return await self.status(raw) == 200
+
+    async def status(self, raw: bytes) -> int:
+        """The status of an answer that came whole; 0 of a stream that did not."""
         self._writer.write(raw)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        status = int(head.split(b" ", 2)[1])
         if b"content-length:" in head:
             length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
             await self._reader.readexactly(length)
-            return b" 200 " in head
+            return status
         whole = await self._reader.readuntil(b"\r\n0\r\n\r\n")
-        return b" 200 " in head and b"[DONE]" in whole[-200:]
+        return status if b"[DONE]" in whole[-200:] else 0
 
     async def first_byte(self, raw: bytes) -> float:
         """Seconds to the first byte of a stream that came whole.

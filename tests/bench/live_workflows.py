@@ -1,4 +1,4 @@
-"""`python -m tests.bench.live_workflows [--write]`: workflows through the real gateway process.
+"""`python -m tests.bench.live_workflows [--admission] [--write]`: workflows through the gateway process.
 
 The queries, arrivals and engines of tests/bench/workflows.py ("milder"), but on the clock: a gateway
 process on core 0 gets every call over HTTP, with `x-motley-workflow-id`, `x-motley-step` and a deadline,
@@ -7,6 +7,9 @@ simulator's servers with continuous batching and constant steps, driven by the r
 faster than the GPUs whose published seconds they take. No GPU and no model is involved; what is real is the
 gateway: its dispatch, its learned deadlines, its credits, its HTTP. Seconds in the table are the
 engines'. Ratios as in tests/bench/workflows.py.
+
+`--admission`: a usual load, then overload, with and without admission of workflows by their deadline.
+Clients say which call is a workflow's first and which its last, and do not come back when refused.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import sys
@@ -23,18 +27,28 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
+import numpy as np
 from tests.bench import page
 from tests.bench.gateway_rig import CHUNKS, PACE, Connection, answer_of, framed, gateway_on, pinned
-from tests.bench.workflows import RATES, Sample, alpha_of, ratio_of, sample_of
+from tests.bench.workflows import RATES, SLO_SCALE, Sample, alpha_of, ratio_of, sample_of
 
-from motley_planner.dispatch import DispatchRule, routing_document
+from motley_planner.dispatch import DispatchRule, WorkflowRule, routing_document
+from motley_planner.dispatch.routing import ADMISSIONS
 from motley_planner.simulator.requests import Job
 from motley_planner.simulator.server import Server
-from motley_planner.simulator.workflow_traces import Call
-from motley_planner.simulator.workflows import KV_TOKENS, MILDER, WorkflowRun, table_of
+from motley_planner.simulator.workflow_traces import (
+    TRACES,
+    Call,
+    drawn_queries,
+    poisson_arrivals,
+    standard_slo_s,
+)
+from motley_planner.simulator.workflows import GPUS, KV_TOKENS, MILDER, WorkflowRun, table_of
 
 SPEED = 30.0
 QUERIES, SEEDS, TRACE = 60, 5, "trace1"
+OVERLOAD, OVERLOAD_QUERIES, OVERLOAD_SEEDS = (0.25, 0.5), 150, 3
+USUAL, USUAL_QUERIES, FIRST_OVERLOAD_SEED = 0.1, 40, 100  # before it; the rule was tuned on 0 to 5
 MAX_BATCH = 256
 PATIENT = [w for name in ("wait", "first-byte", "answer") for w in (f"--{name}-seconds", "900")]
 ROUND_ROBIN = "round robin, FCFS"
@@ -108,10 +122,14 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How the gateway is told to serve workflows: a rule, and whether it sees steps and credits."""
+    """How the gateway is told to serve workflows: a rule, and whether it sees steps and credits.
+
+    `admission` is in force where clients say which call is the first and the last; None: they don't.
+    """
 
     rule: DispatchRule
     by_step: bool = True
+    admission: WorkflowRule | None = None
 
     def document(self, urls: Sequence[str]) -> dict[str, Any]:
         """The routing file; credits are what fits into each engine's cache."""
@@ -122,7 +140,8 @@ class Policy:
             for r, url, gpu in zip(stage.replicas, urls, MILDER.gpus, strict=True)
         ]
         stages = (replace(stage, replicas=tuple(replicas)),)
-        return routing_document(replace(table, stages=stages))
+        workflows = self.admission or WorkflowRule()
+        return routing_document(replace(table, stages=stages, workflows=workflows))
 
 
 @asynccontextmanager
@@ -144,26 +163,32 @@ async def engines() -> AsyncIterator[list[str]]:
             made.close()
 
 
+class Refused(Exception):
+    """The gateway did not let a workflow in."""
+
+
 class Client:
     """Sends workflows; connections are kept."""
 
-    def __init__(self, port: int, by_step: bool) -> None:
-        self._port, self._by_step = port, by_step
+    def __init__(self, port: int, policy: Policy) -> None:
+        self._port, self._policy = port, policy
         self._free: list[Connection] = []
         self._serial = count()
 
     async def workflow(self, name: str, sample: Sample, number: int) -> float:
-        """Runs one query at its arrival; its latency in seconds of the engines."""
+        """Runs one query at its arrival; its latency in seconds of the engines, NaN where refused."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(sample.arrival_s[number] / SPEED)
-        began = loop.time()
-        steps = count()
-        for stage in sample.queries[number]:
-            calls = []
-            for call in stage:
-                headers = self._headers(name, call, sample.slo_s[number], next(steps) == 0)
-                calls.append(self._call(call, headers))
-            assert all(await asyncio.gather(*calls)), "a call failed"
+        began, stages = loop.time(), sample.queries[number]
+        for index, stage in enumerate(stages):
+            slo_s = sample.slo_s[number] if index == 0 else None
+            said = "first" if index == 0 else "last" if index == len(stages) - 1 else "later"
+            told = [self._headers(name, call, slo_s, said) for call in stage]
+            try:
+                await asyncio.gather(*map(self._call, stage, told))
+            except Refused:
+                assert index == 0, "a later step was refused"
+                return math.nan
         return (loop.time() - began) * SPEED
 
     def close(self) -> None:
@@ -171,15 +196,18 @@ class Client:
         for connection in self._free:
             connection.close()
 
-    def _headers(self, name: str, call: Call, slo_s: float, is_first: bool) -> str:
-        if not self._by_step:
+    def _headers(self, name: str, call: Call, slo_s: float | None, said: str) -> str:
+        if not self._policy.by_step:
             return ""
         lines = [f"x-motley-class: {call.step}", f"x-motley-workflow-id: {name}"]
         lines += [f"x-motley-step: {call.step}"]
-        lines += [f"x-motley-deadline-ms: {1000 * slo_s / SPEED:.0f}"] if is_first else []
+        if self._policy.admission is not None:
+            lines += [f"x-motley-workflow-call: {said}"]
+        if slo_s is not None:
+            lines += [f"x-motley-deadline-ms: {1000 * slo_s / SPEED:.0f}"]
         return "".join(f"{line}\r\n" for line in lines)
 
-    async def _call(self, call: Call, headers: str) -> bool:
+    async def _call(self, call: Call, headers: str) -> None:
         connection = self._free.pop() if self._free else await Connection.to(self._port)
         # No two prompts begin alike: these engines have no prefix cache to send them to.
         text = f"{next(self._serial)} " + "word " * round(0.8 * call.prompt_tokens)
@@ -188,15 +216,17 @@ class Client:
         raw = json.dumps(body | {"seed": round(call.prompt_tokens)}, separators=(",", ":")).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{headers}"
         asked = f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
-        is_answered = await connection.ask(asked)
+        status = await connection.status(asked)
         self._free.append(connection)
-        return is_answered
+        if status == 429:
+            raise Refused
+        assert status == 200, f"a call failed: {status}"
 
 
 async def run(sample: Sample, policy: Policy) -> WorkflowRun:
     """All queries of a draw through one gateway."""
     async with engines() as urls, gateway_on(policy.document(urls), *PATIENT) as (_, port):
-        client = Client(port, policy.by_step)
+        client = Client(port, policy)
         numbers = range(len(sample.queries))
         taken = await asyncio.gather(*(client.workflow(f"w{n}", sample, n) for n in numbers))
         client.close()
@@ -207,6 +237,50 @@ def sample_for(rate: float, seed: int, queries: int) -> Sample:
     """The first queries of a draw."""
     drawn = sample_of(TRACE, rate, seed)
     return Sample(drawn.queries[:queries], drawn.arrival_s[:queries], drawn.slo_s[:queries])
+
+
+def overload_of(rate: float, seed: int, queries: int) -> Sample:
+    """A usual load, from which the gateway learns, and then as many queries at another rate."""
+    rng = np.random.default_rng(seed)
+    drawn = drawn_queries(TRACES[TRACE], rng, USUAL_QUERIES + queries)
+    usual = poisson_arrivals(USUAL_QUERIES, USUAL, rng).tolist()
+    after = poisson_arrivals(queries, rate, rng) + usual[-1]
+    slo_s = [SLO_SCALE * standard_slo_s(GPUS)] * len(drawn)
+    return Sample(drawn, [*usual, *after.tolist()], slo_s)
+
+
+def overloaded(sample: Sample, policy: Policy) -> WorkflowRun:
+    """What became of the queries after the usual load."""
+    whole = asyncio.run(run(sample, policy))
+    parts = (each[USUAL_QUERIES:] for each in (whole.arrival_s, whole.latency_s, whole.slo_s))
+    return WorkflowRun(*parts)
+
+
+def admission_table(seeds: int, queries: int) -> str:
+    """Overload with and without admission, as the page holds it; the same rule of dispatch."""
+    lines = [
+        "| queries/s | admission | refused | in time, of all | in time, of those let in | P95 of those let in, s | answered in time/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for rate in OVERLOAD:
+        rule = DispatchRule("hexgen", alpha_of(TRACE, rate, MILDER))
+        for name in ADMISSIONS:
+            policy = Policy(rule, admission=WorkflowRule(name))
+            drawn = range(FIRST_OVERLOAD_SEED, FIRST_OVERLOAD_SEED + seeds)
+            runs = [overloaded(overload_of(rate, seed, queries), policy) for seed in drawn]
+            cells = [_spread([r.refused for r in runs], "{:.0%}")]
+            cells += [_spread([r.in_time for r in runs], "{:.0%}")]
+            cells += [_spread([r.in_time / (1.0 - r.refused) for r in runs], "{:.0%}")]
+            cells += [_spread([r.p95_s for r in runs], "{:.0f}")]
+            cells += [_spread([r.in_time_per_s for r in runs], "{:.3f}")]
+            lines.append(f"| {rate:g} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float], form: str) -> str:
+    """The mean and, in brackets, the least and the most of the seeds."""
+    low, high = min(values), max(values)
+    return f"{form.format(statistics.fmean(values))} ({form.format(low)}-{form.format(high)})"
 
 
 def compared(rate: float, seeds: Sequence[int], queries: int) -> dict[str, list[WorkflowRun]]:
@@ -252,14 +326,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, and writes it where asked to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--queries", type=int, default=QUERIES)
+    parser.add_argument("--admission", action="store_true", help="overload, with and without")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--queries", type=int)
     args = parser.parse_args(arguments)
     pinned(max(os.sched_getaffinity(0)))
-    made = table(args.seeds, args.queries)
+    if args.admission:
+        name = "live-admission"
+        made = admission_table(args.seeds or OVERLOAD_SEEDS, args.queries or OVERLOAD_QUERIES)
+    else:
+        name, made = "live-workflows", table(args.seeds or SEEDS, args.queries or QUERIES)
     print(made)
     if args.write:
-        page.put("live-workflows", made)
+        page.put(name, made)
     return 0
 
 

@@ -10,7 +10,8 @@ import pytest
 from tests.bench import live_workflows
 from tests.bench.workflows import BASELINE, alpha_of, ratio_of, run, sample_of
 
-from motley_planner.dispatch import DispatchRule
+from motley_planner.dispatch import DispatchRule, WorkflowRule
+from motley_planner.dispatch.routing import ADMISSIONS
 from motley_planner.simulator.workflows import MILDER, Scheduling
 
 SEEDS = 10
@@ -57,6 +58,19 @@ def test_the_gateway_itself_serves_workflows_sooner_than_round_robin() -> None:
     assert not any(map(bool, (base.refused, found.refused)))
     assert found.p95_s < base.p95_s
     assert found.answered_per_s > base.answered_per_s
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_cores")
+def test_admission_in_overload_lets_fewer_in_and_more_of_them_be_in_time() -> None:
+    """One draw on the mock engines; in the simulator 3 to 10 times as many are in time."""
+    sample = live_workflows.overload_of(0.4, 7, 60)
+    rules = [WorkflowRule(name) for name in ADMISSIONS]
+    policies = [live_workflows.Policy(DispatchRule("hexgen"), admission=rule) for rule in rules]
+    free, kept = (live_workflows.overloaded(sample, each) for each in policies)
+    assert free.refused == 0.0 < kept.refused < 0.9
+    assert kept.in_time > free.in_time
+    assert kept.p95_s < free.p95_s
 
 
 @pytest.mark.usefixtures("own_cores")

@@ -155,6 +155,25 @@ def test_an_overloaded_plan_ends_with_1(plans: Path, capsys: Capture) -> None:
     assert status == 1 and not pool["is_kept"]
 
 
+def test_a_deadline_refuses_what_cannot_be_in_time_and_more_are_in_time_for_it(
+    plans: Path, capsys: Capture
+) -> None:
+    """At five times the rate everything queues; at a tenth of it nothing is refused."""
+    words = [plans / "small.json", "--trace", "poisson", "--requests", 4000]
+    loaded = [*words, "--load", 5]
+    _, [free] = run_json(capsys, *loaded)
+    status, [kept] = run_json(capsys, *loaded, "--deadline", "20s")
+    assert (free["not_admitted"], free["in_deadline"], status) == (0, None, 1)
+    assert 0 < kept["not_admitted"] < kept["requests"]
+    assert kept["answered"] + kept["not_admitted"] <= kept["requests"]
+    _, [late] = run_json(capsys, *loaded, "--deadline", "1h")
+    assert late["not_admitted"] == 0 and late["in_deadline"] == free["answered"] / free["requests"]
+    e2e = [max(c["e2e"]["p50_s"] for c in each["classes"]) for each in (free, kept)]
+    assert e2e[1] < e2e[0]
+    _, [calm] = run_json(capsys, *words, "--load", 0.1, "--deadline", "20s")
+    assert (calm["not_admitted"], calm["in_deadline"]) == (0, 1.0)
+
+
 def test_a_resource_without_replicas_ends_with_1_and_says_so(plans: Path, capsys: Capture) -> None:
     assert main(["simulate", str(plans / "none.json"), "--trace", "poisson"]) == 1
     assert "has no replicas in this plan" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""How replicas are picked, as a resource says it and the routing states it."""
+"""How replicas are picked and workflows let in, as a resource says it and the routing states it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from motley_operator.testing import (
     slice_of,
 )
 from motley_planner.catalog import load_catalog
-from motley_planner.dispatch import DispatchRule, parse_routing
+from motley_planner.dispatch import DispatchRule, WorkflowRule, parse_routing
 from motley_planner.domain.plan import PolicyChoice
 
 CATALOG = load_catalog()
@@ -67,3 +67,14 @@ def test_the_routing_of_a_cascade_states_it_too() -> None:
 def test_without_a_word_the_routing_is_what_it_was() -> None:
     assert "routing" not in routed(pool(), "main")
     assert "routing" not in routed(pool(gateway={"dispatch": {}}), "main")
+
+
+@pytest.mark.parametrize("written", ["Always", "Deadline"])
+def test_the_routing_states_which_workflows_are_let_in(written: str) -> None:
+    said = {"workflows": {"admission": written}}
+    for document in (
+        routed(pool(gateway=said), "main"),
+        routed(cascade(gateway=said), "small", "large"),
+    ):
+        assert ("workflows" in document) == (written == "Deadline")
+        assert parse_routing(document).workflows == WorkflowRule(written.lower())

@@ -20,7 +20,7 @@ from motley_planner.dispatch import (
     Stage,
 )
 from motley_planner.dispatch.urgency import CreditQueue, latest_start_s
-from motley_planner.dispatch.workflows import Admission, StepCall, Workflows, step_due_s
+from motley_planner.dispatch.workflows import StepCall, Workflows, step_due_s
 from motley_planner.simulator import (
     Deployment,
     FixedSteps,
@@ -116,6 +116,7 @@ def test_workflows_that_are_not_seen_any_more_are_forgotten() -> None:
     book = Workflows(idle_s=5.0, capacity=50)
     for number in range(200):
         book.due_s(StepCall(str(number), "a"), 0.0)
+        book.left(StepCall(str(number), "a"), 0.0)
     assert len(book) <= 50
     book.due_s(StepCall("x", "a"), 6.0)
     assert len(book) == 1
@@ -209,29 +210,6 @@ def test_a_large_request_is_not_starved_by_small_ones() -> None:
     assert queue.start() is None
     queue.end(first)
     assert [queue.start()[1] for _ in range(2)] == ["large", "small"]  # type: ignore[index]
-
-
-@settings(deadline=None)
-@given(st.floats(1, 50), st.floats(0.1, 9), st.integers(2, 30))
-def test_admission_finds_the_line_of_latency_over_load(a: float, b: float, most: int) -> None:
-    admission = Admission()
-    for index in range(200):
-        under_way = index % (most + 1)
-        admission.observe(under_way, a + b * under_way)
-    for under_way in (1, most):
-        assert admission.predicted_s(under_way) == pytest.approx(a + b * under_way, rel=0.02)
-    assert admission.admits(most, a + b * most + 1.0 + 0.05 * (a + b * most))
-    assert not admission.admits(most, 0.9 * (a + b * most))
-    assert admission.admits(0, 0.0)
-
-
-def test_admission_refuses_nothing_before_it_knows_anything() -> None:
-    admission = Admission()
-    for _ in range(7):
-        admission.observe(5, 1e6)
-    assert admission.admits(5, 1.0)
-    admission.observe(5, 1e6)
-    assert not admission.admits(5, 1.0)
 
 
 @pytest.mark.parametrize("name", TRACES)

@@ -192,9 +192,12 @@ def test_a_workflow_is_measured_from_its_first_call_to_its_last_answer() -> None
         call = StepCall(name, "step", deadline_s=deadline_s)
         book.due_s(call, 0.0)
         book.answered(call, 2.0, 2.0)
+        book.left(call, 2.0)
         book.due_s(StepCall(name, "next"), 3.0)
         book.answered(StepCall(name, "next"), 4.0, 7.0)
+        book.left(StepCall(name, "next"), 7.0)
     book.due_s(StepCall("unanswered", "step"), 3.0)
+    book.left(StepCall("unanswered", "step"), 3.0, is_answered=False)
     book.due_s(StepCall("later", "step"), 500.0)
     text = metrics.render().decode()
     for outcome in ("in_time", "late", "no_deadline"):

@@ -213,8 +213,9 @@ def _routing() -> Schema:
             ),
             "estimator": closed({"type": NAME}),
             "routing": closed({"policy": NAME, "alpha": UNIT}, "alpha"),
+            "workflows": closed({"admission": NAME}),
         },
-        "policies estimator routing",
+        "policies estimator routing workflows",
     )
     return {**body, "additionalProperties": True}
 

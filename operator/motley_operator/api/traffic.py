@@ -9,12 +9,13 @@ from pydantic import Field
 from motley_operator.api.common import ApiModel, DnsLabel, LocalSecret, keyed_by
 from motley_operator.api.quantities import Duration, Percentage, Quantity
 from motley_operator.api.rules import Rule, not_above, positive
-from motley_planner.dispatch import DispatchRule
+from motley_planner.dispatch import DispatchRule, WorkflowRule
 from motley_planner.dispatch.routing import MOST_ALPHA
 
 Objective = Literal["MinimizeCost", "MaximizeThroughput"]
 Disaggregation = Literal["Auto", "Always", "Never"]
 DemandSource = Literal["Stated", "Measured"]
+WorkflowAdmission = Literal["Always", "Deadline"]
 DispatchName = Literal["EarliestFinish", "Hexgen", "RoundRobin", "LeastLoaded"]
 
 _HEXGEN_ALONE = Rule(
@@ -152,6 +153,20 @@ class Dispatch(ApiModel):
         )
 
 
+class WorkflowPolicy(ApiModel):
+    """What the gateway does with workflows: calls that share an x-motley-workflow-id."""
+
+    admission: WorkflowAdmission = Field(
+        default="Always",
+        description="Which new workflows are let in. Always: every one. Deadline: refuses those that cannot be done by their x-motley-deadline-ms, with 429 and Retry-After, at their first call only; calls of workflows under way always pass. With several gateway pods a client has to say which call is the first (x-motley-workflow-call).",
+    )
+
+    @property
+    def as_routed(self) -> WorkflowRule:
+        """The rule as a routing file states it."""
+        return WorkflowRule(self.admission.lower())
+
+
 class Gateway(ApiModel):
     """The address clients call: routes requests as the plan says."""
 
@@ -165,3 +180,6 @@ class Gateway(ApiModel):
         description="With demand: Measured and minRequestsPerSecond: 0, requests that come while nothing runs.",
     )
     dispatch: Dispatch = Field(default=Dispatch(), description="How replicas are picked.")
+    workflows: WorkflowPolicy = Field(
+        default=WorkflowPolicy(), description="Workflows of several calls under one deadline."
+    )

@@ -63,6 +63,7 @@ def _options() -> list[tuple[str, dict[str, Any]]]:
         "--requests": (_count, None, "N", "at most (default: all; 20,000 drawn)"),
         "--seed": (_seed, 0, "N", "of everything drawn (default 0)"),
         "--alpha": (share, 0.2, "A", "of hexgen (default 0.2)"),
+        "--deadline": (str, None, "T", "of each request; refuses those that cannot be in time"),
         "--start-delay": (str, "120s", "T", "until a re-plan's new replicas serve (default 120s)"),
         "--margin": (share, 0.01, "M", "of a target's share (default 1%%)"),
         "--warm-up": (share, 0.05, "S", "of the time, not judged (default 5%%)"),
@@ -156,6 +157,7 @@ def _scenario(
         inputs.changes_of(args, part, catalog, rule),
         end_s=float(arrivals.time_s[-1]) + GRACE_S,
         seed=args.seed,
+        deadline_s=None if args.deadline is None else inputs.seconds_of(args.deadline),
     )
 
 
@@ -181,7 +183,7 @@ def _simulated(args: argparse.Namespace, part: Slice, catalog: Catalog, several:
         simulator.stages_of(part),
         args.warm_up * last,
     )
-    terms = simulator.Terms(part.slo, warm_up, args.margin)
+    terms = simulator.Terms(part.slo, warm_up, args.margin, scenario.deadline_s)
     report = simulator.report_of(result, part.key, stages, terms)
     if args.svg:
         name = Path(args.svg)

@@ -44,6 +44,11 @@ def render(report: Report) -> str:
     ]
     if report.refused:
         lines.append(f"{report.refused:,} found no replica")
+    if report.in_deadline is not None:
+        lines.append(
+            f"{report.not_admitted:,} not let in; {percent(report.in_deadline)} of all answered "
+            "by their deadline"
+        )
     if report.mean_quality is not None:
         lines.append(f"mean quality {percent(report.mean_quality)}")
     tables = [_targets(report)] if report.attainment else []

@@ -165,6 +165,7 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
         credits,
         gateway.replicas,
         gateway.dispatch.as_routed,
+        gateway.workflows.as_routed,
     )
     manifests = [
         routing_config_map(owner, site.part, site.stages, around),

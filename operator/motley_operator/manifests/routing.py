@@ -24,6 +24,7 @@ from motley_planner.dispatch import (
     ResourceRef,
     RoutingTable,
     Stage,
+    WorkflowRule,
     routing_document,
 )
 from motley_planner.domain.engines import LaunchSpec
@@ -48,6 +49,7 @@ class Surroundings:
     credits: Credits | None = None  # KV tokens that a gateway may have at work
     gateways: int = 1  # pods that share the limits of clients
     dispatch: DispatchRule = field(default_factory=DispatchRule)
+    workflows: WorkflowRule = field(default_factory=WorkflowRule)
 
     def group_of(self, replica: PlannedReplica) -> str:
         """Replicas of one phase in one zone, at one KV scale, stand for each other in pairs."""
@@ -85,6 +87,7 @@ def routing_config_map(
         relief=judging.relief,
         hold=around.hold,
         gateways=around.gateways,
+        workflows=around.workflows,
     )
     metadata = owner.metadata(routing_name(owner.name), GATEWAY)
     metadata["annotations"] = {PLAN_HASH: part.hash}

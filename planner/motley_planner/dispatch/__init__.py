@@ -42,6 +42,7 @@ from motley_planner.dispatch.routing import (
     ResourceRef,
     RoutingTable,
     Stage,
+    WorkflowRule,
     routing_document,
 )
 from motley_planner.dispatch.rules import (
@@ -98,6 +99,7 @@ __all__ = [
     "Ticket",
     "WatchRule",
     "Way",
+    "WorkflowRule",
     "accepts",
     "best_of",
     "branch_document",

@@ -19,6 +19,7 @@ from motley_planner.dispatch.fields import token as _token
 from motley_planner.dispatch.fields import unique as _unique
 from motley_planner.dispatch.policy import Policy
 from motley_planner.dispatch.routing import (
+    ADMISSIONS,
     DISPATCH_POLICIES,
     HANDOFFS,
     MOST_ALPHA,
@@ -32,6 +33,7 @@ from motley_planner.dispatch.routing import (
     ResourceRef,
     RoutingTable,
     Stage,
+    WorkflowRule,
 )
 from motley_planner.dispatch.rules import parse_calibrators, parse_estimator
 from motley_planner.dispatch.watching import parse_relief, parse_watch
@@ -79,6 +81,7 @@ def parse_routing(document: object) -> RoutingTable:
         dispatch=_dispatch(root.get("routing")),
         hold=_hold(root.get("hold")),
         gateways=_count(root.get("gateways", 1), "gateways"),
+        workflows=_workflows(root.get("workflows")),
     )
     return _with_rules(table, root)
 
@@ -275,3 +278,13 @@ def _dispatch(value: object) -> DispatchRule:
     if alpha > 1.0:
         raise RoutingError("routing.alpha", f"must be from 0 to 1, is {alpha:g}")
     return DispatchRule(policy, min(alpha, MOST_ALPHA))
+
+
+def _workflows(value: object) -> WorkflowRule:
+    if value is None:
+        return WorkflowRule()
+    given = _mapping(value, "workflows").get("admission", WorkflowRule().admission)
+    if given not in ADMISSIONS:
+        rule = f"must be one of {', '.join(ADMISSIONS)}, is {given!r}"
+        raise RoutingError("workflows.admission", rule)
+    return WorkflowRule(given)

@@ -22,6 +22,7 @@ MOST_ALPHA = 0.6  # above it nearly all goes to the fastest GPUs: 3 to 8 times t
 HANDOFFS = ("nixl", "bootstrap")
 PRIORITIES = ("lowFirst", "highFirst")
 DISPATCH_POLICIES = ("earliestFinish", "hexgen", "roundRobin", "leastLoaded")
+ADMISSIONS = ("always", "deadline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,13 @@ class DispatchRule:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkflowRule:
+    """Which new workflows are let in: `always` every one, `deadline` those that can be in time."""
+
+    admission: str = ADMISSIONS[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Hold:
     """How many requests a gateway holds while no replica answers, and for how long.
 
@@ -144,6 +152,7 @@ class RoutingTable:
     relief: ReliefRule | None = None
     hold: Hold | None = None
     gateways: int = 1
+    workflows: WorkflowRule = WorkflowRule()
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -188,6 +197,8 @@ def routing_document(table: RoutingTable) -> dict[str, Any]:
         document["relief"] = relief_document(table.relief)
     if table.dispatch != DispatchRule():
         document["routing"] = {"policy": table.dispatch.policy, "alpha": table.dispatch.alpha}
+    if table.workflows != WorkflowRule():
+        document["workflows"] = {"admission": table.workflows.admission}
     if table.hold is not None:
         document["hold"] = {"requests": table.hold.requests, "seconds": table.hold.seconds}
     if table.gateways > 1:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from motley_planner.candidates.targets import Target, targets_of
 from motley_planner.domain.demand import Slo
-from motley_planner.simulator.requests import NOT_YET
+from motley_planner.simulator.requests import NOT_YET, Job
 from motley_planner.simulator.world import Life, Run
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
@@ -89,6 +89,8 @@ class Report:
     usd_per_thousand_answers: float | None
     mean_quality: float | None
     policies: Mapping[str, float]
+    not_admitted: int = 0  # refused by their deadline, which counts as a miss of every target
+    in_deadline: float | None = None  # share of all requests answered by it; None without one
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Terms:
     slo: Slo = field(default_factory=Slo)
     warm_up_s: float = 0.0
     margin: float = 0.01
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,16 @@ def report_of(run: Run, resource: str, stages: Sequence[str], terms: Terms) -> R
         usd_per_thousand_answers=usd / answered * 1000.0 if answered else None,
         mean_quality=float(np.mean(np.asarray(run.quality))) if run.quality else None,
         policies={name: count / drawn for name, count in sorted(run.policies.items())},
+        not_admitted=sum(not job.is_let_in for job in jobs),
+        in_deadline=_in_deadline(jobs, terms.deadline_s),
     )
+
+
+def _in_deadline(jobs: Sequence[Job], deadline_s: float | None) -> float | None:
+    if deadline_s is None or not jobs:
+        return None
+    answered = (job for job in jobs if job.answered_s != NOT_YET)
+    return sum(job.answered_s - job.arrival_s <= deadline_s for job in answered) / len(jobs)
 
 
 def _usd(life: Life) -> float:

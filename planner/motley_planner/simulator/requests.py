@@ -21,6 +21,7 @@ class Job:
         "context",
         "first_s",
         "hop",
+        "is_let_in",
         "joined_at",
         "luck",
         "output",
@@ -34,6 +35,7 @@ class Job:
         "stage",
         "started_s",
         "ticket",
+        "under_way",
     )
 
     def __init__(
@@ -46,6 +48,8 @@ class Job:
         self.prefix: int | None = None
         self.stage = 0
         self.answered_s = NOT_YET
+        self.is_let_in = True
+        self.under_way = 0  # others, when it was let in
         self.begin_visit(arrival_s)
 
     def begin_visit(self, now_s: float) -> None:

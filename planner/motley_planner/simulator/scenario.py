@@ -74,3 +74,6 @@ class Scenario:
     changes: tuple[Change, ...] = ()
     end_s: float = float("inf")  # what is not answered by then counts as missed
     seed: int = 0
+    deadline_s: float | None = (
+        None  # requests are let in by it, as workflows of one call; None: all
+    )

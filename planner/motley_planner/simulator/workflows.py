@@ -25,8 +25,9 @@ from motley_planner.dispatch import (
     Stage,
     Ticket,
 )
+from motley_planner.dispatch.admission import Admission
 from motley_planner.dispatch.urgency import CreditQueue, latest_start_s
-from motley_planner.dispatch.workflows import Admission, StepCall, Workflows
+from motley_planner.dispatch.workflows import StepCall, Workflows
 from motley_planner.simulator.requests import Job
 from motley_planner.simulator.server import Server
 from motley_planner.simulator.steps import FixedSteps
@@ -104,6 +105,12 @@ class WorkflowRun:
         """Share of all queries that were answered by their deadline."""
         met = [x <= slo for x, slo in zip(self.latency_s, self.slo_s, strict=True)]
         return sum(met) / len(met)
+
+    @property
+    def in_time_per_s(self) -> float:
+        """Queries a second that were answered by their deadline, over the time of all answers."""
+        met = sum(x <= slo for x, slo in zip(self.latency_s, self.slo_s, strict=True))
+        return met * self.answered_per_s / sum(not math.isnan(x) for x in self.latency_s)
 
     @property
     def refused(self) -> float:

@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from motley_planner.dispatch import Dispatcher, Policy, PolicyMixer
+from motley_planner.dispatch.admission import Admission
 from motley_planner.simulator.forking import Forks
 from motley_planner.simulator.requests import Job, Visits
 from motley_planner.simulator.scenario import Change, Deployment, Route, Scenario, ServerSpec
@@ -69,6 +70,7 @@ class _World:
         for key, spec in scenario.deployment.servers.items():
             self._start(key, spec, 0.0)
         self._dispatcher = Dispatcher(scenario.deployment.table)
+        self._admission, self._under_way = Admission(), 0
         self._mix()
         for change in scenario.changes:
             self._at(change.at_s, partial(self._begin_change, change))
@@ -123,6 +125,12 @@ class _World:
             self._watch(server)
 
     def _arrive(self, job: Job, now: float) -> None:
+        deadline_s = self._scenario.deadline_s
+        if deadline_s is not None and not self._admission.admits(self._under_way, deadline_s):
+            job.is_let_in = False
+            return
+        job.under_way = self._under_way
+        self._under_way += 1
         job.policy = self._dispatcher.draw_policy(job.class_name)
         job.luck = self._random()
         if job.policy is not None:
@@ -163,6 +171,7 @@ class _World:
         ticket = self._dispatcher.choose(stage, job.class_name, now, (), job.prefix)
         if ticket is None:
             self._run.refused += 1
+            self._under_way -= 1
             return
         job.ticket = ticket
         server = self._servers[stage, ticket.replica.name].server
@@ -198,6 +207,8 @@ class _World:
             if worth is not None:
                 self._run.quality.append(worth)
         job.answered_s = end
+        self._under_way -= 1
+        self._admission.observe(job.under_way, end - job.arrival_s)
 
     def _moved(self, job: Job, server: Server, now: float) -> None:
         if server.release(job, now):

@@ -182,8 +182,8 @@ class Gateway:
             dispatcher = dispatcher_of(self.live)
             job = job_of(self.settings, parse_request(path, raw), client, headers, dispatcher)
             job.request_id = request_id
-            job.trace = self.tracing.begin(headers, f"{method} {path}")
             self.steps.arrived(job, headers)
+            job.trace = self.tracing.begin(headers, f"{method} {path}")
             del raw
             await self._answer(job, scope[CLIENT], reply)
         finally:

@@ -48,7 +48,7 @@ class Metrics:
         )
         self.refused = self._counter(
             "refused_requests",
-            "Requests sent away: rate, concurrency, shed, timeout, credit, hold or hold_timeout.",
+            "Requests sent away: rate, concurrency, shed, timeout, credit, hold, hold_timeout, workflow.",
             "reason",
         )
         self.early_returns = self._counter(
@@ -87,6 +87,16 @@ class Metrics:
         )
         self.late_steps = self._counter(
             "workflow_late_steps", "Late calls of workflows: queue, escalation, execution.", "cause"
+        )
+        self.workflows = self._counter(
+            "workflow_admissions",
+            "Workflows that began under admission control: admitted, refused or unjudged.",
+            "decision",
+        )
+        self.workflows_at_work = Gauge(
+            "motley_gateway_workflows_at_work",
+            "Workflows with a call at work.",
+            registry=self.registry,
         )
         self.workflow_s = Histogram(
             "motley_gateway_workflow_seconds",
