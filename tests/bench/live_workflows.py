@@ -8,6 +8,8 @@ faster than the GPUs whose published seconds they take. No GPU and no model is i
 gateway: its dispatch, its learned deadlines, its credits, its HTTP. Seconds in the table are the
 engines'. Ratios as in tests/bench/workflows.py.
 
+`--engines llamacpp`: on real engines (tests/bench/llamacpp_workflows.py), with a table of its own.
+
 `--admission`: a usual load, then overload, with and without admission of workflows by their deadline.
 Clients say which call is a workflow's first and which its last, and do not come back when refused.
 """
@@ -21,8 +23,8 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -43,7 +45,14 @@ from motley_planner.simulator.workflow_traces import (
     poisson_arrivals,
     standard_slo_s,
 )
-from motley_planner.simulator.workflows import GPUS, KV_TOKENS, MILDER, WorkflowRun, table_of
+from motley_planner.simulator.workflows import (
+    GPUS,
+    KV_TOKENS,
+    MILDER,
+    Fleet,
+    WorkflowRun,
+    table_of,
+)
 
 SPEED = 30.0
 QUERIES, SEEDS, TRACE = 60, 5, "trace1"
@@ -121,6 +130,18 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Rig:
+    """Engines, what is known of them, how much faster their clock goes, and how a call is asked."""
+
+    fleet: Fleet
+    kv_tokens: Mapping[str, float]
+    speed: float
+    body: Callable[[Call, int], dict[str, Any]]
+    engines: Callable[[], AbstractAsyncContextManager[list[str]]]
+    path: str = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """How the gateway is told to serve workflows: a rule, and whether it sees steps and credits.
 
@@ -131,13 +152,13 @@ class Policy:
     by_step: bool = True
     admission: WorkflowRule | None = None
 
-    def document(self, urls: Sequence[str]) -> dict[str, Any]:
+    def document(self, rig: Rig, urls: Sequence[str]) -> dict[str, Any]:
         """The routing file; credits are what fits into each engine's cache."""
-        table = table_of(MILDER, self.rule, self.by_step)
+        table = table_of(rig.fleet, self.rule, self.by_step)
         stage = table.stages[0]
         replicas = [
-            replace(r, url=url, kv_tokens=KV_TOKENS[gpu] if self.by_step else 0.0)
-            for r, url, gpu in zip(stage.replicas, urls, MILDER.gpus, strict=True)
+            replace(r, url=url, kv_tokens=rig.kv_tokens[gpu] if self.by_step else 0.0)
+            for r, url, gpu in zip(stage.replicas, urls, rig.fleet.gpus, strict=True)
         ]
         stages = (replace(stage, replicas=tuple(replicas)),)
         workflows = self.admission or WorkflowRule()
@@ -163,6 +184,21 @@ async def engines() -> AsyncIterator[list[str]]:
             made.close()
 
 
+def prompt_of(serial: int, words: float) -> str:
+    """So many words; no two begin alike, or prefixes would decide where they go."""
+    return f"{serial} " + "word " * round(words)
+
+
+def mock_body(call: Call, serial: int) -> dict[str, Any]:
+    """A call of the mock engines, which are told their prompt's tokens."""
+    message = {"role": "user", "content": prompt_of(serial, 0.8 * call.prompt_tokens)}
+    body = {"messages": [message], "max_tokens": round(call.output_tokens)}
+    return body | {"seed": round(call.prompt_tokens)}
+
+
+MOCKS = Rig(MILDER, KV_TOKENS, SPEED, mock_body, engines)
+
+
 class Refused(Exception):
     """The gateway did not let a workflow in."""
 
@@ -170,15 +206,15 @@ class Refused(Exception):
 class Client:
     """Sends workflows; connections are kept."""
 
-    def __init__(self, port: int, policy: Policy) -> None:
-        self._port, self._policy = port, policy
+    def __init__(self, port: int, policy: Policy, rig: Rig) -> None:
+        self._port, self._policy, self._rig = port, policy, rig
         self._free: list[Connection] = []
         self._serial = count()
 
     async def workflow(self, name: str, sample: Sample, number: int) -> float:
         """Runs one query at its arrival; its latency in seconds of the engines, NaN where refused."""
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(sample.arrival_s[number] / SPEED)
+        await asyncio.sleep(sample.arrival_s[number] / self._rig.speed)
         began, stages = loop.time(), sample.queries[number]
         for index, stage in enumerate(stages):
             slo_s = sample.slo_s[number] if index == 0 else None
@@ -189,7 +225,7 @@ class Client:
             except Refused:
                 assert index == 0, "a later step was refused"
                 return math.nan
-        return (loop.time() - began) * SPEED
+        return (loop.time() - began) * self._rig.speed
 
     def close(self) -> None:
         """Closes all connections."""
@@ -204,17 +240,14 @@ class Client:
         if self._policy.admission is not None:
             lines += [f"x-motley-workflow-call: {said}"]
         if slo_s is not None:
-            lines += [f"x-motley-deadline-ms: {1000 * slo_s / SPEED:.0f}"]
+            lines += [f"x-motley-deadline-ms: {1000 * slo_s / self._rig.speed:.0f}"]
         return "".join(f"{line}\r\n" for line in lines)
 
     async def _call(self, call: Call, headers: str) -> None:
         connection = self._free.pop() if self._free else await Connection.to(self._port)
-        # No two prompts begin alike: these engines have no prefix cache to send them to.
-        text = f"{next(self._serial)} " + "word " * round(0.8 * call.prompt_tokens)
-        prompt = {"role": "user", "content": text}
-        body = {"messages": [prompt], "max_tokens": round(call.output_tokens)}
-        raw = json.dumps(body | {"seed": round(call.prompt_tokens)}, separators=(",", ":")).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{headers}"
+        body = self._rig.body(call, next(self._serial))
+        raw = json.dumps(body, separators=(",", ":")).encode()
+        head = f"POST {self._rig.path} HTTP/1.1\r\nhost: x\r\n{headers}"
         asked = f"{head}content-length: {len(raw)}\r\n\r\n".encode() + raw
         status = await connection.status(asked)
         self._free.append(connection)
@@ -223,10 +256,13 @@ class Client:
         assert status == 200, f"a call failed: {status}"
 
 
-async def run(sample: Sample, policy: Policy) -> WorkflowRun:
+async def run(sample: Sample, policy: Policy, rig: Rig = MOCKS) -> WorkflowRun:
     """All queries of a draw through one gateway."""
-    async with engines() as urls, gateway_on(policy.document(urls), *PATIENT) as (_, port):
-        client = Client(port, policy)
+    async with (
+        rig.engines() as urls,
+        gateway_on(policy.document(rig, urls), *PATIENT) as (_, port),
+    ):
+        client = Client(port, policy, rig)
         numbers = range(len(sample.queries))
         taken = await asyncio.gather(*(client.workflow(f"w{n}", sample, n) for n in numbers))
         client.close()
@@ -298,27 +334,35 @@ def compared(rate: float, seeds: Sequence[int], queries: int) -> dict[str, list[
     return runs
 
 
+HEAD = (
+    "| queries/s | policy | P95, s | answered/s | P95 better, x (95 % CI) | throughput, x (95 % CI) "
+    "| in time |\n|---|---|---|---|---|---|---|"
+)
+
+
+def rows(rate: float, runs: Mapping[str, Sequence[WorkflowRun]]) -> list[str]:
+    """A rate's lines; the first policy is what the others are compared with."""
+    base, lines = next(iter(runs.values())), []
+    for name, ours in runs.items():
+        p95_s = statistics.fmean(r.p95_s for r in ours)
+        more = statistics.fmean(r.answered_per_s for r in ours)
+        in_time = statistics.fmean(r.in_time for r in ours)
+        ratios = ("1", "1")
+        if ours is not base:
+            faster = ratio_of([r.p95_s for r in ours], [r.p95_s for r in base])
+            pace = [1 / r.answered_per_s for r in ours], [1 / r.answered_per_s for r in base]
+            ratios = str(faster), str(ratio_of(*pace))
+        lines.append(
+            f"| {rate:.2g} | {name} | {p95_s:.0f} | {more:.3f} | {' | '.join(ratios)} | {in_time:.0%} |"
+        )
+    return lines
+
+
 def table(seeds: int, queries: int) -> str:
     """The table, as the page holds it."""
-    lines = [
-        "| queries/s | policy | P95, s | answered/s | P95 better, x (95 % CI) | throughput, x (95 % CI) | in time |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = [HEAD]
     for rate in RATES:
-        runs = compared(rate, range(seeds), queries)
-        base = runs[ROUND_ROBIN]
-        for name, ours in runs.items():
-            p95_s = statistics.fmean(r.p95_s for r in ours)
-            more = statistics.fmean(r.answered_per_s for r in ours)
-            in_time = statistics.fmean(r.in_time for r in ours)
-            ratios = ("1", "1")
-            if name != ROUND_ROBIN:
-                faster = ratio_of([r.p95_s for r in ours], [r.p95_s for r in base])
-                pace = [1 / r.answered_per_s for r in ours], [1 / r.answered_per_s for r in base]
-                ratios = str(faster), str(ratio_of(*pace))
-            lines.append(
-                f"| {rate:g} | {name} | {p95_s:.0f} | {more:.3f} | {' | '.join(ratios)} | {in_time:.0%} |"
-            )
+        lines += rows(rate, compared(rate, range(seeds), queries))
     return "\n".join(lines)
 
 
@@ -326,12 +370,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, and writes it where asked to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--write", action="store_true", help="into docs/benchmarks.md")
+    parser.add_argument("--engines", choices=("mock", "llamacpp"), default="mock")
     parser.add_argument("--admission", action="store_true", help="overload, with and without")
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--queries", type=int)
     args = parser.parse_args(arguments)
     pinned(max(os.sched_getaffinity(0)))
-    if args.admission:
+    if args.engines == "llamacpp":
+        from tests.bench import llamacpp_workflows as real
+
+        name = "llamacpp-workflows"
+        made = asyncio.run(real.table(args.seeds or real.SEEDS, args.queries or real.QUERIES))
+    elif args.admission:
         name = "live-admission"
         made = admission_table(args.seeds or OVERLOAD_SEEDS, args.queries or OVERLOAD_QUERIES)
     else:

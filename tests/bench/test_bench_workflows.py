@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
+import statistics
 from collections.abc import Iterator
 
 import pytest
+from e2e.engines.models import path_of
 from tests.bench import live_workflows
+from tests.bench import llamacpp_workflows as real
+from tests.bench.cpu_limit import NoLimitError
 from tests.bench.workflows import BASELINE, alpha_of, ratio_of, run, sample_of
 
 from motley_planner.dispatch import DispatchRule, WorkflowRule
 from motley_planner.dispatch.routing import ADMISSIONS
-from motley_planner.simulator.workflows import MILDER, Scheduling
+from motley_planner.simulator.workflows import MILDER, Scheduling, WorkflowRun
 
 SEEDS = 10
 
@@ -58,6 +63,32 @@ def test_the_gateway_itself_serves_workflows_sooner_than_round_robin() -> None:
     assert not any(map(bool, (base.refused, found.refused)))
     assert found.p95_s < base.p95_s
     assert found.answered_per_s > base.answered_per_s
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_cores")
+def test_workflows_run_on_real_engines_that_are_as_unequal_as_they_are_meant_to_be() -> None:
+    """Two queries through the gateway to four llama.cpp servers with limits on their CPU."""
+    if importlib.util.find_spec("xllamacpp") is None or not path_of(real.MODEL).exists():
+        pytest.skip("xllamacpp or its model is not here (e2e/README.md)")
+
+    async def measured() -> tuple[list[real.Profile], WorkflowRun]:
+        async with real.llamacpp_engines() as urls:
+            profiles = await real.profiles_of(urls)
+            sample = real.sample_for(profiles, 3.0, 0, 2)
+            policy = live_workflows.Policy(DispatchRule("hexgen"))
+            return profiles, await live_workflows.run(sample, policy, real.rig_of(profiles, urls))
+
+    try:
+        profiles, found = asyncio.run(measured())
+    except NoLimitError as error:
+        pytest.skip(str(error))
+    assert len(found.latency_s) == 2 and found.refused == 0.0
+    assert all(0.0 < taken < 300.0 for taken in found.latency_s)
+    fast, slow = (
+        statistics.fmean(p.decode_s for p in part) for part in (profiles[:2], profiles[2:])
+    )
+    assert 1.3 < slow / fast < 2.6, "1.8 times by the limits"
 
 
 @pytest.mark.slow
