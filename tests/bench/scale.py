@@ -3,6 +3,7 @@
     python -m tests.bench.scale --nodes 1000 --resources 100 --pods 1000
     python -m tests.bench.scale --nodes 5000 --resources 500 --pods 5000
     python -m tests.bench.scale --nodes 1000 --resources 100 --pods 1000 --soak-s 1800
+    python -m tests.bench.scale --nodes 24 --resources 8 --pods 16 --only-rest --rest-s 3600
 
 Control plane and nodes are those of e2e/cluster (kwok plays kubelets); operator, API server and this
 program share the machine. Nodes are real-sized: 60 labels, 50 images, 15 KiB and more each. Each
@@ -64,6 +65,9 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
     if options.soak_s:
         _soak(bench, options)
         return
+    if options.only_rest:
+        _rest(bench, options)
+        return
     _losses(bench, options)
     _rest(bench, options)
     _restart(bench)
@@ -111,7 +115,11 @@ def _rest(bench: Bench, options: argparse.Namespace) -> None:
     most = max(watches.values(), default=0)
     bench.say("most watches of a kind ended in that time", f"{most} in {seconds:.0f} s", "<= 12/h")
     words = ", ".join(f"{n} {what}" for what, n in sorted(calls.items())) or "none"
-    print(f"calls in {seconds:.0f} s: {words}", flush=True)
+    if options.only_rest:
+        bench.say(f"every call that ended in {seconds:.0f} s", words)
+        bench.say("load average at the end", f"{os.getloadavg()[0]:.1f}")
+    else:
+        print(f"calls in {seconds:.0f} s: {words}", flush=True)
 
 
 def _restart(bench: Bench) -> None:
@@ -197,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--warm-s", type=float, default=20.0, help="of heartbeats, before rest is looked at"
     )
+    parser.add_argument("--only-rest", action="store_true", help="look at rest, and at no more")
     parser.add_argument("--soak-s", type=float, default=0.0, help="churn for so long, and no more")
     parser.add_argument("--samples", metavar="FILE", help="where the soak's samples go, as JSON")
     parser.add_argument("--write", action="store_true", help="put the rows into the page")
@@ -218,7 +227,8 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             cluster.down()
     if options.write:
-        write(bench.rows, "soak" if options.soak_s else f"scale-{options.nodes}")
+        mark = "soak" if options.soak_s else "rest" if options.only_rest else ""
+        write(bench.rows, mark or f"scale-{options.nodes}")
     return 0
 
 
