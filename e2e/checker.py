@@ -62,13 +62,36 @@ class _Pod:
 
 
 @dataclass(slots=True)
-class _Replay:
+class Judge:
+    """The three rules held against a log, also one that grows; it must be seen from its beginning."""
+
     pods: dict[PodKey, _Pod] = field(default_factory=dict)
     allocatable: dict[str, Amounts] = field(default_factory=dict)
     node_uids: dict[str, str] = field(default_factory=dict)
     known_nodes: set[str] = field(default_factory=set)
     gone_uids: set[str] = field(default_factory=set)
     violations: list[Violation] = field(default_factory=list)
+    last_s: float = 0.0
+
+    def see(self, records: Iterable[Record]) -> None:
+        """The next records, each once, in the order of the store."""
+        for record in records:
+            self.last_s = max(self.last_s, record.time_s)
+            if record.group == "" and record.resource == "nodes":
+                _see_node(self, record)
+            elif record.group == "" and record.resource == "pods":
+                _see_pod(self, record)
+
+    def verdict(self, ends_s: float | None = None) -> list[Violation]:
+        """Every violation so far, in the order they happened, and who has been Pending too long now."""
+        now_s = self.last_s if ends_s is None else ends_s
+        return [*self.violations, *_waiting(self, now_s)]
+
+    def assert_lawful(self, ends_s: float | None = None) -> None:
+        """Raises AssertionError that lists the violations, if there are any."""
+        found = self.verdict(ends_s)
+        lines = [f"{one.time_s:.3f} {one.rule}: {one.what}" for one in found]
+        assert not found, "the event log breaks the rules:\n" + "\n".join(lines)
 
 
 def check(records: Iterable[Record], ends_s: float | None = None) -> list[Violation]:
@@ -77,22 +100,18 @@ def check(records: Iterable[Record], ends_s: float | None = None) -> list[Violat
     The records must reach back to the first node and pod. `ends_s` is when the log was read, in
     Unix seconds (default: its last record).
     """
-    replay, last_s = _Replay(), 0.0
-    for record in in_order(records):
-        last_s = max(last_s, record.time_s)
-        if record.group == "" and record.resource == "nodes":
-            _see_node(replay, record)
-        elif record.group == "" and record.resource == "pods":
-            _see_pod(replay, record)
-    _check_pending(replay, last_s if ends_s is None else ends_s)
-    return replay.violations
+    return _judge(records).verdict(ends_s)
 
 
 def assert_lawful(records: Iterable[Record], ends_s: float | None = None) -> None:
     """Raises AssertionError that lists the violations, if there are any."""
-    found = check(records, ends_s)
-    lines = [f"{one.time_s:.3f} {one.rule}: {one.what}" for one in found]
-    assert not found, "the event log breaks the rules:\n" + "\n".join(lines)
+    _judge(records).assert_lawful(ends_s)
+
+
+def _judge(records: Iterable[Record]) -> Judge:
+    judge = Judge()
+    judge.see(in_order(records))
+    return judge
 
 
 def quantity(text: str | float) -> Decimal:
@@ -105,7 +124,7 @@ def quantity(text: str | float) -> Decimal:
     return Decimal(word)
 
 
-def _see_node(replay: _Replay, record: Record) -> None:
+def _see_node(replay: Judge, record: Record) -> None:
     if record.verb == "delete":
         if record.uid in ("", replay.node_uids.get(record.name)):
             replay.allocatable.pop(record.name, None)
@@ -116,7 +135,7 @@ def _see_node(replay: _Replay, record: Record) -> None:
     replay.known_nodes.add(record.name)
 
 
-def _see_pod(replay: _Replay, record: Record) -> None:
+def _see_pod(replay: Judge, record: Record) -> None:
     key = (record.namespace, record.name)
     before = replay.pods.get(key)
     if record.uid in replay.gone_uids:
@@ -145,7 +164,7 @@ def _see_pod(replay: _Replay, record: Record) -> None:
         _check_capacity(replay, record, before, after)
 
 
-def _forget(replay: _Replay, key: PodKey) -> None:
+def _forget(replay: Judge, key: PodKey) -> None:
     replay.gone_uids.add(replay.pods.pop(key).uid)
 
 
@@ -239,7 +258,7 @@ def _most(left: Amounts, right: Amounts) -> Amounts:
     return {key: max(left.get(key, Decimal(0)), right.get(key, Decimal(0))) for key in keys}
 
 
-def _check_identity(replay: _Replay, record: Record, key: PodKey, pod: _Pod) -> None:
+def _check_identity(replay: Judge, record: Record, key: PodKey, pod: _Pod) -> None:
     if pod.identity is None:
         return
     for other_key, other in replay.pods.items():
@@ -248,7 +267,7 @@ def _check_identity(replay: _Replay, record: Record, key: PodKey, pod: _Pod) -> 
             _report(replay, record, "one live pod per replica", what)
 
 
-def _check_capacity(replay: _Replay, record: Record, before: _Pod | None, pod: _Pod) -> None:
+def _check_capacity(replay: Judge, record: Record, before: _Pod | None, pod: _Pod) -> None:
     same = before is not None and (before.uid, before.node) == (pod.uid, pod.node)
     if pod.node is None or (same and before is not None and before.requests == pod.requests):
         return
@@ -267,15 +286,17 @@ def _check_capacity(replay: _Replay, record: Record, before: _Pod | None, pod: _
             _report(replay, record, "requests fit the node", what)
 
 
-def _check_pending(replay: _Replay, ends_s: float) -> None:
+def _waiting(replay: Judge, ends_s: float) -> list[Violation]:
+    found = []
     for (namespace, name), pod in replay.pods.items():
         waited_s = ends_s - pod.created_s
         if pod.phase == "Pending" and not pod.is_deleting and waited_s > PENDING_LIMIT_S:
             what = f"{namespace}/{name} is Pending for {waited_s:.0f} s"
-            replay.violations.append(Violation("no pod waits", ends_s, what))
+            found.append(Violation("no pod waits", ends_s, what))
+    return found
 
 
-def _report(replay: _Replay, record: Record, rule: str, what: str) -> None:
+def _report(replay: Judge, record: Record, rule: str, what: str) -> None:
     found = Violation(rule, record.time_s, what)
     if all((one.rule, one.what) != (rule, what) for one in replay.violations):
         replay.violations.append(found)

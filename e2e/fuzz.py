@@ -27,6 +27,7 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 BASES = {"ServingPool": samples.pool, "ModelCascade": samples.cascade, "RLJob": samples.job}
+MARK: Mapping[str, str] = {"e2e.motley.dev/fuzzed": "true"}  # a label on each
 # What a fuzzer never hits by chance; by the name of the field.
 KNOWN: Mapping[str, list[Any]] = {
     "id": ["Qwen/Qwen3-8B", "Qwen/Qwen3-32B", "meta-llama/Llama-3.1-70B-Instruct"],
@@ -192,16 +193,15 @@ def fleets(draw: st.DrawFn) -> Document:
 
 
 def batches(number: int, at_once: int, chosen: int = 0) -> list[tuple[Document, ...]]:
-    """So many different manifests, by so many in a batch, each with a name of its own in it."""
-    drawn = distinct(manifests(), number, chosen)
-    parts = (drawn[start : start + at_once] for start in range(0, number, at_once))
-    return [
-        tuple(
-            {**one, "metadata": {"name": f"fuzzed-{i}", "namespace": "team-a"}}
-            for i, one in enumerate(part)
-        )
-        for part in parts
+    """So many different manifests, by so many in a batch; the same ones for the same arguments.
+
+    Each is named after its number among all of them.
+    """
+    named = [
+        {**one, "metadata": {"name": f"fuzzed-{i}", "namespace": "team-a", "labels": dict(MARK)}}
+        for i, one in enumerate(distinct(manifests(), number, chosen))
     ]
+    return [tuple(named[start : start + at_once]) for start in range(0, number, at_once)]
 
 
 def distinct(strategy: st.SearchStrategy[T], number: int, chosen: int = 0) -> list[T]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 READS, HEARTBEATS = ("get", "list", "watch"), ("leases", "events")
+LATE = 200  # records at the end of a log beside which an earlier one may still be on its way
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,33 @@ class Record:
 
 
 def read(path: Path, offset: int = 0) -> list[Record]:
-    """The records of a log from a byte offset on, in the order of the store.
+    """The records of a log from a byte offset on, in the order of the store."""
+    return Tail(path, offset).new(late=0)
 
-    A last line that is still being written is left for the next reading.
-    """
-    with path.open("rb") as handle:
-        handle.seek(offset)
-        lines = handle.read().split(b"\n")[:-1]
-    return in_order(record for line in lines for record in parse(json.loads(line)))
+
+@dataclass(slots=True)
+class Tail:
+    """A log that grows, read a part at a time; no part is kept."""
+
+    path: Path
+    offset: int = 0
+    _late: list[Record] = field(default_factory=list)
+
+    def new(self, late: int = LATE) -> list[Record]:
+        """The records since the last call, in the order of the store.
+
+        The last `late` of them come with the next call: one that belongs before them may still be
+        logged. A last line that is still being written is left for then, too.
+        """
+        with self.path.open("rb") as handle:
+            handle.seek(self.offset)
+            whole, end, _ = handle.read().rpartition(b"\n")
+        self.offset += len(whole) + len(end)
+        lines = whole.split(b"\n") if whole else []
+        found = in_order([*self._late, *(one for line in lines for one in parse(json.loads(line)))])
+        first = max(0, len(found) - late)
+        self._late = found[first:]
+        return found[:first]
 
 
 def in_order(records: Iterable[Record]) -> list[Record]:

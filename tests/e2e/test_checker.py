@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
-from e2e.checker import assert_lawful, quantity
+from e2e.checker import Judge, assert_lawful, check, quantity
+from e2e.cluster import audit
 from e2e.testing import Event, Log, init, pod
 
 LAWFUL: dict[str, Callable[[], Log]] = {
@@ -176,6 +179,36 @@ def test_writes_that_were_logged_out_of_order_are_replayed_in_the_order_of_the_s
     log.pod("a", gpus=8, node="n1", verb="delete", grace_s=0).pod("b", gpus=8, node="n1")
     log.events[2], log.events[3] = log.events[3], log.events[2]
     assert log.rules() == []
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_a_log_that_grows_is_judged_as_the_whole_of_it(tmp_path: Path, late: int) -> None:
+    for case in (*LAWFUL.values(), *(log for _, log in UNLAWFUL.values())):
+        log, tail, judge = case(), audit.Tail(tmp_path / "log"), Judge()
+        tail.path.write_bytes(b"")
+        for line in (json.dumps(event) for event in log.events):
+            for part in (line[:9], line[9:] + "\n"):  # a line is read only once it is whole
+                with tail.path.open("a") as handle:
+                    handle.write(part)
+                judge.see(tail.new(late))
+        judge.see(tail.new(late=0))
+        assert judge.verdict() == check(log.records())
+        tail.path.unlink()
+
+
+def test_a_write_that_is_logged_after_the_log_was_read_is_still_put_in_its_place(
+    tmp_path: Path,
+) -> None:
+    log = Log().node().pod("a", gpus=8, node="n1")
+    log.pod("a", gpus=8, node="n1", verb="delete", grace_s=0).pod("b", gpus=8, node="n1")
+    lines = [f"{json.dumps(event)}\n" for event in log.events]
+    tail, judge = audit.Tail(tmp_path / "log"), Judge()
+    tail.path.write_text("".join([*lines[:2], lines[3]]))
+    judge.see(tail.new(late=1))
+    with tail.path.open("a") as handle:
+        handle.write(lines[2])
+    judge.see(tail.new(late=0))
+    assert judge.verdict() == []
 
 
 def _collection(log: Log, *pods: Event, **options: int) -> Log:
