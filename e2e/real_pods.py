@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from e2e import helm
 from e2e.cluster import binaries, image_store
 from e2e.cluster.local import LocalCluster
 from e2e.demo_api import Document
@@ -24,13 +26,40 @@ ROOT = Path(__file__).parent.parent
 CHART = ROOT / "charts" / "motley" / "install.yaml"
 NAMESPACE = "motley-system"
 USER = 65532
+SILENCE_S = 1.5  # a connection within one machine takes a thousandth of that
+_GET = f"""
+import sys, urllib.error, urllib.request
+try:
+    told = urllib.request.urlopen(sys.argv[1], timeout={SILENCE_S}).status
+except urllib.error.HTTPError as error:
+    told = error.code
+except urllib.error.URLError as error:
+    told = {{TimeoutError: "silence", ConnectionRefusedError: "refused"}}[type(error.reason)]
+except TimeoutError:
+    told = "silence after the connection"
+print(told)
+"""
 
 
-def chart() -> list[Document]:
-    """The rendered chart, its image replaced by ours."""
-    (name,) = set(re.findall(r"image: (\S+/motley:\S+)", CHART.read_text()))
-    text = CHART.read_text().replace(name, image_store.MOTLEY)
+def chart(*values: str) -> list[Document]:
+    """The chart, its image replaced by ours: as it is delivered, or rendered by helm with these values."""
+    text = _rendered(values) if values else CHART.read_text()
+    (name,) = set(re.findall(r"image: (\S+/motley:\S+)", text))
+    text = text.replace(name, image_store.MOTLEY)
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+def _rendered(values: Iterable[str]) -> str:
+    """The chart with values, and the namespace, which helm does not make.
+
+    Raises: AssertionError in helm's words; helm.HelmError where there is none.
+    """
+    flags = [f"--set={value}" for value in values]
+    argv = ["template", "motley", str(CHART.parent), f"--namespace={NAMESPACE}"]
+    done = helm.run(*argv, "--kube-version=1.35.0", *flags)
+    assert done.returncode == 0, done.stderr
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    return f"{yaml.safe_dump(space)}---\n{done.stdout}"
 
 
 def on_real_node(documents: Iterable[Document]) -> list[Document]:
@@ -44,6 +73,18 @@ def on_real_node(documents: Iterable[Document]) -> list[Document]:
             if "engine" in stage:
                 stage["engine"]["image"] = image_store.ENGINE
     return list(found)
+
+
+def askers(namespaces: Iterable[str]) -> list[Document]:
+    """A pod `asker` in each namespace that does nothing: it is somebody else's, to ask from."""
+    container = {"name": "pause", "image": image_store.PAUSE, "imagePullPolicy": "Never"}
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    found: list[Document] = []
+    for space in namespaces:
+        metadata = {"name": "asker", "namespace": space}
+        found.append({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": space}})
+        found.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +142,12 @@ class RealPods:
         """Objects as JSON."""
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
+    def only(self, namespace: str, component: str) -> tuple[str, str]:
+        """Name and address of the one pod of a component."""
+        label = f"app.kubernetes.io/component={component}"
+        (found,) = self.get("pods", "-n", namespace, "-l", label)["items"]
+        return found["metadata"]["name"], found["status"]["podIP"]
+
     def containers(self, namespace: str) -> list[Container]:
         """Containers of a namespace's pods that run, as containerd says; without pause containers."""
         node = self.cluster.real_node
@@ -117,6 +164,17 @@ class RealPods:
                 pod, inside = "io.kubernetes.pod.name", "io.kubernetes.container.name"
                 found.append(Container(labels[pod], labels[inside], pid))
         return sorted(found, key=lambda one: (one.pod, one.name))
+
+    def reach(self, pod: str, namespace: str, url: str) -> str:
+        """What a GET from inside a pod meets: "200" and the like, "refused", or "silence".
+
+        It is sent from the pod's network namespace by this machine's Python.
+        """
+        (container,) = (one for one in self.containers(namespace) if one.pod == pod)
+        inside = ["nsenter", f"--net=/proc/{container.pid}/ns/net", sys.executable, "-c", _GET, url]
+        done = subprocess.run(inside, capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def address_of(self, namespace: str, service: str) -> str:
         """URL of a Service's ClusterIP, which kube-proxy answers for on this machine."""

@@ -1,4 +1,4 @@
-"""A real node beside the control plane: containerd, runc, kubelet, kube-proxy, DNS, GPUs on offer.
+"""A real node beside the control plane: containerd, runc, kubelet, kube-proxy, DNS, NetworkPolicies, GPUs.
 
 Pods are containers of this machine. All programs but kube-proxy share a mount namespace of their
 own, in which what they keep at fixed places (/var/lib/kubelet and the like) lies in the state
@@ -32,7 +32,7 @@ from e2e.cluster.node_needs import OWNER, missing, taken
 from e2e.cluster.processes import Process
 from e2e.cluster.state import ClusterError
 
-ORDER = ("holder", "containerd", "names", "kube-proxy", "kubelet", "device-plugin")
+ORDER = ("holder", "containerd", "names", "policies", "kube-proxy", "kubelet", "device-plugin")
 PORTS = ("kubelet", "kube-proxy-health", "kube-proxy-metrics")
 READY_S = 120.0
 IMAGES_BYTES = 4 * 2**30  # at most; the images take 1.2 GB, as tars and unpacked
@@ -126,8 +126,11 @@ class RealNode:
         try:
             self._write_policy(api)
             module = [sys.executable, "-m"]
-            root = ["--state", str(self.files.directory), "--address", ADDRESS]
-            self._spawn(record, "names", (*module, "e2e.cluster.names", *root))
+            root = ["--state", str(self.files.directory)]
+            self._spawn(
+                record, "names", (*module, "e2e.cluster.names", *root, "--address", ADDRESS)
+            )
+            self._spawn(record, "policies", (*module, "e2e.cluster.policies", *root))
             self._spawn(record, "kube-proxy", self._argv("kube-proxy", record, folder))
             kubelet = self._argv("kubelet", record, folder)
             self._spawn(record, "kubelet", self._inside(record, *kubelet))

@@ -15,11 +15,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e import helm
 from e2e.cluster import binaries, image_store, node_needs, node_system
+from e2e.cluster import policies as enforcer
 from e2e.cluster.binaries import BinariesError
 from e2e.cluster.local import LocalCluster
 from e2e.cluster.node_files import BRIDGE
@@ -27,13 +30,21 @@ from e2e.cluster.nodes import make_nodes
 from e2e.cluster.state import ClusterError
 from e2e.engines import models
 from e2e.engines.models import MODELS, ModelsError
+from e2e.helm import needs_helm
 from e2e.live_questions import complete
-from e2e.real_pods import NAMESPACE, USER, RealPods, chart, on_real_node
+from e2e.real_pods import NAMESPACE, USER, RealPods, askers, chart, on_real_node
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 SPACE, POOL, MODEL = "real", "small", "smollm2-135m"
+# Every test here runs under these policies, enforced, where there is helm to render them.
+CLOSED = (
+    "networkPolicy.operator=true",
+    "networkPolicy.engines=true",
+    "networkPolicy.metricsNamespaces={monitoring}",
+)
+ASKERS = (SPACE, "monitoring", "elsewhere")  # namespaces with a pod of somebody else
 PATIENCE_S = 90.0
 
 
@@ -135,7 +146,7 @@ def test_a_kubelet_and_kwok_each_look_after_their_own_node(pods: RealPods) -> No
 
 
 def test_the_chart_runs_the_operator_as_a_pod(pods: RealPods) -> None:
-    pods.apply(chart())
+    pods.apply(chart(*(CLOSED if helm.find() else ())))
     wait(pods, lambda: len(ready_pods(pods, NAMESPACE)) == 1, "operator")
     (container,) = pods.containers(NAMESPACE)
     assert [container.pod] == ready_pods(pods, NAMESPACE)
@@ -150,8 +161,77 @@ def test_a_pool_is_served_by_pods_through_the_gateways_service(pods: RealPods) -
     assert "paris" in capital_of_france(pods)
 
 
+@pytest.fixture(scope="module")
+def asked(pods: RealPods) -> Callable[[str, str], dict[str, str]]:
+    """What a GET of a port and path meets, by the namespace that asks; one pod asks in each."""
+    if reason := enforcer.missing():
+        pytest.skip(reason)
+    pods.apply(askers(ASKERS))
+    wait(pods, lambda: all("asker" in ready_pods(pods, s) for s in ASKERS), "pods that ask")
+
+    def ask(host: str, path: str) -> dict[str, str]:
+        url = f"http://{host}{path}"
+        with ThreadPoolExecutor(len(ASKERS)) as threads:  # silence is waited for, by all at once
+            met = threads.map(lambda space: pods.reach("asker", space, url), ASKERS)
+            return dict(zip(ASKERS, met, strict=True))
+
+    return ask
+
+
+@needs_helm
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/props", "/slots", "/v1/models"])
+def test_an_engine_is_silent_to_strangers_and_not_to_who_scrapes(
+    pods: RealPods, asked: Callable[[str, str], dict[str, str]], path: str
+) -> None:
+    _, engine = pods.only(SPACE, "serve")
+    wait(pods, lambda: asked(f"{engine}:8080", path)["monitoring"] != "silence", "way to scrape")
+    met = asked(f"{engine}:8080", path)
+    assert met["monitoring"] in ("200", "501"), "a namespace that is named reaches the whole port"
+    assert {met[SPACE], met["elsewhere"]} == {"silence"}
+
+
+@needs_helm
+def test_the_gateway_reaches_its_engine_on_its_port_and_on_no_other(
+    pods: RealPods, asked: Callable[[str, str], dict[str, str]]
+) -> None:
+    gateway, _ = pods.only(SPACE, "gateway")
+    _, engine = pods.only(SPACE, "serve")
+    assert pods.reach(gateway, SPACE, f"http://{engine}:8080/health") == "200"
+    assert pods.reach(gateway, SPACE, f"http://{engine}:8081/") == "silence"
+    # Where no policy is, a port on which nobody listens says so: the silence is a policy's.
+    (open_,) = (one for one in pods.get("pods", "-n", "elsewhere")["items"])
+    assert set(asked(f"{open_['status']['podIP']}:8081", "/").values()) == {"refused"}
+
+
+@needs_helm
+def test_everybody_reaches_the_gateway_by_its_service_and_nobody_another_port(
+    pods: RealPods, asked: Callable[[str, str], dict[str, str]]
+) -> None:
+    url = pods.address_of(SPACE, f"{POOL}-gateway").removeprefix("http://")
+    _, gateway = pods.only(SPACE, "gateway")
+    for path in ("/v1/models", "/metrics"):
+        assert set(asked(url, path).values()) == {"200"}
+    assert set(asked(f"{gateway}:8081", "/").values()) == {"silence"}
+
+
+@needs_helm
+def test_the_operators_metrics_are_for_the_named_namespace_and_its_probes_for_nobody(
+    pods: RealPods, asked: Callable[[str, str], dict[str, str]]
+) -> None:
+    _, operator = pods.only(NAMESPACE, "operator")
+    url = pods.address_of(NAMESPACE, "motley-metrics").removeprefix("http://")
+    for host in (url, f"{operator}:9090"):
+        met = asked(host, "/metrics")
+        assert met.pop("monitoring") == "200"
+        assert set(met.values()) == {"silence"}
+    assert set(asked(f"{operator}:8081", "/healthz").values()) == {"silence"}
+    (told,) = pods.get("pods", "-n", NAMESPACE)["items"]
+    assert [one["restartCount"] for one in told["status"]["containerStatuses"]] == [0]
+
+
 def test_all_of_them_run_as_the_restricted_profile_says(pods: RealPods) -> None:
     found = [*pods.containers(NAMESPACE), *pods.containers(SPACE)]
+    found = [one for one in found if one.pod != "asker"]
     assert len(found) == 3
     for container in found:
         status = container.status()
@@ -249,6 +329,9 @@ def test_an_engine_that_a_plan_stops_finishes_what_it_answers(pods: RealPods) ->
             break
     before = engines_of(pods)
     assert len(before) > 1, "no rate takes more than one engine"
+    one, other = list(before)[:2]  # ranks meet on ports that they choose; nobody listens there now
+    rank = f"http://{before[other]['status']['podIP']}:29500/"
+    assert pods.reach(one, SPACE, rank) == "refused"
     url = pods.address_of(SPACE, f"{POOL}-gateway")
     streams = [Stream(url) for _ in range(2 * len(before))]
     wait(pods, lambda: all(one.parts > 3 for one in streams), "streams that have begun")
@@ -276,9 +359,12 @@ def test_an_engine_that_a_plan_stops_finishes_what_it_answers(pods: RealPods) ->
 
 
 def test_pods_go_with_their_resource(pods: RealPods) -> None:
+    assert pods.cluster.real_node.is_up(), "none of its programs has ended, the enforcer neither"
+    ours = ("-n", SPACE, "-l", "app.kubernetes.io/managed-by=motley")
     pods.kubectl("delete", "servingpool", "-n", SPACE, POOL)
-    wait(pods, lambda: not pods.get("pods", "-n", SPACE)["items"], "end of the pods")
-    assert pods.containers(SPACE) == []
+    wait(pods, lambda: not pods.get("pods", *ours)["items"], "end of the pods")
+    assert [one for one in pods.containers(SPACE) if one.pod != "asker"] == []
+    wait(pods, lambda: not pods.get("networkpolicy", *ours)["items"], "end of the policies")
     assert len(pods.containers(NAMESPACE)) == 1, "the operator runs on"
 
 

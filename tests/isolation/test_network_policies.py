@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 import yaml
 from e2e import helm
 from e2e.helm import needs_helm
+from tests.isolation.judge import Peer, of, reaches
 from tests.isolation.pods import CLOSED, ROOT, engine_pods, gateway_pods, made
 
 from motley_operator.settings import Settings
@@ -18,53 +18,6 @@ Document = dict[str, Any]
 CHART = ROOT / "charts" / "motley"
 POLICIES = [d for d in made() if d["kind"] == "NetworkPolicy"]
 HTTP, NCCL = 8000, 29500
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A pod as a policy sees it."""
-
-    namespace: str
-    labels: dict[str, str]
-
-
-def of(pod: Document) -> Peer:
-    """A pod of a resource in team-a."""
-    return Peer("team-a", pod["metadata"]["labels"])
-
-
-def matches(selector: Document, labels: dict[str, str]) -> bool:
-    """A label selector, as far as it is used here; another operator is a KeyError."""
-    equal = all(labels.get(k) == v for k, v in selector.get("matchLabels", {}).items())
-    rules = selector.get("matchExpressions", ())
-    return equal and all({"In": labels.get(r["key"]) in r["values"]}[r["operator"]] for r in rules)
-
-
-def reaches(source: Peer, target: Peer, port: int, policies: list[Document]) -> bool:
-    """Whether the policies let `source` open a connection to `target`."""
-    about = [
-        p
-        for p in policies
-        if p["metadata"]["namespace"] == target.namespace
-        and matches(p["spec"]["podSelector"], target.labels)
-    ]
-    rules = [rule for policy in about for rule in policy["spec"].get("ingress", ())]
-    return not about or any(_allows(rule, source, target.namespace, port) for rule in rules)
-
-
-def _allows(rule: Document, source: Peer, home: str, port: int) -> bool:
-    if "ports" in rule and port not in [p["port"] for p in rule["ports"]]:
-        return False
-    return "from" not in rule or any(_is(peer, source, home) for peer in rule["from"])
-
-
-def _is(peer: Document, source: Peer, home: str) -> bool:
-    if "namespaceSelector" in peer:
-        named = {"kubernetes.io/metadata.name": source.namespace}
-        inside = matches(peer["namespaceSelector"], named)
-    else:
-        inside = source.namespace == home
-    return inside and matches(peer.get("podSelector", {}), source.labels)
 
 
 ENGINES = [of(pod) for pod in engine_pods()]
