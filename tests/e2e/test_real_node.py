@@ -184,7 +184,8 @@ def test_an_engine_is_silent_to_strangers_and_not_to_who_scrapes(
     pods: RealPods, asked: Callable[[str, str], dict[str, str]], path: str
 ) -> None:
     _, engine = pods.only(SPACE, "serve")
-    wait(pods, lambda: asked(f"{engine}:8080", path)["monitoring"] != "silence", "way to scrape")
+    scraped = ("asker", "monitoring", f"http://{engine}:8080{path}")
+    wait(pods, lambda: pods.reach(*scraped) != "silence", "way to scrape")
     met = asked(f"{engine}:8080", path)
     assert met["monitoring"] in ("200", "501"), "a namespace that is named reaches the whole port"
     assert {met[SPACE], met["elsewhere"]} == {"silence"}
