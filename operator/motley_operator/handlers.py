@@ -90,8 +90,8 @@ def harden(settings: kopf.OperatorSettings) -> None:
     """kopf without its habits: no events, no peering, no silent watches, bounded workers."""
     settings.posting.enabled = False
     settings.peering.standalone = True
-    settings.watching.server_timeout = 660  # whole: the API server reads no "660.0"
-    settings.watching.client_timeout = 750
+    settings.watching.server_timeout = 1560  # whole: the API server reads no "1560.0"
+    settings.watching.client_timeout = 1650
     settings.watching.connect_timeout = 10.0
     settings.watching.inactivity_timeout = 90.0
     settings.networking.request_timeout = 30.0
