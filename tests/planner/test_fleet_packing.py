@@ -115,6 +115,48 @@ def test_many_awkward_nodes_are_replanned_with_a_bound() -> None:
     assert check(replace(table, lost_nodes=frozenset({"n0"})), again) == ()
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_plan_that_shrinks_leaves_as_many_nodes_empty_as_any(seed: int) -> None:
+    random = Random(seed)
+    nodes = tuple(TableNode(f"n{i}", "A", "z", 8) for i in range(random.randint(2, 5)))
+    others = [random.choice((0, 0, 0, 1, 2)) for _ in nodes]  # of a class that needs them all
+    mine = [random.randint(1, 8 - count) for count in others]
+    running = [
+        RunningReplica(f"{kind}-{node.name}-{j}", kind, (node.name,))
+        for kind, counts in (("mine", mine), ("other", others))
+        for node, count in zip(nodes, counts, strict=True)
+        for j in range(count)
+    ]
+    random.shuffle(running)
+    needed = random.randint(1, sum(mine))
+    table = FleetTable(
+        (RequestClass("k", "m", float(needed)), RequestClass("j", "o", float(sum(others)))),
+        (
+            Column("mine", "m", "z", (Fragment("A", 1),), {"k": 1.0}, price_usd_per_hour=1.0),
+            Column("other", "o", "z", (Fragment("A", 1),), {"j": 1.0}, price_usd_per_hour=1.0),
+            # Too dear to be used, but the room for it tells nodes apart.
+            Column("wide", "m", "z", (Fragment("A", 4),), {"k": 1.0}, price_usd_per_hour=9.0),
+        ),
+        objective="min_cost",
+        previous=Previous(nodes, tuple(running)),
+        penalty_per_started_gpu=0.01,
+        penalty_per_stopped_gpu=0.01,
+        time_limit_s=5.0,
+    )
+    solution = solve_table(table, use_worker=False)
+    assert check(table, solution) == ()
+    kept = Counter(placed.column for placed in solution.placement if placed.kept)
+    assert kept == Counter(mine=needed, other=sum(others)) and solution.started == 0
+    used = {name for placed in solution.placement for name in placed.nodes}
+    fewest = min(
+        sum(taken)
+        for taken in product((0, 1), repeat=len(nodes))
+        if all(taken[i] for i, count in enumerate(others) if count)
+        and sum(count for count, t in zip(mine, taken, strict=True) if t) >= needed
+    )
+    assert len(used) == fewest, (mine, others, needed)
+
+
 def test_what_could_be_kept_is_not_started_elsewhere() -> None:
     """A point that stops two replicas for two of the same column keeps them; the rest stays."""
     nodes = tuple(TableNode(f"n{i}", "A", "z", 4) for i in range(3))

@@ -42,7 +42,7 @@ def decode(index: Index, outcome: Outcome, relative_gap: float, asking: Asking) 
     """
     assert outcome.x is not None
     x = _clean(index, outcome.x)
-    kept = kept_replicas(index.inventory, index.packing, x)
+    kept = kept_replicas(index.table, index.inventory, index.packing, x)
     placed = _place(index, kept, x)
     levels = _levels(index, outcome, x)
     proved = all(lv.gap is not None and lv.gap <= relative_gap for lv in levels)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from motley_planner.formulations.placement import kept_replicas, place, release_unused
+from motley_planner.formulations.placement import (
+    kept_replicas,
+    place,
+    release_unused,
+    spreads,
+)
 from motley_planner.formulations.program import Index
+from motley_planner.formulations.together import Residents
 from motley_planner.solver.job import Job
 from motley_planner.solver.milp import Floats, Milp
 
@@ -37,7 +43,7 @@ def set_used(index: Index, x: Floats) -> None:
 
 def close_unused(index: Index, x: Floats) -> None:
     """Sets nodes in use to those on which something is placed."""
-    kept = kept_replicas(index.inventory, index.packing, x)
+    kept = kept_replicas(index.table, index.inventory, index.packing, x)
     try:
         placed = place(index.table, index.inventory, index.packing, kept, x)
     except AssertionError:
@@ -76,13 +82,44 @@ def keep_instead(job: Job, index: Index, x: Floats) -> Floats:
         other = x.copy()
         other[group.variable] += number
         other[new] -= number
-        kept = {r.id for r in kept_replicas(index.inventory, index.packing, other)}
+        kept = {r.id for r in kept_replicas(index.table, index.inventory, index.packing, other)}
         set_room_beside(index, other, kept)
         if index.packing.held_used:
             close_unused(index, other)
         fits = job.milp.violation(other) <= max(TOLERABLE, job.milp.violation(x))
         if fits and job.values_of(other) >= job.values_of(x):
             x = other
+    return x
+
+
+def keep_together(job: Job, index: Index, x: Floats) -> Floats:
+    """The point that keeps as many replicas of each column, on fewer nodes where that breaks no row.
+
+    Survivors of one column on nodes with other room beside them have variables of their own, and
+    which of these is lowered is all the same to every level.
+    """
+    residents = Residents(index.table, index.inventory)
+    bound = index.inventory.bound
+    kept = {r.id for r in kept_replicas(index.table, index.inventory, index.packing, x)}
+    for groups in index.packing.of_column.values():
+        free = [g for g in groups if not bound.intersection(g.replicas)]
+        alike = {i for g in free for i in g.replicas}
+        number = round(sum(x[g.variable] for g in free))
+        if len(free) < 2 or not 0 < number < len(alike) or spreads(index.table, free[0]):
+            continue
+        survivors = index.inventory.survivors
+        others = [i for i, r in enumerate(survivors) if r.id in kept and i not in alike]
+        chosen = set(residents.closest(sorted(alike), number, residents.gpus(others)))
+        other = x.copy()
+        for group in free:
+            other[group.variable] = sum(i in chosen for i in group.replicas)
+        now = {survivors[i].id for i in (*others, *chosen)}
+        set_room_beside(index, other, now)
+        if index.packing.held_used:
+            close_unused(index, other)
+        fits = job.milp.violation(other) <= max(TOLERABLE, job.milp.violation(x))
+        if fits and job.values_of(other) >= job.values_of(x):
+            x, kept = other, now
     return x
 
 

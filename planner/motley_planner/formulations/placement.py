@@ -14,7 +14,8 @@ from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import FleetTable, RunningReplica
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.inventory import Inventory, NodeClass, OpenGroup
-from motley_planner.formulations.packing import Packing
+from motley_planner.formulations.packing import KeptGroup, Packing
+from motley_planner.formulations.together import Residents
 from motley_planner.solver.milp import Floats
 
 MOST_PLACED = 250_000  # new fragments that are given nodes one by one; a second or two
@@ -64,12 +65,35 @@ def _order(name: str) -> tuple[bool, str]:
     return name.startswith("+"), name
 
 
-def kept_replicas(inventory: Inventory, packing: Packing, x: Floats) -> list[RunningReplica]:
-    """The survivors that stay, in the order in which they were given."""
+def kept_replicas(
+    table: FleetTable, inventory: Inventory, packing: Packing, x: Floats
+) -> list[RunningReplica]:
+    """The survivors that stay, in the order in which they were given.
+
+    Where some of those that are interchangeable stop, the ones that stay are those whose nodes hold most
+    of what stays (together.py). Copies of a model that is to be spread stay in their order.
+    """
     chosen: set[int] = set()
+    partly: list[tuple[KeptGroup, int]] = []
     for group in packing.kept:
-        chosen.update(group.replicas[: round(x[group.variable])])
+        number = round(x[group.variable])
+        if 0 < number < len(group.replicas) and not spreads(table, group):
+            partly.append((group, number))
+        else:
+            chosen.update(group.replicas[:number])
+    if partly:
+        residents = Residents(table, inventory)
+        stays = residents.gpus(chosen)
+        for group, number in partly:
+            kept = residents.closest(group.replicas, number, stays)
+            stays.update(residents.gpus(kept))
+            chosen.update(kept)
     return [r for i, r in enumerate(inventory.survivors) if i in chosen]
+
+
+def spreads(table: FleetTable, group: KeptGroup) -> bool:
+    """Whether copies of a group's model are to lie on many nodes."""
+    return table.columns[group.column].model in table.spread_models
 
 
 def place(
