@@ -20,6 +20,7 @@ BUSY_TRIES, BUSY_S = 40, 0.25  # what a server that is busy with itself is given
 # kind -> (path before the namespace, plural, namespaced)
 _CORE, _RBAC = "/api/v1", "/apis/rbac.authorization.k8s.io/v1"
 _MOTLEY = "/apis/motley.dev/v1alpha1"
+_KARPENTER = "/apis/karpenter.sh/v1"
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 KINDS: Mapping[str, tuple[str, str, bool]] = {
     "Namespace": (_CORE, "namespaces", False),
@@ -50,6 +51,9 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
         "customresourcedefinitions",
         False,
     ),
+    "NodePool": (_KARPENTER, "nodepools", False),
+    "NodeClaim": (_KARPENTER, "nodeclaims", False),
+    "KWOKNodeClass": ("/apis/karpenter.kwok.sh/v1alpha1", "kwoknodeclasses", False),
     "ModelCascade": (_MOTLEY, "modelcascades", True),
     "ServingPool": (_MOTLEY, "servingpools", True),
     "RLJob": (_MOTLEY, "rljobs", True),

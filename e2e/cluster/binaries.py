@@ -45,6 +45,9 @@ NODE_PROGRAMS: Programs = {
     "kube-proxy": ("node", "k8s.io/kubernetes/cmd/kube-proxy"),
 }
 
+# Karpenter with its own provider of kwok's nodes; built only where it is asked for (e2e/karpenter.py).
+KARPENTER_PROGRAMS: Programs = {"karpenter": ("karpenter", "sigs.k8s.io/karpenter/kwok")}
+
 
 class BinariesError(Exception):
     """The programs are not there and cannot be built; says what to do about it."""
@@ -65,7 +68,11 @@ def cache_directory() -> Path:
     return Path(base) / "motley"
 
 
-def _required(module: str, path: str) -> str:
+def required(module: str, path: str) -> str:
+    """The version without a leading "v" at which a module of `gomod` pins another module.
+
+    Raises: BinariesError if it does not require that one.
+    """
     text = (GOMOD / module / "go.mod").read_text()
     found = re.search(rf"^\s*(?:require )?{re.escape(path)} v(\S+)", text, re.MULTILINE)
     if found is None:
@@ -75,7 +82,7 @@ def _required(module: str, path: str) -> str:
 
 def pinned_version() -> str:
     """The version of Kubernetes that `gomod` pins, such as "1.35.4"."""
-    return _required("kubernetes", "k8s.io/kubernetes")
+    return required("kubernetes", "k8s.io/kubernetes")
 
 
 def kubernetes_version() -> str:
@@ -102,7 +109,14 @@ def _go_version_needed() -> tuple[int, int]:
     return max((int(m[1]), int(m[2])) for m in found if m)
 
 
-def _ldflags() -> str:
+def _is_kubernetes(programs: Programs) -> bool:
+    """Whether programs are Kubernetes' own, and so of the version that was chosen."""
+    return any(package.startswith("k8s.io/kubernetes/") for _, package in programs.values())
+
+
+def _ldflags(programs: Programs) -> str:
+    if not _is_kubernetes(programs):
+        return "-s -w"
     version = kubernetes_version()
     major, minor, _ = version.split(".")
     # Without the flags the API server calls itself v0.0.0.
@@ -111,26 +125,33 @@ def _ldflags() -> str:
     return " ".join(["-s", "-w", *stamps])
 
 
+def _versions(programs: Programs) -> str:
+    if not _is_kubernetes(programs):
+        return f"karpenter-{required('karpenter', 'sigs.k8s.io/karpenter')}"
+    versions = f"kubernetes-{kubernetes_version()}"
+    if not _is_pinned():
+        return f"{versions}-kwok-{required('kwok', 'sigs.k8s.io/kwok')}"
+    if programs is PROGRAMS:
+        etcd = required("kubernetes", "go.etcd.io/etcd/server/v3")
+        return f"{versions}-etcd-{etcd}-kwok-{required('kwok', 'sigs.k8s.io/kwok')}"
+    return f"{versions}-{'-'.join(_modules(programs))}"
+
+
+def _modules(programs: Programs) -> list[str]:
+    return sorted({module for module, _ in programs.values()})
+
+
 def version_key(programs: Programs = PROGRAMS) -> str:
     """The cache folder's name: versions, platform and a digest of all that goes into the build."""
-    digest = hashlib.sha256(_ldflags().encode())
-    modules = sorted({module for module, _ in programs.values()})
-    for module in modules:
+    digest = hashlib.sha256(_ldflags(programs).encode())
+    for module in _modules(programs):
         if module == "kubernetes" and not _is_pinned():
             digest.update(gomodule.GO_LINE.encode())  # the rest follows from the version
             continue
         for name in ("go.mod", "go.sum"):
             digest.update((GOMOD / module / name).read_bytes())
-    versions = f"kubernetes-{kubernetes_version()}"
-    if not _is_pinned():
-        versions += f"-kwok-{_required('kwok', 'sigs.k8s.io/kwok')}"
-    elif programs is PROGRAMS:
-        etcd = _required("kubernetes", "go.etcd.io/etcd/server/v3")
-        versions += f"-etcd-{etcd}-kwok-{_required('kwok', 'sigs.k8s.io/kwok')}"
-    else:
-        versions += f"-{'-'.join(modules)}"
     host = f"{platform.system().lower()}-{platform.machine().lower()}"
-    return f"{versions}-{host}-{digest.hexdigest()[:10]}"
+    return f"{_versions(programs)}-{host}-{digest.hexdigest()[:10]}"
 
 
 def find(programs: Programs = PROGRAMS) -> Path | None:
@@ -155,7 +176,7 @@ def ensure(programs: Programs = PROGRAMS) -> Path:
     Raises: BinariesError if there is no Go and none can be installed, or a build fails; or for a
     node's programs of another version of Kubernetes than the pinned one.
     """
-    if programs is not PROGRAMS and not _is_pinned():
+    if programs is not PROGRAMS and _is_kubernetes(programs) and not _is_pinned():
         raise BinariesError(f"a real node is built of Kubernetes {pinned_version()} only")
     found = find(programs)
     if found is not None:
@@ -191,16 +212,14 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _build_all(go: Go, folder: Path, programs: Programs) -> None:
     began, total = time.monotonic(), len(programs)
-    version = kubernetes_version()
-    _say(
-        f"building {', '.join(programs)} ({version}) with {go.command}: minutes on two cores, once"
-    )
+    what = f"{', '.join(programs)} ({_versions(programs)})"
+    _say(f"building {what} with {go.command}: minutes on two cores, once")
     folders = {module: _module(go, module, folder.parent) for module, _ in programs.values()}
     for number, (name, (module, package)) in enumerate(programs.items(), start=1):
         _say(f"[{number}/{total}] {name} ...")
         start = time.monotonic()
-        argv = [go.command, "build", "-mod=readonly", "-trimpath", "-ldflags", _ldflags()]
-        argv += ["-o", str(folder / name), package]
+        argv = [go.command, "build", "-mod=readonly", "-trimpath"]
+        argv += ["-ldflags", _ldflags(programs), "-o", str(folder / name), package]
         done = subprocess.run(
             argv,
             cwd=folders[module],

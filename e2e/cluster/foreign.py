@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from e2e.cluster.binaries import required
+
 # Module and version; the autoscaler's APIs at the version that this Kueue requires.
 MODULES: Mapping[str, tuple[str, str]] = {
     "autoscaler": (
@@ -25,6 +27,7 @@ MODULES: Mapping[str, tuple[str, str]] = {
     ),
     "kueue": ("sigs.k8s.io/kueue", "v0.19.2"),
     "prometheus-operator": ("github.com/prometheus-operator/prometheus-operator", "v0.85.0"),
+    "karpenter": ("sigs.k8s.io/karpenter", f"v{required('karpenter', 'sigs.k8s.io/karpenter')}"),
     "inference": ("sigs.k8s.io/gateway-api-inference-extension", "v1.0.0"),
 }
 _FETCH_S = 180

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +43,10 @@ def _started(pid: int) -> str | None:
     return when.strip() if state and not state.startswith("Z") else None
 
 
-def spawn(argv: Sequence[str], log: Path) -> Process:
+def spawn(argv: Sequence[str], log: Path, variables: Mapping[str, str] | None = None) -> Process:
     """Starts a program in a session of its own, both outputs appended to a log file.
 
+    It has this process's environment, and these variables besides.
     The log's folder is made: without it posix_spawn would say that the program is not there.
     """
     log.parent.mkdir(exist_ok=True)
@@ -54,7 +55,7 @@ def spawn(argv: Sequence[str], log: Path) -> Process:
     pid = os.posix_spawn(
         argv[0],
         list(argv),
-        os.environ,
+        {**os.environ, **(variables or {})},
         file_actions=[null, out, (os.POSIX_SPAWN_DUP2, 1, 2)],
         setsid=True,
         setsigmask=[],

@@ -111,3 +111,12 @@ def test_a_real_node_is_of_the_pinned_version_only(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MOTLEY_KUBERNETES", "minimum")
     with pytest.raises(BinariesError, match=binaries.pinned_version()):
         binaries.ensure(binaries.NODE_PROGRAMS)
+
+
+def test_karpenter_is_built_once_whatever_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for chosen in ("", "minimum", "1.31.14"):
+        monkeypatch.setenv("MOTLEY_KUBERNETES", chosen)
+        keys.add(binaries.version_key(binaries.KARPENTER_PROGRAMS))
+    (key,) = keys
+    assert key.startswith(f"karpenter-{binaries.required('karpenter', 'sigs.k8s.io/karpenter')}-")

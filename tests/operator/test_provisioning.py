@@ -13,7 +13,7 @@ import yaml
 from motley_operator.api.documents import validate_documents
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.claims import CLAIM
-from motley_operator.domain.facts import PodFacts, Room
+from motley_operator.domain.facts import PodFacts, Room, Taint
 from motley_operator.testing.operated import Operated, load
 from motley_operator.testing.samples import pool
 from motley_operator.testing.scheduling import schedule
@@ -75,6 +75,11 @@ class Autoscaled(Operated):
     def node_comes(self, name: str = "new-1", **changes: Any) -> None:
         """The autoscaler's node joins."""
         self.world.add_node(gpu_node(name, gpus=4, labels=LABELS, **changes))
+
+    def told(self, name: str) -> None:
+        """Karpenter's notice that a node is about to go."""
+        old, notice = self.world.nodes[name], Taint("karpenter.sh/disrupted", "", "NoSchedule")
+        self.world.nodes[name] = replace(old, taints=(*old.taints, notice))
 
     @property
     def waiting(self) -> list[PodFacts]:
@@ -254,6 +259,45 @@ def test_more_than_the_greatest_number_of_nodes_is_never_asked_for() -> None:
     assert not made.waiting and made.nodes(key).count("new-1") == 4
 
 
+def test_a_node_that_is_replaced_is_none_of_the_greatest_number() -> None:
+    made, key = short_of(3, maxNodes=1)
+    made.node_comes()
+    made.steps()
+    before = made.uids(key)
+    made.told("new-1")
+    made.writes.clear()
+    made.steps()
+    assert len(made.waiting) == 3
+    assert made.uids(key) >= before  # what runs there goes on until another is ready
+    made.node_comes("new-2")
+    made.steps(8)
+    assert sorted(made.nodes(key)) == ["h0"] * 2 + ["new-2"] * 3
+    assert made.writes == {"CreatePod": 3, "DeletePod": 3}
+    del made.world.nodes["new-1"]  # the autoscaler's part
+    assert made.steps() == 0
+
+
+def test_no_pod_waits_for_the_room_on_a_node_that_is_about_to_go() -> None:
+    made, key = short_of(3)
+    made.node_comes()
+    made.steps()
+    made.edit(key, workload=load(20))
+    made.steps(8)
+    assert made.nodes(key) == ["h0"]
+    made.told("new-1")  # it is empty, and so taken back
+    made.edit(key, workload=load(5 * RATE))
+    made.writes.clear()
+    made.steps()
+    assert len(made.waiting) == 3
+    made.edit(key, workload=load(6 * RATE))
+    made.steps()
+    assert len(made.waiting) == 4
+    assert made.writes == {"CreatePod": 5}
+    assert {pod.labels[CLAIM] for pod in made.waiting} == {"p5-0"}
+    del made.world.nodes["new-1"]
+    assert made.steps() == 0
+
+
 def test_an_owned_node_that_gets_free_takes_the_place_at_most_once() -> None:
     made = Autoscaled()
     made.world.add_node(gpu_node("h1", gpus=4))
@@ -278,12 +322,39 @@ def test_what_is_no_longer_asked_for_leaves_the_node_empty() -> None:
     assert made.steps() == 0
 
 
+@pytest.mark.parametrize(("first", "then", "left"), [(16, 10, 8), (14, 9, 7), (14, 6, 4)])
+def test_a_pool_that_needs_less_gives_a_whole_node_back_where_it_can(
+    first: int, then: int, left: int
+) -> None:
+    made = Autoscaled(gpus=8, cpu="190", memory="1480Gi")
+    key = made.world.add(pool(workload=load(RATE * first)))
+    made.steps()
+    for name in ("new-1", "new-2"):
+        made.world.add_node(gpu_node(name, gpus=8, labels=LABELS))
+    made.steps(6)
+    assert len(set(made.nodes(key))) == 3
+    uids = made.uids(key)
+    made.edit(key, workload=load(RATE * then))
+    made.steps(8)
+    assert made.uids(key) < uids
+    assert sorted(Counter(made.nodes(key)).values()) == sorted([2, left])
+
+
 def test_demand_that_goes_while_its_node_is_awaited_takes_the_waiting_pods_along() -> None:
     made, key = short_of(3)
     made.edit(key, workload=load(20))
     made.steps(8)
     assert not made.waiting and made.nodes(key) == ["h0"]
     assert not made.fleet_status("nodesComing") and not made.fleet_status("suspectShapes")
+
+
+def test_what_serves_stays_and_what_waits_goes_where_both_are_alike() -> None:
+    zone = gpu_node("any").labels["topology.kubernetes.io/zone"]
+    made, key = short_of(3, zone=zone, dollarsPerHour="4")
+    serving = {pod.uid for pod in made.world.engine_pods(key) if pod.node}
+    made.edit(key, workload=load(RATE * 2))
+    made.steps(6)
+    assert made.uids(key) == serving and not made.waiting
 
 
 def test_a_shape_that_gets_dearer_keeps_what_waits_and_what_came() -> None:

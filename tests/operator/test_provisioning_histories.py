@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.claims import CLAIM
-from motley_operator.domain.facts import Room
+from motley_operator.domain.facts import Room, Taint
 from motley_operator.testing.operated import Operated, load
 from motley_operator.testing.samples import pool
 from motley_operator.testing.scheduling import schedule
@@ -70,10 +71,15 @@ class Week(Operated):
         assert all(len(each) <= 1 for each in nodes), at
         placed = [name for each in nodes for name in each]
         assert len(placed) == len(set(placed)), at
-        bought = sum(name.startswith("new") for name in self.world.nodes)
-        empty = [n for n in self.world.nodes if n.startswith("new") and n not in self.busy()]
+        bought = len(self.staying())
+        empty = [name for name in self.staying() if name not in self.busy()]
         waiting = sum(not each for each in nodes)
         assert max(bought, bought + waiting - len(empty)) <= SHAPE["maxNodes"], (at, bought)
+
+    def staying(self) -> list[str]:
+        """Bought nodes of which nobody has announced that they go."""
+        bought = [n for n in self.world.nodes.values() if n.name.startswith("new")]
+        return sorted(node.name for node in bought if not node.taints)
 
     def busy(self) -> set[str]:
         return {p.node or "" for p in self.world.engine_pods() if not p.terminal}
@@ -82,7 +88,7 @@ class Week(Operated):
         """Something happens; its name."""
         happened: Any = self.random.choice(
             [self.edit_rate, self.edit_rate, self.comes, self.comes, self.late, self.foreign,
-             self.lost, self.idle_goes, self.restart, self.later]
+             self.lost, self.told, self.idle_goes, self.restart, self.later]
         )  # fmt: skip
         happened()
         return str(happened.__name__)
@@ -94,8 +100,7 @@ class Week(Operated):
 
     def comes(self) -> None:
         waits = any(p.node is None for p in self.world.engine_pods())
-        bought = sum(name.startswith("new") for name in self.world.nodes)
-        if waits and bought < SHAPE["maxNodes"]:  # what a NodePool's limits are for
+        if waits and len(self.staying()) < SHAPE["maxNodes"]:  # what a NodePool's limits are for
             self.came += 1
             self.world.add_node(gpu_node(f"new-{self.came}", gpus=4, labels=LABELS))
 
@@ -115,6 +120,13 @@ class Week(Operated):
     def lost(self) -> None:
         if bought := [n for n in sorted(self.world.nodes) if n.startswith("new")]:
             self.world.lose_node(self.random.choice(bought))
+
+    def told(self) -> None:
+        """A node is about to be replaced, as by Karpenter."""
+        if staying := self.staying():
+            name = self.random.choice(staying)
+            notice = (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)
+            self.world.nodes[name] = replace(self.world.nodes[name], taints=notice)
 
     def idle_goes(self) -> None:
         """What an autoscaler does to empty nodes."""

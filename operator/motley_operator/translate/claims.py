@@ -39,6 +39,7 @@ from motley_operator.domain.facts import (
     queues,
 )
 from motley_operator.domain.names import PRICE, key_of
+from motley_operator.domain.notices import Notice, notice_of
 from motley_operator.domain.purchases import REQUEST, live_requests, why_over
 from motley_operator.translate.room import fits, held, is_engine, plus, room_left
 from motley_planner.domain.hardware import Catalog
@@ -136,7 +137,7 @@ def _fitting(
     for pod in pods:
         need = plus(need, held(pod))
     for node in nodes:
-        usable = node.ready and not node.unschedulable and not node.deleting
+        usable = node.ready and not node.unschedulable and _stays(node)
         if usable and shape.is_of(node.labels) and not is_coming(node.name) and node.name in left:
             room = left[node.name]
             # Pods that were put here by an earlier look at the same facts hold their room already.
@@ -145,6 +146,11 @@ def _fitting(
             if fits(need, room):
                 return node.name
     return None
+
+
+def _stays(node: NodeFacts) -> bool:
+    """Whether nobody has announced that the node goes: one that is replaced takes no pod any more."""
+    return notice_of(node) < Notice.LEAVING
 
 
 def _labeled(node: NodeFacts, shapes: Iterable[NodeShape]) -> NodeFacts:
@@ -210,9 +216,13 @@ def offers(facts: ClusterFacts, fleet: FleetSpec, catalog: Catalog) -> Offers:
 
 
 def _there(facts: ClusterFacts, shape: NodeShape) -> int:
-    """Nodes of a shape: those that are there, and those that are coming and not seen as such yet."""
+    """Nodes of a shape: those that stay, and those that are coming and not seen as such yet.
+
+    One that is about to go is none of them, or where it is the last that may be there what runs on it
+    could not be replaced, and an autoscaler that waits for these pods would never take it away.
+    """
     busy = {pod.node for pod in facts.pods if is_engine(pod) and not pod.terminal}
-    mine = [node.name for node in facts.nodes if shape.is_of(node.labels)]
+    mine = [node.name for node in facts.nodes if shape.is_of(node.labels) and _stays(node)]
     coming = [name for name in mine if is_coming(name) and shape_of(name) == shape.name]
     real = [name for name in mine if not is_coming(name)]
     empty = sum(name not in busy for name in real)
