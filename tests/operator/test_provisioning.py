@@ -348,6 +348,17 @@ def test_demand_that_goes_while_its_node_is_awaited_takes_the_waiting_pods_along
     assert not made.fleet_status("nodesComing") and not made.fleet_status("suspectShapes")
 
 
+def test_bought_nodes_are_emptied_before_others_that_are_alike() -> None:
+    zone = gpu_node("any").labels["topology.kubernetes.io/zone"]
+    made, key = short_of(4, zone=zone, dollarsPerHour="4")
+    made.node_comes()
+    made.steps(6)
+    assert sorted(made.nodes(key)) == ["h0"] * 2 + ["new-1"] * 4
+    made.edit(key, workload=load(RATE * 2))
+    made.steps(8)
+    assert made.nodes(key) == ["h0", "h0"]
+
+
 def test_what_serves_stays_and_what_waits_goes_where_both_are_alike() -> None:
     zone = gpu_node("any").labels["topology.kubernetes.io/zone"]
     made, key = short_of(3, zone=zone, dollarsPerHour="4")

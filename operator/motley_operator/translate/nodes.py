@@ -59,6 +59,7 @@ class Site:
     gpu: Gpu
     node_class: NodeClass
     cordoned: bool
+    bought: bool = False  # one of a shape for which pods are made
 
     @property
     def coming(self) -> bool:
@@ -136,6 +137,7 @@ def planner_node(site: Site, room: Room) -> Node:
         total_gpus=site.facts.allocatable.gpus,
         cordoned=site.cordoned or site.waits,
         coming=site.coming,
+        bought=site.bought,
     )
 
 
@@ -198,6 +200,7 @@ def _site(node: NodeFacts, gpu: Gpu, fleet: FleetSpec, alike: Sequence[_Alike]) 
             excluded_for=excluded,
         ),
         cordoned=node.unschedulable or left_out or notice_of(node) == Notice.CANDIDATE,
+        bought=shape is not None,
     )
 
 

@@ -89,6 +89,7 @@ class Node:
     total_gpus: int
     cordoned: bool = False  # keep what runs, place nothing new
     coming: bool = False  # asked for and not there yet; such a node is cordoned as well
+    bought: bool = False  # an autoscaler takes it back once it is empty
     # Bill of the whole node where billing is by node; None: its class's price for each of its GPUs.
     # 0 for owned nodes, or a stated shadow price.
     price_usd_per_hour: float | None = None

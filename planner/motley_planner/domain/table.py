@@ -250,6 +250,7 @@ class FleetTable:
     cordoned_nodes: frozenset[str] = field(
         default_factory=frozenset
     )  # keep what runs, place nothing new
+    bought_nodes: frozenset[str] = frozenset()  # given back once they are empty
     most_stopped: int | None = None  # survivors that may be stopped
     start: tuple[PlacedReplica, ...] = ()  # a plan to begin from; one that breaks a row is left out
     starts: tuple[tuple[PlacedReplica, ...], ...] = ()  # more of them

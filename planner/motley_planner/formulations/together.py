@@ -19,6 +19,7 @@ class Residents:
     def __init__(self, table: FleetTable, inventory: Inventory) -> None:
         self._survivors = inventory.survivors
         self._closed = table.cordoned_nodes
+        self._bought = table.bought_nodes
         self._fragments = {column.id: column.fragments for column in table.columns}
 
     def gpus(self, replicas: Iterable[int]) -> Counter[str]:
@@ -33,15 +34,17 @@ class Residents:
     def closest(self, alike: Sequence[int], number: int, stays: Counter[str]) -> list[int]:
         """So many of those that are alike: where most stays anyway, then where most of them are.
 
-        Last come those on cordoned nodes: somebody empties these, or they are not even there yet.
+        Before all that come nodes that nobody would take back, and last cordoned ones: somebody empties
+        these, or they are not even there yet.
         """
         mine = self.gpus(alike)
 
-        def rank(replica: int) -> tuple[bool, int, int, int]:
+        def rank(replica: int) -> tuple[bool, bool, int, int, int]:
             nodes = self._survivors[replica].nodes
             closed = any(name in self._closed for name in nodes)
             return (
                 closed,
+                any(name in self._bought for name in nodes),
                 -sum(stays[name] for name in nodes),
                 -sum(mine[name] for name in nodes),
                 replica,

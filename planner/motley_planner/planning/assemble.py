@@ -286,6 +286,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
             if stage.min_nodes > 1
         ),
         cordoned_nodes=frozenset(n.name for n in snapshot.nodes if n.cordoned),
+        bought_nodes=frozenset(n.name for n in snapshot.nodes if n.bought),
         penalty_per_started_gpu=price * move.reload_hours / move.horizon_hours,
         penalty_per_stopped_gpu=price * move.lost_work_hours / move.horizon_hours,
         penalty_in_price=True,

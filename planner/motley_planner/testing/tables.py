@@ -234,7 +234,7 @@ def large_table(gpus: int, columns: int, seed: int = 0) -> FleetTable:
 INTERNAL = frozenset(
     {
         "side_rows", "scenarios", "purchasable", "spread_models", "penalty_in_price",
-        "held_replicas", "cordoned_nodes", "most_stopped", "start",
+        "held_replicas", "cordoned_nodes", "bought_nodes", "most_stopped", "start",
         "starts", "min_count", "pool_steps", "tier",
         "time_share", "kv_share",
     }
