@@ -186,7 +186,7 @@ def test_karpenter_buys_nodes_leaves_engines_alone_replaces_them_last_and_takes_
     assert sorted(map(sorted, map(scene.claims_on, bought))) == [["l40s-8-0"], ["l40s-8-1"]]
     assert len(buyer.claims()) == 2 and scene.provisioned() == "NothingAwaited"
 
-    # The same machine is cheaper in another zone now: Karpenter moves there whatever it may.
+    # A cheaper zone is opened, and a pool shrinks: empty nodes go, one with engines is no candidate.
     before = {pod.uid: pod.node for pod in scene.engines()}
     api.apply(node_pool("az-1", "az-2"))
     motley.apply([pool(SPACES[0], 20)])
