@@ -12,10 +12,12 @@ from motley_planner.formulations.placement import (
 )
 from motley_planner.formulations.program import Index
 from motley_planner.formulations.together import Residents
+from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.job import Job
 from motley_planner.solver.milp import Floats, Milp
 
 TOLERABLE = 1e-7
+TOGETHER_SHARE = 0.02  # of the limit that choosing among survivors that are alike may take
 
 
 def release_shortfalls(milp: Milp, index: Index, x: Floats) -> None:
@@ -98,10 +100,13 @@ def keep_together(job: Job, index: Index, x: Floats) -> Floats:
     Survivors of one column on nodes with other room beside them have variables of their own, and
     which of these is lowered is all the same to every level.
     """
+    until = CLOCK.now() + TOGETHER_SHARE * index.table.time_limit_s
     residents = Residents(index.table, index.inventory)
     bound = index.inventory.bound
     kept = {r.id for r in kept_replicas(index.table, index.inventory, index.packing, x)}
     for groups in index.packing.of_column.values():
+        if CLOCK.now() >= until:
+            break
         free = [g for g in groups if not bound.intersection(g.replicas)]
         alike = {i for g in free for i in g.replicas}
         number = round(sum(x[g.variable] for g in free))
