@@ -98,7 +98,12 @@ def _carried_out(
         ),
     )
     lost = frozenset(key for key, standing in translation.standing.items() if standing.lost)
-    trouble = changes.Trouble(translation.suspicions, lost, budgets=translation.budgets)
+    trouble = changes.Trouble(
+        translation.suspicions,
+        lost,
+        budgets=translation.budgets,
+        lost_nodes=translation.lost_nodes,
+    )
     actions = changes.changes(desired, facts, plan, trouble)
     statuses = status.statuses(plan, translation, facts, held)
     told = frozenset((a.kind, a.namespace, a.name) for a in statuses if isinstance(a, PatchStatus))

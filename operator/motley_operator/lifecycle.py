@@ -98,11 +98,11 @@ def signal_of(job: RLJob, pods: Sequence[PodFacts], now: float) -> Signal:
     trainers = [p for p in pods if p.labels.get(ROLE) == TRAINER]
     spec = job.spec
     held = (
-        (Signal.SUCCEEDED, bool(trainers) and all(p.phase == "Succeeded" for p in trainers)),
+        (Signal.SUCCEEDED, bool(trainers) and all(map(_has_succeeded, trainers))),
         (Signal.SUSPEND, spec.suspend),
         (Signal.EXHAUSTED, failures(job, pods) > spec.backoff_limit),
         (Signal.OVERDUE, _overdue(job, now)),
-        (Signal.BROKEN, any(p.phase == "Failed" for p in trainers)),
+        (Signal.BROKEN, any(map(_has_failed, trainers))),
         (Signal.READY, _ready(job, pods, trainers)),
         (Signal.PLACED, bool(pods)),
     )
@@ -118,10 +118,23 @@ def failures(job: RLJob, pods: Iterable[PodFacts]) -> int:
     seen = [
         int(text) + 1
         for pod in pods
-        if pod.labels.get(ROLE) == TRAINER and pod.phase == "Failed"
+        if pod.labels.get(ROLE) == TRAINER and _has_failed(pod)
         if (text := pod.annotations.get(ATTEMPT, "0")).isdigit()
     ]
     return max([job.status.failures, *seen])
+
+
+def _has_succeeded(pod: PodFacts) -> bool:
+    """A pod that ended by itself.
+
+    What is asked to end ends as Succeeded or Failed, too, by the code with which it leaves after
+    SIGTERM; neither says anything of the job. One of ours that failed is deleted only once that is counted.
+    """
+    return pod.phase == "Succeeded" and not pod.deleting
+
+
+def _has_failed(pod: PodFacts) -> bool:
+    return pod.phase == "Failed" and not pod.deleting
 
 
 def ready_replicas(pods: Iterable[PodFacts]) -> Mapping[str, bool]:

@@ -44,12 +44,12 @@ class State:
 
 
 def cycle(world: World, plan: Plan) -> None:
-    """One cycle of the operator: act, then report."""
+    """One cycle of the operator: report, then act."""
     facts = world.facts()
     translation = translate.translate(facts, CATALOG, SETTINGS)
     desired = manifests.build(plan, translation, facts, CATALOG, SETTINGS)
+    world.apply(status.statuses(plan, translation, facts))
     world.apply(changes.changes(desired, facts, plan))
-    world.apply(status.statuses(plan, translation, world.facts()))
 
 
 class Story:

@@ -131,6 +131,14 @@ def test_of_a_foreign_pod_only_its_room_is_kept(pod: Any) -> None:
     assert (facts.labels, facts.ip, facts.reason, facts.ready) == ({}, None, "", False)
 
 
+def test_a_pod_of_ours_that_is_being_deleted_says_until_when_it_may_last(pod: Any) -> None:
+    document = pod("a")
+    assert (parse_pod(document).deleting, parse_pod(document).ends_at) == (False, 0.0)
+    document["metadata"]["deletionTimestamp"] = "2027-01-15T08:07:00Z"
+    found = parse_pod(document)
+    assert (found.deleting, found.ends_at) == (True, 1_800_000_420.0)
+
+
 def test_the_reason_of_a_pod_is_its_own_or_a_containers(pod: Any) -> None:
     document = pod("p0", "n0")
     waiting = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}}

@@ -127,4 +127,3 @@ def test_a_suspended_job_gives_its_trainer_the_grace_that_the_reference_promises
     grace_s = operated.world.specs[trainer.namespace, trainer.name]["terminationGracePeriodSeconds"]
     text = RLJob.model_fields["spec"].annotation.model_fields["suspend"].description
     assert f"grace period ({grace_s} s " in text
-    assert "waits for no checkpoint" in text

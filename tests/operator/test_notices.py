@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from motley_operator.domain.facts import Taint
+from motley_operator.domain.facts import Room, Taint
 from motley_operator.domain.notices import NOTICES, Notice, notice_of
 from motley_operator.testing import gpu_node, job, pool
 from motley_operator.testing.operated import Operated
@@ -79,6 +79,25 @@ def test_a_job_on_a_leaving_node_moves_only_if_it_has_where_to_go() -> None:
     operated.run()
     assert operated.uids(resource) == before
     operated.world.add_node(gpu_node("h1", gpus=2))
+    operated.run()
+    assert set(operated.nodes(resource)) == {"h1"}
+
+
+def test_a_trainer_that_saves_goes_at_once_for_its_node_may_be_gone_before_it_has() -> None:
+    operated = Operated(0)
+    operated.world.add_node(gpu_node("h0"))
+    saving = {"command": ["save"]}
+    resource = operated.world.add(job(rollout={"minReplicas": 1}, checkpoint=saving))
+    operated.run()
+    operated.world.add_node(gpu_node("full"))
+    operated.world.foreign_pod("other", "full", Room(8, pods=1))
+    told(operated, "h0")
+    for _ in range(2):
+        operated.cycle()
+    roles = {p.labels["motley.dev/role"]: p.deleting for p in operated.world.engine_pods(resource)}
+    assert roles == {"trainer": True, "rollout": False}
+    assert operated.condition(resource, "Checkpointing") == ("True", "Preempted")
+    operated.world.add_node(gpu_node("h1"))
     operated.run()
     assert set(operated.nodes(resource)) == {"h1"}
 

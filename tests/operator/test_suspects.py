@@ -99,6 +99,25 @@ def test_a_pod_that_its_node_never_takes_is_started_elsewhere() -> None:
     assert (row["node"], row["reason"], row["failures"]) == ("cheap", "Unschedulable", 1)
 
 
+def test_engines_that_leave_with_an_error_when_they_are_asked_to_end_are_no_crashes() -> None:
+    """Kubelets write Failed on a pod whose container answers SIGTERM with 143, before it is gone."""
+    watched = two_kinds()
+    key = watched.world.add(pool())
+    watched.lasts(60)
+    for turn in range(4):
+        watched.edit(key, engine={"name": "vllm", "extraArgs": [f"--seed={turn}"]})
+        for _ in range(6):
+            watched.cycle()
+            for at, pod in list(watched.world.pods.items()):
+                if pod.deleting and not pod.terminal:
+                    watched.world.pods[at] = replace(pod, phase="Failed")
+            watched.cycle()
+            watched.world.settle()
+            watched.world.now += 5.0
+    assert len(watched.serving(key)) == 1
+    assert watched.rows(key) == []
+
+
 def test_a_pod_whose_gpus_another_was_given_goes_elsewhere_at_once_and_nothing_is_suspected() -> (
     None
 ):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from motley_operator.admission.merging import with_template
+from motley_operator.domain.names import CONTAINER
 from motley_planner.domain.snapshot import PodNeed
 
-CONTAINER = "engine"
 GPU_RESOURCES = {"nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "gpu.intel.com/xe"}
 GATEWAY = {"requests": {"cpu": "250m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
 

@@ -160,13 +160,26 @@ class Storage(ApiModel):
 
 
 class Checkpoint(ApiModel):
-    """When the trainer saves."""
+    """When the trainer saves, and how it does so before it is stopped."""
 
     rules = (
         positive("interval", "checkpoint.interval is longer than 0s: write a duration such as 30m"),
     )
     interval: Duration = Field(default=Duration("30m"), description="Time between checkpoints.")
     keep: int = Field(default=3, ge=1, le=1000, description="Checkpoints kept.")
+    command: tuple[Argument, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Saves a checkpoint before the trainer is stopped for whatever reason: preempted, suspended, re-planned, replaced, drained. A program with its arguments, without a shell; run in each trainer pod (the container's preStop hook) while all of them still train, and ended before they get SIGTERM. Its GPUs are given to nobody, and no other trainer of the job starts, until the pods are gone. Absent: SIGTERM at once.",
+        json_schema_extra=ATOMIC,
+    )
+    timeout_seconds: int = Field(
+        default=600,
+        ge=1,
+        le=86_400,
+        description="What command may take; the pod's grace period is longer by that.",
+    )
     last_on_delete: bool = Field(
         default=False,
         description="Hold the object by a finalizer until a last checkpoint is saved when it is deleted.",
@@ -189,10 +202,13 @@ class RLJobSpec(ApiModel):
     rollout: Rollout = Field(default=Rollout(), description="Generation.")
     trainer: Trainer = Field(default=Trainer(), description="Training.")
     storage: Storage = Field(description="The shared folder.")
-    checkpoint: Checkpoint = Field(default=Checkpoint(), description="When the trainer saves.")
+    checkpoint: Checkpoint = Field(
+        default=Checkpoint(),
+        description="When the trainer saves, and how it does so before it is stopped.",
+    )
     suspend: bool = Field(
         default=False,
-        description="true deletes the job's pods and frees its GPUs. The trainer gets SIGTERM and its pod's grace period (120 s unless podTemplate says otherwise); whether it saves then is up to the framework's image. Motley waits for no checkpoint: what came after the last one may be lost.",
+        description="true deletes the job's pods and frees its GPUs. With checkpoint.command the trainer saves first. Without, it gets SIGTERM and its pod's grace period (120 s unless podTemplate says otherwise), and whether it saves then is up to the framework's image: what came after its last checkpoint may be lost.",
     )
     backoff_limit: int = Field(
         default=3, ge=0, le=1000, description="Trainer failures before the job has failed."

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from motley_operator.api.branching import branch_findings
+from motley_operator.api.checkpoints import checkpoint_findings
 from motley_operator.api.findings import Finding, Path
 from motley_operator.api.fleet import Fleet
 from motley_operator.api.frame import Resource
@@ -115,6 +116,7 @@ def _job(job: RLJob, around: Surroundings) -> Iterator[Finding]:
         yield from disjoint_findings(spec.placement, part.placement, below, catalog)
         yield from template_findings(part.pod_template, (*at, role, "podTemplate"), around.allowed)
     yield from _framework(job, catalog)
+    yield from checkpoint_findings(spec, at)
     needed = spec.rollout.min_replicas + spec.trainer.min_gpus
     if spec.budget and spec.budget.gpus is not None and spec.budget.gpus < needed:
         yield found(

@@ -27,7 +27,7 @@ class Condition(StatusModel):
     """One statement about the resource (metav1.Condition)."""
 
     type: Annotated[str, Field(min_length=1, max_length=63)] = Field(
-        description="Accepted, Planned, Ready, DemandMeasured, Suspect, Reconciling, Stalled; in Preview Approved; for jobs Suspended, Complete, Failed."
+        description="Accepted, Planned, Ready, DemandMeasured, Suspect, Reconciling, Stalled; in Preview Approved; for jobs Checkpointing, Suspended, Complete, Failed."
     )
     status: Literal["True", "False", "Unknown"] = Field(description="Whether the statement holds.")
     reason: Annotated[str, Field(max_length=63)] = Field(description="Enumerated CamelCase reason.")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.changes.contained import is_contained
+from motley_operator.changes.gangs import waiting_gangs
 from motley_operator.changes.judging import NO_TROUBLE, Trouble
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes, stranded
@@ -56,7 +57,8 @@ def changes(
     pods = {place[1:]: m for place, m in wanted.items() if place[0] == "Pod"}
     moving = {key: found for key, found in ours.items() if key not in kept}
     short = trouble.short | {part.key for part in plan.slices if part.refusals}
-    waiting = waiting_stages(wanted.values(), facts)
+    ending = waiting_gangs(pods, facts, trouble)
+    waiting = waiting_stages(wanted.values(), facts) | ending
     trouble = replace(trouble, short=short, waiting=waiting, kept=kept)
     moved = pod_changes(pods, moving, facts, trouble)
     lost = stranded((pod for key in sorted(kept) for pod in ours.get(key, ())), facts)
@@ -76,7 +78,7 @@ def changes(
         *applied,
         *moved.actions,
         *lost,
-        *_leftovers(others, facts, kept),
+        *_leftovers(others, facts, kept | {key for key, _ in ending}),
         *given_up(wanted.values(), facts),
         *_expired(facts),
     )
@@ -116,7 +118,10 @@ def _adoptions(ours: Mapping[str, list[PodFacts]], facts: ClusterFacts) -> list[
 def _leftovers(
     wanted: Mapping[Place, Manifest], facts: ClusterFacts, kept: frozenset[str]
 ) -> list[Action]:
-    """Objects of living resources that no plan wants any more."""
+    """Objects of living resources that no plan wants any more.
+
+    Those of a job stay while its trainers end: they find each other by its Services.
+    """
     owners = _owners(facts)
     leftovers: list[Action] = []
     for place, live in sorted(facts.owned.items()):

@@ -19,6 +19,7 @@ from motley_operator.domain.budgets import NO_BUDGETS, Budgets
 from motley_operator.domain.claims import CLAIM
 from motley_operator.domain.facts import ClusterFacts, PodFacts
 from motley_operator.domain.names import (
+    CHECKPOINT,
     COLUMN,
     INPUTS_HASH,
     REPLICA,
@@ -42,12 +43,14 @@ class Trouble:
 
     suspicions: Suspicions = NOTHING
     short: frozenset[str] = frozenset()  # keys of resources of which not all can be placed
-    waiting: frozenset[Stage] = frozenset()  # for their weights: nothing of them starts
+    # For their weights, or for the trainer before theirs: nothing of them starts.
+    waiting: frozenset[Stage] = frozenset()
     budgets: Budgets = NO_BUDGETS  # that live pods keep to, too
     kept: frozenset[str] = frozenset()  # keys of resources whose pods stay as they are
+    lost_nodes: frozenset[str] = frozenset()  # nothing runs there any more
 
     def may_start(self, desired: Mapping[PodName, Manifest]) -> Mapping[PodName, Manifest]:
-        """The desired pods without those that wait for their weights."""
+        """The desired pods without those that wait for their weights or for another trainer."""
         if not self.waiting:
             return desired
         return {at: m for at, m in desired.items() if stage_of(m) not in self.waiting}
@@ -147,9 +150,12 @@ def _may_stay(
     desired: Mapping[PodName, Manifest],
     going: Going,
 ) -> bool:
-    """Whether a pod that the plan has not, and cannot replace, runs on a node that is still there."""
+    """Whether a pod that the plan has not, and cannot replace, runs on a node that is still there.
+
+    One that saves a checkpoint first does so at once: the node may go before it has had the time.
+    """
     placed = (pod.namespace, pod.name) in desired or pod.terminal or pod.uid in going.reasons
-    return not placed and pod.node in leaving_nodes
+    return not placed and pod.node in leaving_nodes and CHECKPOINT not in pod.annotations
 
 
 def _why_unplanned(pod: PodFacts, nodes: Collection[str]) -> str:

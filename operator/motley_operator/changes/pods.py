@@ -8,12 +8,13 @@ one is gone. One whose place is not needed goes on until its replacement is read
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator.changes import rollout
 from motley_operator.changes.budgets import BudgetRoom, Transition
 from motley_operator.changes.budgets import Seen as Money
+from motley_operator.changes.gangs import Graces
 from motley_operator.changes.judging import (
     NO_TROUBLE,
     NODE_LOST,
@@ -28,7 +29,7 @@ from motley_operator.changes.requests import room_after
 from motley_operator.changes.turns import PodName, absent_replicas, stage_of_pod
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts
-from motley_operator.domain.names import SERVING
+from motley_operator.domain.names import ROLE, SERVING, TRAINER
 from motley_operator.translate.room import is_engine, room_left
 
 
@@ -48,7 +49,6 @@ def pod_changes(
 ) -> PodChanges:
     """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
     going = Going()
-    nodes = {node.name for node in facts.nodes}
     quotas = QuotaRoom(facts)
     last = judge(desired, ours, Seen(facts, trouble, quotas), going)
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
@@ -69,7 +69,8 @@ def pod_changes(
     )
     leaving = [pod for pod in everyone if pod.uid in going.reasons]
     room = _Rooms(quotas, BudgetRoom(budgets))
-    actions = (*_removals(leaving, going.reasons, nodes), *_creations(startable, facts, room))
+    grace = Graces(facts, trouble.lost_nodes)
+    actions = (*_removals(leaving, going.reasons, grace), *_creations(startable, facts, room))
     last = [pod for pod in last if pod.uid not in going.reasons]
     return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
 
@@ -82,27 +83,22 @@ def stranded(pods: Iterable[PodFacts], facts: ClusterFacts) -> tuple[Action, ...
     """
     nodes = {node.name for node in facts.nodes}
     lost = [pod for pod in pods if pod.bound and pod.node not in nodes]
-    return _removals(lost, {pod.uid: NODE_LOST for pod in lost}, nodes)
+    return _removals(lost, {pod.uid: NODE_LOST for pod in lost}, Graces(facts))
 
 
 def _removals(
-    leaving: Sequence[PodFacts], reasons: Mapping[str, str], nodes: Collection[str]
+    leaving: Sequence[PodFacts], reasons: Mapping[str, str], graces: Graces
 ) -> tuple[Action, ...]:
-    """Out of their Services first, then deleted."""
+    """Out of their Services first, then deleted; trainers find each other by theirs to the end."""
     labels = [
         LabelPod(p.namespace, p.name, p.uid, SERVING, None)
         for p in leaving
-        if SERVING in p.labels and not p.terminal
+        if SERVING in p.labels and not p.terminal and p.labels.get(ROLE) != TRAINER
     ]
     deletions = [
-        DeletePod(p.namespace, p.name, p.uid, reasons[p.uid], _grace_s(p, nodes)) for p in leaving
+        DeletePod(p.namespace, p.name, p.uid, reasons[p.uid], graces.of(p)) for p in leaving
     ]
     return (*labels, *deletions)
-
-
-def _grace_s(pod: PodFacts, nodes: Collection[str]) -> int | None:
-    """Zero where the node object is gone: no kubelet will ever confirm the end of that pod."""
-    return 0 if pod.bound and pod.node not in nodes else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class PodFacts:
     use: PodUse | None = None  # what quotas count of it
     unready_since: float = 0.0  # Unix seconds; of ours, while not ready
     message: str = ""  # of ours, once failed: the last words of a container
+    ends_at: float = 0.0  # Unix seconds; of ours, while it is being deleted: its grace ends
 
     @property
     def terminal(self) -> bool:

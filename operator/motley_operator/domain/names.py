@@ -17,6 +17,7 @@ COMPONENT: Final = "app.kubernetes.io/component"
 INSTANCE: Final = "app.kubernetes.io/instance"
 APP_NAME: Final = "app.kubernetes.io/name"
 OURS: Final = "motley"
+CONTAINER: Final = "engine"  # in engine and trainer pods
 
 RESOURCE: Final = "motley.dev/resource"
 KIND: Final = "motley.dev/kind"
@@ -32,6 +33,7 @@ INPUTS_HASH: Final = "motley.dev/inputs-hash"
 UNIT: Final = "motley.dev/unit"
 IMAGE: Final = "motley.dev/image"
 ATTEMPT: Final = "motley.dev/attempt"
+CHECKPOINT: Final = "motley.dev/checkpoint-seconds"  # on trainers that save before they end
 STAGES: Final = "motley.dev/stages"  # on the Job that fetches the weights of these
 
 APPROVE: Final = "motley.dev/approve"

@@ -54,6 +54,7 @@ class Translation:
     phases: Mapping[str, str] = field(default_factory=dict)  # RLJobs, by key
     unknown_gpus: tuple[UnknownGpu, ...] = ()
     waiting: frozenset[str] = frozenset()  # nodes that are not ready and not lost yet
+    lost_nodes: frozenset[str] = frozenset()  # what is said to run there does so no more
     inventory: tuple[NodeFigures, ...] = ()
     products: Mapping[str, str] = field(default_factory=dict)  # a product label by catalog GPU
     unmet: tuple[Refusal, ...] = ()  # what is wrong with the Fleet itself

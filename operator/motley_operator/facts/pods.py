@@ -50,6 +50,7 @@ def parse_pod(document: Mapping[str, Any]) -> PodFacts:
         use=pod_use(spec),
         unready_since=_unready_since(document) if ours else 0.0,
         message=_last_words(status) if ours else "",
+        ends_at=unix_seconds(metadata.get("deletionTimestamp")) if ours else 0.0,
     )
 
 

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from motley_operator.admission.resources import CONTAINER, GPU_RESOURCES, engine_resources
+from motley_operator.admission.resources import GPU_RESOURCES, engine_resources
 from motley_operator.api.shapes import NodeShape
 from motley_operator.domain import names
 from motley_operator.domain.claims import CLAIM, claim_of, is_coming
+from motley_operator.domain.names import CONTAINER
 from motley_operator.manifests.frame import Manifest, Owner, pull_secrets
 from motley_operator.manifests.launch import ADAPTERS_PATH, MODEL_PATH, Process
 from motley_operator.manifests.places import UNDISTURBED, placed, shape_tolerations

@@ -37,6 +37,7 @@ class StageSpec:
     branches: BranchRule | None = None  # of the gateway; no part of what pods are built from
     known_hash: str = ""  # worked out before, for there may be thousands of pods
     adapters: tuple[Adapter, ...] = ()
+    checkpoint: tuple[str, ...] = ()  # a trainer's command, and the seconds that it may take
 
     @property
     def folder(self) -> str:
@@ -77,6 +78,7 @@ class StageSpec:
                 self.shared.model_dump(mode="json") if self.shared else None,
                 self.priority_class,
                 *([adapters] if adapters else []),
+                *([{"checkpoint": self.checkpoint}] if self.checkpoint else []),
             )
         )
 
@@ -126,14 +128,22 @@ def _job_stages(job: RLJob) -> tuple[StageSpec, ...]:
     spec = job.spec
     longest = spec.algorithm.max_prompt_tokens + spec.algorithm.max_new_tokens
     claim, priority = spec.storage.persistent_volume_claim, spec.priority_class_name
-    rollout = spec.rollout
+    rollout, saving = spec.rollout, spec.checkpoint
+    saved = (*saving.command, str(saving.timeout_seconds)) if saving.command else ()
     backend = EngineSpec(name=spec.trainer.backend, image=spec.framework.image)
     return (
         StageSpec(
             ROLLOUT, spec.model, rollout.engine, rollout.pod_template, longest, claim, priority
         ),
         StageSpec(
-            TRAINER, spec.model, backend, spec.trainer.pod_template, longest, claim, priority
+            TRAINER,
+            spec.model,
+            backend,
+            spec.trainer.pod_template,
+            longest,
+            claim,
+            priority,
+            checkpoint=saved,
         ),
     )
 

@@ -3,6 +3,9 @@
 The gang lives and dies together: containers are never restarted in place; one failed pod ends the
 attempt. The configuration file follows the plan while the pods run; the environment is as it was
 when they started.
+
+A checkpoint needs every rank, so all pods of a gang have the same preStop hook: whoever deletes
+them, and in whatever order, kubelets run it before SIGTERM, while the other ranks still train.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Sequence
 
 from motley_operator.admission.merging import with_template
 from motley_operator.api import RLJob
-from motley_operator.domain.names import ATTEMPT
+from motley_operator.domain.names import ATTEMPT, CHECKPOINT
 from motley_operator.manifests.frame import Manifest, Owner, sealed
 from motley_operator.manifests.launch import Process, model_location, rendered
 from motley_operator.manifests.pods import Seat, container_frame, frame_pod, host_address
@@ -41,10 +44,16 @@ def trainer_pod(
     container = container_frame(seat, process)
     container["ports"] = _ports(process.launch.port)
     container["volumeMounts"].append({"name": "config", "mountPath": CONFIG_DIR, "readOnly": True})
-    pod = frame_pod(seat, container, process.launch.termination_grace_seconds, "Never")
+    saving, grace_s = job.spec.checkpoint, process.launch.termination_grace_seconds
+    if saving.command:
+        container["lifecycle"] = {"preStop": {"exec": {"command": list(saving.command)}}}
+        grace_s += saving.timeout_seconds  # the hook's time is part of the pod's grace period
+    pod = frame_pod(seat, container, grace_s, "Never")
     config = {"name": config_name(seat.owner.name)}
     pod["spec"]["volumes"].append({"name": "config", "configMap": config})
     pod["metadata"]["annotations"][ATTEMPT] = str(failures)
+    if saving.command:
+        pod["metadata"]["annotations"][CHECKPOINT] = str(saving.timeout_seconds)
     return with_template(pod, seat.stage.template)
 
 
@@ -70,7 +79,7 @@ def config_map(
         "checkpoint": {
             "interval_s": spec.checkpoint.interval.seconds,
             "keep": spec.checkpoint.keep,
-            "path": f"{SHARED_ROOT}/{owner.name}/checkpoints",
+            "path": _checkpoints(owner),
         },
         "framework": dict(spec.framework.config),
     }
@@ -79,6 +88,11 @@ def config_map(
     return sealed(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {CONFIG_KEY: text}}
     )
+
+
+def _checkpoints(owner: Owner) -> str:
+    """Folder of a job's checkpoints on the shared volume, the same for every attempt."""
+    return f"{SHARED_ROOT}/{owner.name}/checkpoints"
 
 
 def _process(seat: Seat, job: RLJob, framework: FrameworkSpec, rollouts: Sequence[str]) -> Process:
@@ -127,9 +141,10 @@ def _rendezvous(seat: Seat) -> dict[str, str]:
 
 
 def _numbers(seat: Seat, job: RLJob, rollouts: Sequence[str]) -> dict[str, str]:
-    algorithm = job.spec.algorithm
+    algorithm, saving = job.spec.algorithm, job.spec.checkpoint
     env = {
         "MOTLEY_CONFIG": f"{CONFIG_DIR}/{CONFIG_KEY}",
+        "MOTLEY_CHECKPOINT_PATH": _checkpoints(seat.owner),
         "MOTLEY_MODEL": model_location(seat.stage),
         "MOTLEY_ROLLOUT_ENDPOINTS": ",".join(f"http://{address}" for address in rollouts),
         "MOTLEY_BATCH_PROMPTS": str(algorithm.batch_prompts),
@@ -139,6 +154,8 @@ def _numbers(seat: Seat, job: RLJob, rollouts: Sequence[str]) -> dict[str, str]:
         "MOTLEY_MAX_STALENESS": str(algorithm.max_staleness),
         "MOTLEY_STEPS": str(algorithm.steps),
     }
+    if saving.command:
+        env["MOTLEY_CHECKPOINT_TIMEOUT_SECONDS"] = str(saving.timeout_seconds)
     if job.spec.framework.name == "areal":
         env["AREAL_LLM_SERVER_ADDRS"] = ",".join(rollouts)
     return env

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from motley_operator.admission.resources import CONTAINER
 from motley_operator.api.models import ModelCache
-from motley_operator.domain.names import STAGES, WEIGHTS, resource_labels, weights_name
+from motley_operator.domain.names import (
+    CONTAINER,
+    STAGES,
+    WEIGHTS,
+    resource_labels,
+    weights_name,
+)
 from motley_operator.manifests.frame import Manifest, Owner, digest, pull_secrets, sealed
 from motley_operator.manifests.places import off_excluded_nodes
 from motley_operator.manifests.pods import hub_token

@@ -21,6 +21,7 @@ from motley_operator.domain.replans import replan_of
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.errors import ResourceFailed, about
+from motley_operator.status.checkpoints import saving
 from motley_operator.status.conditions import conditions, flipped, shortened, timestamp
 from motley_operator.status.empties import without_empty_maps
 from motley_operator.status.fleet import fleet_statuses
@@ -35,7 +36,7 @@ from motley_operator.status.weights import UNDER_WAY
 from motley_planner.domain.plan import Plan, Slice
 
 TOLD = (
-    "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "WeightsReady", "Queued", "Complete", "Failed", "Suspended",
+    "Accepted", "Planned", "Approved", "Ready", "DemandMeasured", "WeightsReady", "Queued", "Checkpointing", "Complete", "Failed", "Suspended",
 )  # fmt: skip
 _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 # A spec that cannot be read takes none of these from what runs on.
@@ -94,6 +95,8 @@ def _resource(
         measured=_settled(translation.demands.get(resource.key)),
         preview=preview,
         suspects=suspects,
+        saving=saving(observed.engines, translation.lost_nodes),
+        now=now,
     )
     said = statements(case)
     if preview is not None and preview.is_preview and case.solved:

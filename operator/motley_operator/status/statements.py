@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from motley_operator.demand import Settled
+from motley_operator.domain.facts import PodFacts
+from motley_operator.domain.names import TRAINER
 from motley_operator.domain.suspects import Suspect
 from motley_operator.lifecycle import Phase
+from motley_operator.status.checkpoints import checkpointing
 from motley_operator.status.conditions import Statement
 from motley_operator.status.observed import Observed, missing, planned_by_stage
 from motley_operator.status.proposed import AWAITING, Preview, planned
@@ -38,6 +41,8 @@ class Case:
     measured: Settled | None = None  # where demand is asked to be measured
     preview: Preview | None = None  # in Preview or Disabled
     suspects: tuple[Suspect, ...] = ()  # in force
+    saving: tuple[PodFacts, ...] = ()  # trainers that save before they end
+    now: float = 0.0  # Unix seconds
 
     @property
     def waits(self) -> bool:
@@ -51,6 +56,8 @@ def statements(case: Case) -> tuple[Statement, ...]:
     ready = _ready(case)
     found = [_accepted(case), _planned(case), ready, *_measured(case), *suspected(case.suspects)]
     found += [*weights_ready(case.observed.weights), *queued(case.observed.engines)]
+    has_trainer = TRAINER in planned_by_stage(case.part)
+    found += checkpointing(case.saving, case.phase, has_trainer, case.now)
     stalled = _stalled(case)
     if stalled is not None:
         found.append(stalled)

@@ -41,6 +41,7 @@ from motley_operator.testing.impossible import ImpossibleCluster, refuse_impossi
 from motley_operator.testing.limits import Limits
 
 GIB = 2**30
+_GRACE = "terminationGracePeriodSeconds"
 
 
 def gpu_node(
@@ -155,7 +156,9 @@ class World:
         elif isinstance(action, DeletePod):
             pod = self.pods[(action.namespace, action.name)]
             assert pod.uid == action.uid
-            self._put(replace(pod, deleting=True, ready=False))
+            spec_s = self.specs.get((action.namespace, action.name), {}).get(_GRACE, 30)
+            grace_s = spec_s if action.grace_seconds is None else action.grace_seconds
+            self._put(replace(pod, deleting=True, ready=False, ends_at=self.now + grace_s))
         elif isinstance(action, LabelPod):
             pod = self.pods[(action.namespace, action.name)]
             labels = {k: v for k, v in pod.labels.items() if k != action.label}

@@ -71,6 +71,8 @@ class Failing:
     def _failure(self, pod: PodFacts) -> Failure | None:
         node = self.nodes.get(pod.node or "")
         on_node = Place(node=node.name) if node is not None else None
+        if pod.phase == "Failed" and pod.deleting:
+            return None  # it was asked to end; one that had failed before is known
         if pod.phase == "Failed":
             if pod.reason:
                 return Failure(pod, REJECTED, pod.reason, on_node)

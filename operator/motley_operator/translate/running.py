@@ -16,6 +16,7 @@ from typing import Any
 
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, PodFacts, ResourceFacts
 from motley_operator.domain.names import RANK, REPLICA, UNIT, key_of, unit_id
+from motley_operator.domain.notices import Notice, notice_of
 from motley_operator.translate.room import is_engine
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.fragments import ReplicaFragment
@@ -43,6 +44,18 @@ def is_lost(node: NodeFacts, now: float, loss_seconds: float) -> bool:
     if node.ready or since is None:
         return not node.ready
     return now - since >= loss_seconds or since - node.created_at <= _FRESH_S
+
+
+def lost_nodes(facts: ClusterFacts, loss_seconds: float) -> frozenset[str]:
+    """Nodes on which nothing is known to run any more, although pods there may still say so."""
+    lost = {
+        node.name
+        for node in facts.nodes
+        if is_lost(node, facts.now, loss_seconds) or notice_of(node) == Notice.GONE
+    }
+    there = {node.name for node in facts.nodes}
+    gone = {pod.node for pod in facts.pods if pod.bound and pod.node and is_engine(pod)} - there
+    return frozenset(lost | gone)
 
 
 def pods_by_key(facts: ClusterFacts) -> dict[str, list[PodFacts]]:

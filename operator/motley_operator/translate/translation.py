@@ -24,7 +24,7 @@ from motley_operator.translate.parts import pod_tolerations
 from motley_operator.translate.quotas import namespace_quotas
 from motley_operator.translate.restoring import Places, counted
 from motley_operator.translate.room import not_below_zero, plus, pod_need, room_left
-from motley_operator.translate.running import Running, running_units
+from motley_operator.translate.running import Running, lost_nodes, running_units
 from motley_operator.translate.standing import Limits, Stand, stand
 from motley_operator.translate.suspects import avoided_columns, avoiding, suspicions, with_losses
 from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
@@ -100,6 +100,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         demands={key: found for key, found in asked.measured.items() if found is not None},
         unknown_gpus=surveyed.unknown,
         waiting=frozenset(site.facts.name for site in sites if site.waits),
+        lost_nodes=lost_nodes(facts, settings.node_loss_seconds),
         standing=stood.standing,
         marks=stood.marks,
         suspicions=suspected,
