@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from motley_operator.api.findings import render
 from motley_operator.apply import CONFLICT, DONE
 from motley_operator.apply.requests import target_of
 from motley_operator.changes.contained import difference
+from motley_operator.changes.managers import managers_of
 from motley_operator.domain.actions import Action, ApplyObject, EmitEvent, Manifest, Outcome
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import key_of
@@ -27,6 +29,10 @@ WINDOW_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 320.0
 
 Place = tuple[str, str, str]
+# What removes a field holds it no more, and another operator may have our own name.
+_UNNAMED = (
+    ". managedFields name no other manager of it; the API server's audit log would say who it is"
+)
 
 
 @dataclass(slots=True)
@@ -116,10 +122,13 @@ def _said(action: ApplyObject, facts: ClusterFacts, pause_s: float) -> list[Emit
     owner = next((one for one in facts.resources if one.key == key), None)
     if owner is None:
         return []
-    what = difference(action.manifest, live) or "a field"
+    path = difference(action.manifest, live) or ()
+    what = render(path) or "a field"
+    managers = managers_of(live, path) if path else ()
+    who = f"manager {' and '.join(managers)}" if managers else "somebody"
     words = (
-        f"somebody writes {what} of {kind} {name} again and again, which is Motley's; it is taken back in {pause_s:.0f} s."
-        " Its managedFields name the manager: leave the field to Motley, or take the object out of the other's hands"
+        f"{who} writes {what} of {kind} {name} again and again, which is Motley's; it is taken back in {pause_s:.0f} s:"
+        f" leave the field to Motley, or take the object out of the other's hands{_UNNAMED if not managers else ''}"
     )
     place = (owner.kind, owner.namespace, owner.name, owner.uid)
     return [EmitEvent(*place, "Warning", "FieldTaken", words)]

@@ -14,6 +14,7 @@ from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
 from e2e.trial import FULL, SETTLE_S, Trial, pool
 
+from motley_operator.contests import FREE_TAKES
 from motley_operator.testing.samples import CALIBRATION, cascade, job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -222,6 +223,24 @@ def test_a_second_manager_keeps_its_fields_and_loses_ours_without_a_fight(trial:
         kept = read(trial, kind, name)["metadata"]
         assert kept["annotations"]["gitops/turn"] == "9" or kind == "ConfigMap"
         assert kept["labels"]["gitops/owner"] == "somebody"
+
+
+def test_who_takes_a_field_again_and_again_is_named(trial: Trial) -> None:
+    trial.settle()
+    name = trial.owned("Deployment")[0]["metadata"]["name"]
+
+    def told() -> list[str]:
+        path = f"/api/v1/namespaces/{trial.namespace}/events"
+        found = trial.api.request("GET", path)["items"]
+        return [one["message"] for one in found if one["reason"] == "FieldTaken"]
+
+    for _ in range(FREE_TAKES + 1):
+        meddle(trial, "Deployment", name, stolen("Deployment"))
+        trial.wait(
+            lambda: bool(told()) or not is_stolen(trial, "Deployment", name), SETTLE_S, "an answer"
+        )
+    assert told()[0].startswith(f"manager gitops writes spec.replicas of Deployment {name} again")
+    trial.wait(lambda: not is_stolen(trial, "Deployment", name), SETTLE_S, "taken back")
 
 
 def meddle(trial: Trial, kind: str, name: str, change: Document) -> None:

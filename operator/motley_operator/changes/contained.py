@@ -29,16 +29,19 @@ def is_contained(desired: Any, live: Any) -> bool:
     return bool(desired == live)
 
 
-def difference(desired: Any, live: Any, path: str = "") -> str:
-    """Path of the first field in which `live` is not as desired; empty where there is none."""
+def difference(desired: Any, live: Any) -> tuple[str | int, ...] | None:
+    """Path of the first field in which `live` is not as desired; None where there is none.
+
+    A path is of names and, in lists, indices; that of the whole is empty.
+    """
     if is_contained(desired, live):
-        return ""
+        return None
     if isinstance(desired, dict | Mapping) and isinstance(live, dict | Mapping):
         for key, value in desired.items():
-            if found := difference(value, live.get(key), f"{path}.{key}" if path else str(key)):
-                return found
+            if (found := difference(value, live.get(key))) is not None:
+                return (key, *found)
     if isinstance(desired, list | tuple) and isinstance(live, list | tuple):
         for index, pair in enumerate(zip(desired, live, strict=False)):
-            if found := difference(*pair, f"{path}[{index}]"):
-                return found
-    return path
+            if (found := difference(*pair)) is not None:
+                return (index, *found)
+    return ()

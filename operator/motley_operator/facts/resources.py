@@ -7,6 +7,7 @@ from typing import Any
 
 from motley_operator.connection import Kind
 from motley_operator.domain.facts import ResourceFacts
+from motley_operator.facts.pods import MANAGER, is_ours
 
 # Content of another system: what looks like a reference in there is none of ours.
 _OPAQUE = frozenset({"podTemplate", "config", "architecture"})
@@ -15,12 +16,21 @@ _NOISE = "deployment.kubernetes.io/"
 
 
 def trimmed(kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document without managedFields, which is most of its size and read by nobody here.
+    """The document without most of managedFields, which are most of its size.
 
+    Of what is ours other managers' are kept: nobody has any there but who takes what is ours.
     Items of a LIST do not say what they are; here every document does.
     """
     metadata = {k: v for k, v in document["metadata"].items() if k != "managedFields"}
+    rows = document["metadata"].get("managedFields") or () if is_ours(document) else ()
+    if others := [row for row in rows if _is_anothers(row)]:
+        metadata["managedFields"] = others
     return {"apiVersion": kind.api_version, "kind": kind.name, **document, "metadata": metadata}
+
+
+def _is_anothers(row: Mapping[str, Any]) -> bool:
+    """Whether an entry of managedFields is neither ours nor a controller's of some status."""
+    return row.get("manager") != MANAGER and row.get("subresource") != "status"
 
 
 def parse_resource(kind: str, document: Mapping[str, Any]) -> ResourceFacts:
