@@ -9,9 +9,11 @@ import pytest
 
 from motley_operator import manifests, translate
 from motley_operator.api import parse
+from motley_operator.api.semantics import semantic_findings
 from motley_operator.manifests.stages import stages_of
 from motley_operator.settings import Settings
 from motley_operator.testing import World, cascade, gpu_node, pool
+from motley_operator.testing.operated import Operated
 from motley_planner.catalog import load_catalog
 from motley_planner.costs.order_statistics import branch_tokens
 from motley_planner.dispatch import (
@@ -99,3 +101,50 @@ def test_branches_keep_a_stage_on_replicas_of_both_phases() -> None:
     (stage,) = service.stages
     assert stage.disaggregation == "never"
     assert stage.sequences_per_request == pytest.approx(branch_tokens(8, 4, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("zone", "placement", "refused"),
+    [
+        (None, {"trustZones": ["eu"]}, "is in no trust zone"),
+        ("us", {"trustZones": ["eu", "on-prem"]}, "keeps these in eu, on-prem"),
+        ("us", {"nodeSelector": {"motley.dev/trust-zone": "eu"}}, "placement.nodeSelector keeps"),
+        ("us", {"trustZones": ["eu", "us"], "nodeSelector": {"motley.dev/trust-zone": "eu"}}, "us"),
+        ("eu", {"trustZones": ["eu", "on-prem"]}, ""),
+        ("eu", {"nodeSelector": {"motley.dev/trust-zone": "eu"}}, ""),
+        ("us", {"zones": ["az-1"]}, ""),
+        (None, {}, ""),
+    ],
+)
+def test_a_reward_pool_outside_of_the_engines_trust_zones_is_refused(
+    zone: str | None, placement: dict[str, Any], refused: str
+) -> None:
+    """It is sent what they are sent, or, by gateways with these zones, nothing at all."""
+    reward = {"url": "http://prm:8000", "model": "prm"} | ({"trustZone": zone} if zone else {})
+    judged = {**EIGHT, "score": {"type": "Reward", "reward": reward}}
+    stages = cascade()["spec"]["stages"]
+    stage = {**stages[0], "branches": judged, "placement": placement}
+    for document, at in (
+        (pool(branches=judged, placement=placement), "spec"),
+        (cascade(stages=[stage, stages[1]]), "spec.stages[0]"),
+    ):
+        found = [f for f in semantic_findings(parse(document)) if "reward" in f.field]
+        assert [f.field for f in found] == [f"{at}.branches.score.reward.trustZone"] * bool(refused)
+        assert all(refused in f.message and f.reason == "PlacementContradiction" for f in found)
+    plain = pool(branches=EIGHT, placement=placement)
+    assert not [f for f in semantic_findings(parse(plain)) if "trust zone" in f.message]
+
+
+def test_a_pool_that_is_refused_for_it_is_told_and_goes_on() -> None:
+    operated = Operated(1)
+    key = operated.world.add(pool())
+    operated.run()
+    before = operated.uids(key)
+    reward = {"url": "http://prm:8000", "model": "prm", "trustZone": "us"}
+    judged = {**EIGHT, "score": {"type": "Reward", "reward": reward}}
+    operated.edit(key, branches=judged, placement={"trustZones": ["eu"]})
+    operated.run()
+    assert operated.condition(key, "Accepted") == ("False", "PlacementContradiction")
+    told = operated.message(key, "Accepted")
+    assert told.startswith("spec.branches.score.reward.trustZone: the reward pool is in us")
+    assert operated.uids(key) == before

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from motley_operator.api.common import ApiModel, Label, Line
+from motley_operator.api.common import ApiModel, Label, Line, Placement
 from motley_operator.api.findings import Finding, Path
 from motley_operator.api.quantities import Percentage
 from motley_operator.api.rules import Rule, not_above, one_member
 from motley_operator.api.surroundings import found
 from motley_operator.api.traffic import Disaggregation
+from motley_operator.domain.names import TRUST_ZONE
 from motley_planner.costs.order_statistics import branch_tokens
 from motley_planner.dispatch import BranchRule, Confidence, Extraction, Pruning, Reward
 from motley_planner.domain.demand import Branching
@@ -61,7 +62,7 @@ class RewardScore(ApiModel):
     )
     trust_zone: Label | None = Field(
         default=None,
-        description="Trust zone that the pool is in. Requests of clients and gateways with trust zones are scored only where it is one of them; absent: it is in none.",
+        description="Trust zone that the pool is in. Requests of clients and gateways with trust zones are scored only where it is one of them; absent: it is in none. Where placement names trust zones it must be one of these.",
     )
 
 
@@ -170,11 +171,12 @@ class Branches(ApiModel):
 
 
 def branch_findings(
-    branches: Branches | None, disaggregation: Disaggregation, at: Path
+    branches: Branches | None, disaggregation: Disaggregation, placement: Placement, at: Path
 ) -> Iterator[Finding]:
-    """Branches that no gateway can run."""
+    """Branches that no gateway can run, or that are judged outside of the engines' trust zones."""
     if branches is None:
         return
+    yield from _outside(branches, placement, at)
     if disaggregation == "Always":
         yield found(
             (*at, "branches"), "branches and phases",
@@ -189,3 +191,24 @@ def branch_findings(
             (*at, "branches", "extract", "pattern"), "regular expression",
             f"pattern is no regular expression ({error}): correct it", "InvalidSpec",
         )  # fmt: skip
+
+
+def _outside(branches: Branches, placement: Placement, at: Path) -> Iterator[Finding]:
+    """A reward pool where the engines may not be: it is sent all that they are.
+
+    Gateways and clients with these zones send it nothing, and all others everything.
+    """
+    pool = branches.score.reward if branches.score is not None else None
+    zones, selected = placement.trust_zones, placement.node_selector.get(TRUST_ZONE)
+    allowed = {selected} if selected is not None else set(zones or ())
+    if pool is None or not allowed or pool.trust_zone in allowed:
+        return
+    names = ", ".join(sorted(allowed))
+    where = f"is in {pool.trust_zone}" if pool.trust_zone else "is in no trust zone"
+    said = "nodeSelector" if selected is not None else "trustZones"
+    yield found(
+        (*at, "branches", "score", "reward", "trustZone"), "trust zones",
+        f"the reward pool {where}, is sent prompts and answers, and placement.{said} keeps "
+        f"these in {names}: name the pool's zone here if it is one of them, widen "
+        f"placement.{said}, or score by Confidence", "PlacementContradiction",
+    )  # fmt: skip

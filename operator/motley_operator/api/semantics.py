@@ -84,7 +84,7 @@ def _pool(pool: ServingPool, around: Surroundings) -> Iterator[Finding]:
     yield from workload_findings(spec.workload, (*at, "workload"))
     yield from template_findings(spec.pod_template, (*at, "podTemplate"), around.allowed)
     yield from _disaggregation(spec.disaggregation, spec.engine.name, at, catalog)
-    yield from branch_findings(spec.branches, spec.disaggregation, at)
+    yield from branch_findings(spec.branches, spec.disaggregation, spec.placement, at)
     yield from profile_findings(pool, catalog, around.config_maps)
 
 
@@ -97,7 +97,7 @@ def _cascade(cascade: ModelCascade, around: Surroundings) -> Iterator[Finding]:
         yield from placement_findings(stage.placement, (*at, "placement"), catalog)
         yield from template_findings(stage.pod_template, (*at, "podTemplate"), around.allowed)
         yield from _disaggregation(stage.disaggregation, stage.engine.name, at, catalog)
-        yield from branch_findings(stage.branches, stage.disaggregation, at)
+        yield from branch_findings(stage.branches, stage.disaggregation, stage.placement, at)
     yield from slo_findings(spec.slo, ("spec", "slo"))
     yield from workload_findings(spec.workload, ("spec", "workload"))
     yield from quality_findings(cascade, around.config_maps)
