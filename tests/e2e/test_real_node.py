@@ -33,6 +33,7 @@ from e2e.engines.models import MODELS, ModelsError
 from e2e.helm import needs_helm
 from e2e.live_questions import complete
 from e2e.real_pods import NAMESPACE, USER, RealPods, askers, chart, on_real_node
+from e2e.real_training import training
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -367,6 +368,48 @@ def test_pods_go_with_their_resource(pods: RealPods) -> None:
     assert [one for one in pods.containers(SPACE) if one.pod != "asker"] == []
     wait(pods, lambda: not pods.get("networkpolicy", *ours)["items"], "end of the policies")
     assert len(pods.containers(NAMESPACE)) == 1, "the operator runs on"
+
+
+@pytest.mark.parametrize("leaves_with", [0, 3])
+def test_a_trainer_saves_before_it_stops_and_the_next_one_goes_on_from_there(
+    pods: RealPods, tmp_path: Path, leaves_with: int
+) -> None:
+    """Suspended, and let go while it saves: whatever its exit code, the job has not ended by it."""
+    folder, name = tmp_path / "shared", f"count-{leaves_with}"
+    for path in (tmp_path, folder):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o777)
+    job = ("rljob", "-n", SPACE, name)
+
+    def condition(kind: str) -> str:
+        found = pods.get(*job).get("status", {}).get("conditions") or ()
+        return next((one["reason"] for one in found if one["type"] == kind), "")
+
+    def suspend(value: bool) -> None:
+        change = json.dumps({"spec": {"suspend": value}})
+        pods.kubectl("patch", *job, "--type=merge", f"-p={change}")
+
+    def log() -> list[tuple[str, int, float]]:
+        found = folder / name / "checkpoints" / "log"
+        rows = [row.split() for row in found.read_text().splitlines()] if found.exists() else []
+        return [(what, int(step), float(at)) for what, step, at in rows]
+
+    pods.apply(training(SPACE, folder, leaves_with))
+    wait(pods, lambda: condition("Ready") == "Running" and bool(log()), "trainer that runs")
+    suspend(True)
+    wait(pods, lambda: condition("Checkpointing") == "Suspending", "word of the checkpoint")
+    suspend(False)
+    wait(pods, lambda: len(log()) >= 3 and condition("Ready") == "Running", "next trainer")
+    (_, first, _), (ended, last, ended_at), (began, resumed, began_at) = log()
+    assert (ended, began, first) == ("ended", "began", 0)
+    assert 0 < resumed < last, "what was saved, while it went on"
+    assert ended_at < began_at
+    status = pods.get(*job)["status"]
+    assert status.get("failures", 0) == 0 and not status.get("suspects")
+    assert not {"Complete", "Failed", "Checkpointing"} & set(conditions({"status": status}))
+    pods.kubectl("delete", "rljob", "-n", SPACE, name)
+    ours = ("-n", SPACE, "-l", "app.kubernetes.io/managed-by=motley")
+    wait(pods, lambda: not pods.get("pods", *ours)["items"], "end of the pods")
 
 
 def test_a_second_real_node_is_refused(pods: RealPods, tmp_path: Path) -> None:
