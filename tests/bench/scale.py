@@ -4,6 +4,7 @@
     python -m tests.bench.scale --nodes 5000 --resources 500 --pods 5000
     python -m tests.bench.scale --nodes 1000 --resources 100 --pods 1000 --soak-s 1800
     python -m tests.bench.scale --nodes 24 --resources 8 --pods 16 --only-rest --rest-s 3600
+    python -m tests.bench.scale --nodes 60 --resources 10 --pods 40 --only-failover
 
 Control plane and nodes are those of e2e/cluster (kwok plays kubelets); operator, API server and this
 program share the machine. Nodes are real-sized: 60 labels, 50 images, 15 KiB and more each. Each
@@ -14,6 +15,7 @@ Printed, and put into docs/benchmarks.md (each size between its own marks) with 
     loss            deletion of a node with replicas -> new plan in the status of one it served
     burst           share of the nodes deleted at once; how many plans that made
     rest            CPU, memory and calls to the API server while nothing happens
+    failover        the leader is killed -> the standby's first plan is in the status of a pool edited then
     restart         start of a new process -> its first cycle is done; no pod may change its UID
     soak            slope of memory while nodes flap, specs are edited and pods fail
 """
@@ -34,6 +36,7 @@ from e2e.cluster import processes
 from e2e.cluster.local import LocalCluster
 from e2e.motley import Installation
 from tests.bench import page
+from tests.bench.scale_failover import failover
 from tests.bench.scale_hands import Bench, Lines, calls_in, is_write
 from tests.bench.scale_load import Churn, Heartbeats, slope
 from tests.bench.scale_objects import (
@@ -68,10 +71,14 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
     if options.only_rest:
         _rest(bench, options)
         return
+    if options.only_failover:
+        failover(bench)
+        return
     _losses(bench, options)
     _rest(bench, options)
     _restart(bench)
     _burst(bench, options)
+    failover(bench)
 
 
 def _losses(bench: Bench, options: argparse.Namespace) -> None:
@@ -206,6 +213,7 @@ def main(argv: list[str] | None = None) -> int:
         "--warm-s", type=float, default=20.0, help="of heartbeats, before rest is looked at"
     )
     parser.add_argument("--only-rest", action="store_true", help="look at rest, and at no more")
+    parser.add_argument("--only-failover", action="store_true", help="look at no more than that")
     parser.add_argument("--soak-s", type=float, default=0.0, help="churn for so long, and no more")
     parser.add_argument("--samples", metavar="FILE", help="where the soak's samples go, as JSON")
     parser.add_argument("--write", action="store_true", help="put the rows into the page")
@@ -224,10 +232,12 @@ def main(argv: list[str] | None = None) -> int:
             finally:
                 if motley.process:
                     processes.stop(motley.process, grace_s=5.0)
+                motley.api.close()
         finally:
             cluster.down()
     if options.write:
-        mark = "soak" if options.soak_s else "rest" if options.only_rest else ""
+        only = "rest" if options.only_rest else "failover" if options.only_failover else ""
+        mark = "soak" if options.soak_s else only
         write(bench.rows, mark or f"scale-{options.nodes}")
     return 0
 

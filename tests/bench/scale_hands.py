@@ -49,6 +49,12 @@ class Lines:
         return [json.loads(line) for line in whole.splitlines() if line.startswith(b"{")]
 
 
+def cycles_in(folder: Path) -> list[Document]:
+    """The lines of an operator's log in a folder that tell of its cycles."""
+    lines = Lines(folder / "operator.log").new()
+    return [line for line in lines if line["message"].startswith("cycle:")]
+
+
 def calls_in(records: Iterable[Document]) -> Counter[str]:
     """Calls of the operator by verb and resource."""
     found: Counter[str] = Counter()
@@ -120,8 +126,7 @@ class Bench:
 
     def cycles(self) -> list[Document]:
         """The log lines of the cycles since the operator's start."""
-        lines = Lines(self.motley.folder / "operator.log").new()
-        return [line for line in lines if line["message"].startswith("cycle:")]
+        return cycles_in(self.motley.folder)
 
     def solves(self) -> int:
         """Plans that were made since the operator's start."""

@@ -1,4 +1,7 @@
-"""The parts of the scale bench that need no control plane; the bench itself takes many minutes."""
+"""The parts of the scale bench that need no control plane, and a run of its last on a few nodes.
+
+The bench itself takes many minutes.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.bench import scale_load, scale_objects
-from tests.bench.scale_hands import Lines, calls_in, is_write
+from tests.bench import scale, scale_load, scale_objects
+from tests.bench.scale_failover import FAILOVER_S
+from tests.bench.scale_hands import Lines, calls_in, cycles_in, is_write
 
 
 def test_nodes_are_as_large_as_real_ones_and_a_tenth_is_struck() -> None:
@@ -45,3 +49,27 @@ def test_calls_are_counted_and_the_lease_is_no_write() -> None:
     calls = calls_in([record("update", "leases"), record("patch", "servingpools", "status")])
     assert calls == {"update leases": 1, "patch servingpools/status": 1}
     assert [call for call in calls if is_write(call)] == ["patch servingpools/status"]
+
+
+def test_cycles_are_read_from_the_log_of_the_operator_that_is_asked_for(tmp_path: Path) -> None:
+    for name, messages in (("a", ["cycle: Node", "leads"]), ("b", [])):
+        (tmp_path / name).mkdir()
+        lines = "".join(json.dumps({"message": each}) + "\n" for each in messages)
+        (tmp_path / name / "operator.log").write_text(lines)
+    assert [line["message"] for line in cycles_in(tmp_path / "a")] == ["cycle: Node"]
+    assert cycles_in(tmp_path / "b") == cycles_in(tmp_path / "nowhere") == []
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_standby_plans_within_ten_seconds_of_the_leaders_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sizes = ("--nodes", "12", "--resources", "4", "--pods", "8")
+    assert scale.main([*sizes, "--only-failover"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    rows = dict(row.rsplit(maxsplit=1) for row in printed if len(row.split()) > 1)
+    assert float(rows["leader killed -> the standby's first plan, s"]) < FAILOVER_S
+    assert (
+        rows["cycles of the standby before"] == rows["pods of other pools that it stopped"] == "0"
+    )
