@@ -4,7 +4,7 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-live test test-faults test-long test-minimum unit check crds chart bench fit venv binaries clean
+.PHONY: help demo demo-live test test-faults test-long test-minimum unit lint check crds chart bench fit venv binaries clean
 
 PY := .venv/bin/python
 
@@ -40,11 +40,13 @@ test-minimum: venv binaries  ## the main end-to-end tests on the oldest Kubernet
 unit: venv  ## the tests that need no control plane
 	@$(PY) -m pytest tests -m "not e2e and not slow" -n auto --dist worksteal $(PYTEST)
 
-check: venv  ## ruff, mypy, import contracts, goldens of CRDs and chart, links of the docs
+lint: venv  ## ruff, mypy, import contracts
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
+
+check: lint  ## all of lint, goldens of CRDs and chart, links of the docs
 	$(PY) -m pytest -q tests/chart tests/test_docs.py tests/test_layout.py
 
 crds: venv  ## writes crds/ anew from operator/motley_operator/api

@@ -80,7 +80,7 @@ def test_weights_are_fetched_once_before_the_first_engine_and_a_restart_changes_
 ) -> None:
     api = motley.api
     motley.apply([POOL])
-    motley.wait(lambda: weights(motley)[1] == "DownloadPending", 15.0, "the Job waits")
+    motley.wait(lambda: weights(motley)[1] == "DownloadPending", 60.0, "the operator's first Job")
     motley.wait(lambda: "Unschedulable" in weights(motley)[2], 15.0, "for its claim, as it says")
     (job,) = jobs(api)
     name = job["metadata"]["name"]
