@@ -113,7 +113,7 @@ def test_weights_are_fetched_once_before_the_first_engine_and_a_restart_changes_
         seen.add(f"{reason}: {message}")
         return status == "True"
 
-    motley.wait(is_there, 30.0, "the weights are there")
+    motley.wait(is_there, 90.0, "the weights are there")
     assert "Downloading: main: 25 % of 16.0 GB" in seen
     before = motley.settle(30.0)
     assert before.live()
