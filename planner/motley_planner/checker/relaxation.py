@@ -19,14 +19,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
 
-from motley_planner.checker.room import most_replicas, nodes_by_kind, slot_sizes
+from motley_planner.checker.asked import largest_scale, most_asked
+from motley_planner.checker.room import (
+    MOST_REPLICAS,
+    going_on,
+    gpus_by_kind,
+    most_replicas,
+    nodes_by_kind,
+    slot_sizes,
+)
 from motley_planner.domain.table import CascadeDemand, FleetTable, RequestClass, SideRow
 
-MOST_REPLICAS = 1e6  # of a column; beyond is no plan, and a bound needs finite variables
 INF = math.inf
 Demands = tuple[RequestClass | CascadeDemand, ...]
 
@@ -66,27 +71,14 @@ def relax(table: FleetTable) -> Relaxation:
     return _Builder(table).build()
 
 
-def largest_scale(table: FleetTable, given: Mapping[str, float]) -> float:
-    """By each class alone: the requests/s of all replicas there could be, over what is surely asked."""
-    least = {c.name: c.requests_per_second for c in table.classes}
-    for cascade, name in product(table.cascades, least):
-        load = min((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
-        least[name] += cascade.requests_per_second * load
-    return min((given.get(n, 0.0) / rate for n, rate in least.items() if rate > 0), default=INF)
-
-
 class _Builder:
     def __init__(self, table: FleetTable) -> None:
         self.table, self.out = table, Relaxation()
         self.phase = {c.id: c.phase for c in table.columns}
         self.demands: Demands = (*table.classes, *table.cascades)
         self.own = {c.name: c.requests_per_second for c in table.classes}
-        self.asked = self._most_asked()
-        self.running = Counter(
-            r.column
-            for r in (table.previous.replicas if table.previous else ())
-            if not set(r.nodes) & table.lost_nodes
-        )
+        self.asked = most_asked(table)
+        self.running = going_on(table)
         self.y: dict[str, int] = {}
         self.z: dict[tuple[str, str], int] = {}
         self.paid: dict[int, float] = {}  # USD/h of variables
@@ -111,14 +103,6 @@ class _Builder:
         self._add_levels()
         return self.out
 
-    def _most_asked(self) -> dict[str, float]:
-        """T: class -> most requests/s at scale 1; classes that nobody asks for are absent."""
-        most = dict(self.own)
-        for cascade, name in product(self.table.cascades, most):
-            load = max((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
-            most[name] += cascade.requests_per_second * load
-        return {name: rate for name, rate in most.items() if rate > 0}
-
     def _add_replicas(self) -> None:
         """y and u, and the room on nodes by GPU, zone and size."""
         needs: dict[tuple[str, str], dict[str, Counter[int]]] = defaultdict(dict)
@@ -127,9 +111,9 @@ class _Builder:
                 sizes = needs[fragment.gpu, column.zone].setdefault(column.id, Counter())
                 sizes[fragment.tp] += 1
         nodes = nodes_by_kind(self.table, needs)
+        gpus_there = gpus_by_kind(nodes)
         for column in self.table.columns:
-            most = min(most_replicas(column, nodes), column.max_count or INF, MOST_REPLICAS)
-            most = 0.0 if column.max_count == 0 else most
+            most = most_replicas(column, gpus_there)
             self.y[column.id] = variable = self.out.variable(max(most, self.running[column.id]))
             if column.price_usd_per_hour:
                 self.paid[variable] = column.price_usd_per_hour

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from motley_planner.domain.table import Column, FleetTable
 
 INF = math.inf
+MOST_REPLICAS = 1e6  # of a column; beyond is no plan, and a bound needs finite variables
 Kind = tuple[str, str]  # gpu, zone
 
 
@@ -72,10 +73,26 @@ def _held(table: FleetTable) -> Counter[str]:
     return held
 
 
-def most_replicas(column: Column, nodes: dict[Kind, list[Nodes]]) -> float:
-    """Replicas that the GPUs of its kinds of node allow."""
+def gpus_by_kind(nodes: dict[Kind, list[Nodes]]) -> dict[Kind, float]:
+    """GPUs of all nodes of each kind; infinite where one of them is unlimited."""
+    return {at: sum(n.gpus * n.count for n in found if n.gpus) for at, found in nodes.items()}
+
+
+def most_replicas(column: Column, gpus: dict[Kind, float]) -> float:
+    """Replicas that the GPUs of its kinds of node and its own limit allow."""
     need: Counter[Kind] = Counter()
     for fragment in column.fragments:
         need[fragment.gpu, column.zone] += fragment.tp
-    room = {at: sum(n.gpus * n.count for n in nodes[at] if n.gpus) for at in need}
-    return min((room[at] // gpus if room[at] < INF else INF) for at, gpus in need.items())
+    fits = min(gpus[at] // each if gpus[at] < INF else INF for at, each in need.items())
+    highest = INF if column.max_count is None else column.max_count
+    return min(fits, highest, MOST_REPLICAS)
+
+
+def going_on(table: FleetTable) -> Counter[str]:
+    """Replicas of each column that run on nodes that are not lost."""
+    previous = table.previous
+    return Counter(
+        r.column
+        for r in (previous.replicas if previous else ())
+        if not set(r.nodes) & table.lost_nodes
+    )

@@ -12,13 +12,14 @@ is what it adds to the bound. Columns that add much join the few, and the prices
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from motley_planner.checker.asked import largest_scale, most_asked
 from motley_planner.checker.certificates import SCALE, held, whole_scale
-from motley_planner.checker.relaxation import MOST_REPLICAS, Relaxation, largest_scale, relax
-from motley_planner.checker.room import nodes_by_kind
+from motley_planner.checker.relaxation import Relaxation, relax
+from motley_planner.checker.room import going_on, gpus_by_kind, most_replicas, nodes_by_kind
 from motley_planner.domain.certificate import Certificate
 from motley_planner.domain.solution import Level, Solution
 from motley_planner.domain.table import FleetTable
@@ -81,12 +82,7 @@ class _Sifted:
 
     def __init__(self, table: FleetTable, used: Collection[str] = ()) -> None:
         self.table, self.relaxed = table, Relaxation()
-        asked = {c.name: c.requests_per_second for c in table.classes}
-        for cascade in table.cascades:
-            for name in asked:
-                load = max((p.load.get(name, 0.0) for p in cascade.policies), default=0.0)
-                asked[name] += cascade.requests_per_second * load
-        self.asked = {name: rate for name, rate in asked.items() if rate > 0}
+        self.asked = most_asked(table)
         self.sizes = self._sizes()
         self.most = self._most_replicas()
         self.kept: set[int] = set()
@@ -183,24 +179,9 @@ class _Sifted:
 
     def _most_replicas(self) -> list[float]:
         """The most replicas of each column, as the relaxation has them."""
-        kinds = {(gpu, zone) for gpu, zone, _ in self.sizes}
-        previous = self.table.previous
-        going_on = Counter(
-            r.column
-            for r in (previous.replicas if previous else ())
-            if not set(r.nodes) & self.table.lost_nodes
-        )
-        nodes = nodes_by_kind(self.table, kinds)
-        room = {at: sum(n.gpus * n.count for n in nodes[at] if n.gpus) for at in kinds}
-        most = []
-        for column in self.table.columns:
-            need: dict[tuple[str, str], int] = defaultdict(int)
-            for fragment in column.fragments:
-                need[fragment.gpu, column.zone] += fragment.tp
-            fits = min(room[at] // gpus if room[at] < INF else INF for at, gpus in need.items())
-            highest = INF if column.max_count is None else column.max_count
-            most.append(max(min(fits, highest, MOST_REPLICAS), going_on[column.id]))
-        return most
+        gpus = gpus_by_kind(nodes_by_kind(self.table, {(gpu, zone) for gpu, zone, _ in self.sizes}))
+        runs = going_on(self.table)
+        return [max(most_replicas(c, gpus), runs[c.id]) for c in self.table.columns]
 
     def _largest_scale(self) -> float:
         given: dict[str, float] = defaultdict(float)
