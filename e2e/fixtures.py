@@ -28,10 +28,13 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
     """The session's cluster: MOTLEY_KUBECONFIG's, else one started here and ended after.
 
     At the end of a session here the operator must have been refused nothing under the chart's roles.
+    Logs of a session in which something failed are kept in its temporary directory.
     """
     chosen = os.environ.get("MOTLEY_KUBECONFIG")
     if chosen:
@@ -48,6 +51,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(local.kubeconfig, local)
         rights.assert_kept(local.audit_log)
     finally:
+        if request.session.testsfailed:
+            local.keep_logs(tmp_path_factory.mktemp("logs"))
         local.down()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import yaml
 
 from e2e import demo_operator
 from e2e.cluster import processes
+from e2e.cluster.components import free_ports
 from e2e.cluster.processes import Process
 from e2e.demo_api import Api, Refused
 from e2e.demo_picture import RESOURCE_KINDS, Picture, take
@@ -21,6 +23,7 @@ from e2e.demo_picture import RESOURCE_KINDS, Picture, take
 ROOT = Path(__file__).parent.parent
 POLL_S = 0.03
 CALM_S = 3.0  # longer than a solve, so that a plan in the making is waited for
+SEARCH_DUE = "motley_plan_search_due_timestamp_seconds "
 CARRIED_OUT_S = 1.0  # once the plan is there: longer than what is left to do stands still
 
 
@@ -32,6 +35,7 @@ class Installation:
     folder: Path
     process: Process | None = None
     created: list[tuple[str, str, str]] = field(default_factory=list)
+    metrics_port: int = 0
 
     @classmethod
     def install(cls, kubeconfig: Path, folder: Path) -> Installation:
@@ -55,7 +59,9 @@ class Installation:
 
     def start(self, *flags: str) -> None:
         """Starts the operator; flags more than those of every test are its own."""
-        self.process = demo_operator.start(self.folder, *flags)
+        self.metrics_port = free_ports(("metrics",))["metrics"]
+        port = f"--metrics-port={self.metrics_port}"
+        self.process = demo_operator.start(self.folder, port, *flags)
 
     def grant(self, file: str) -> None:
         """Gives the operator rules of the chart that are granted only where asked for."""
@@ -137,6 +143,21 @@ class Installation:
 
         self.wait(is_calm, timeout_s, "everything is Ready")
         return self.look()
+
+    def rest(self) -> Picture:
+        """Settled, and no plan is owed a longer search: it was cut short, and what follows may move pods."""
+        picture = self.settle()
+        while self._is_search_due():
+            self.wait(lambda: not self._is_search_due(), 90.0, "no longer search is due")
+            picture = self.settle()
+        return picture
+
+    def _is_search_due(self) -> bool:
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=10.0) as reply:
+            lines = reply.read().decode().splitlines()
+        (due,) = (line.split()[1] for line in lines if line.startswith(SEARCH_DUE))
+        return float(due) > 0.0
 
     def new_plan_s(self, before: Picture, keys: Iterable[str], act: Callable[[], object]) -> float:
         """Seconds from the API server's answer to `act` until each resource's status has a new plan."""

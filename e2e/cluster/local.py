@@ -118,6 +118,11 @@ class LocalCluster:
             shutil.rmtree(self.directory)
         return True
 
+    def keep_logs(self, target: Path) -> None:
+        """Copies the programs' logs and the event log, which `down` removes."""
+        shutil.copytree(self.directory / "logs", target, dirs_exist_ok=True)
+        shutil.copy(self.audit_log, target)
+
     def component(self, name: str) -> Component:
         """One program of the control plane.
 

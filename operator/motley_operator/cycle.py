@@ -225,6 +225,7 @@ class Cycle:
             self.metrics.step_seconds.labels(step).observe(seconds)
         done = CycleReport(cycle_id.get(), started_at, gather_s, plan_s, apply_s, outcomes)
         tell(self.metrics, done, decision, causes, self._planner.why)
+        self.metrics.searching(self._planner.again_at)
         if self._planner.why != Reason.CUT_SHORT:  # a longer search says nothing of the others
             self._pace.decided(plan_s)
         self._next_at = time.monotonic() + self._wait_s(facts, decision)

@@ -60,6 +60,11 @@ class Metrics:
             registry=registry,
         )
         self.gap = Gauge("motley_plan_gap", "Relative gap of the plan", registry=registry)
+        self.search_due = Gauge(
+            "motley_plan_search_due_timestamp_seconds",
+            "Unix time from which a plan that was cut short is sought again; 0 where none is",
+            registry=registry,
+        )
         self.price = Gauge("motley_plan_price_usd_per_hour", "Price of the plan", registry=registry)
         self.gpus = Gauge("motley_plan_gpus", "GPUs", ["state"], registry=registry)
         self.resource_price = Gauge(
@@ -203,6 +208,10 @@ class Metrics:
             for what, ratio in ratios.items():
                 if ratio is not None:
                     self.measured_over_modeled.labels(*_labels(key), what).set(ratio)
+
+    def searching(self, again_at: float | None) -> None:
+        """Show from when a longer search may begin; None: none is due."""
+        self.search_due.set(again_at or 0.0)
 
     def replanned(self, replans: Iterable[Replan]) -> None:
         """Count changes of plan."""

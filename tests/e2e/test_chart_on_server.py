@@ -18,6 +18,7 @@ import pytest
 import yaml
 from e2e import helm
 from e2e.cluster import binaries
+from e2e.cluster.local import wait_for
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api
@@ -80,6 +81,21 @@ class Place:
         """Waits until a Deployment is: its pods were admitted, scheduled and run."""
         self.kubectl("rollout", "status", "deployment", name, "--timeout=60s")
 
+    def await_without(self, crds: list[str]) -> None:
+        """Waits until these are gone; says what stands in the way of those that stay."""
+        left: dict[str, Any] = {}
+
+        def are_gone() -> bool:
+            found = [self.api.get("CustomResourceDefinition", "", name) for name in crds]
+            left.clear()
+            left.update((c["metadata"]["name"], c["status"]["conditions"]) for c in found if c)
+            return not left
+
+        try:
+            wait_for(are_gone, 180.0, "the CRDs to be gone")
+        except TimeoutError as error:
+            raise AssertionError(f"{error}: {json.dumps(left)}") from error
+
     def objects(self) -> dict[tuple[str, str], Any]:
         """What there is of the chart in the namespace."""
         kinds = "deployments,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets"
@@ -136,8 +152,8 @@ def test_helm_installs_edits_and_uninstalls_and_the_crds_stay(place: Place) -> N
 @needs_helm
 def test_the_crds_that_helm_installed_are_upgraded_by_what_motley_prints(place: Place) -> None:
     names = [crd["metadata"]["name"] for crd in generated()]
-    for name in names:  # those of the other tests, which are not helm's
-        place.kubectl("delete", "crd", name, "--wait", "--timeout=60s")
+    place.kubectl("delete", "crd", *names, "--wait=false")  # the other tests' are not helm's
+    place.await_without(names)
     place.helm("install", RELEASE, str(CHART))
     place.available(RELEASE)
     for name in names:

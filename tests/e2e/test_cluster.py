@@ -13,6 +13,7 @@ import pytest
 from e2e.checker import check
 from e2e.cluster import processes
 from e2e.cluster.binaries import BinariesError, find
+from e2e.cluster.components import ORDER
 from e2e.cluster.faults import Fault
 from e2e.cluster.local import LocalCluster
 from e2e.cluster.nodes import make_nodes
@@ -212,8 +213,11 @@ def test_up_revives_a_half_dead_cluster_with_what_it_held(tmp_path: Path) -> Non
         cluster.down()
 
 
-def test_down_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:
+def test_down_ends_every_process_and_removes_every_file_but_logs_that_were_kept(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     _need_binaries()
+    kept = tmp_path_factory.mktemp("kept")
     directory = tmp_path / "state"
     command = [sys.executable, "-m", "e2e.cluster"]
     state = ["--state", str(directory)]
@@ -224,11 +228,13 @@ def test_down_ends_every_process_and_removes_every_file(tmp_path: Path) -> None:
     started = [one.process for one in LocalCluster(directory).state().components]
     assert len(started) == 5
     os.kill(started[0].pid, signal.SIGKILL)  # one is dead already: down goes on regardless
+    LocalCluster(directory).keep_logs(kept)
     subprocess.run([*command, "down", *state], cwd=ROOT, capture_output=True, check=True)
     assert [one for one in started if processes.is_alive(one)] == []
     assert list(tmp_path.iterdir()) == []
     subprocess.run([*command, "down", *state], cwd=ROOT, capture_output=True, check=True)
     assert list(tmp_path.iterdir()) == []
+    assert {f"{name}.log" for name in ("audit", *ORDER)} <= {path.name for path in kept.iterdir()}
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:

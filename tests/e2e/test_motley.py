@@ -51,7 +51,7 @@ def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def settled(motley: Installation) -> Picture:
     """The picture at a test's start, with everything Ready."""
-    return motley.settle()
+    return motley.rest()
 
 
 def busiest(picture: Picture) -> str:
@@ -99,7 +99,7 @@ def test_the_three_resources_reach_ready(settled: Picture) -> None:
 
 
 def test_at_rest_the_operator_writes_nothing(motley: Installation, scenario: Scenario) -> None:
-    motley.settle()
+    motley.rest()
     before = len([r for r in scenario.event_log(whole=True) if "motley" in (r.user or "")])
     time.sleep(5.0)
     after = [r for r in scenario.event_log(whole=True) if "motley" in (r.user or "")]
@@ -111,7 +111,7 @@ def test_a_deleted_node_is_replanned_in_time_and_no_survivor_changes(
 ) -> None:
     seconds = []
     for _ in range(SAMPLES):
-        before = motley.settle()
+        before = motley.rest()
         name = busiest(before)
         document = node_document(scenario, name)
         affected = {pod.key for pod in before.live().values() if pod.node == name}
@@ -132,7 +132,7 @@ def test_a_silent_node_is_replanned_once_its_pods_bear_it_no_longer(
     """Timed from the moment in which its time is over; times in the API are whole seconds."""
     seconds = []
     for _ in range(max(1, SAMPLES // 3)):
-        before = motley.settle()
+        before = motley.rest()
         name = busiest(before)
         affected = {pod.key for pod in before.live().values() if pod.node == name}
         scenario.stop_heartbeats(name)
@@ -154,7 +154,7 @@ def test_a_silent_node_is_replanned_once_its_pods_bear_it_no_longer(
 def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
     motley: Installation, scenario: Scenario
 ) -> None:
-    before = motley.settle()
+    before = motley.rest()
     name = busiest(before)
     there = {uid for uid, pod in before.live().items() if pod.node == name}
     spec = {"spec": {"workload": {"requestsPerSecond": "46"}}}
@@ -176,7 +176,7 @@ def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
 
 
 def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> None:
-    before = motley.settle()
+    before = motley.rest()
     motley.api.patch(*POOL.split("/"), {"spec": {"slo": {"tpot": {"p95": "1ms"}}}})
     try:
 
@@ -199,7 +199,7 @@ def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> N
 def test_an_operator_killed_in_the_middle_of_its_writes_converges(
     motley: Installation, scenario: Scenario
 ) -> None:
-    before = motley.settle()
+    before = motley.rest()
     spec = {"spec": {"workload": {"requestsPerSecond": "60"}}}  # half as much again: a few new pods
     motley.api.patch(*CASCADE.split("/"), spec)
     motley.wait(
@@ -224,7 +224,7 @@ def test_an_operator_killed_in_the_middle_of_its_writes_converges(
 
 
 def test_a_restarted_operator_changes_nothing(motley: Installation, scenario: Scenario) -> None:
-    before = motley.settle()
+    before = motley.rest()
     time.sleep(3.0)  # the leader notes what it has planned when it renews its lease
     motley.kill()
     motley.start()

@@ -27,6 +27,14 @@ def test_a_plan_that_is_held_is_counted_once() -> None:
     assert count(metrics) == 2.0
 
 
+def test_a_longer_search_that_is_due_is_shown() -> None:
+    metrics = Metrics()
+    for again_at, shown in ((None, "0.0"), (5.5, "5.5"), (None, "0.0")):
+        metrics.searching(again_at)
+        text = generate_latest(metrics.registry).decode()
+        assert f"\nmotley_plan_search_due_timestamp_seconds {shown}\n" in text
+
+
 def desired(metrics: Metrics) -> dict[tuple[str, str], float]:
     """motley_desired_replicas by resource and stage."""
     return {
