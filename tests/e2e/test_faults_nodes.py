@@ -108,14 +108,13 @@ def plans_since(trial: Trial, began_at: float, before: Picture) -> dict[str, lis
     return found
 
 
-@pytest.mark.parametrize("away_s", [1.0, 3.0])
-def test_a_flap_shorter_than_pods_tolerate_touches_no_pod(trial: Trial, away_s: float) -> None:
+def test_a_flap_shorter_than_pods_tolerate_touches_no_pod(trial: Trial) -> None:
     before, made = trial.settle(), trial.created()
     (flapping,) = busiest(trial, 1)
     plans = {key: trial.status(key.rpartition("/")[2])["plan"] for key in before.resources}
     began = time.monotonic()
     trial.hands.set_not_ready(flapping)
-    time.sleep(away_s)
+    time.sleep(3.0)
     trial.hands.set_ready(flapping)
     away_s = time.monotonic() - began
     assert away_s < LOSS_TOLERATION_SECONDS - 1.0, "the machine was too slow for this test"

