@@ -200,8 +200,10 @@ def test_an_impossible_edit_leaves_everything_running(motley: Installation) -> N
         assert gone(before, motley.look()) == []
     finally:
         motley.api.patch(*POOL.split("/"), {"spec": {"slo": {"tpot": {"p95": "60ms"}}}})
+    # Taking it back is an edit as well: what the pool no longer needs after the losses above may go.
     after = motley.settle()
-    assert gone(before, after) == []
+    assert [each for each in gone(before, after) if not each.startswith(POOL)] == []
+    assert after.resources[POOL].dollars_per_hour <= before.resources[POOL].dollars_per_hour
 
 
 def test_an_operator_killed_in_the_middle_of_its_writes_converges(
