@@ -38,15 +38,30 @@ def test_a_process_started_at_the_root_finds_pythons_own_operator_module() -> No
     assert is_stdlib(done.stdout.strip())
 
 
-def test_every_folder_with_slow_tests_is_run_by_a_target() -> None:
-    """`make test` leaves them out, so a folder that no other script names would never be run."""
+def folders_with(mark: str) -> set[str]:
+    """Folders of tests that hold any with a mark."""
     tests = ROOT / "tests"
-    slow = {
+    return {
         path.relative_to(tests).parts[0]
         for path in tests.rglob("test_*.py")
-        if "mark.slow" in path.read_text() and path != Path(__file__)
+        if f"mark.{mark}" in path.read_text() and path != Path(__file__)
     }
-    scripts = [ROOT / ".ci" / name for name in ("faults", "long")] + [ROOT / "Makefile"]
-    named = " ".join(path.read_text() for path in scripts).split()
-    assert {folder for folder in slow if f"tests/{folder}" not in named} == set()
+
+
+def unnamed(folders: set[str], *scripts: str) -> set[str]:
+    """Folders of tests that no script names."""
+    named = " ".join((ROOT / script).read_text() for script in scripts).split()
+    return {folder for folder in folders if f"tests/{folder}" not in named}
+
+
+def test_every_folder_with_slow_tests_is_run_by_a_target() -> None:
+    """`make test` leaves them out, so a folder that no other script names would never be run."""
+    slow = folders_with("slow")
     assert "e2e" in slow
+    assert unnamed(slow, ".ci/faults", ".ci/long", "Makefile") == set()
+
+
+def test_every_folder_with_end_to_end_tests_is_run_by_make_test() -> None:
+    ends = folders_with("e2e")
+    assert "e2e" in ends
+    assert unnamed(ends, ".ci/test") == set()
