@@ -177,16 +177,24 @@ def test_a_pod_bound_to_a_node_that_is_gone_is_ended_at_once(world: World) -> No
     assert (deletion.reason, deletion.grace_seconds) == ("NodeLost", 0)
 
 
-def test_a_pod_whose_node_is_gone_goes_even_if_its_resource_stays_as_it_is(world: World) -> None:
+@pytest.mark.parametrize("was_bound", [True, False])
+def test_a_pod_whose_node_is_gone_goes_even_if_its_resource_stays_as_it_is(
+    world: World, was_bound: bool
+) -> None:
     key = world.add(pool())
     carried_out(world, plan_of(slice_of(key, [replica(), replica(ordinal=1, nodes=("h1",))])))
     (lost,) = (p for p in world.engine_pods() if p.node == "h1")
+    if not was_bound:  # the node went before the scheduler came to it
+        where = {"motley.dev/replica": lost.labels["motley.dev/replica"]}
+        world.change_pods(where=where, bound=False, ready=False, phase="Pending")
     del world.nodes["h1"]
     blocked = plan_of(replace(slice_of(key), blocked=True))
     labels = [(a.uid, a.value) for a in wanted(world, blocked) if isinstance(a, LabelPod)]
     deletions = [a for a in wanted(world, blocked) if isinstance(a, DeletePod)]
     assert labels == [(lost.uid, None)]
-    assert [(a.uid, a.reason, a.grace_seconds) for a in deletions] == [(lost.uid, "NodeLost", 0)]
+    grace_s = 0 if was_bound else None  # nobody is asked about one that runs nowhere
+    ended = [(a.uid, a.reason, a.grace_seconds) for a in deletions]
+    assert ended == [(lost.uid, "NodeLost", grace_s)]
 
 
 def orphaned(world: World, key: str) -> set[str]:

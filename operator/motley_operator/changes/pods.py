@@ -78,11 +78,11 @@ def pod_changes(
 def stranded(pods: Iterable[PodFacts], facts: ClusterFacts) -> tuple[Action, ...]:
     """Removal of the pods whose node object is gone, whatever else is to stay as it is.
 
-    Their last status says that they are ready, and would for the minute until the garbage
-    collector takes them; they serve nobody.
+    Those that ran there say that they are ready, and would for the minute until the garbage collector
+    takes them; they serve nobody. Those that were still to be bound to it would wait for ever.
     """
     nodes = {node.name for node in facts.nodes}
-    lost = [pod for pod in pods if pod.bound and pod.node not in nodes]
+    lost = [pod for pod in pods if pod.node is not None and pod.node not in nodes]
     return _removals(lost, {pod.uid: NODE_LOST for pod in lost}, Graces(facts))
 
 
