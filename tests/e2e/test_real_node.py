@@ -370,11 +370,14 @@ def test_pods_go_with_their_resource(pods: RealPods) -> None:
     assert len(pods.containers(NAMESPACE)) == 1, "the operator runs on"
 
 
-@pytest.mark.parametrize("leaves_with", [0, 3])
+@pytest.mark.parametrize(("leaves_with", "cascade"), [(0, "background"), (3, "foreground")])
 def test_a_trainer_saves_before_it_stops_and_the_next_one_goes_on_from_there(
-    pods: RealPods, tmp_path: Path, leaves_with: int
+    pods: RealPods, tmp_path: Path, leaves_with: int, cascade: str
 ) -> None:
-    """Suspended, and let go while it saves: whatever its exit code, the job has not ended by it."""
+    """Suspended, and let go while it saves: whatever its exit code, the job has not ended by it.
+
+    Then deleted, and it saves again, in all the time of its own, when the job is gone already.
+    """
     folder, name = tmp_path / "shared", f"count-{leaves_with}"
     for path in (tmp_path, folder):
         path.mkdir(exist_ok=True)
@@ -407,9 +410,24 @@ def test_a_trainer_saves_before_it_stops_and_the_next_one_goes_on_from_there(
     status = pods.get(*job)["status"]
     assert status.get("failures", 0) == 0 and not status.get("suspects")
     assert not {"Complete", "Failed", "Checkpointing"} & set(conditions({"status": status}))
-    pods.kubectl("delete", "rljob", "-n", SPACE, name)
-    ours = ("-n", SPACE, "-l", "app.kubernetes.io/managed-by=motley")
+    ours = ("-n", SPACE, "-l", f"motley.dev/kind=RLJob,motley.dev/resource={name}")
+    trainers = (*ours[:3], f"{ours[3]},motley.dev/role=trainer")
+    ending: list[Any] = []
+
+    def is_told() -> bool:
+        ending[:] = pods.get("pods", *trainers)["items"]
+        return any("deletionTimestamp" in one["metadata"] for one in ending)
+
+    pods.kubectl("delete", "rljob", "-n", SPACE, name, f"--cascade={cascade}")
+    wait(pods, is_told, "deletion of the trainer")
+    (trainer,) = ending
+    assert trainer["metadata"]["deletionGracePeriodSeconds"] == 60 + 120
+    wait(pods, lambda: not pods.get("services", *ours)["items"], "end of the Services")
+    assert pods.get("pods", *trainers)["items"], "it saves, without its Service"
     wait(pods, lambda: not pods.get("pods", *ours)["items"], "end of the pods")
+    saved, (what, last, _) = int((folder / name / "checkpoints" / "step").read_text()), log()[-1]
+    assert (what, len(log())) == ("ended", 4)
+    assert resumed < saved < last
 
 
 def test_a_second_real_node_is_refused(pods: RealPods, tmp_path: Path) -> None:

@@ -292,6 +292,41 @@ def test_what_a_suspended_job_owns_stays_until_its_trainers_have_saved(world: Wo
     assert not world.owned
 
 
+@pytest.mark.parametrize("is_gone", [True, False], ids=["background", "foreground"])
+def test_trainers_of_a_job_that_is_deleted_have_all_the_time_of_their_own(
+    world: World, is_gone: bool
+) -> None:
+    """The garbage collector deletes them: the operator cuts nobody short, as it does broken gangs."""
+    key, _ = running(world, "h0", "h1")
+    if is_gone:
+        del world.documents[key]
+    else:
+        world.documents[key]["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+    assert not deleted(step(world, plan_of())), "before the garbage collector has come"
+    world.change_pods(where={"motley.dev/rank": "0"}, deleting=True, ready=False)
+    assert not deleted(step(world, plan_of())), "it has come to one of two"
+    ends_at = world.now + 420.0
+    world.change_pods(where={}, deleting=True, ready=False, ends_at=ends_at)
+    world.change_pods(where={"motley.dev/rank": "1"}, phase="Failed")
+    assert not deleted(step(world, plan_of())), "one has saved"
+    assert {pod.ends_at for pod in world.engine_pods()} == {ends_at}
+
+
+def test_a_job_made_anew_while_that_of_its_name_saves_waits_for_it(world: World) -> None:
+    """Another UID, the same folder."""
+    key, _ = running(world)
+    del world.documents[key]
+    world.change_pods(where={}, deleting=True, ready=False)
+    world.add(job(checkpoint=SAVING))
+    world.documents[key]["metadata"]["uid"] = "another"
+    again = plan_of(slice_of(key, [gang("h1", column="ffffffff")]))
+    for _ in range(3):
+        done = step(world, again)
+        assert not created(done) and not deleted(done)
+    world.end_pods()
+    assert created(step(world, again)) == [NEW]
+
+
 # --- what is made of their end, and said of it
 
 

@@ -413,7 +413,7 @@ SHAPE = {
 
 def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(world: World) -> None:
     plain = world.add(pool("plain", parallelism={"maxTensor": 4}, replan={"cooldown": "5m"}))
-    full = world.add(job("full", checkpoint={"lastOnDelete": True}))
+    full = world.add(job("full", replan={"headroom": "20%"}))
     world.fleet = {
         "apiVersion": "motley.dev/v1alpha1",
         "kind": "Fleet",
@@ -423,7 +423,7 @@ def test_an_accepted_resource_is_told_which_of_its_fields_change_nothing_yet(wor
     cycle(world, plan_of())
     assert condition(world, plain, "Accepted")["message"] == "the spec makes sense"
     assert condition(world, full, "Accepted")["message"] == (
-        "the spec makes sense; not acted on yet: spec.checkpoint.lastOnDelete"
+        "the spec makes sense; not acted on yet: spec.replan.headroom"
     )
     (accepted, *_) = world.fleet["status"]["conditions"]
     assert accepted["message"] == "the spec makes sense"

@@ -22,7 +22,6 @@ IGNORED: Mapping[type[Resource], tuple[str, ...]] = {
         "rollout.parallelism.maxPipeline",
         "trainer.parallelism.maxTensor",
         "trainer.parallelism.maxPipeline",
-        "checkpoint.lastOnDelete",
         "replan.headroom",
         "replan.nodeLossTolerance",
     ),
@@ -48,7 +47,6 @@ def _defaults(resource: Resource) -> Mapping[str, Any]:
         "rollout.parallelism.maxPipeline": 1,
         "trainer.parallelism.maxPipeline": 1,
         "trainer.parallelism.maxTensor": 8,
-        "checkpoint.lastOnDelete": False,
     }
     return written
 

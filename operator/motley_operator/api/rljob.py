@@ -171,7 +171,7 @@ class Checkpoint(ApiModel):
         default=None,
         min_length=1,
         max_length=64,
-        description="Saves a checkpoint before the trainer is stopped for whatever reason: preempted, suspended, re-planned, replaced, drained. A program with its arguments, without a shell; run in each trainer pod (the container's preStop hook) while all of them still train, and ended before they get SIGTERM. Its GPUs are given to nobody, and no other trainer of the job starts, until the pods are gone. Absent: SIGTERM at once.",
+        description="Saves a checkpoint before the trainer is stopped for whatever reason: preempted, suspended, re-planned, replaced, drained, or the job deleted (also by `kubectl delete`, with its namespace, or while no operator runs). A program with its arguments, without a shell; run in each trainer pod (the container's preStop hook) while all of them still train, and ended before they get SIGTERM. Its GPUs are given to nobody, and no other trainer of the job starts, until the pods are gone. A deleted job is gone before its pods, which save for as long as their grace period is (timeoutSeconds and 120 s, or podTemplate's); its Services go with it, so ranks then have no names. Absent: SIGTERM at once.",
         json_schema_extra=ATOMIC,
     )
     timeout_seconds: int = Field(
@@ -179,10 +179,6 @@ class Checkpoint(ApiModel):
         ge=1,
         le=86_400,
         description="What command may take; the pod's grace period is longer by that.",
-    )
-    last_on_delete: bool = Field(
-        default=False,
-        description="Hold the object by a finalizer until a last checkpoint is saved when it is deleted.",
     )
 
 
