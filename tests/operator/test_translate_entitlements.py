@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from motley_operator import translate
+from motley_operator.domain.facts import Taint
 from motley_operator.domain.translation import Translation
 from motley_operator.settings import Settings
 from motley_operator.testing import World, gpu_node, pool
@@ -65,6 +67,21 @@ def test_a_shape_is_a_node_with_a_price_a_maximum_and_a_delay() -> None:
     assert found.node_class.price_usd_per_gpu_hour == 0.7
     assert (found.gpus, found.cpu_milli, found.memory_bytes) == (4, 64_000, 256 * 2**30)
     assert (found.price_usd_per_hour, found.max_nodes, found.delay_hours) == (2.8, 5, 0.1)
+
+
+def test_its_maximum_counts_what_stays_of_a_shape_that_is_bought_and_nothing_of_another() -> None:
+    labels = {"pool": "bought"}
+    world = World().add_node(gpu_node("h0"))
+    for name in ("n0", "n1", "going", "deleted"):
+        made = gpu_node(name, product="NVIDIA-L4", gpus=4, deleting=name == "deleted")
+        world.add_node(replace(made, labels={**made.labels, **labels}))
+    going = (Taint("karpenter.sh/disrupted", "", "NoSchedule"),)
+    world.add_node(replace(world.nodes["going"], taints=going))
+    one = shape(labels=labels)
+    del one["zone"]
+    for provision, left in (("Pods", 5 - 2), ("None", 5)):
+        (found,) = translated(world, shapes=[one | {"provision": provision}]).snapshot.shapes
+        assert found.max_nodes == left, provision
 
 
 def test_a_shape_of_an_unknown_gpu_is_named_and_left_out() -> None:

@@ -136,7 +136,10 @@ class NodeShape(ApiModel):
         default=None,
         ge=1,
         le=100_000,
-        description="Nodes with these labels at most, those that are there included; absent: no limit.",
+        description="Nodes of a shape that is bought at most: those with its labels, instanceType and zone "
+        "that are there or asked for. None that is about to go (it is being deleted, or carries a notice such as "
+        "karpenter.sh/disrupted) counts: while what runs there moves, there is one more. With provision None: "
+        "nodes that status.nodesToAdd may name beside those that are there. Absent: no limit.",
     )
     delay: Duration = Field(default=Duration("5m"), description="From the request to a Ready node.")
     provision: Literal["None", "Pods", "ProvisioningRequest"] = Field(
