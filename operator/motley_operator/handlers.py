@@ -21,6 +21,7 @@ import kopf
 from motley_operator.connection import CUSTOM, KINDS, Credentials
 from motley_operator.cycle import Cycle
 from motley_operator.facts import Store
+from motley_operator.facts.silence import LONGEST_S
 from motley_operator.health import Health
 from motley_operator.settings import Settings
 
@@ -93,7 +94,7 @@ def harden(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = 1560  # whole: the API server reads no "1560.0"
     settings.watching.client_timeout = 1650
     settings.watching.connect_timeout = 10.0
-    settings.watching.inactivity_timeout = 90.0
+    settings.watching.inactivity_timeout = LONGEST_S  # one for all of a watch, its beginning too
     settings.networking.request_timeout = 30.0
     settings.networking.connect_timeout = 10.0
     settings.networking.enforce_retry_after = True

@@ -142,19 +142,6 @@ async def test_a_cut_watch_goes_on_where_it_was_without_a_list(
         assert view.store.lists() == lists
 
 
-async def test_a_silent_watch_is_given_up_and_opened_again(
-    api: Any, client: Client, node: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reflector, "_INACTIVITY_S", 0.3)
-    async with watched(client) as view:
-        api.silent = True
-        api.put("Node", node("unheard"))
-        await asyncio.sleep(0.1)
-        assert view.names() == set()
-        api.silent = False
-        await view.until(lambda: view.names() == {"unheard"})
-
-
 async def test_a_heartbeat_wakes_nobody_and_a_cordon_does(
     api: Any, client: Client, node: Any
 ) -> None:

@@ -1,6 +1,6 @@
 """The wire: credentials, kinds and plain HTTP; `facts` reads through it, `apply` writes through it."""
 
-from motley_operator.connection.client import ApiError, Client, Sent
+from motley_operator.connection.client import SILENT, ApiError, Client, Sent
 from motley_operator.connection.credentials import Credentials, load_credentials, own_namespace
 from motley_operator.connection.kinds import (
     CUSTOM,
@@ -18,6 +18,7 @@ __all__ = [
     "OLDER",
     "OPTIONAL",
     "OWNED",
+    "SILENT",
     "ApiError",
     "Client",
     "Credentials",

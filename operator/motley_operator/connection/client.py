@@ -59,6 +59,7 @@ class Sent:
 
 
 NOT_ALLOWED = "NotAllowed"  # nothing was sent
+SILENT = "Silent"  # a watch was answered, and then said nothing
 
 
 class Client:
@@ -130,12 +131,15 @@ class Client:
         return answer
 
     @asynccontextmanager
-    async def stream(self, sent: Sent, inactivity_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def stream(
+        self, sent: Sent, silence_s: Callable[[], float]
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The lines of a watch, one JSON object each; ends when the server ends it.
 
-        Raises: ApiError when refused, or when nothing came for inactivity_s (status 0).
+        `silence_s` is asked anew before each line: it may fall while the watch goes on.
+        Raises: ApiError when refused, or when nothing came for that long (status 0, SILENT).
         """
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=inactivity_s)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence_s())
         status = 0
         try:
             async with self._open(sent, None, timeout) as response:
@@ -146,10 +150,13 @@ class Client:
                         await self._load(force=True)
                     retry_after = response.headers.get("Retry-After")
                     raise _api_error(status, await response.read(), retry_after)
-                yield _lines(response)
+                yield _in_time(_lines(response), silence_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if not status:
                 self._on_call(sent.verb, sent.plural, 0)
+            elif isinstance(error, TimeoutError):
+                told = f"a watch without a word for {silence_s():.0f} s"
+                raise ApiError(0, SILENT, told, None) from error
             raise ApiError(0, "Unreachable", f"{type(error).__name__}: {error}", None) from error
 
     @asynccontextmanager
@@ -215,6 +222,18 @@ def _api_error(status: int, raw: bytes, retry_after: str | None) -> ApiError:
         reason, message = "", raw[:300].decode(errors="replace")
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
     return ApiError(status, reason, message, seconds)
+
+
+async def _in_time(
+    lines: AsyncIterator[bytes], silence_s: Callable[[], float]
+) -> AsyncIterator[bytes]:
+    """The same lines; raises TimeoutError where the next one takes too long."""
+    while True:
+        async with asyncio.timeout(silence_s()):
+            line = await anext(lines, None)
+        if line is None:
+            return
+        yield line
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

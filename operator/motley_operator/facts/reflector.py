@@ -4,7 +4,7 @@ Theory of operation. A chunked LIST gives objects and a resourceVersion; a WATCH
 later change. The server ends a watch now and then, which is no event: the next one goes on from the
 last version heard. 410 Gone means that the history in between is lost: LIST again, and the
 collection sweeps what vanished meanwhile. A watch can also die without a sign (a NAT forgets it, a
-proxy hangs): the server sends a bookmark about every minute, so a longer silence ends it here.
+proxy hangs): the server sends a bookmark about every minute, so a longer silence ends it here (silence.py).
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from typing import Any
 
 import orjson
 
-from motley_operator.connection import CUSTOM, ApiError, Client, Kind, Sent, owned_kinds
+from motley_operator.connection import CUSTOM, SILENT, ApiError, Client, Kind, Sent, owned_kinds
 from motley_operator.facts.collection import Collection, version_of
 from motley_operator.facts.heartbeats import Gist
+from motley_operator.facts.silence import Silence
 
 _PAGE = 500
-# What the server is asked for: 2.4 ends an hour at most, and 2.3 of kopf's beside them. Each may be followed by
-# one more: a watch that begins at the newest version has no bookmark before there is a newer one.
+# What the server is asked for: 2.4 ends an hour at most, and 2.3 of kopf's beside them.
 _WATCH_S = (1500, 1800)
-_INACTIVITY_S = 90.0  # bookmarks come about every 60 s, but for those first ones
 _ABSENT_S = 1800.0  # until an optional kind is looked for again
 # What is read where the operator plans; the rest is read of the whole cluster in every mode.
 _PLANNED_IN = frozenset({*CUSTOM, *owned_kinds(True, True), "ResourceQuota", "LimitRange"})
@@ -68,6 +67,7 @@ class Reflector:
         self._client = client
         self._selector, self._optional = dict(scope.selector), scope.optional
         self._gist = scope.gist
+        self._silence = Silence()
         self._version = ""
         self._failures = 0
         self._failing_since: float | None = None
@@ -99,6 +99,8 @@ class Reflector:
             await self._do_without(error)
             return
         expired = error.status == 410
+        if error.reason == SILENT:
+            self._silence.given_up()
         if expired:
             self._version = ""
         else:
@@ -166,7 +168,9 @@ class Reflector:
             "timeoutSeconds": str(random.randint(*_WATCH_S)),
             **self._selector,
         }
-        async with self._client.stream(self._request("watch", params), _INACTIVITY_S) as events:
+        self._silence.begins()
+        asked = self._request("watch", params)
+        async with self._client.stream(asked, self._silence.limit_s) as events:
             self._heard()
             async for line in events:
                 self._take(line)
@@ -185,6 +189,7 @@ class Reflector:
             raise ApiError(code, str(subject.get("reason", "")), message, None)
         if what == "BOOKMARK":
             self.collection.advance(version_of(subject))
+            self._silence.marked()
         elif what == "DELETED":
             self.collection.remove(subject)
         else:
