@@ -72,9 +72,10 @@ class Operator:
     def _gather(self) -> ClusterFacts:
         return gather(self.store, reading=self.measurer.reading)
 
-    def _read(self, reading: Reading) -> None:
+    def _read(self, reading: Reading | None) -> None:
         self.metrics.read_prometheus(reading)
-        self.cycle.measured()
+        if reading is not None:
+            self.cycle.measured()
 
     def _planned_before(self) -> str:
         return self.leadership.note() if self.leadership else ""

@@ -166,12 +166,17 @@ class Metrics:
         """Count one API call."""
         self.calls.labels(verb, plural, str(status)).inc()
 
-    def read_prometheus(self, reading: Reading) -> None:
-        """Count a reading and show its figures; what it lacks is shown no longer."""
-        self.readings.labels("failed" if reading.error else "done").inc()
+    def read_prometheus(self, reading: Reading | None) -> None:
+        """Count a reading and show its figures; what it lacks is shown no longer.
+
+        None where nothing is read any more: then nothing is shown.
+        """
+        if reading is not None:
+            self.readings.labels("failed" if reading.error else "done").inc()
+        measured = reading.measurements if reading is not None else {}
         for series, gauge in self.measured.items():
             gauge.clear()
-            for key, measurement in reading.measurements.items():
+            for key, measurement in measured.items():
                 value = getattr(measurement, _SHOWN[series][0])
                 if value is not None:
                     gauge.labels(*key.split("/", 2)).set(value)

@@ -217,7 +217,7 @@ class FakeStore:
     """The documents of a store."""
 
     def __init__(self, demand: str, url: str) -> None:
-        self.kinds = {
+        self.kinds: dict[str, list[dict[str, Any]]] = {
             "ServingPool": [{"spec": {"workload": {"demand": demand}}}],
             "Fleet": [
                 {
@@ -277,6 +277,22 @@ async def test_a_loop_of_readings_never_blocks_and_survives_a_broken_server(
     assert made._stop.is_set()
 
 
+async def test_it_is_told_once_that_nothing_is_read_any_more(server: Server) -> None:
+    told: list[Reading | None] = []
+    made = measurer(server)
+    made._told = told.append
+    task = asyncio.create_task(made.run())
+    await until(lambda: told)
+    store: Any = made._store
+    store.kinds = {}
+    await until(lambda: told[-1] is None)
+    store.kinds = FakeStore("Measured", server.spec.url).kinds
+    await until(lambda: told[-1] is not None)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert told.count(None) == 1
+
+
 async def until(met: Any) -> None:
     deadline = time.monotonic() + 10.0
     while not met():
@@ -295,5 +311,9 @@ def test_the_operators_series_show_a_reading_and_forget_what_it_lacks() -> None:
     assert value("motley_measured_waiting_requests", labels) == 4.0
     assert value("motley_measured_running_requests", labels) is None
     metrics.read_prometheus(Reading(2.0, error="gone"))
+    assert value("motley_measured_waiting_requests", labels) is None
+    assert value("motley_prometheus_readings_total", {"result": "failed"}) == 1.0
+    metrics.read_prometheus(shown)
+    metrics.read_prometheus(None)  # nobody asks any more
     assert value("motley_measured_waiting_requests", labels) is None
     assert value("motley_prometheus_readings_total", {"result": "failed"}) == 1.0

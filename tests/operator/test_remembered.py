@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from motley_operator.changes import budgets
 from motley_operator.decision import Decision, decide
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
@@ -144,3 +145,15 @@ def test_nothing_is_remembered_of_resources_that_are_gone() -> None:
         return remembered()
 
     assert come_and_gone(range(2)) == come_and_gone(range(2, 8)) > 0
+
+
+def test_nothing_is_remembered_of_pods_that_a_budget_was_for() -> None:
+    operated = operated_on(4)
+    key = operated.world.add(pool(budget={"gpus": 4}))
+    operated.run()
+    assert len(budgets._GPUS) > 0
+    del operated.world.documents[key]
+    operated.world.owned.clear()
+    operated.world.pods.clear()
+    operated.run()
+    assert len(budgets._GPUS) == 0

@@ -58,9 +58,9 @@ class BudgetRoom:
         """Without what the pods with the UIDs of `given_back` take."""
         self._budgets = seen.budgets
         self._left: dict[Limit, Amount] = {}
+        _GPUS.keep(seen.desired.__contains__)
         if not seen.budgets.limits:
             return
-        _GPUS.keep(seen.desired.__contains__)
         wanted, taken = dict[str, Amount](), dict[str, Amount]()
         for manifest in seen.desired.values():
             _add(wanted, stage_of(manifest)[0], self._of(manifest))

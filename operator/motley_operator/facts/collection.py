@@ -131,7 +131,8 @@ class Collection(Generic[T]):
         known, _ = self._entries.get(document["metadata"]["uid"], (0, None))
         return version_of(document) > max(known, self._heard)
 
-    def forget(self, uid: str) -> None:
-        """Drop an object that the server says is gone."""
-        self._entries.pop(uid, None)
+    def forget(self, uid: str) -> T | None:
+        """Drop an object that the server says is gone; what was known of it."""
+        _, value = self._entries.pop(uid, (0, None))
         self._gists.pop(uid, None)
+        return value

@@ -33,8 +33,9 @@ class Measurer:
     """Keeps the latest reading of the Prometheus that the Fleet names."""
 
     def __init__(
-        self, store: Store, catalog: Catalog, told: Callable[[Reading], None] | None = None
+        self, store: Store, catalog: Catalog, told: Callable[[Reading | None], None] | None = None
     ) -> None:
+        """`told` hears of each reading, and of None once nothing is read any more."""
         self._store, self._catalog = store, catalog
         self._told = told or (lambda reading: None)
         self._stop = threading.Event()
@@ -44,10 +45,12 @@ class Measurer:
         """Read while the Fleet names a Prometheus and wants something of it."""
         try:
             while True:
-                began = time.monotonic()
+                began, before = time.monotonic(), self.reading
                 source = self.source()
                 if source is not None:
                     await self.once(source)
+                elif before is not None and self.reading is None:
+                    self._told(None)
                 wait_s = source.interval.seconds if source is not None else _LOOK_S
                 await asyncio.sleep(max(0.1, wait_s - (time.monotonic() - began)))
         finally:

@@ -38,7 +38,7 @@ class Store:
         self.settings = settings
         self._client, self._wake = client, wake
         self.owned = owned_kinds(settings.network_policies, settings.provisioning_requests)
-        self._gpu_nodes: set[str] = set()
+        self._gpu_nodes: Counter[str] = Counter()  # by name: two of one name while a LIST is taken
         self.nodes: Collection[NodeFacts] = Collection(parse_node, self._node_changed)
         self.pods: Collection[PodFacts] = Collection(parse_pod, self._pod_changed)
         self._reflectors = list(self._make_reflectors())
@@ -114,7 +114,9 @@ class Store:
         """Drop an object of which the server says that it is gone."""
         for reflector in self._reflectors:
             if reflector.kind.name == kind:
-                reflector.collection.forget(uid)
+                known = reflector.collection.forget(uid)
+                if kind in CUSTOM and known is not None:
+                    self._count(known, -1)  # its deletion, when it is heard, is no news
 
     def served(self) -> frozenset[str]:
         """Optional kinds of ours that the server has and shows."""
@@ -158,10 +160,9 @@ class Store:
     def _node_changed(self, old: NodeFacts | None, new: NodeFacts | None) -> None:
         had = old is not None and old.gpu_resource is not None
         has = new is not None and new.gpu_resource is not None
-        if old and not has:
-            self._gpu_nodes.discard(old.name)
-        if new and has:
-            self._gpu_nodes.add(new.name)
+        for node, is_one, by in ((old, had, -1), (new, has, +1)):
+            if node is not None and is_one:
+                _count(self._gpu_nodes, node.name, by)
         told = new is not None and bool(new.refused or new.aside)
         if (had or has or told) and old != new:
             self._wake("Node")
@@ -196,18 +197,21 @@ class Store:
 
     def _document_changed(self, kind: str, old: Document | None, new: Document | None) -> None:
         if kind in CUSTOM:
-            self._count_references(old, -1)
-            self._count_references(new, +1)
             for document, by in ((old, -1), (new, +1)):
                 if document:
-                    self._planned_in[document["metadata"].get("namespace") or ""] += by
+                    self._count(document, by)
         before = planned_part(kind, old) if old else None
         if before != (planned_part(kind, new) if new else None):
             self._wake(kind)
 
-    def _count_references(self, document: Document | None, by: int) -> None:
+    def _count(self, document: Document, by: int) -> None:
+        """Count a resource in, or out, of its namespace and of what it refers to."""
+        _count(self._planned_in, document["metadata"].get("namespace") or "", by)
+        self._count_references(document, by)
+
+    def _count_references(self, document: Document, by: int) -> None:
         """Follow each ConfigMap that a resource refers to, one watch a name, and no others."""
-        for reference in config_map_references(document) if document else ():
+        for reference in config_map_references(document):
             self._uses[reference] += by
             if self._uses[reference] > 0 and reference not in self._references:
                 self._follow(reference)
@@ -230,3 +234,10 @@ class Store:
             self._references.pop(reference, None)
             if task := self._following.pop(reference, None):
                 task.cancel()
+
+
+def _count(counts: Counter[str], name: str, by: int) -> None:
+    """Count in or out; of what is gone nothing is kept."""
+    counts[name] += by
+    if not counts[name]:
+        del counts[name]
