@@ -13,6 +13,7 @@ import aiohttp
 import kmock
 import kopf
 import pytest
+from kopf._core.reactor.inventory import ResourceMemories
 
 from motley_operator.connection import Credentials
 from motley_operator.handlers import build_registry, harden, run_kopf
@@ -69,6 +70,20 @@ def emulator(kmock: kmock.KubernetesEmulator) -> kmock.KubernetesEmulator:
 
 
 @pytest.fixture
+def memories(monkeypatch: pytest.MonkeyPatch) -> list[ResourceMemories]:
+    """What kopf remembers by resource, of every operator that is made."""
+    made: list[ResourceMemories] = []
+    begin = ResourceMemories.__init__
+
+    def noted(self: ResourceMemories) -> None:
+        begin(self)
+        made.append(self)
+
+    monkeypatch.setattr(ResourceMemories, "__init__", noted)
+    return made
+
+
+@pytest.fixture
 async def running(
     emulator: kmock.KubernetesEmulator,
 ) -> AsyncIterator[tuple[Bell, KnowingStore, str]]:
@@ -121,6 +136,28 @@ async def test_a_new_pool_wakes_the_cycle_and_stays_untouched(
     assert "finalizers" not in metadata
     assert not metadata.get("annotations")
     assert not list(emulator["patch"])
+
+
+async def test_kopf_remembers_nothing_of_resources_that_are_gone(
+    memories: list[ResourceMemories], running: tuple[Bell, KnowingStore, str]
+) -> None:
+    bell, _, url = running
+
+    def remembered() -> set[str]:
+        return {uid for one in memories for uid in one._items}
+
+    async with aiohttp.ClientSession() as session:
+        for name in ("stays", "goes-0", "goes-1", "goes-2"):
+            metadata = {"name": name, "namespace": "team-a", "uid": f"uid-{name}"}
+            body = {"apiVersion": "motley.dev/v1alpha1", "kind": "ServingPool"}
+            async with session.post(url + POOLS, json={**body, "metadata": metadata}) as response:
+                assert response.status < 300
+        await until(lambda: len(bell.causes) == 4)
+        assert len(remembered()) == 4
+        for name in ("goes-0", "goes-1", "goes-2"):
+            async with session.delete(f"{url}{POOLS}/{name}") as response:
+                assert response.status < 300
+        await until(lambda: remembered() == {"uid-stays"})
 
 
 async def test_the_probes_are_answered_from_kopfs_thread_and_end_with_it(
