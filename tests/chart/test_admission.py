@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, get_args
+from collections.abc import Iterable
+from typing import get_args
 
 import pytest
-import yaml
-from e2e import helm
+from e2e.chart import CHART, Document, rendered
+from e2e.chart import shipped as objects
 from e2e.helm import needs_helm
-from tests.isolation.pods import ROOT
 from tests.isolation.templates import ROWS
 
 from motley_operator.api.podsecurity import (
@@ -21,14 +21,11 @@ from motley_operator.api.podsecurity import (
     PodPermission,
 )
 
-CHART = ROOT / "charts" / "motley"
 TEMPLATES, PODS = "motley-pod-templates", "motley-pods"
-Document = dict[str, Any]
 
 
-def policies(text: str) -> dict[str, Document]:
+def policies(documents: Iterable[Document]) -> dict[str, Document]:
     """The policies of a rendered chart, by name."""
-    documents = [d for d in yaml.safe_load_all(text) if d]
     return {
         d["metadata"]["name"]: d["spec"]
         for d in documents
@@ -43,7 +40,7 @@ def expressions(policy: Document) -> list[str]:
 
 def shipped() -> dict[str, Document]:
     """The policies of the plain manifest."""
-    return policies((CHART / "install.yaml").read_text())
+    return policies(objects())
 
 
 @pytest.mark.parametrize(
@@ -66,12 +63,8 @@ def test_each_permission_is_one_of_the_rows_and_of_the_charts_schema() -> None:
 @needs_helm
 @pytest.mark.parametrize("permission", get_args(PodPermission))
 def test_a_permission_takes_its_own_checks_out_of_the_policy(permission: str) -> None:
-    done = helm.run(
-        *("template", "motley", str(CHART), "--namespace=motley-system"),
-        *("--kube-version=1.35.0", f"--set=admission.allow={{{permission}}}"),
-    )
-    assert done.returncode == 0, done.stderr
-    every, found = expressions(shipped()[TEMPLATES]), expressions(policies(done.stdout)[TEMPLATES])
+    allowing = policies(rendered(f"--set=admission.allow={{{permission}}}"))
+    every, found = expressions(shipped()[TEMPLATES]), expressions(allowing[TEMPLATES])
     gone = [each for each in every if each not in found]
     assert len(gone) == (2 if permission == "SecurityProfiles" else 1)
     assert [each for each in every if each not in gone] == found
@@ -89,7 +82,6 @@ def test_a_permission_takes_its_own_checks_out_of_the_policy(permission: str) ->
 
 
 def test_no_shipped_role_lets_anybody_but_an_admin_write_the_fleet() -> None:
-    documents = [d for d in yaml.safe_load_all((CHART / "install.yaml").read_text()) if d]
-    rules = [r for d in documents if d["kind"] in ("Role", "ClusterRole") for r in d["rules"]]
+    rules = [rule for role in objects("Role", "ClusterRole") for rule in role["rules"]]
     writes = {verb for rule in rules if "fleets" in rule["resources"] for verb in rule["verbs"]}
     assert writes == {"list", "watch"}

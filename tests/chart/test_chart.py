@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,12 @@ import jsonschema
 import pytest
 import yaml
 from e2e import helm
+from e2e.chart import CHART, Document, documents, render, rendered, shipped
 from e2e.helm import needs_helm
 
 from motley_operator.settings import Settings, add_flags, from_args
 
 ROOT = Path(__file__).parent.parent.parent
-CHART = ROOT / "charts" / "motley"
-
-Documents = list[dict[str, Any]]
-
-
-def render(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What `helm template` prints."""
-    command = ["template", "motley", str(CHART), "--namespace", "motley-system"]
-    command.append("--kube-version=1.35.0")  # not whatever this helm was built for
-    return helm.run(*command, *arguments)
-
-
-def rendered(*arguments: str) -> Documents:
-    """The chart's objects."""
-    done = render(*arguments)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
 def rules() -> list[dict[str, Any]]:
@@ -214,16 +197,13 @@ def test_a_wrong_value_is_refused(wrong: dict[str, Any]) -> None:
 
 @needs_helm
 def test_the_plain_manifest_is_what_the_chart_renders() -> None:
-    text = (CHART / "install.yaml").read_text()
-    golden = [document for document in yaml.safe_load_all(text) if document]
-    assert golden == plain(rendered()), "write it anew with `make chart`"
+    assert shipped() == plain(rendered()), "write it anew with `make chart`"
 
 
 def test_the_plain_manifest_has_the_present_crds_and_rules() -> None:
-    text = (CHART / "install.yaml").read_text()
-    found = {(d["kind"], d["metadata"]["name"]): d for d in yaml.safe_load_all(text) if d}
+    found = {(d["kind"], d["metadata"]["name"]): d for d in shipped()}
     for path in (ROOT / "crds").glob("*.yaml"):
-        crd = yaml.safe_load(path.read_text())
+        (crd,) = documents(path.read_text())
         twin = found["CustomResourceDefinition", crd["metadata"]["name"]]
         assert twin["spec"] == crd["spec"], "write it anew with `make chart`"
     roles = (
@@ -237,8 +217,7 @@ def test_the_plain_manifest_has_the_present_crds_and_rules() -> None:
 
 
 def test_approving_is_a_right_of_its_own_that_no_shipped_role_but_the_approvers_has() -> None:
-    text = (CHART / "install.yaml").read_text()
-    found = [d for d in yaml.safe_load_all(text) if d]
+    found = shipped()
     roles = {d["metadata"]["name"]: d for d in found if d["kind"] in ("Role", "ClusterRole")}
     may = {n for n, d in roles.items() for r in d["rules"] if "approve" in r["verbs"]}
     assert may == {"motley-approver"}
@@ -251,19 +230,17 @@ def test_approving_is_a_right_of_its_own_that_no_shipped_role_but_the_approvers_
     assert "motley-approver" not in bound
 
 
-def shipped(kind: str) -> dict[str, dict[str, Any]]:
+def by_name(kind: str) -> dict[str, Document]:
     """Objects of a kind in the plain manifest, by name."""
-    text = (CHART / "install.yaml").read_text()
-    found = [d for d in yaml.safe_load_all(text) if d and d["kind"] == kind]
-    return {d["metadata"]["name"]: d for d in found}
+    return {d["metadata"]["name"]: d for d in shipped(kind)}
 
 
 @pytest.mark.parametrize(
     "name", ["motley-approval", "motley-pod-templates", "motley-pods", "motley-workloads"]
 )
 def test_an_admission_policy_is_bound_denies_and_fails_closed(name: str) -> None:
-    policy = shipped("ValidatingAdmissionPolicy")[name]["spec"]
-    binding = shipped("ValidatingAdmissionPolicyBinding")[name]["spec"]
+    policy = by_name("ValidatingAdmissionPolicy")[name]["spec"]
+    binding = by_name("ValidatingAdmissionPolicyBinding")[name]["spec"]
     assert policy["failurePolicy"] == "Fail"
     assert (binding["policyName"], binding["validationActions"]) == (name, ["Deny"])
     if name == "motley-workloads":
@@ -307,10 +284,10 @@ def test_the_right_to_ask_for_nodes_comes_with_the_switch() -> None:
     assert more == {"provisioningrequests", "podtemplates"}
 
 
-def plain(documents: Documents) -> Documents:
+def plain(documents: tuple[Document, ...]) -> tuple[Document, ...]:
     """The objects with their namespace first, as `make chart` writes them."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "motley-system"}}
-    return [namespace, *documents]
+    return (namespace, *documents)
 
 
 @needs_helm
@@ -336,7 +313,7 @@ def test_the_operator_runs_without_rights_on_its_machine() -> None:
 def test_the_kubelet_asks_whether_the_operator_is_alive_and_whether_it_is_ready() -> None:
     from motley_operator.health import LIVE, READY
 
-    deployment = shipped("Deployment")["motley"]
+    deployment = by_name("Deployment")["motley"]
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert f"--health-port={ports['health']}" in container["args"]
@@ -344,7 +321,7 @@ def test_the_kubelet_asks_whether_the_operator_is_alive_and_whether_it_is_ready(
         assert container[probe]["httpGet"] == {"path": path, "port": "health"}
     # Nothing old goes before something new has a whole view; and who has none is scraped all the same.
     assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-    assert shipped("Service")["motley-metrics"]["spec"]["publishNotReadyAddresses"] is True
+    assert by_name("Service")["motley-metrics"]["spec"]["publishNotReadyAddresses"] is True
 
 
 def from_args_of(arguments: list[str]) -> Settings:

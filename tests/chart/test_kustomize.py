@@ -6,14 +6,12 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from e2e.chart import CHART, Document, documents, shipped
 from e2e.cluster import binaries
 
 ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "motley"
 PAGE = ROOT / "docs" / "image.md"
 
 
@@ -26,25 +24,24 @@ def kubectl() -> str:
     return found
 
 
-def built(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def built(folder: Path) -> dict[tuple[str, str], Document]:
     """The objects that kustomize builds, by kind and name."""
     done = subprocess.run(
         [kubectl(), "kustomize", str(folder)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return by_name(done.stdout)
+    return by_name(documents(done.stdout))
 
 
-def by_name(text: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """The documents of a manifest by kind and name, which are unique in it."""
-    documents = [d for d in yaml.safe_load_all(text) if d]
-    found = {(d["kind"], d["metadata"]["name"]): d for d in documents}
-    assert len(found) == len(documents)
+def by_name(objects: tuple[Document, ...]) -> dict[tuple[str, str], Document]:
+    """The objects of a manifest by kind and name, which are unique in it."""
+    found = {(d["kind"], d["metadata"]["name"]): d for d in objects}
+    assert len(found) == len(objects)
     return found
 
 
 def test_the_base_has_the_objects_of_the_plain_manifest() -> None:
-    assert built(CHART) == by_name((CHART / "install.yaml").read_text())
+    assert built(CHART) == by_name(shipped())
 
 
 def test_the_overlay_of_the_page_gives_operator_and_gateways_the_same_image(tmp_path: Path) -> None:
@@ -58,6 +55,6 @@ def test_the_overlay_of_the_page_gives_operator_and_gateways_the_same_image(tmp_
 
 
 def test_the_chart_gives_operator_and_gateways_the_same_image() -> None:
-    objects = by_name((CHART / "install.yaml").read_text())
+    objects = by_name(shipped())
     (container,) = objects["Deployment", "motley"]["spec"]["template"]["spec"]["containers"]
     assert f"--gateway-image={container['image']}" in container["args"]

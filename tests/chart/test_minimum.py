@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from e2e.chart import shipped
 from e2e.cluster import binaries, gomodule
 from e2e.cluster.binaries import BinariesError
 
@@ -49,11 +50,6 @@ def expressions(document: Any) -> Iterator[str]:
     elif isinstance(document, list):
         for each in document:
             yield from expressions(each)
-
-
-def shipped(*kinds: str) -> list[dict[str, Any]]:
-    text = (ROOT / "charts" / "motley" / "install.yaml").read_text()
-    return [d for d in yaml.safe_load_all(text) if d and d["kind"] in kinds]
 
 
 @pytest.mark.parametrize("kind", ["CustomResourceDefinition", "ValidatingAdmissionPolicy"])

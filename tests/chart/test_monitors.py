@@ -7,15 +7,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
-from e2e import helm
+from e2e.chart import Document, rendered
 from e2e.cluster.foreign import ForeignError, crds
 from e2e.helm import needs_helm
-from tests.isolation.pods import ROOT
 
 KINDS = ("servicemonitors", "podmonitors", "prometheusrules")
 VALUES = "metrics.serviceMonitor=true,metrics.podMonitor=true,metrics.rules=true,namespaces={a,b}"
-Document = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +53,11 @@ def wrong(document: Document, schema: Document) -> list[str]:
 
 @needs_helm
 def test_monitors_and_rules_fit_the_projects_own_schemas(schemas: dict[str, Document]) -> None:
-    done = helm.run("template", "motley", str(ROOT / "charts" / "motley"), f"--set={VALUES}")
-    assert done.returncode == 0, done.stderr
-    documents = [d for d in yaml.safe_load_all(done.stdout) if d]
-    found = [d for d in documents if d["apiVersion"].startswith("monitoring.coreos.com/")]
+    found = [
+        d
+        for d in rendered(f"--set={VALUES}")
+        if d["apiVersion"].startswith("monitoring.coreos.com/")
+    ]
     assert {d["kind"] for d in found} == set(schemas)
     for document in found:
         assert wrong(document, schemas[document["kind"]]) == []

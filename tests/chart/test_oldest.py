@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from e2e import goprogram
+from e2e import chart, goprogram
 from e2e.cluster import gomodule
 
 pytestmark = pytest.mark.slow  # the first build takes about two minutes
@@ -30,10 +29,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shipped(kind: str) -> list[dict[str, Any]]:
-    text = (ROOT / "charts" / "motley" / "install.yaml").read_text()
-    found = [d for d in yaml.safe_load_all(text) if d and d["kind"] == kind]
+    found = chart.shipped(kind)
     assert found
-    return found
+    return list(found)
 
 
 def said(program: Path, *documents: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
+from e2e.chart import shipped
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -53,8 +53,7 @@ def test_the_image_runs_as_the_user_of_the_pods_and_as_the_last_thing_that_is_sa
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "runAsNonRoot needs a number"
     after = [word for word, _ in FINAL[FINAL.index(("USER", user)) + 1 :]]
     assert not {"RUN", "COPY", "ADD", "USER"} & set(after)
-    install = (ROOT / "charts/motley/install.yaml").read_text()
-    (deployment,) = (d for d in yaml.safe_load_all(install) if d and d["kind"] == "Deployment")
+    (deployment,) = shipped("Deployment")
     context = deployment["spec"]["template"]["spec"]["securityContext"]
     assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
 

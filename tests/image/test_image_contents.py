@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
+from e2e.chart import shipped
 from e2e.cluster import image_contents, image_store
 from e2e.cluster.image_contents import PACKAGES, PREFIX, Dockerfile
 from e2e.cluster.images import Entry, Layer, config_of
@@ -34,8 +34,7 @@ def test_the_operators_image_starts_as_the_dockerfile_says_and_as_the_pods_user(
     environment = dict(one.split("=", 1) for one in config["Env"])
     assert environment["PATH"].startswith(f"{PREFIX}/bin:/usr/local/sbin:")
     assert (environment["HOME"], environment["PYTHONDONTWRITEBYTECODE"]) == ("/tmp", "1")
-    install = (ROOT / "charts/motley/install.yaml").read_text()
-    (deployment,) = (d for d in yaml.safe_load_all(install) if d and d["kind"] == "Deployment")
+    (deployment,) = shipped("Deployment")
     pod = deployment["spec"]["template"]["spec"]["securityContext"]
     assert config["User"] == f"{pod['runAsUser']}:{pod['runAsGroup']}"
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

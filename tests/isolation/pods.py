@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import yaml
+from e2e.chart import Document, shipped
 
 from motley_operator import manifests, translate
 from motley_operator.settings import Settings
@@ -26,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 CATALOG = load_catalog()
 CLOSED = Settings(network_policies=True, metrics_namespaces=("monitoring",))
 AUTH = {"gateway": {"auth": {"secretRef": {"name": "keys"}}}}
-Document = dict[str, Any]
 
 
 def made(settings: Settings = CLOSED) -> list[Document]:
@@ -48,8 +46,7 @@ def made(settings: Settings = CLOSED) -> list[Document]:
 
 def operator_pod() -> Document:
     """The pod template of the chart's Deployment."""
-    text = (ROOT / "charts/motley/install.yaml").read_text()
-    (found,) = (d for d in yaml.safe_load_all(text) if d and d["kind"] == "Deployment")
+    (found,) = shipped("Deployment")
     template: Document = found["spec"]["template"]
     return template
 

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-import yaml
-from e2e import helm
+from e2e import chart
+from e2e.chart import Document
 from e2e.helm import needs_helm
 from tests.isolation.judge import Peer, of, reaches
-from tests.isolation.pods import CLOSED, ROOT, engine_pods, gateway_pods, made
+from tests.isolation.pods import CLOSED, engine_pods, gateway_pods, made
 
 from motley_operator.settings import Settings
 
-Document = dict[str, Any]
-CHART = ROOT / "charts" / "motley"
 POLICIES = [d for d in made() if d["kind"] == "NetworkPolicy"]
 HTTP, NCCL = 8000, 29500
 
@@ -91,12 +86,9 @@ def test_without_namespaces_that_scrape_nobody_else_reaches_an_engine() -> None:
         assert not reaches(SCRAPER, engine, port, policies)
 
 
-def rendered(*arguments: str) -> list[Document]:
-    """The chart's objects."""
-    command = ["template", "motley", str(CHART), "--namespace", "motley-system"]
-    done = helm.run(*command, "--kube-version=1.35.0", *(f"--set={a}" for a in arguments))
-    assert done.returncode == 0, done.stderr
-    return [d for d in yaml.safe_load_all(done.stdout) if d]
+def rendered(*values: str) -> tuple[Document, ...]:
+    """The chart's objects with these values."""
+    return chart.rendered(*(f"--set={value}" for value in values))
 
 
 @needs_helm
@@ -142,5 +134,4 @@ def test_the_switch_turns_the_operators_setting_on() -> None:
 
 
 def test_the_default_chart_makes_no_policy() -> None:
-    text = Path(CHART / "install.yaml").read_text()
-    assert not [d for d in yaml.safe_load_all(text) if d and d["kind"] == "NetworkPolicy"]
+    assert not chart.shipped("NetworkPolicy")
