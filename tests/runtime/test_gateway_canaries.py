@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from motley_runtime.gateway.canaries import NAME, Canaries, endless
 from motley_runtime.gateway.options import GatewaySettings
 from motley_runtime.gateway.watching import Watch
 
-ANSWERS = {each["prompt"]: each["check"]["answer"] for each in itertools.islice(endless(7), 400)}
+
+@cache
+def answers() -> dict[str, str]:
+    """The right answers of the first questions, by their text."""
+    return {each["prompt"]: each["check"]["answer"] for each in itertools.islice(endless(7), 400)}
 
 
 def knowing(engine: Any, knows: Any) -> None:
@@ -23,7 +28,7 @@ def knowing(engine: Any, knows: Any) -> None:
     plain = engine.answer
 
     def answer(path: str, body: dict[str, Any]) -> dict[str, Any]:
-        right = ANSWERS.get(body["messages"][0]["content"], "?")
+        right = answers().get(body["messages"][0]["content"], "?")
         engine.text = f"Answer: {right if knows() else 'ABCD'['ABCD'.index(right) - 1]}"
         return dict(plain(path, body))
 

@@ -7,20 +7,26 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from itertools import combinations
 from random import Random
 
 import pint
 import pytest
 
-from motley_runtime.questions import FIELDS, Template, Variable, document, question_set
+from motley_runtime.questions import FIELDS, Question, Template, Variable, document, question_set
 from motley_runtime.questions.generating import LETTERS, SEPARATION, TOLERANCE
 from motley_runtime.questions.quantities import CONSTANTS, printed
 
 EVERY = [(field, each) for field, templates in FIELDS.items() for each in templates]
 NAMES = [each.name for _, each in EVERY]
-SET = list(question_set(FIELDS, 7, 8 * len(EVERY)))
 RAD, OMEGA, EARTH_M, G = math.pi / 180, 7.292e-5, 6.371e6, 9.81
+
+
+@cache
+def every_question() -> list[Question]:
+    """A set in which each template comes eight times."""
+    return list(question_set(FIELDS, 7, 8 * len(EVERY)))
 
 
 def f(latitude: float) -> float:
@@ -154,24 +160,28 @@ def test_a_template_whose_draws_never_make_sense_says_so() -> None:
 
 def test_the_same_seed_gives_the_same_set_and_a_longer_one_begins_with_it() -> None:
     again = list(question_set(FIELDS, 7, 60))
-    assert again == SET[:60]
+    assert again == every_question()[:60]
     assert list(question_set(FIELDS, 8, 60)) != again
 
 
 def test_a_set_holds_every_template_equally_often_and_no_question_twice() -> None:
-    assert set(Counter(each.id.split(".")[1] for each in SET).values()) == {8}
-    assert len({each.id for each in SET}) == len({each.text for each in SET}) == len(SET)
+    assert set(Counter(each.id.split(".")[1] for each in every_question()).values()) == {8}
+    assert (
+        len({each.id for each in every_question()})
+        == len({each.text for each in every_question()})
+        == len(every_question())
+    )
 
 
 def test_options_differ_by_more_than_any_tolerance() -> None:
-    for each in SET:
+    for each in every_question():
         for one, other in combinations(each.options.values(), 2):
             apart = abs(one - other) / max(abs(one), abs(other))
             assert apart >= SEPARATION > 2 * TOLERANCE, (each.id, one, other)
 
 
 def test_no_option_is_absurd_and_the_right_one_is_there_once() -> None:
-    for each in SET:
+    for each in every_question():
         assert sorted(each.options) == list(LETTERS)
         assert each.options[each.letter] == each.answer
         assert list(each.options.values()).count(each.answer) == 1
@@ -179,22 +189,22 @@ def test_no_option_is_absurd_and_the_right_one_is_there_once() -> None:
 
 
 def test_the_right_letter_is_dealt_evenly_and_cannot_be_told_from_the_template() -> None:
-    counts = Counter(each.letter for each in SET)
+    counts = Counter(each.letter for each in every_question())
     assert max(counts.values()) - min(counts.values()) <= 1
     by_template: dict[str, set[str]] = {}
-    for each in SET:
+    for each in every_question():
         by_template.setdefault(each.id.split(".")[1], set()).add(each.letter)
     assert sum(len(letters) for letters in by_template.values()) / len(by_template) > 2.5
 
 
 def test_the_right_option_is_not_always_of_the_same_rank() -> None:
-    ranks = Counter(sorted(q.options.values()).index(q.answer) for q in SET)
-    assert max(ranks.values()) / len(SET) < 0.5
+    ranks = Counter(sorted(q.options.values()).index(q.answer) for q in every_question())
+    assert max(ranks.values()) / len(every_question()) < 0.5
 
 
 @pytest.mark.parametrize("form", ["choice", "number"])
 def test_no_text_has_an_unresolved_variable(form: str) -> None:
-    for each in SET:
+    for each in every_question():
         prompt = document(each, form)["prompt"]
         assert not re.search(r"[{}]|nan|inf\b|None", prompt), prompt
         for name, value in each.values.items():
@@ -203,7 +213,7 @@ def test_no_text_has_an_unresolved_variable(form: str) -> None:
 
 
 def test_constants_that_a_question_uses_are_stated() -> None:
-    for each in SET[: len(EVERY)]:
+    for each in every_question()[: len(EVERY)]:
         template = next(t for _, t in EVERY if t.name == each.id.split(".")[1])
         for name in template.constants:
             constant = CONSTANTS[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import pint
@@ -50,14 +51,20 @@ CONSTANTS: Mapping[str, Constant] = {
 
 def quantity(value: float, unit: str) -> Quantity:
     """A value in its unit, turned into SI base units."""
-    return REGISTRY.Quantity(value, unit or "dimensionless").to_base_units()
+    return REGISTRY.Quantity(value, _unit(unit)).to_base_units()
+
+
+@cache
+def _unit(name: str) -> Any:
+    """A unit by its name, which takes pint longer to read than all that is done with it."""
+    return REGISTRY.Unit(name or "dimensionless")
 
 
 def magnitude(found: Quantity, unit: str) -> float:
     """The number of a quantity in a unit. Raises: pint.DimensionalityError."""
     if not isinstance(found, REGISTRY.Quantity):
         found = REGISTRY.Quantity(found, "dimensionless")
-    return float(found.to(unit or "dimensionless").magnitude)
+    return float(found.to(_unit(unit)).magnitude)
 
 
 def printed(value: float, unit: str) -> str:
@@ -68,7 +75,7 @@ def printed(value: float, unit: str) -> str:
         number = f"{float(mantissa):g} × 10^{int(exponent)}"
     shown = _PRINTED.get(unit)
     if shown is None:
-        shown = f"{REGISTRY.Unit(unit):~P}"
+        shown = f"{_unit(unit):~P}"
     return f"{number} {shown}" if shown else number
 
 
