@@ -6,20 +6,8 @@ wall time leave a factor of ten.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from tests.bench.fleets import Case, gap_row, replan_row, row_name
-
-from motley_planner.solver.clock import CLOCK
-
-
-@pytest.fixture
-def cpu_seconds() -> Iterator[None]:
-    """Limits count this process's CPU seconds."""
-    CLOCK.count_cpu_seconds()
-    yield
-    CLOCK.count_wall_seconds()
 
 
 def cells(row: str) -> list[str]:

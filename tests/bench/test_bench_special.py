@@ -11,15 +11,6 @@ import pytest
 from tests.bench import examples, gateway
 from tests.bench.special_fleets import columns_rows, first_row
 
-from motley_planner.solver.clock import CLOCK
-
-
-@pytest.fixture
-def cpu_seconds() -> Iterator[None]:
-    CLOCK.count_cpu_seconds()
-    yield
-    CLOCK.count_wall_seconds()
-
 
 @pytest.fixture
 def own_cores() -> Iterator[None]:

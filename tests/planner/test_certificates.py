@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -22,7 +21,6 @@ from motley_planner.formulations.certificate import (
     with_proofs,
 )
 from motley_planner.formulations.fleet import solve_table
-from motley_planner.solver.clock import CLOCK
 from motley_planner.testing.corpus import structured_cases
 from motley_planner.testing.oracle import Unbounded, best_value
 from motley_planner.testing.tables import large_table, tiny_table
@@ -266,14 +264,6 @@ def test_proofs_by_blocks_are_those_of_the_whole_relaxation(
         forced, beside = forced + ("force" in names), beside + bool(names & {"kv", "nic"})
         seen, moved = seen + 1, moved + ("moves" in names)
     assert min(forced, moved) >= 50 and beside >= 5 and seen >= 100
-
-
-@pytest.fixture
-def cpu_seconds() -> Iterator[None]:
-    """Searches have as much time on a busy machine as on an idle one."""
-    CLOCK.count_cpu_seconds()
-    yield
-    CLOCK.count_wall_seconds()
 
 
 def test_a_proof_gives_a_plan_without_a_bound_one(cpu_seconds: None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -10,17 +9,9 @@ import pytest
 from motley_planner.checker import check
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.solver import dives, first_parts, lexicographic
-from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.search import Search
 from motley_planner.testing.fleets import fleet, loaded, lp_capacity
 from motley_planner.testing.special_fleets import resources_fleet
-
-
-@pytest.fixture
-def cpu_seconds() -> Iterator[None]:
-    CLOCK.count_cpu_seconds()
-    yield
-    CLOCK.count_wall_seconds()
 
 
 def dives_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -153,10 +153,13 @@ def test_no_plan_in_time_exits_3(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("objective", ["max_min", "min_cost"])
 def test_the_process_ends_within_a_second_of_its_limit(tmp_path: Path, objective: str) -> None:
+    """In seconds of CPU, the worker's too; in those of the wall: tests/bench/test_bench_solver.py."""
     hard = as_json(large_table(256, 800)) | {"objective": objective, "time_limit_s": 2.0}
-    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = solve(tmp_path, hard)
-    assert time.monotonic() - start < 2.0 + 1.0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used_s < 2.0 + 1.0
     answer = json.loads(done.stdout)
     assert answer["status"] in ("feasible", "optimal")
     assert answer["gap"] is not None and answer["gap"] < 0.5
