@@ -106,7 +106,7 @@ async def running(
     await until(lambda: not thread.is_alive())
 
 
-async def until(met: Any, within_s: float = 8.0) -> None:
+async def until(met: Any, within_s: float = 30.0) -> None:
     deadline = time.monotonic() + within_s
     while not met():
         assert time.monotonic() < deadline

@@ -25,7 +25,7 @@ class Watched:
     def __init__(self, store: Store, wakes: Counter[str]) -> None:
         self.store, self.wakes = store, wakes
 
-    async def until(self, met: Callable[[], bool], within_s: float = 5.0) -> None:
+    async def until(self, met: Callable[[], bool], within_s: float = 30.0) -> None:
         deadline = time.monotonic() + within_s
         while not met():
             assert time.monotonic() < deadline, f"not met; problems: {self.store.problems()}"

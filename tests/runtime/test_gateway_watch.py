@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +126,10 @@ async def test_no_client_waits_for_a_label_and_only_two_are_under_way(
     cascade: Any, eventually: Any
 ) -> None:
     gateway, _, large = await cascade(fields={"watch": watch(per_minute=60000)})
-    large.delay_s = 1.0
-    began_s = time.monotonic()
-    for _ in range(5):
-        await gateway.chat()
-    assert time.monotonic() - began_s < 0.9
+    large.delay_s = 60.0
+    async with asyncio.timeout(30.0):
+        for _ in range(5):
+            await gateway.chat()
     skipped = 'motley_gateway_shadow_skipped_total{reason="concurrency"}'
     assert len(large.seen) <= 2 and await gateway.metric(skipped) == 3
 
