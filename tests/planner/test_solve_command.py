@@ -1,4 +1,4 @@
-"""`motley solve`: answers, exit statuses and the time limit, through the real process."""
+"""`motley solve`: answers, exit statuses and the time limit; those of the process through a real one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from motley_operator.cli.main import main
 from motley_planner.testing.tables import as_json, large_table
 
 FIELDS = {
@@ -57,6 +60,31 @@ def solve(tmp_path: Path, value: object, *options: str) -> subprocess.CompletedP
     return motley(path, *options)
 
 
+@dataclass
+class Said:
+    """What a command printed, and its exit status."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Tell = Callable[..., Said]
+
+
+@pytest.fixture
+def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Tell:
+    """The command in this process, for what is not a matter of the process."""
+
+    def tell(value: object, *options: str) -> Said:
+        path = tmp_path / "table.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        status = main(["solve", str(path), *options])
+        return Said(status, *capsys.readouterr())
+
+    return tell
+
+
 def test_a_plan_that_serves_all_exits_0(tmp_path: Path) -> None:
     done = solve(tmp_path, table())
     assert done.returncode == 0
@@ -82,15 +110,15 @@ def test_a_plan_that_serves_all_exits_0(tmp_path: Path) -> None:
     ],
 )
 def test_exit_status_says_how_it_ended(
-    tmp_path: Path, changes: dict[str, Any], status: str, code: int
+    told: Tell, changes: dict[str, Any], status: str, code: int
 ) -> None:
-    done = solve(tmp_path, table(**changes))
+    done = told(table(**changes))
     answer = json.loads(done.stdout)
     assert (answer["status"], done.returncode) == (status, code)
 
 
-def test_min_cost_that_cannot_serve_all_gives_the_best_max_min_plan(tmp_path: Path) -> None:
-    done = solve(tmp_path, table(budget_usd_per_hour=6, objective="min_cost"))
+def test_min_cost_that_cannot_serve_all_gives_the_best_max_min_plan(told: Tell) -> None:
+    done = told(table(budget_usd_per_hour=6, objective="min_cost"))
     answer = json.loads(done.stdout)
     assert (answer["objective"], answer["bound"], answer["gap"]) == (None, None, None)
     assert answer["replicas"] == [{"column": "c", "count": 2}]
@@ -113,8 +141,8 @@ def test_min_cost_that_cannot_serve_all_gives_the_best_max_min_plan(tmp_path: Pa
         '{"budget_usd_per_hour": NaN}',
     ],
 )
-def test_bad_input_exits_2_with_a_sentence(tmp_path: Path, value: object) -> None:
-    done = solve(tmp_path, value)
+def test_bad_input_exits_2_with_a_sentence(told: Tell, value: object) -> None:
+    done = told(value)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "table.json" in done.stderr
@@ -127,8 +155,8 @@ def test_a_file_that_is_not_there_exits_2(tmp_path: Path) -> None:
     assert "nothing.json" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_person_can_read_it(tmp_path: Path) -> None:
-    done = solve(tmp_path, table(budget_usd_per_hour=6), "-o", "table")
+def test_a_person_can_read_it(told: Tell) -> None:
+    done = told(table(budget_usd_per_hour=6), "-o", "table")
     assert "$6.00/h" in done.stdout
     assert "short of k by 1: budget" in done.stdout
 
@@ -165,34 +193,34 @@ def test_the_process_ends_within_a_second_of_its_limit(tmp_path: Path, objective
     assert answer["gap"] is not None and answer["gap"] < 0.5
 
 
-def test_an_integer_of_thousands_of_digits_is_bad_input(tmp_path: Path) -> None:
+def test_an_integer_of_thousands_of_digits_is_bad_input(told: Tell) -> None:
     text = json.dumps(table(time_limit_s=12345.0)).replace("12345.0", "1" + "0" * 5000)
-    done = solve(tmp_path, text)
+    done = told(text)
     assert (done.returncode, done.stdout) == (2, "")
     assert "time_limit_s: a number of 5001 digits is out of range" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_gpu_or_zone_that_no_node_has_is_warned_of(tmp_path: Path) -> None:
-    assert solve(tmp_path, table()).stderr == ""
+def test_a_gpu_or_zone_that_no_node_has_is_warned_of(told: Tell) -> None:
+    assert told(table()).stderr == ""
     more = table()
     column = more["columns"][0]
     fragments = [{"gpu": "A", "tp": 1}, {"gpu": "AX", "tp": 4}]
     more["columns"] += [column | {"id": f"d{i}", "fragments": fragments} for i in range(3)]
     more["columns"] += [column | {"id": "e", "zone": "y"}]
-    done = solve(tmp_path, more)
+    done = told(more)
     assert done.returncode in (0, 1)
     assert "columns['d0']: no node has GPU 'AX' in zone 'z', nor for 2 more columns" in done.stderr
     assert "columns['e']: no node has GPU 'A' in zone 'y'" in done.stderr
-    assert solve(tmp_path, more, "-q").stderr == ""
+    assert told(more, "-q").stderr == ""
 
 
-def test_each_level_says_which_bound_is_certified(tmp_path: Path) -> None:
-    done = solve(tmp_path, table(), "-o", "json")
+def test_each_level_says_which_bound_is_certified(told: Tell) -> None:
+    done = told(table(), "-o", "json")
     (served, price) = json.loads(done.stdout)["levels"]
     assert served["certified_bound"] == pytest.approx(served["bound"])
     assert served["bound_proof"] == "proved by a certificate"
     assert price["certified_bound"] < price["bound"]  # parts of replicas would cost less
     assert price["bound_proof"] == "not proved by a certificate"
-    told = solve(tmp_path, table(), "-o", "table").stdout
-    assert "price: the bound 9 is not proved by a certificate" in told
+    shown = told(table(), "-o", "table").stdout
+    assert "price: the bound 9 is not proved by a certificate" in shown
