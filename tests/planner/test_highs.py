@@ -34,6 +34,12 @@ def knapsack(seed: int) -> tuple[Milp, np.ndarray]:
     return builder.build(), rng.uniform(1, 4, 8)
 
 
+def small_job() -> Job:
+    """A search that soon ends, however busy the machine is."""
+    milp, index = formulate(tiny_table(1))
+    return Job(milp, index.levels, relative_gap=1e-9, time_limit_s=60.0)
+
+
 def by_scipy(milp: Milp, cost: np.ndarray) -> float:
     matrix = csc_matrix((milp.value, milp.index, milp.start), (milp.num_rows, milp.num_cols))
     found = scipy_milp(
@@ -99,8 +105,7 @@ def test_the_worker_finds_what_the_process_itself_finds(seed: int) -> None:
 
 
 def test_a_worker_that_ended_in_time_takes_the_next_job_and_one_that_died_none() -> None:
-    milp, index = formulate(tiny_table(1))
-    job = Job(milp, index.levels, relative_gap=1e-9)
+    job = small_job()
     end_workers()
     with a_worker() as first:
         whole = first.solve(job)
@@ -122,10 +127,13 @@ def test_the_worker_is_killed_at_the_limit_and_leaves_its_plan() -> None:
     table = replace(large_table(128, 400), objective="max_min")
     milp, index = formulate(table)
     zero = np.zeros(milp.num_cols)
+    assert solve(small_job()).finished  # its process is up and waits for the next
     start = time.monotonic()
     job = Job(milp, index.levels, blocks=index.blocks, starts=(zero,), time_limit_s=1.5)
     outcome = solve(replace(job, relative_gap=1e-9))
-    assert time.monotonic() - start < 1.5 + 1.0
+    assert (
+        time.monotonic() - start < 1.5 + 15.0
+    )  # on an idle machine 0.3 s: a search goes on for minutes
     assert outcome.x is not None
     assert milp.violation(outcome.x) <= 1e-6
 
@@ -150,12 +158,13 @@ def test_a_search_that_is_called_off_ends_at_once_and_leaves_no_process() -> Non
         took_s = time.monotonic() - called_at[0]
         assert not worker.is_fit
     assert len(called_at) == 1
-    assert took_s < 1.0  # it is killed, so what the machine does beside is all that it takes
+    assert took_s < 20.0  # of the 60 s that it had
     with pytest.raises(ProcessLookupError):  # ended, and no zombie either
         os.kill(process.pid, 0)
     with a_worker() as other:  # nobody gets the dead one, or what it had found
         assert other is not worker
-        assert other.solve(replace(job, time_limit_s=0.5)).x is not None
+        found = other.solve(small_job()).x
+        assert found is not None and len(found) == small_job().milp.num_cols
     end_workers()
 
 
