@@ -49,7 +49,8 @@ Later = Callable[[float], None]
 def later(monkeypatch: pytest.MonkeyPatch) -> Later:
     """Lets seconds pass at once, for the loop's timers too: what is slow on purpose is slow by these.
 
-    Fewer than the 5 s after which a gateway closes a connection that nobody uses.
+    Fewer than the 5 s after which a gateway closes a connection that nobody uses. A test asks for this
+    fixture first: what still waits at its end would wait for those seconds, once the clock goes back.
     """
     real_s, ahead = time.monotonic, [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: real_s() + ahead[0])
@@ -153,7 +154,7 @@ async def test_who_waits_too_long_for_room_is_told_to_come_back(
 
 
 async def test_a_later_step_gets_what_is_left_of_its_workflows_time(
-    start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any, later: Later
+    later: Later, start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any
 ) -> None:
     """Half of 10 s for the first of two equal steps, all that is left for the last one."""
     engine = await start_engine("e")
@@ -195,12 +196,12 @@ async def test_a_deadline_may_be_a_time_and_says_so_where_it_is_neither(
 
 
 async def test_late_calls_are_told_apart_by_their_cause(
+    later: Later,
     start_engine: Any,
     start_gateway: Any,
     routing_of: Any,
     replica_of: Any,
     eventually: Any,
-    later: Later,
 ) -> None:
     """Each deadline is 2 s; the clock says 3 s more while an engine works or somebody waits."""
     small = await start_engine("small", token_probability=0.01)
