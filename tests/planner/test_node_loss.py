@@ -153,6 +153,7 @@ def value_of(solution: Solution, name: str) -> float:
     return next(lv.value or 0.0 for lv in solution.levels if lv.name.startswith(name))
 
 
+@pytest.mark.usefixtures("cpu_seconds")
 @pytest.mark.parametrize("seed", range(16))
 def test_the_plan_tolerates_a_loss_as_well_as_the_best_of_all_placements(seed: int) -> None:
     table = tiny(seed)
