@@ -118,7 +118,7 @@ def test_only_policies_that_accept_all_that_the_drawn_one_does_take_its_place() 
 def cascade(start_engine: Any, start_gateway: Any, routing_of: Any, replica_of: Any) -> Any:
     async def start(relief: dict[str, Any] | None, **engine: Any) -> Any:
         small = await start_engine("small", token_probability=0.6)
-        large = await start_engine("large", delay_s=0.4)
+        large = await start_engine("large", delay_s=1.5)
         policies = [{"id": "p", "share": 1.0, "thresholds": {"small": 0.9}, "quality": 0.9}]
         fields = {} if relief is None else {"relief": relief}
         document = routing_of(
