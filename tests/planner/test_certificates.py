@@ -277,7 +277,7 @@ def test_a_proof_gives_a_plan_without_a_bound_one(cpu_seconds: None) -> None:
     bare = replace(searched, levels=levels, bound=None, gap=None, status="feasible")
     proved = with_proofs(table, bare, 10.0, use_worker=False)
     assert proved.bound == proved.certificates[0].bound and proved.gap is not None
-    assert proved.objective is not None and 0.0 <= proved.gap < 0.1  # measured 0.03 to 0.06
+    assert proved.objective is not None and 0.0 <= proved.gap < 0.1  # 0.057 on a busy machine
     assert proved.bound - proved.objective == pytest.approx(proved.gap * proved.objective)
     assert check(table, proved) == ()
     # What the search proved itself is kept where it is the better bound.
