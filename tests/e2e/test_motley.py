@@ -30,7 +30,7 @@ CASCADE = "ModelCascade/team-a/support"
 PLAN_WITHIN_S = 3.0  # of a machine that does nothing else; tests/bench/scale.py measures it
 BUSY = 4.0  # how much slower a machine may be that does
 # How often each loss is repeated; 20 or more make a 95th percentile of it.
-SAMPLES = int(os.environ.get("MOTLEY_REPLAN_SAMPLES", "3"))
+SAMPLES = int(os.environ.get("MOTLEY_REPLAN_SAMPLES", "2"))
 
 
 @pytest.fixture(scope="module")
