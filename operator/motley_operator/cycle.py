@@ -47,6 +47,7 @@ from motley_operator.metrics import Metrics
 from motley_operator.news import News
 from motley_operator.pacing import Laps, Pace
 from motley_operator.policies import Reason
+from motley_operator.rehearsing import Rehearsal
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.telling import tell
@@ -91,6 +92,7 @@ class Cycle:
         self._next_at: float = 0.0  # monotonic; when to run without being woken
         self._started_at: float | None = None
         self._pace, self._tidying = Pace(self.settings), Tidying()
+        self._rehearsal = Rehearsal(catalog, self.settings)
         self._contests = Contests(lambda kind: self.metrics.takes.labels(kind).inc())
         self._stopping = False
         self._translated: Translation | None = None  # of the last decision
@@ -134,6 +136,7 @@ class Cycle:
             if not self._stopping and self._may_act():
                 await self.once()
             elif not self._stopping:
+                await self._rehearsal.once(self._gather, decide, self._planner)
                 self._stand_by()
 
     async def _quiet(self) -> None:
@@ -150,7 +153,7 @@ class Cycle:
                 return
 
     def _stand_by(self) -> None:
-        """Another operator leads: nothing is decided, and what was is forgotten.
+        """Another operator leads: nothing is decided for good, and what was is forgotten.
 
         Whoever is elected plans from what runs, as after a restart.
         """

@@ -64,6 +64,7 @@ class Bench:
         self.decided: list[float] = []
         self.due_at: float | None = None
         self.parsed: dict[str, object] = {}
+        self.leads = True
         self.judge: Callable[[], tuple[Action, ...]] = lambda: ()
         monkeypatch.setattr(cycle_module, "decide", self._decide)
         self.metrics = Metrics()
@@ -73,6 +74,7 @@ class Bench:
             RememberingPlanner(lambda snapshot, catalog: None),  # type: ignore[arg-type,return-value]
             Catalog({}),
             (settings, self.metrics),
+            may_act=lambda: self.leads,
         )
 
     def gather(self) -> ClusterFacts:
@@ -215,6 +217,35 @@ async def test_a_bug_ends_the_cycle_and_not_the_operator(bench: Bench) -> None:
     assert bench.count("motley_errors_total", where="cycle") == 1
     bench.judge = lambda: ()
     assert await bench.cycle.once() is not None
+
+
+async def test_a_standby_decides_once_for_practice_and_again_when_it_leads(bench: Bench) -> None:
+    bench.leads, bench.judge = False, lambda: (CREATE,)
+    facts, incomplete = bench.facts, FactsIncomplete("pods: not read yet")
+    bench.cycle._gather = lambda: (_ for _ in ()).throw(incomplete)
+    task = asyncio.create_task(bench.cycle.run())
+    await asyncio.sleep(0.2)
+    assert bench.decided == []
+    bench.cycle._gather = lambda: facts
+    for _ in range(5):  # as news come in
+        bench.cycle.wake("Node")
+        await asyncio.sleep(0.1)
+    assert len(bench.decided) == 1
+    assert bench.writer.applied == [] and bench.count("motley_cycles_total", result="done") == 0
+    bench.leads, bench.judge = True, lambda: (CREATE,) if len(bench.decided) == 2 else ()
+    bench.cycle.wake("Elected")
+    async with asyncio.timeout(30.0):
+        while len(bench.decided) < 3:  # what was done is looked at once more
+            await asyncio.sleep(0.01)
+    bench.cycle.stop()
+    await task
+    assert bench.writer.applied == [CREATE]
+
+
+async def test_a_standby_outlives_a_bug_in_its_practice(bench: Bench) -> None:
+    bench.leads, bench.judge = False, lambda: 1 / 0  # type: ignore[assignment,return-value]
+    await bench.deciding(1)
+    assert bench.writer.applied == []
 
 
 async def test_failed_writes_are_tried_again_soon_and_not_at_once(bench: Bench) -> None:
