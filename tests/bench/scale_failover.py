@@ -78,10 +78,10 @@ def failover(bench: Bench) -> None:
         took_s = time.monotonic() - began
         bench.say("leader killed -> the standby's first plan, s", f"{took_s:.1f}", _WANTED)
         bench.say("load average then", f"{os.getloadavg()[0]:.1f}")
-        first = standby.cycles()[0] if standby.cycles() else {}
-        steps = ", ".join(f"{first.get(s, 0.0):.2f}" for s in ("gather_s", "decide_s", "apply_s"))
-        bench.say("  of that gathered, decided, applied, s", steps)
         bench.quiet()
+        first = standby.cycles()[0]  # its line is written when all is applied
+        steps = ", ".join(f"{first[s]:.2f}" for s in ("gather_s", "decide_s", "apply_s"))
+        bench.say("  of that gathered, decided, applied, s", steps)
         changed = before.keys() ^ bench.pods().keys()
         others = [uid for uid in changed if before.get(uid, ("", pool))[1] != pool]
         bench.say("pods of other pools that it stopped", f"{len(others)}", "0")
