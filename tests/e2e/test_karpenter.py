@@ -138,7 +138,8 @@ class Scene:
         return {
             event["message"]
             for event in events
-            if event["reason"] == "DisruptionBlocked" and event["involvedObject"]["kind"] == "Node"
+            if event["reason"] == "DisruptionBlocked"
+            and event["involvedObject"]["kind"] in ("Node", "NodeClaim")  # it tells of both
         }
 
 
@@ -194,7 +195,7 @@ def test_karpenter_buys_nodes_leaves_engines_alone_replaces_them_last_and_takes_
     scene.wait(lambda: len(buyer.nodes()) == 1, 60.0, "Karpenter takes it back")
     tell("the empty one taken back")
     scene.wait(
-        lambda: any("do-not-disrupt" in why for why in scene.blocked()), 40.0, "it may not move"
+        lambda: any("do-not-disrupt" in why for why in scene.blocked()), 150.0, "it may not move"
     )
     since = scene.rounds()
     scene.wait(lambda: scene.rounds() > since, 30.0, "Karpenter looks for savings again")
