@@ -271,13 +271,13 @@ def test_proofs_by_blocks_are_those_of_the_whole_relaxation(
 
 
 def test_a_proof_gives_a_plan_without_a_bound_one(cpu_seconds: None) -> None:
-    table = replace(large_table(256, 400), objective="max_min", time_limit_s=2.0)
+    table = replace(large_table(256, 400), objective="max_min", time_limit_s=4.0)
     searched = solve_table(table, use_worker=False)
     levels = tuple(replace(level, bound=None, gap=None) for level in searched.levels)
     bare = replace(searched, levels=levels, bound=None, gap=None, status="feasible")
     proved = with_proofs(table, bare, 10.0, use_worker=False)
     assert proved.bound == proved.certificates[0].bound and proved.gap is not None
-    assert proved.objective is not None and 0.0 <= proved.gap < 0.1  # 0.057 on a busy machine
+    assert proved.objective is not None and 0.0 <= proved.gap < 0.05
     assert proved.bound - proved.objective == pytest.approx(proved.gap * proved.objective)
     assert check(table, proved) == ()
     # What the search proved itself is kept where it is the better bound.
