@@ -26,21 +26,17 @@ from typing import Protocol
 from motley_operator import lifecycle
 from motley_operator.api import RLJob
 from motley_operator.apply import CONFLICT, DONE, FAILED
-from motley_operator.apply.requests import target_of
 from motley_operator.contests import Contests
 from motley_operator.decision import Decision, decide
 from motley_operator.domain.actions import (
     Action,
-    ApplyObject,
     CycleReport,
-    DeletePod,
     Outcome,
-    PatchStatus,
 )
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.translation import Translation
 from motley_operator.errors import FactsIncomplete
-from motley_operator.holding import complaints, hold
+from motley_operator.holding import complaints, hold, remembered
 from motley_operator.logs import cycle_id
 from motley_operator.memory import Tidying
 from motley_operator.metrics import Metrics
@@ -55,7 +51,6 @@ from motley_operator.translate import has_drifted
 from motley_planner.domain.hardware import Catalog
 from motley_planner.errors import CalledOff, PlannerError
 
-UNCOUNTED = ("NotInPlan", "SpecChanged", "PeerLost", "Succeeded")  # deletions after no failure
 _RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 logger = logging.getLogger(__name__)
@@ -158,6 +153,7 @@ class Cycle:
         Whoever is elected plans from what runs, as after a restart.
         """
         self._planner.forget()
+        self.metrics.stood_down()
         self._translated = None
         self._causes.clear()
         self._woken_at = None
@@ -218,8 +214,8 @@ class Cycle:
         # 3. Report the plan before acting on it: people see what is about to happen, and why.
         outcomes = await self._writer.apply(decision.statuses)
         # 4. Act, and say what the server refused.
-        remembered = _remembered(decision.actions, outcomes)
-        acted = await self._writer.apply(self._contests.damped(remembered, facts))
+        due = remembered(decision.actions, outcomes)
+        acted = await self._writer.apply(self._contests.damped(due, facts))
         self._contests.learn(acted, facts)
         refused = await self._writer.apply(complaints(acted))
         outcomes += acted + refused
@@ -273,25 +269,6 @@ class Cycle:
             await self._writer.apply(hold(self._gather(), error))
         except FactsIncomplete:
             logger.info("the view was lost before resources could be told")
-
-
-def _remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> list[Action]:
-    """The actions without those that rest on a status which could not be written.
-
-    Failures are counted in the status: a pod that failed is deleted only once that is so. And the
-    status says which record of a plan is ours: no other is written before.
-    """
-    untold = {
-        outcome.action.namespace
-        for outcome in reported
-        if isinstance(outcome.action, PatchStatus) and outcome.result != DONE
-    }
-    return [
-        a
-        for a in actions
-        if not (isinstance(a, DeletePod) and a.namespace in untold and a.reason not in UNCOUNTED)
-        and not (isinstance(a, ApplyObject) and a.is_record and target_of(a)[1] in untold)
-    ]
 
 
 async def _rings(bell: asyncio.Event, within_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""What resources are told when something did not work: no new plan, or a pod that was refused."""
+"""When something did not work: what resources are told, and what is not done before they are told."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from motley_operator.domain.actions import Action, CreatePod, EmitEvent, Outcome, PatchStatus
+from motley_operator.apply import DONE
+from motley_operator.apply.requests import target_of
+from motley_operator.domain.actions import (
+    Action,
+    ApplyObject,
+    CreatePod,
+    DeletePod,
+    EmitEvent,
+    Outcome,
+    PatchStatus,
+)
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_planner.errors import PlannerError, SolverError
 
 STALLED = "Stalled"
+UNCOUNTED = ("NotInPlan", "SpecChanged", "PeerLost", "Succeeded")  # deletions after no failure
 
 
 def hold(facts: ClusterFacts, error: PlannerError) -> tuple[Action, ...]:
@@ -56,6 +67,25 @@ def complaints(outcomes: Iterable[Outcome]) -> tuple[Action, ...]:
             words = outcome.message.replace(metadata["name"], "<pod>")
             events[EmitEvent(*place, "Warning", "PodRefused", words)] = None
     return tuple(events)
+
+
+def remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> tuple[Action, ...]:
+    """The actions without those that rest on a status which could not be written.
+
+    Failures are counted in the status: a pod that failed is deleted only once that is so. And the
+    status says which record of a plan is ours: no other is written before.
+    """
+    untold = {
+        outcome.action.namespace
+        for outcome in reported
+        if isinstance(outcome.action, PatchStatus) and outcome.result != DONE
+    }
+    return tuple(
+        a
+        for a in actions
+        if not (isinstance(a, DeletePod) and a.namespace in untold and a.reason not in UNCOUNTED)
+        and not (isinstance(a, ApplyObject) and a.is_record and target_of(a)[1] in untold)
+    )
 
 
 def _says(resource: ResourceFacts, reason: str) -> bool:

@@ -218,6 +218,22 @@ class Metrics:
         """Show from when a longer search may begin; None: none is due."""
         self.search_due.set(again_at or 0.0)
 
+    def stood_down(self) -> None:
+        """Show no plan and no demand any more: another operator leads, and shows them.
+
+        What is counted stays, and what is read of Prometheus, for a standby does that too. One that leads
+        again shows all anew.
+        """
+        self._shown = None
+        for gauge in (self.search_due, self.gap, self.price, self.kept, self.last_cycle):
+            gauge.set(0.0)
+        for gauge in (self.gpus, self.resource_price, self.replicas, self.shortfalls):
+            gauge.clear()
+        for gauge in (self.demand, self.demand_measured):
+            gauge.clear()
+        for gauge in (self.correction, self.measured_over_modeled, self.learning):
+            gauge.clear()
+
     def replanned(self, replans: Iterable[Replan]) -> None:
         """Count changes of plan."""
         for replan in replans:

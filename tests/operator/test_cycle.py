@@ -248,6 +248,21 @@ async def test_a_standby_outlives_a_bug_in_its_practice(bench: Bench) -> None:
     assert bench.writer.applied == []
 
 
+async def test_one_that_leads_no_more_shows_no_plan(bench: Bench) -> None:
+    await bench.deciding(1)
+    assert bench.count("motley_plan_price_usd_per_hour") == 1.0
+    bench.leads = False
+    bench.cycle._stopping = False
+    task = asyncio.create_task(bench.cycle.run())
+    bench.cycle.wake("Node")
+    async with asyncio.timeout(30.0):
+        while bench.count("motley_plan_price_usd_per_hour"):
+            await asyncio.sleep(0.01)
+    bench.cycle.stop()
+    await task
+    assert bench.count("motley_cycles_total", result="done") == 1
+
+
 async def test_failed_writes_are_tried_again_soon_and_not_at_once(bench: Bench) -> None:
     bench.writer.result = "failed"
     bench.judge = lambda: (CREATE,)

@@ -57,3 +57,31 @@ def test_a_stage_that_gets_no_replicas_wants_zero_and_is_not_absent() -> None:
     found = desired(metrics)
     assert found.pop(("chat", "main")) > 0
     assert found == {("nowhere", "main"): 0, ("train", "rollout"): 0, ("train", "trainer"): 0}
+
+
+def gauges(metrics: Metrics) -> list[tuple[str, dict[str, str], float]]:
+    """Every sample of every gauge."""
+    return [
+        (sample.name, sample.labels, sample.value)
+        for metric in metrics.registry.collect()
+        for sample in metric.samples
+        if metric.type == "gauge"
+    ]
+
+
+def test_one_that_leads_no_more_shows_no_plan_and_the_same_plan_again_once_it_leads() -> None:
+    operated, metrics = Operated(nodes=1), Metrics()
+    operated.world.add(pool())
+    decision = operated.cycle()
+    report = CycleReport("id", 0.0, 0.0, 0.0, 0.0, ())
+    tell(metrics, report, decision, {}, "FirstPlan")
+    metrics.searching(99.0)
+    shown = desired(metrics)
+    assert shown[("chat", "main")] > 0
+    metrics.stood_down()
+    assert [each for each in gauges(metrics) if not each[0].endswith("_created")] == gauges(
+        Metrics()
+    )
+    assert count(metrics) == 1.0
+    tell(metrics, report, decision, {}, "Elected")
+    assert desired(metrics) == shown
