@@ -194,6 +194,8 @@ def test_karpenter_buys_nodes_leaves_engines_alone_replaces_them_last_and_takes_
     scene.wait(lambda: len(scene.by_node()) == 2, 30.0, "one node is empty")
     scene.wait(lambda: len(buyer.nodes()) == 1, 60.0, "Karpenter takes it back")
     tell("the empty one taken back")
+    # It gives a reason once in two minutes a node, whichever it was (events/recorder.go): one that was
+    # said of the new node, that pods are awaited on it, may stand before this.
     scene.wait(
         lambda: any("do-not-disrupt" in why for why in scene.blocked()), 150.0, "it may not move"
     )
