@@ -290,14 +290,23 @@ def test_a_node_never_has_more_gpus_to_plan_than_it_has(
     assert sum(n.gpus for n in of_nvidia) <= physical
 
 
+def device(name: str, **attributes: str) -> dict[str, Any]:
+    """With texts as attributes; `pciBusID` is Kubernetes' own."""
+    standard = {"pciBusID": "resource.kubernetes.io/pciBusID"}
+    return {
+        "name": name,
+        "attributes": {standard.get(k, k): {"string": v} for k, v in attributes.items()},
+    }
+
+
 def dra_slice(name: str, *uuids: str, **changes: Any) -> dict[str, Any]:
     """As gpu.nvidia.com publishes them (NVIDIA/k8s-dra-driver-gpu): GPUs and their MIG profiles."""
 
-    def device(name: str, kind: str, uuid: str) -> dict[str, Any]:
-        return {"name": name, "attributes": {"type": {"string": kind}, "uuid": {"string": uuid}}}
-
-    devices = [device(f"gpu-{i}", "gpu", uuid) for i, uuid in enumerate(uuids)]
-    devices += [device(f"gpu-{i}-mig-1g", "mig", f"MIG-{u}") for i, u in enumerate(uuids)]
+    devices = [device(f"gpu-{i}", type="gpu", uuid=uuid) for i, uuid in enumerate(uuids)]
+    devices += [
+        device(f"gpu-{i}-mig-1g", type="mig", uuid=f"MIG-{uuid}", parentUUID=uuid)
+        for i, uuid in enumerate(uuids)
+    ]
     pool = {"name": "n0", "generation": changes.pop("generation", 1), "resourceSliceCount": 1}
     spec = {"driver": "gpu.nvidia.com", "nodeName": "n0", "pool": pool, "devices": devices}
     return {"kind": "ResourceSlice", "metadata": {"name": name}, "spec": spec | changes}
@@ -328,4 +337,68 @@ def test_of_slices_the_newest_generation_counts_and_each_gpu_once() -> None:
         dra_slice("net", "x", driver="dra.net"),
         dra_slice("shared", "GPU-z", nodeName=None, allNodes=True),
     ]
-    assert gpus_by_driver([parse_slice(each) for each in slices]) == {"n0": {"gpu.nvidia.com": 2}}
+    assert gpus_by_driver([parse_slice(each) for each in slices]) == {
+        "n0": {"gpu.nvidia.com": 2},
+        "": {"gpu.nvidia.com": 1},
+    }
+
+
+# As the drivers' pages say: gpu.amd.com's docs/driver-attributes.md, NVIDIA's of MIG and VFIO devices.
+OFFERED: dict[str, tuple[str, list[dict[str, Any]], dict[str, int]]] = {
+    "whole GPUs of AMD": (
+        "gpu.amd.com",
+        [device(f"gpu-{i}-{128 + i}", type="amdgpu", pciBusID=f"0000:{i}9:00.0") for i in (0, 1)],
+        {"gpu.amd.com": 2},
+    ),
+    "one of AMD that is cut in advance, beside a whole one": (
+        "gpu.amd.com",
+        [
+            device("gpu-0-128", type="amdgpu", pciBusID="0000:19:00.0"),
+            *(
+                device(f"gpu-1-{129 + i}", type="amdgpu-partition", pciBusID="0000:29:00.0")
+                for i in range(8)
+            ),
+        ],
+        {"gpu.amd.com": 1, "gpu.amd.com (amdgpu-partition)": 8},
+    ),
+    "one of AMD that is cut on demand": (
+        "gpu.amd.com",
+        [
+            device("gpu-0-spx-nps1", type="amdgpu", pciAddr="0000:19:00.0"),
+            device("gpu-0-cpx-nps4", type="amdgpu-partition", pciAddr="0000:19:00.0"),
+        ],
+        {"gpu.amd.com": 1},
+    ),
+    "MIG devices of a GPU that is not offered as a whole": (
+        "gpu.nvidia.com",
+        [
+            device(f"gpu-0-mig-{i}", type="mig", uuid=f"MIG-{i}", parentUUID="GPU-a")
+            for i in range(7)
+        ],
+        {"gpu.nvidia.com (mig)": 7},
+    ),
+    "MIG devices, and the GPU passed through, of one that is": (
+        "gpu.nvidia.com",
+        [
+            device("gpu-0", type="gpu", uuid="GPU-a", pciBusID="0000:19:00.0"),
+            device("gpu-0-mig-0", type="mig", uuid="MIG-0", parentUUID="GPU-a"),
+            device("gpu-vfio-0", type="vfio", pciBusID="0000:19:00.0"),
+        ],
+        {"gpu.nvidia.com": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_each_gpu_by_dra_is_counted_once_whatever_it_is_offered_as(name: str) -> None:
+    driver, devices, counted = OFFERED[name]
+    document = dra_slice("s", driver=driver, devices=devices)
+    assert gpus_by_driver([parse_slice(document)]) == {"n0": counted}
+    _, said = snapshot_of(node({}), document)
+    assert [product for product, _ in said] == [f"{n} devices of {of}" for of, n in counted.items()]
+
+
+def test_devices_of_no_single_node_are_said_too() -> None:
+    shared = dra_slice("s", "GPU-a", nodeName=None, allNodes=True)
+    _, said = snapshot_of(node({}), shared)
+    assert [product for product, _ in said] == ["1 devices of gpu.nvidia.com"]

@@ -37,7 +37,9 @@ class UnknownGpu(StatusModel):
     """A GPU product that neither catalog knows; its nodes are not used."""
 
     product: Text = Field(description="Value of the product label.")
-    nodes: int = Field(ge=1, description="Nodes that carry it.")
+    nodes: int = Field(
+        ge=0, description="Nodes that carry it; 0 where a driver offers devices on no single node."
+    )
 
 
 class NodesToAdd(StatusModel):

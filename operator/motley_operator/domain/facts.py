@@ -59,15 +59,24 @@ class NodeFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, or a part of one, that a driver of dynamic resource allocation offers."""
+
+    name: str  # within its pool
+    part: str  # the driver's word for what it is; empty: a GPU as a whole
+    gpu_ids: frozenset[str]  # names of its GPU: UUID, PCI address; at least one
+
+
+@dataclass(frozen=True, slots=True)
 class SliceFacts:
-    """One ResourceSlice: GPUs that a driver offers on a node, by UUID (or name)."""
+    """One ResourceSlice: what a driver of GPUs offers on a node."""
 
     name: str
     node: str  # empty: not those of one node
     driver: str
     pool: str
     generation: int  # of the pool; older slices of it count no more
-    gpus: frozenset[str]
+    devices: frozenset[Device]
 
 
 @dataclass(frozen=True, slots=True)

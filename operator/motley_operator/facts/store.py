@@ -176,9 +176,9 @@ class Store:
                 return
 
     def _slice_changed(self, old: SliceFacts | None, new: SliceFacts | None) -> None:
-        """Only a count of GPUs is news; drivers publish their slices anew all the time."""
-        gpus = [one.gpus if one is not None else frozenset() for one in (old, new)]
-        if gpus[0] != gpus[1]:
+        """Only other GPUs are news; drivers publish their slices anew all the time."""
+        devices = [one.devices if one is not None else frozenset() for one in (old, new)]
+        if devices[0] != devices[1]:
             self._wake("Devices")
 
     def _is_limited(self, pod: PodFacts) -> bool:

@@ -15,7 +15,7 @@ from motley_operator.domain.names import EXCLUDE, INSTANCE_TYPE, PRICE, TRUST_ZO
 from motley_operator.domain.notices import NOTICES, Notice, notice_of
 from motley_operator.domain.translation import NodeFigures, UnknownGpu
 from motley_operator.settings import Settings
-from motley_operator.translate.devices import gpus_by_driver, left_out
+from motley_operator.translate.devices import gpus_by_driver, left_out, offered
 from motley_operator.translate.running import is_lost
 from motley_planner.domain.hardware import Catalog, Gpu, Node, NodeClass
 from motley_planner.remembering import Memory, Same
@@ -121,6 +121,7 @@ def survey(
         made_from = (Same(node), Same(found), asked)
         sites.append(_SITES.get(node.name, made_from, partial(_site, node, found, fleet, alike)))
     _SITES.keep({node.name for node in facts.nodes}.__contains__)
+    unknown.update({each: 0 for each in offered(drivers.get("", {}))})  # on no single node
     listed = tuple(UnknownGpu(name, n, why) for (name, why), n in sorted(unknown.items()))
     return Survey(tuple(sites), listed)
 
