@@ -66,8 +66,7 @@ def decide(
         return translate.translate(facts, catalog, settings), facts
 
     translation, facts = read(facts)
-    begun = not planner.has_planned and bool(policies.edited(None, translation))
-    asked = _with_time(translation.snapshot, settings, begun)
+    asked = _with_time(translation.snapshot, settings)
 
     def is_news(force: InForce) -> bool:
         again = policies.Reason.CUT_SHORT
@@ -143,12 +142,8 @@ def _shown(translation: Translation) -> dict[str, str]:
     return {k: m.status.plan.hash for k, m in models.items() if m.status.plan is not None}
 
 
-def _with_time(snapshot: Snapshot, settings: Settings, begun: bool) -> Snapshot:
-    """A first plan gets more time: later ones are paid for by moving what it has started.
-
-    So does the first one of a process where something was `begun` and not carried out: cut short, it
-    would leave that as it is until something else changes, and a busy machine starts solvers slowly.
-    """
-    if snapshot.running and not begun:
+def _with_time(snapshot: Snapshot, settings: Settings) -> Snapshot:
+    """A first plan gets more time: later ones are paid for by moving what it has started."""
+    if snapshot.running:
         return snapshot
     return replace(snapshot, time_limit_s=max(snapshot.time_limit_s, settings.first_time_limit_s))

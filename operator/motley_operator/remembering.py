@@ -184,11 +184,6 @@ class RememberingPlanner:
         """Unix time from which a plan that was cut short is sought again; None for never."""
         return self._force.again_at if self._force is not None else None
 
-    @property
-    def has_planned(self) -> bool:
-        """Whether there is a plan of this process in force."""
-        return self._force is not None
-
     def planned_inputs(self) -> str:
         """Hash of the inputs of the plan in force; empty where there is none."""
         force = self._force

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from motley_operator.decision import decide
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.patience import TRIES, Asked, is_better, wants_time
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.testing import plan_of, replica, slice_of
-from motley_operator.testing.operated import load
+from motley_operator.testing.operated import CATALOG, load
 from motley_operator.testing.starved import StarvedFleet
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Move, Plan, Refusal
@@ -54,6 +56,24 @@ def test_an_edit_that_a_starved_solver_cut_short_is_planned_again_and_costs_less
     fleet.at_rest()
     limits = fleet.solver.limits_s
     assert all(later == min(2 * limit, 7.0) for limit, later in pairwise(limits))
+
+
+def test_what_a_killed_operator_had_begun_is_sought_again_where_its_heir_was_starved() -> None:
+    fleet = StarvedFleet(pools=3)
+    fleet.edit(fleet.keys[0], workload=load(90))
+    fleet.run()
+    fleet.edit(fleet.keys[0], workload=load(6))
+    begun = decide(fleet.world.facts(), CATALOG, fleet.settings, fleet.planner)
+    fleet.world.apply(begun.statuses)  # and then it was killed
+    fleet.planner, fleet.solver.starved = RememberingPlanner(fleet.solver), True
+    fleet.solver.limits_s.clear()
+    poor = fleet.step().plan
+    assert fleet.solver.limits_s == [fleet.settings.time_limit_s]  # nobody waits longer for it
+    assert poor.cut_short and fleet.planner.again_at is not None
+    fleet.solver.starved = False
+    fleet.run()
+    assert fleet.last.plan.price_usd_per_hour == pytest.approx(begun.plan.price_usd_per_hour)
+    assert poor.price_usd_per_hour > 1.1 * begun.plan.price_usd_per_hour
 
 
 @pytest.mark.parametrize("pools", [1, 3])

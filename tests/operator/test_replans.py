@@ -12,13 +12,10 @@ from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.facts import Room
 from motley_operator.domain.replans import Replan, Tier, replan_of
 from motley_operator.metrics import Metrics
-from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing import gpu_node, plan_of, pool, replica, slice_of
-from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load, solve
-from motley_planner.domain.hardware import Catalog
-from motley_planner.domain.plan import Move, Plan
-from motley_planner.domain.snapshot import Snapshot
+from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
+from motley_planner.domain.plan import Move
 
 CHEAP = "NVIDIA-L40S"
 COOLDOWN_S = 600.0  # the Fleet's default
@@ -317,29 +314,3 @@ def test_an_hour_of_steady_load_touches_no_pod() -> None:
     assert [counted.uids(key) for key in keys] == before
     assert (counted.created, counted.deleted) == (created, 0)
     assert counted.planner.solves <= max(solves, 3)
-
-
-def test_what_a_killed_operator_had_begun_gets_the_time_of_a_first_plan() -> None:
-    operated, limits = Operated(), list[float]()
-    key = operated.world.add(pool(workload=load(60)))
-    operated.run()
-    settings = Settings(time_limit_s=1.0, first_time_limit_s=7.0)
-
-    def timed(snapshot: Snapshot, catalog: Catalog) -> Plan:
-        limits.append(snapshot.time_limit_s)
-        return solve(snapshot, catalog)
-
-    decide(operated.world.facts(), CATALOG, settings, RememberingPlanner(timed))
-    assert limits == [1.0]  # all is carried out
-    operated.edit(key, workload=load(2))
-    before = operated.uids(key)
-    decision = decide(operated.world.facts(), CATALOG, settings, operated.planner)
-    operated.world.apply(decision.statuses)  # and then it was killed
-    planner = RememberingPlanner(timed)
-    decision = decide(operated.world.facts(), CATALOG, settings, planner)
-    assert limits == [1.0, 7.0]
-    operated.world.apply(decision.actions)
-    operated.world.settle()
-    assert operated.uids(key) < before
-    decide(operated.world.facts(), CATALOG, settings, planner)
-    assert set(limits[2:]) <= {1.0, 1.75}
