@@ -13,6 +13,7 @@ Printed, and put into docs/benchmarks.md (each size between its own marks) with 
 
     first plan      start of the operator -> every resource has a plan in its status
     loss            deletion of a node with replicas -> new plan in the status of one it served
+    edit            a pool's rate is raised or lowered by 30 % -> the plan for that in its status
     burst           share of the nodes deleted at once; how many plans that made
     rest            CPU, memory and calls to the API server while nothing happens
     failover        the leader is killed -> the standby's first plan is in the status of a pool edited then
@@ -24,11 +25,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -75,6 +78,7 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
         failover(bench)
         return
     _losses(bench, options)
+    _edits(bench, options)
     _rest(bench, options)
     _restart(bench)
     _burst(bench, options)
@@ -89,14 +93,32 @@ def _losses(bench: Bench, options: argparse.Namespace) -> None:
         if runs:
             bench.calm()
             took.append(bench.loss_s(node, runs[0]))
-    took.sort()
-    p95 = took[max(0, round(0.95 * len(took)) - 1)]
-    figures = f"{statistics.median(took):.2f}, {p95:.2f}, {took[-1]:.2f}"
-    bench.say(f"loss -> plan ({len(took)}): p50, p95, longest, s", figures, "p95 < 3")
-    spent = [line for line in bench.cycles() if "Node" in line["message"]][-len(took) :]
+    _say_times(bench, "loss", took, "Node")
+    bench.say("load average then", f"{os.getloadavg()[0]:.1f}")
+
+
+def _edits(bench: Bench, options: argparse.Namespace) -> None:
+    took, random = [], Random(4)
+    pools = sorted({key for _, key in bench.pods().values()})
+    for number, key in enumerate(random.sample(pools, min(len(pools), options.events))):
+        bench.calm()
+        took.append(bench.edit_s(key, 0.7 if number % 2 else 1.3))
+    _say_times(bench, "edit of a rate", took, "ServingPool")
+
+
+def _say_times(bench: Bench, what: str, took: list[float], cause: str) -> None:
+    """Rows of the seconds from an event to its plan, and of the steps of the cycles that it caused."""
+    took = sorted(took)
+    figures = f"{statistics.median(took):.2f}, {nearest_rank(took, 0.95):.2f}, {took[-1]:.2f}"
+    bench.say(f"{what} -> plan ({len(took)}): p50, p95, longest, s", figures, "p95 < 3")
+    spent = [line for line in bench.cycles() if cause in line["message"]][-len(took) :]
     for step in ("gather_s", "decide_s", "apply_s"):
         bench.say(f"  of that {step}, median", f"{statistics.median(c[step] for c in spent):.2f}")
-    bench.say("load average then", f"{os.getloadavg()[0]:.1f}")
+
+
+def nearest_rank(ordered: Sequence[float], share: float) -> float:
+    """The least value that this share of the values does not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered) - 1e-9) - 1)]
 
 
 def _rest(bench: Bench, options: argparse.Namespace) -> None:
@@ -152,6 +174,8 @@ def _burst(bench: Bench, options: argparse.Namespace) -> None:
     bench.say("nodes deleted at once, s it took", f"{len(gone)}, {deleted_s:.1f}")
     bench.say("plans that made", f"{bench.solves() - solves}", "1")
     bench.say("survivors moved", f"{moved} of {len(left)}", "")
+    most = bench.most_mib()
+    bench.say("most RSS of the operator from its restart to here, MiB", f"{most:.0f}", "< 500")
 
 
 def _soak(bench: Bench, options: argparse.Namespace) -> None:
@@ -207,7 +231,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--resources", type=int, default=100)
     parser.add_argument("--pods", type=int, default=1000, help="asked for, about")
-    parser.add_argument("--events", type=int, default=20, help="nodes lost one after another")
+    parser.add_argument(
+        "--events", type=int, default=20, help="nodes lost, pools edited, one by one"
+    )
     parser.add_argument("--rest-s", type=float, default=120.0)
     parser.add_argument(
         "--warm-s", type=float, default=20.0, help="of heartbeats, before rest is looked at"

@@ -210,6 +210,30 @@ class Bench:
         self.wait(lambda: self.mark(key) != before, 60.0, f"a new plan of {key}")
         return time.monotonic() - began
 
+    def edit_s(self, key: str, share: float) -> float:
+        """Seconds from asking for that share of a pool's rate to a status that speaks of it."""
+        namespace, _, name = key.partition("/")
+        found = self.api.get("ServingPool", namespace, name)
+        assert found is not None, key
+        rate = share * float(found["spec"]["workload"]["requestsPerSecond"])
+        change = {"spec": {"workload": {"requestsPerSecond": f"{rate:.2f}"}}}
+        began = time.monotonic()
+        edited = self.api.patch("ServingPool", namespace, name, change)["metadata"]["generation"]
+
+        def is_seen() -> bool:
+            status = (self.api.get("ServingPool", namespace, name) or {}).get("status") or {}
+            return bool(status.get("observedGeneration") == edited)
+
+        self.wait(is_seen, 120.0, f"a plan of {key} as edited")
+        return time.monotonic() - began
+
+    def most_mib(self) -> float:
+        """The operator's highest resident memory since its start, in MiB."""
+        assert self.motley.process is not None
+        status = Path(f"/proc/{self.motley.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) / 1024
+
     def usage(self) -> dict[str, tuple[float, float]]:
         """Of the operator and its solver processes: RSS in MiB, CPU seconds so far."""
         assert self.motley.process is not None

@@ -31,6 +31,12 @@ def test_a_slope_is_found_with_its_error() -> None:
     assert error < 0.5
 
 
+def test_a_share_of_the_values_is_at_most_its_nearest_rank() -> None:
+    twelve = [float(i) for i in range(1, 13)]
+    assert [scale.nearest_rank(twelve, share) for share in (0.01, 0.5, 0.95)] == [1.0, 6.0, 12.0]
+    assert scale.nearest_rank([float(i) for i in range(1, 21)], 0.95) == 19.0
+
+
 def test_only_whole_new_lines_are_read(tmp_path: Path) -> None:
     lines = Lines(tmp_path / "log")
     assert lines.new() == []

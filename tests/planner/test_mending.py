@@ -19,7 +19,7 @@ from tests.planner.test_planning import (
 from motley_planner.domain.demand import Budget, ServingDemand
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
-from motley_planner.planning import plan, steadiness
+from motley_planner.planning import mending, plan, steadiness
 from motley_planner.planning.worth import running_units
 
 
@@ -142,3 +142,56 @@ def test_money_is_looked_at_when_nothing_was_lost(monkeypatch: pytest.MonkeyPatc
     asked = replace(after_loss(snapshot, solve(snapshot), set()), steady=False)
     _, solved = tables_solved(monkeypatch, asked)
     assert solved > 0
+
+
+def after_edit(snapshot: Snapshot, first: Plan, key: str, share: float) -> Snapshot:
+    """What the next plan is asked once a service's rate is that share of what it was."""
+    services = tuple(
+        replace(each, requests_per_second=share * each.requests_per_second)
+        if each.key == key
+        else each
+        for each in snapshot.services
+    )
+    edited = replace(snapshot, services=services, running=tuple(running_units(first)))
+    return replace(edited, steady=True, edited=frozenset({key}))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 1.3, 2.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_edit_is_mended_for_the_price_that_the_whole_table_finds(
+    monkeypatch: pytest.MonkeyPatch, seed: int, share: float
+) -> None:
+    random = Random(seed)
+    snapshot = Snapshot(mixed_fleet(), services=drawn_services(random))
+    first = solve(snapshot)
+    key = random.choice(snapshot.services).key
+    asked = after_edit(snapshot, first, key, share)
+    climbed = without_mending(monkeypatch, asked)
+    monkeypatch.setattr(mending, "LARGE_COLUMNS", 0)
+    mended, solved = tables_solved(monkeypatch, asked)
+    assert_fits(mended, asked)
+    for one, other in zip(mended.levels, climbed.levels, strict=True):
+        if one.name.startswith("goodput") and one.value is not None and other.value is not None:
+            assert one.value >= other.value - 1e-6
+    if solved == 0:  # everything is served around what goes on
+        assert {m.key for m in mended.moves if m.action == "stop"} <= {key}
+        assert mended.price_usd_per_hour == pytest.approx(climbed.price_usd_per_hour, rel=1e-3)
+
+
+def test_of_a_large_table_an_edit_looks_at_what_was_edited_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    services = tuple(pool(f"ServingPool/a/chat-{i}", 10.0) for i in range(10))
+    snapshot = Snapshot(tuple(nodes_of("L40S", 30, 4)), services=services)
+    first = solve(snapshot)
+    more = after_edit(snapshot, first, services[3].key, 4.0)
+    _, solved = tables_solved(monkeypatch, more)
+    assert solved > 0  # a small one is solved whole, and says what freedom would save
+    monkeypatch.setattr(mending, "LARGE_COLUMNS", 0)
+    made, solved = tables_solved(monkeypatch, more)
+    assert solved == 0 and all(not part.refusals for part in made.slices)
+    assert {m.key for m in made.moves} == {services[3].key}
+    less = after_edit(more, made, services[3].key, 0.25)
+    made, solved = tables_solved(monkeypatch, less)
+    assert solved == 0
+    assert {(m.key, m.action) for m in made.moves} == {(services[3].key, "stop")}

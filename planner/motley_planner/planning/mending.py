@@ -1,11 +1,14 @@
-"""A loss is mended around what goes on: only resources that are short get something new.
+"""What happened is mended around what goes on: only resources that are short get something new.
 
-Theory of operation. After a loss or a restart money may move nothing, so a plan in which all that
-runs goes on and everything is served in full cannot be bettered: service has no higher level to reach.
+Theory of operation. After a loss, a restart or an edit money may move nothing of what was not edited, so a plan in
+which all that runs goes on and everything is served in full cannot be bettered: service has no higher level to reach.
 Such a plan needs no look at what the others could run on. It is sought in the part of the table with the columns
-that run, and all columns of the resources that are short with those alone; of
-500 resources that is a fiftieth of the program. Where it serves less than everything, nothing is
-concluded and the whole table decides.
+that run, and all columns of the resources that are short with those alone, or were edited; of
+500 resources that is a fiftieth of the program. What was edited may be rebuilt, where that is
+worth it. Where all that serves less than everything, nothing is concluded and the whole table decides.
+
+After an edit only a large table is looked at in this way: of a small one the whole is solved soon, and says
+what a fleet that is free to move would cost.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from motley_planner.domain.solution import Level, Solution
 from motley_planner.domain.table import FleetTable, Scenario, SideRow
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.editing import is_enough
 
 TIME_SHARE = 0.5  # of the time limit, for one try
+LARGE_COLUMNS = 3000  # a table of which solving the whole takes seconds
 MOST_STRUCK = 0.5  # of the resources; beyond, the part is no smaller than the whole
 ENOUGH = 1e-9
 
@@ -29,20 +34,21 @@ ENOUGH = 1e-9
 def mend(
     table: FleetTable, assembly: Assembly, snapshot: Snapshot, *, use_worker: bool
 ) -> tuple[Solution | None, float]:
-    """The plan that stops nothing and serves everything in full, and the seconds it was sought.
+    """The plan that stops nothing but of what was edited and serves everything in full, and the seconds
+    it was sought.
 
     None where there may be none. Its bounds on service are those of full service; the price has none.
     """
     if table.previous is None or table.objective != "goodput" or not table.penalty_in_price:
         return None, 0.0
-    if not snapshot.steady or snapshot.edited:
+    if not snapshot.steady or (snapshot.edited and len(table.columns) < LARGE_COLUMNS):
         return None, 0.0
     running = {replica.column for replica in table.previous.replicas}
-    struck = _surely_short(table, assembly)
+    struck = _surely_short(table, assembly) | snapshot.edited
     spent_s = 0.0
     while len(struck) <= MOST_STRUCK * len(snapshot.demands):
         part = _part(table, assembly, running, struck)
-        found = solve_table(part, use_worker=use_worker)
+        found = _found(part, assembly, snapshot, use_worker)
         spent_s += found.solve_seconds
         if found.status == "no_solution":
             break
@@ -53,6 +59,27 @@ def mend(
             break
         struck |= short
     return None, spent_s
+
+
+def _found(part: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker: bool) -> Solution:
+    """The part's plan; where something was edited the one that rebuilds it, if that is worth it."""
+    if not snapshot.edited:
+        return solve_table(part, use_worker=use_worker)
+    half = replace(part, time_limit_s=0.5 * part.time_limit_s)
+    still = solve_table(half, use_worker=use_worker)
+    assert part.previous is not None
+    candidates = assembly.candidates
+    held = frozenset(
+        r.id for r in part.previous.replicas if candidates[r.column].key not in snapshot.edited
+    )
+    freer = replace(half, held_replicas=held, start=still.placement or part.start)
+    built = solve_table(freer, use_worker=use_worker)
+    best = still if is_enough(still, built, assembly, snapshot) else built
+    return replace(
+        best,
+        solve_seconds=still.solve_seconds + built.solve_seconds,
+        cut_short=still.cut_short or built.cut_short,
+    )
 
 
 def _surely_short(table: FleetTable, assembly: Assembly) -> set[str]:

@@ -1,6 +1,6 @@
 """What may be moved of what runs: as little as serves as much, unless money clearly says otherwise.
 
-After a loss `mending` comes first, and mostly is enough. Else a solve in which everything may move
+After a loss `mending` comes first, and mostly is enough; on a large fleet after an edit, too. Else a solve in which everything may move
 says how much can be served. Then come the rungs of a ladder, each of which may move more than the
 one before and only adds around what it holds:
 
@@ -46,6 +46,7 @@ from motley_planner.planning.comparing import (
     serves_as_much,
     serves_clearly_more,
 )
+from motley_planner.planning.editing import is_enough
 from motley_planner.planning.mending import mend
 
 LEFT_SHARE = 0.5  # of the time limit at least, where mending was tried in vain
@@ -108,7 +109,7 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         released = None if unsure else _next_rung(released, held, free, snapshot, assembly)
     # A rung that there was no time for might have been better.
     cut_short = cut_short or (released is not None and limit_s - spent_s < LEAST_RUNG_S)
-    if still is not None and _is_enough(still, best, assembly, snapshot):
+    if still is not None and is_enough(still, best, assembly, snapshot):
         best = still
     if still is not None and best is not None and loses(best, still, snapshot):
         best = still
@@ -126,29 +127,6 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         chosen = _with_bounds(warm if pays else best, free)
     cut_short = cut_short and chosen.status == "feasible"
     return replace(chosen, solve_seconds=spent_s, cut_short=cut_short)
-
-
-def _is_enough(
-    still: Solution, best: Solution | None, assembly: Assembly, snapshot: Snapshot
-) -> bool:
-    """Whether a plan that stops nothing, not even of what was edited, is as good as the rung's.
-
-    It is, if it serves as much and stopping would not save `min_improvement` of the price of what
-    was edited.
-    """
-    if still.status == "no_solution":
-        return False
-    if best is None or not serves_as_much(still, best, snapshot, tolerant=False):
-        return best is None
-    candidates = assembly.candidates
-    least = snapshot.improvements
-    worth = sum(
-        r.count * chosen.price_usd_per_hour * least.get(chosen.key, snapshot.min_improvement)
-        for r in still.replicas
-        if (chosen := candidates[r.column]).key in snapshot.edited
-    )
-    price, less = price_of(still), price_of(best)
-    return price is None or less is None or less >= price - worth - 1e-9
 
 
 def _most_stopped(table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> int:
