@@ -131,8 +131,9 @@ class Cycle:
             if not self._stopping and self._may_act():
                 await self.once()
             elif not self._stopping:
-                await self._rehearsal.once(self._gather, decide, self._planner)
-                self._stand_by()
+                await self._rehearse()
+                if not self._may_act():  # elected in the middle of it, the wake-up of that counts
+                    self._stand_by()
 
     async def _quiet(self) -> None:
         """Wait for a wake-up or the timer, then until the burst is over."""
@@ -146,6 +147,14 @@ class Cycle:
             left_s = latest - time.monotonic()
             if left_s <= 0 or not await _rings(self._bell, min(self._pace.idle_s, left_s)):
                 return
+
+    async def _rehearse(self) -> None:
+        """Standing by, decide once for practice; liveness looks at that as at a cycle."""
+        self._started_at = time.monotonic()
+        try:
+            await self._rehearsal.once(self._gather, decide, self._planner.twin())
+        finally:
+            self._started_at = None
 
     def _stand_by(self) -> None:
         """Another operator leads: nothing is decided for good, and what was is forgotten.

@@ -36,7 +36,7 @@ class Rehearsal:
     async def once(
         self, gather: Callable[[], ClusterFacts], decide: Decide, planner: RememberingPlanner
     ) -> None:
-        """Decide, as soon as there are facts to decide on; raises nothing, and `planner` forgets it."""
+        """Decide, as soon as there are facts to decide on; raises nothing. `planner` is for this alone."""
         if not self._is_due:
             return
         try:
@@ -48,5 +48,3 @@ class Rehearsal:
             await asyncio.to_thread(decide, facts, self._catalog, self._settings, planner)
         except Exception:  # the leader says it, too
             logger.warning("standing by, a decision could not be rehearsed", exc_info=True)
-        finally:
-            planner.forget()

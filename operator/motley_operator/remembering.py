@@ -189,6 +189,10 @@ class RememberingPlanner:
         force = self._force
         return force.inputs_hash if force and force.plan.status != "no_solution" else ""
 
+    def twin(self) -> RememberingPlanner:
+        """One that remembers nothing yet, and of which nothing stays here."""
+        return RememberingPlanner(self._planner, self._planned_before)
+
     def forget(self) -> None:
         """As after a restart: the next plan is made from what runs."""
         self._last = self._force = None

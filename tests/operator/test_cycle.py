@@ -242,6 +242,32 @@ async def test_a_standby_decides_once_for_practice_and_again_when_it_leads(bench
     assert bench.writer.applied == [CREATE]
 
 
+async def test_one_that_is_elected_while_it_practices_plans_at_once(bench: Bench) -> None:
+    practicing, elected, stuck_s = threading.Event(), threading.Event(), list[float]()
+
+    def judge() -> tuple[Action, ...]:
+        if not practicing.is_set():
+            practicing.set()
+            assert elected.wait(30.0)
+        return ()
+
+    bench.leads, bench.judge = False, judge
+    task = asyncio.create_task(bench.cycle.run())
+    bench.cycle.wake("Node")
+    await asyncio.to_thread(practicing.wait, 30.0)
+    stuck_s.append(bench.cycle.stuck_for_s())
+    bench.leads = True
+    bench.cycle.wake("Elected")
+    elected.set()
+    async with asyncio.timeout(10.0):  # the next timer would ring in 30 s
+        while len(bench.decided) < 2:
+            await asyncio.sleep(0.01)
+    bench.cycle.stop()
+    await task
+    assert stuck_s[0] > 0.0  # liveness tells a practice that hangs
+    assert bench.count("motley_cycles_total", result="done") == 1
+
+
 async def test_a_standby_outlives_a_bug_in_its_practice(bench: Bench) -> None:
     bench.leads, bench.judge = False, lambda: 1 / 0  # type: ignore[assignment,return-value]
     await bench.deciding(1)
