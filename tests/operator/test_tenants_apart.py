@@ -39,3 +39,20 @@ def test_no_status_or_event_names_another_tenant(rate: int, mode: dict[str, str]
         others = {*TENANTS} - {tenant}
         names = {*others, *(f"pool-of-{other[-1]}" for other in others)}
         assert not [name for name in names if name in own], own
+
+
+def test_a_plan_reads_the_same_whether_a_neighbor_is_short_or_not() -> None:
+    """How good the fleet's plan is as a whole, and how long it took, is the Fleet's to say."""
+    plans = []
+    for rate_of_neighbor in (2, 900):
+        operated = Operated(0)
+        operated.world.add_node(*(gpu_node(f"h{i}", gpus=4) for i in range(2)))
+        where = [{"nodeSelector": {"kubernetes.io/hostname": f"h{i}"}} for i in range(2)]
+        other = pool("other", workload=load(rate_of_neighbor), placement=where[1])
+        other["metadata"]["namespace"] = "secretns-b"
+        is_short = operated.world.add(other)
+        key = operated.world.add(pool("one", workload=load(4), placement=where[0]))
+        operated.run()
+        assert (operated.condition(is_short, "Planned")[0] == "False") == (rate_of_neighbor == 900)
+        plans.append(operated.status(key)["plan"])
+    assert plans[0] == plans[1]

@@ -58,7 +58,6 @@ def plan_columns(*models: Column) -> tuple[Column, ...]:
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Plan", ".status.plan.hash", wide=True),
         Column("Proposed", ".status.proposedPlan.hash", wide=True),
-        Column("Gap", ".status.plan.gap", "number", wide=True),
         Column("Message", f"{READY}.message", wide=True),
     )
 

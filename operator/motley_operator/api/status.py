@@ -113,10 +113,9 @@ class Binding(StatusModel):
 
 
 class PlanStatus(StatusModel):
-    """The resource's own slice of the fleet's plan."""
+    """The resource's own slice of the fleet's plan; how good that is as a whole is the Fleet's to say."""
 
     hash: Hash = Field(description="Of this resource's slice only; what motley.dev/approve names.")
-    status: Text = Field(description="optimal, feasible, infeasible, greedy or kept.")
     groups: tuple[PlanGroup, ...] = Field(
         default=(),
         max_length=64,
@@ -136,12 +135,6 @@ class PlanStatus(StatusModel):
     binding: tuple[Binding, ...] = Field(
         default=(), max_length=16, description="What holds the plan back.", json_schema_extra=ATOMIC
     )
-    objective: float | None = Field(
-        default=None, description="Value of the first level that is not met exactly."
-    )
-    bound: float | None = Field(default=None, description="No plan can do better than this.")
-    gap: float | None = Field(default=None, ge=0, description="|bound - objective| / |objective|.")
-    solve_seconds: float | None = Field(default=None, ge=0, description="Time the solver took.")
 
 
 class ProposedPlan(PlanStatus):

@@ -8,7 +8,7 @@ from motley_operator.api import PlanStatus, Quantity
 from motley_operator.domain.translation import Translation
 from motley_operator.status.conditions import shortened
 from motley_operator.status.observed import Observed
-from motley_planner.domain.plan import Group, Plan, Promise, Slice
+from motley_planner.domain.plan import Group, Promise, Slice
 from motley_planner.units import figure
 
 # Together these keep the largest status below 32 KiB; `gpus` and prices still count everything.
@@ -17,12 +17,12 @@ LONGEST_LIFT = 256
 
 
 def plan_status(
-    plan: Plan, part: Slice, observed: Observed, translation: Translation, old: PlanStatus | None
+    part: Slice, observed: Observed, translation: Translation, old: PlanStatus | None
 ) -> PlanStatus:
     """The plan's part of a status.
 
-    While the slice's hash stays, only counts of ready replicas change: figures that other tenants
-    move (gap, bound, promises) do not rewrite a status. Promises that rest on what was learned, or
+    While the slice's hash stays, only counts of ready replicas change: promises, which other tenants may
+    move, do not rewrite a status. Promises that rest on what was learned, or
     did, are written as they are: what is learned moves seldom, and then they are others.
     """
     groups = [_group(group, observed, translation) for group in part.groups[:MOST_GROUPS]]
@@ -34,16 +34,11 @@ def plan_status(
         return PlanStatus.model_validate({**document, "groups": groups})
     document = {
         "hash": part.hash,
-        "status": str(plan.status),
         "groups": groups,
         "dollarsPerHour": Quantity.of(part.price_usd_per_hour, 2),
         "gpus": gpus_text(part, translation),
         "promises": [_promise(promise) for promise in part.promises[:MOST_PROMISES]],
         "binding": _bindings(part),
-        "objective": _rounded(plan.objective),
-        "bound": _rounded(plan.bound),
-        "gap": _rounded(plan.gap),
-        "solveSeconds": _rounded(plan.solve_seconds, 3),
     }
     if part.policies:
         policies = [
@@ -118,7 +113,3 @@ def _bindings(part: Slice) -> list[dict[str, str]]:
     ]
     rows += [{"constraint": shortened(text, 253)} for text in part.binding if text not in lifts]
     return rows[:MOST_BINDINGS]
-
-
-def _rounded(value: float | None, digits: int = 6) -> float | None:
-    return None if value is None else round(value, digits)

@@ -58,14 +58,11 @@ def proposed_status(preview: Preview, plan: PlanStatus) -> ProposedPlan:
     new, standing = preview.record.part, preview.standing
     old = standing.part.replicas if standing.part is not None else ()
     before, after = {r.name: r for r in old}, {r.name: r for r in new.replicas}
-    left_out = ("ready", "objective", "bound", "gap", "solveSeconds")
     document = plan.model_dump(by_alias=True, mode="json", exclude_none=True)
-    document = {k: v for k, v in document.items() if k not in left_out}
     groups = [{k: v for k, v in g.items() if k != "ready"} for g in document.get("groups", ())]
     promises = document.get("promises", ())
     price = sum(r.price_usd_per_hour for r in old)
     told: dict[str, Any] = {
-        "status": "proposed",
         "groups": groups[:MOST_GROUPS],
         "promises": promises[:MOST_PROMISES],
         "reason": shortened(_reason(preview, price), 1024),

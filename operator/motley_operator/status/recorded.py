@@ -14,7 +14,6 @@ from motley_operator.domain.translation import Translation
 from motley_operator.status.planned import plan_status
 from motley_operator.status.proposed import Preview, proposed_status
 from motley_operator.status.statements import Case
-from motley_planner.domain.plan import Plan
 
 
 def preview_of(
@@ -29,7 +28,7 @@ def preview_of(
 
 
 def recorded(
-    plan: Plan, translation: Translation, case: Case, old: tuple[str, ResourceStatus]
+    translation: Translation, case: Case, old: tuple[str, ResourceStatus]
 ) -> dict[str, Any]:
     """The plan that waits, the last approval that was looked at, and the record of what stands."""
     key, status = old
@@ -37,7 +36,7 @@ def recorded(
     preview = case.preview
     if preview is not None and preview.record is not None:
         part = preview.record.part
-        shown = plan_status(plan, part, case.observed, translation, None)
+        shown = plan_status(part, case.observed, translation, None)
         told["proposedPlan"] = _document(proposed_status(preview, shown))
     handled = status.last_handled_approval
     if preview is not None and preview.standing.verdict:

@@ -42,7 +42,6 @@ _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 # A spec that cannot be read takes none of these from what runs on.
 _STAYS = ("address", "failures", "progress", "startTime", "completionTime", "record")
 _NOTHING_HELD = Held()
-_VOLATILE_PLAN = ("objective", "bound", "gap", "solveSeconds", "status")
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def _resource(
         "conditions": [_document(condition) for condition in made],
     }
     if part is not None and case.solved and not (_runs_on(part, observed, old) or case.waits):
-        status["plan"] = _document(plan_status(plan, part, observed, translation, old.plan))
+        status["plan"] = _document(plan_status(part, observed, translation, old.plan))
     elif old.plan is not None and case.phase not in lifecycle.GONE:
         status["plan"] = _document(old.plan)
     changed = part if "plan" in status and status["plan"]["hash"] == _hash(part) else None
@@ -116,7 +115,7 @@ def _resource(
     if replan is not None:
         status["lastReplan"] = replan
     status |= _extras(resource, model, case, (old, now)) | recorded(
-        plan, translation, case, (resource.key, old)
+        translation, case, (resource.key, old)
     )
     known = translation.suspicions.known.get(resource.key, ())
     if known:
@@ -237,10 +236,7 @@ def _significant(status: dict[str, Any]) -> dict[str, Any]:
     known = without_empty_maps(status)
     kept = {k: v for k, v in known.items() if k != "lastReplan" and v not in (None, [])}
     if isinstance(kept.get("plan"), dict):
-        plan = kept["plan"]
-        kept["plan"] = {
-            k: v for k, v in plan.items() if k not in _VOLATILE_PLAN and v not in (None, [])
-        }
+        kept["plan"] = {k: v for k, v in kept["plan"].items() if v not in (None, [])}
     return kept
 
 
