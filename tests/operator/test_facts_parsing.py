@@ -12,6 +12,8 @@ from motley_operator.domain.facts import Room
 from motley_operator.facts.nodes import parse_node
 from motley_operator.facts.pods import parse_pod, pinned_node, requests
 from motley_operator.facts.resources import config_map_references, planned_part
+from motley_operator.settings import LOSS_TOLERATION_SECONDS
+from motley_operator.translate.running import is_lost
 
 GIB = 2**30
 
@@ -170,12 +172,22 @@ def test_two_heartbeats_are_the_same_node(node: Any) -> None:
     assert parse_node(node("n0")) == parse_node(later)
 
 
+@pytest.mark.parametrize("silent_s", [4.06, 4.5, 4.99])
+def test_a_flap_shorter_than_what_pods_bear_loses_no_node(node: Any, silent_s: float) -> None:
+    since = 1767225610.9
+    condition = {"type": "Ready", "status": "Unknown", "lastTransitionTime": "2026-01-01T00:00:10Z"}
+    facts = parse_node(node("n0", conditions=[condition]))
+    assert not is_lost(facts, since + silent_s, LOSS_TOLERATION_SECONDS)
+    assert is_lost(facts, since + LOSS_TOLERATION_SECONDS + 1.0, LOSS_TOLERATION_SECONDS)
+
+
 @pytest.mark.parametrize("status", ["False", "Unknown"])
-def test_a_node_that_is_not_ready_says_since_when(node: Any, status: str) -> None:
+def test_a_node_that_is_not_ready_says_since_when_at_the_latest(node: Any, status: str) -> None:
     since = "2026-01-01T00:00:10Z"
     condition = {"type": "Ready", "status": status, "lastTransitionTime": since}
     facts = parse_node(node("n0", conditions=[condition]))
-    assert (facts.ready, facts.not_ready_since) == (False, 1767225610.0)
+    # The time is cut to whole seconds: it became so in the second that begins then.
+    assert (facts.ready, facts.not_ready_since) == (False, 1767225611.0)
 
 
 @pytest.mark.parametrize(

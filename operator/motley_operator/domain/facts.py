@@ -47,7 +47,7 @@ class NodeFacts:
     taints: tuple[Taint, ...]
     unschedulable: bool
     ready: bool
-    not_ready_since: float | None  # Unix seconds; None while ready
+    not_ready_since: float | None  # Unix seconds, at the latest; None while ready
     deleting: bool
     allocatable: Room
     gpu_resource: str | None  # "nvidia.com/gpu", "amd.com/gpu"; None: no GPUs

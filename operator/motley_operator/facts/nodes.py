@@ -75,5 +75,10 @@ def _readiness(status: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[
         if condition.get("type") == "Ready":
             if condition.get("status") == "True":
                 return True, None
-            return False, unix_seconds(condition.get("lastTransitionTime"))
-    return False, unix_seconds(metadata.get("creationTimestamp"))
+            return False, _at_latest(condition.get("lastTransitionTime"))
+    return False, _at_latest(metadata.get("creationTimestamp"))
+
+
+def _at_latest(timestamp: str | None) -> float:
+    """The end of the second that the API's time names: a flap is given all the time that it may have."""
+    return unix_seconds(timestamp) + 1.0 if timestamp else 0.0

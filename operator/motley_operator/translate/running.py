@@ -21,7 +21,7 @@ from motley_operator.translate.room import is_engine
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.fragments import ReplicaFragment
 
-_FRESH_S = 2.0  # the API's times are whole seconds; a kubelet says NotReady as it registers
+_FRESH_S = 3.0  # the API's times are whole seconds; a kubelet says NotReady as it registers
 
 
 @dataclass(frozen=True, slots=True)
