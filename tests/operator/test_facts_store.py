@@ -347,16 +347,17 @@ async def test_resource_slices_are_read_in_the_newest_version_that_the_server_ha
     api: Any, client: Client
 ) -> None:
     api.absent |= {"v1/resourceslices", "v1beta2/resourceslices"}
-    devices = [
+    offered = [
         {"name": f"{kind}-0", "basic": {"attributes": {"type": {"string": kind}}}}
         for kind in ("gpu", "mig")
     ]
     pool = {"name": "n0", "generation": 1, "resourceSliceCount": 1}
-    spec = {"driver": "gpu.nvidia.com", "nodeName": "n0", "pool": pool, "devices": devices}
+    spec = {"driver": "gpu.nvidia.com", "nodeName": "n0", "pool": pool, "devices": offered}
     async with watched(client) as view:
         api.put("ResourceSlice", {"metadata": {"name": "s"}, "spec": spec})
         await view.until(lambda: view.wakes["Devices"] == 1)
-        assert gather(view.store).slices[0].gpus == {"gpu-0"}
+        devices = gather(view.store).slices[0].devices
+        assert {(each.name, each.part) for each in devices} == {("gpu-0", ""), ("mig-0", "mig")}
         assert api.calls["absent resourceslices"] == 2
 
 
