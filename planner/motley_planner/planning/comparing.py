@@ -77,11 +77,13 @@ def may_catch_up(one: Solution, other: Solution, snapshot: Snapshot) -> bool:
     return bound is None or bound >= values[name] * (1.0 - _slack(rank, snapshot))
 
 
-def serves_clearly_more(free: Solution, held: Solution, rank: int, snapshot: Snapshot) -> bool:
+def serves_clearly_more(
+    free: Solution, held: Solution, rank: int, snapshot: Snapshot, *, preempting: bool = False
+) -> bool:
     """True where services gain enough to rebuild everything; a job's pace moves no service.
 
     A free plan that was cut short may serve one level in full and others hardly: it must lose no
-    other level of service beyond the slack.
+    other level of service beyond the slack. One that is `preempting`, no higher one.
     """
     if rank % 2 == 0:
         return False
@@ -91,7 +93,7 @@ def serves_clearly_more(free: Solution, held: Solution, rank: int, snapshot: Sna
     name = f"goodput[{rank}]"
     for level, value in theirs.items():
         other = _rank_of_level(Level(level, None, None, None))
-        if other is None or level == name:
+        if other is None or level == name or (preempting and other < rank):
             continue
         if mine.get(level, 0.0) < value - _slack(other, snapshot) * abs(value):
             return False
@@ -111,6 +113,11 @@ def price_of(solution: Solution) -> float | None:
     return next((level.value for level in solution.levels if level.name == PRICE_LEVEL), None)
 
 
+def slack_of_services(snapshot: Snapshot) -> float:
+    """How far service may stay behind before more is moved, as a share."""
+    return STEADY_SERVICE if snapshot.steady else snapshot.min_improvement
+
+
 def rank_of(demand: Demand) -> int:
     """The table's priority of a demand: services before jobs."""
     return 2 * demand.priority + (0 if isinstance(demand, RlDemand) else 1)
@@ -125,5 +132,5 @@ def _rank_of_level(level: Level) -> int | None:
 def _slack(rank: int, snapshot: Snapshot) -> float:
     """How far a level may stay behind before more is moved; the pace of jobs may wait longest."""
     if rank % 2:
-        return STEADY_SERVICE if snapshot.steady else snapshot.min_improvement
+        return slack_of_services(snapshot)
     return STEADY_PACE if snapshot.steady else snapshot.min_improvement

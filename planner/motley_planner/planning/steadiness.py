@@ -16,7 +16,8 @@ moved for money: where the free plan would, one more solve releases everything b
 (A resource is short where its level of service stays behind the free plan's.)
 
 No rung stops more than a few survivors: 5 % of them after a loss, else a quarter, or two replicas,
-besides those of what somebody edited. The first rung that serves as much as the free plan is carried out. In a steady
+besides those of what somebody edited. Only where services gain as clearly as for the free plan is one more
+solve asked, in which as much as is needed of what stands behind them in priority may stop. The first rung that serves as much as the free plan is carried out. In a steady
 snapshot (a loss, a restart, an edit) nothing more is moved while no bound says that a rung which was cut short serves less: it
 is sought again in more time (the caller's part). The free plan itself is taken
 only if services gain clearly by it over every rung, or if it serves as much for
@@ -47,6 +48,7 @@ from motley_planner.planning.comparing import (
     serves_clearly_more,
 )
 from motley_planner.planning.editing import is_enough
+from motley_planner.planning.entitling import as_owed, missing, pays, robs
 from motley_planner.planning.mending import mend
 
 LEFT_SHARE = 0.5  # of the time limit at least, where mending was tried in vain
@@ -102,18 +104,35 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         if held.status == "no_solution":
             break
         # A rung that may move more must serve clearly more than the one before.
-        if best is None or first_short(best, held, snapshot) is not None:
+        serves_more = best is None or first_short(best, held, snapshot) is not None
+        if best is None or (serves_more and not robs(held, best, assembly, snapshot)):
             best = held
         # What is steady moves more only where it is shown that less is served without.
         unsure = snapshot.steady and held.cut_short and may_catch_up(held, free, snapshot)
         released = None if unsure else _next_rung(released, held, free, snapshot, assembly)
+    behind = None if unsure else _behind(best, free, assembly, snapshot)
+    if best is not None and behind is not None:
+        rung = _holding(table, assembly, behind | snapshot.edited)
+        rung = replace(rung, time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
+        taking = solve_table(rung, use_worker=use_worker)
+        spent_s, cut_short = spent_s + taking.solve_seconds, cut_short or taking.cut_short
+        rank = first_short(best, free, snapshot)
+        if (
+            rank is not None
+            and taking.status != "no_solution"
+            and serves_clearly_more(taking, best, rank, snapshot, preempting=True)
+            and not robs(taking, best, assembly, snapshot)
+        ):
+            best = taking
     # A rung that there was no time for might have been better.
     cut_short = cut_short or (released is not None and limit_s - spent_s < LEAST_RUNG_S)
     if still is not None and is_enough(still, best, assembly, snapshot):
         best = still
     if still is not None and best is not None and loses(best, still, snapshot):
         best = still
-    chosen = _with_bounds(best, free) if unsure and best else _chosen(best, free, snapshot)
+    chosen = (
+        _with_bounds(best, free) if unsure and best else _chosen(best, free, assembly, snapshot)
+    )
     stopped = _stopped(chosen, table, assembly)
     cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
     cooling -= snapshot.edited
@@ -123,8 +142,16 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         rung = replace(rung, time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
         warm = solve_table(rung, use_worker=use_worker)
         spent_s += warm.solve_seconds
-        pays = warm.status != "no_solution" and _chosen(best, warm, snapshot) is warm
-        chosen = _with_bounds(warm if pays else best, free)
+        is_worth_it = (
+            warm.status != "no_solution" and _chosen(best, warm, assembly, snapshot) is warm
+        )
+        chosen = _with_bounds(warm if is_worth_it else best, free)
+    if pays(free, chosen, table, snapshot):
+        due = replace(as_owed(table, chosen), time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
+        paid = solve_table(due, use_worker=use_worker)
+        spent_s += paid.solve_seconds
+        if paid.status != "no_solution" and pays(paid, chosen, table, snapshot):
+            chosen, cut_short = _with_bounds(paid, free), cut_short or paid.cut_short
     cut_short = cut_short and chosen.status == "feasible"
     return replace(chosen, solve_seconds=spent_s, cut_short=cut_short)
 
@@ -157,17 +184,37 @@ def _stopped(solution: Solution, table: FleetTable, assembly: Assembly) -> froze
     return frozenset(assembly.candidates[replica.column].key for replica in stopped)
 
 
-def _chosen(held: Solution | None, free: Solution, snapshot: Snapshot) -> Solution:
+def _chosen(
+    held: Solution | None, free: Solution, assembly: Assembly, snapshot: Snapshot
+) -> Solution:
     if held is None:
         return free
     if free.status == "no_solution":
         return held
+    if robs(free, held, assembly, snapshot):
+        return _with_bounds(held, free)
     rank = first_short(held, free, snapshot)
     if rank is not None:
         return free if serves_clearly_more(free, held, rank, snapshot) else _with_bounds(held, free)
     cheaper = serves_as_much(free, held, snapshot, tolerant=False) and saves(held, free, snapshot)
     cheaper = cheaper and not loses(free, held, snapshot)
     return free if cheaper else _with_bounds(held, free)
+
+
+def _behind(
+    best: Solution | None, free: Solution, assembly: Assembly, snapshot: Snapshot
+) -> frozenset[str] | None:
+    """What may be stopped, however much of it, so that what is short and before it in priority serves
+    clearly more; None where nothing that is stopped would help so much.
+    """
+    rank = first_short(best, free, snapshot) if best is not None else None
+    if best is None or rank is None:
+        return None
+    if not serves_clearly_more(free, best, rank, snapshot, preempting=True):
+        return None
+    short = {d.key for d in _short(snapshot, assembly, best) if rank_of(d) == rank}
+    lower = {demand.key for demand in snapshot.demands if rank_of(demand) < rank}
+    return frozenset(short | lower) if lower else None
 
 
 def _next_rung(
@@ -192,14 +239,8 @@ def _next_rung(
 
 def _short(snapshot: Snapshot, assembly: Assembly, solution: Solution) -> tuple[Demand, ...]:
     """Resources that the solution does not serve in full."""
-    unserved = solution.unserved or {}
-    missing: dict[str, float] = {demand.key: 0.0 for demand in snapshot.demands}
-    for name, rate in unserved.items():
-        for demand in snapshot.demands:
-            if name == demand.key or name.startswith(f"{demand.key}/"):
-                asked = assembly.asked(demand)
-                missing[demand.key] += rate / asked if asked else 0.0
-    return tuple(d for d in snapshot.demands if missing[d.key] > UNSERVED_SHARE)
+    lacks = missing(solution, assembly, snapshot)
+    return tuple(d for d in snapshot.demands if lacks[d.key] > UNSERVED_SHARE)
 
 
 def _holding(table: FleetTable, assembly: Assembly, released: frozenset[str]) -> FleetTable:

@@ -25,6 +25,7 @@ from motley_planner.planning.limits import demand_names
 GUARANTEE_IMPORTANCE = 1000.0  # beside the shares of replicas that should rather not move
 ROUNDING = 0.01  # of the guaranteed service that no replica need be added for
 TIME_SHARE = 0.2  # of the time limit, for all tenants together
+_GUARANTEE = "|guarantee "
 
 
 def guarantee_rows(
@@ -43,6 +44,11 @@ def guarantee_rows(
     return tuple(rows)
 
 
+def is_guarantee(row: SideRow) -> bool:
+    """Whether a row is the minimum of a tenant's guaranteed share."""
+    return _GUARANTEE in row.name
+
+
 def _minimums(alone: FleetTable, found: Solution, tenant: Tenant) -> list[SideRow]:
     """sum of weight x served requests/s >= what the tenant alone reached, by priority."""
     rows, short = [], found.unserved
@@ -56,7 +62,7 @@ def _minimums(alone: FleetTable, found: Solution, tenant: Tenant) -> list[SideRo
         if served > 0:
             rows.append(
                 SideRow(
-                    f"tenant {tenant.name}|guarantee {priority}",
+                    f"tenant {tenant.name}{_GUARANTEE}{priority}",
                     at_least=served * (1.0 - ROUNDING),
                     per_served={n: w for n, (w, _) in here.items()},
                     importance=GUARANTEE_IMPORTANCE,
