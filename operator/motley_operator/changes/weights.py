@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from motley_operator.changes.turns import Stage
 from motley_operator.domain.actions import DeleteObject, Manifest
-from motley_operator.domain.facts import ClusterFacts
-from motley_operator.domain.names import REPLAN_REQUESTED, key_of
+from motley_operator.domain.facts import ClusterFacts, asked_anew
+from motley_operator.domain.names import key_of
 from motley_operator.domain.weights import (
     RETRY_S,
     failed_at,
@@ -31,7 +31,7 @@ def waiting_stages(desired: Iterable[Manifest], facts: ClusterFacts) -> frozense
 
 def given_up(desired: Iterable[Manifest], facts: ClusterFacts) -> list[DeleteObject]:
     """Jobs that failed for good, after a while, or when somebody asks for a plan: made anew then."""
-    asked = _asked(facts)
+    asked = asked_anew(facts)
     found = []
     for job in filter(is_weights_job, desired):
         metadata = job["metadata"]
@@ -44,13 +44,3 @@ def given_up(desired: Iterable[Manifest], facts: ClusterFacts) -> list[DeleteObj
         if facts.now - since >= RETRY_S or key in asked:
             found.append(DeleteObject(*place, live["metadata"]["uid"]))
     return found
-
-
-def _asked(facts: ClusterFacts) -> frozenset[str]:
-    """Keys of the resources with a request to plan anew that no status has answered."""
-    return frozenset(
-        resource.key
-        for resource in facts.resources
-        if (asked := resource.annotations.get(REPLAN_REQUESTED, "")[:64])
-        and asked != (resource.document.get("status") or {}).get("lastHandledReplanAt")
-    )
