@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from motley_operator.changes.trials import Trials
 from motley_operator.changes.turns import Stage
-from motley_operator.domain.actions import DeleteObject, Manifest
+from motley_operator.domain.actions import DeleteObject, Manifest, TryPod
 from motley_operator.domain.facts import ClusterFacts, asked_anew
 from motley_operator.domain.names import key_of
 from motley_operator.domain.weights import (
@@ -13,6 +14,8 @@ from motley_operator.domain.weights import (
     failed_at,
     is_complete,
     is_weights_job,
+    jobs_without_pod,
+    pod_of_job,
     stages_of_job,
 )
 
@@ -44,3 +47,19 @@ def given_up(desired: Iterable[Manifest], facts: ClusterFacts) -> list[DeleteObj
         if facts.now - since >= RETRY_S or key in asked:
             found.append(DeleteObject(*place, live["metadata"]["uid"]))
     return found
+
+
+def refused_jobs(desired: Iterable[Manifest], facts: ClusterFacts) -> tuple[TryPod, ...]:
+    """Trials of the pods that Jobs should have had by now: what the server says goes to a condition.
+
+    The Job controller is told the same, and only in events that nobody here reads.
+    """
+    wanted = {
+        (job["metadata"]["namespace"], job["metadata"]["name"])
+        for job in filter(is_weights_job, desired)
+    }
+    trials = Trials(facts)
+    for job in jobs_without_pod(facts) if wanted else ():
+        if (job["metadata"]["namespace"], job["metadata"]["name"]) in wanted:
+            trials.admits(pod_of_job(job))
+    return trials.actions

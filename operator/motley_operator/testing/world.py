@@ -212,10 +212,12 @@ class World:
     def _stamped(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """A pod's manifest with what the server adds before it admits it."""
         document = copy.deepcopy(dict(manifest))
-        made = datetime.fromtimestamp(self.now, UTC)
         document["metadata"]["uid"] = f"pod-{next(self.uids)}"
-        document["metadata"]["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
+        document["metadata"]["creationTimestamp"] = self._time()
         return document
+
+    def _time(self) -> str:
+        return datetime.fromtimestamp(self.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _apply_object(self, manifest: Mapping[str, Any]) -> None:
         metadata = manifest["metadata"]
@@ -223,7 +225,10 @@ class World:
         live = copy.deepcopy(dict(manifest))
         old = self.owned.get(place)
         uid = old["metadata"]["uid"] if old else f"object-{next(self.uids)}"
-        live["metadata"] |= {"uid": uid, "resourceVersion": str(next(self.uids))}
+        made = old["metadata"]["creationTimestamp"] if old else self._time()
+        live["metadata"] |= {
+            "uid": uid, "resourceVersion": str(next(self.uids)), "creationTimestamp": made,
+        }  # fmt: skip
         if manifest["kind"] == "Service":
             live["spec"] = {"sessionAffinity": "None", "ipFamilies": ["IPv4"], **live["spec"]}
         self.owned[place] = live
