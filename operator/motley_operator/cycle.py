@@ -43,6 +43,7 @@ from motley_operator.metrics import Metrics
 from motley_operator.news import News
 from motley_operator.pacing import Laps, Pace
 from motley_operator.policies import Reason
+from motley_operator.refusals import Refusals
 from motley_operator.rehearsing import Rehearsal
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
@@ -89,6 +90,7 @@ class Cycle:
         self._pace, self._tidying = Pace(self.settings), Tidying()
         self._rehearsal = Rehearsal(catalog, self.settings)
         self._contests = Contests(lambda kind: self.metrics.takes.labels(kind).inc())
+        self._refusals = Refusals()
         self._stopping = False
         self._translated: Translation | None = None  # of the last decision
 
@@ -211,7 +213,7 @@ class Cycle:
     async def _steps(self, causes: dict[str, int]) -> CycleReport:
         started_at, clock = time.time(), Laps()
         # 1. Gather: one frozen value, or FactsIncomplete.
-        facts = self._gather()
+        facts = self._refusals.told(self._gather())
         gather_s = clock.lap()
         # 2. Decide, off the event loop; the solver inside is a process of its own.
         news = News(lambda: self._wakes, self._gather, lambda: self._stopping)
@@ -226,6 +228,7 @@ class Cycle:
         due = remembered(decision.actions, outcomes)
         acted = await self._writer.apply(self._contests.damped(due, facts))
         self._contests.learn(acted, facts)
+        self._refusals.learn(acted, time.time())
         refused = await self._writer.apply(complaints(acted))
         outcomes += acted + refused
         apply_s = clock.lap()
@@ -270,6 +273,7 @@ class Cycle:
         again_at = self._planner.again_at
         jobs = [each for each in decision.translation.parsed.values() if isinstance(each, RLJob)]
         ends = [*map(lifecycle.due_at, jobs), *self._contests.due_at(facts.now)]
+        ends += self._refusals.due_at(facts.now)
         due += [at - facts.now for at in (due_at, again_at, *ends) if at is not None]
         return min([self._pace.rest_s, *(s for s in due if s > 0)])
 

@@ -104,7 +104,8 @@ def _carried_out(
         lost_nodes=translation.lost_nodes,
     )
     actions = changes.changes(desired, facts, plan, trouble)
-    statuses = status.statuses(plan, translation, facts, held)
+    pods = status.Pods(changes.refused(desired, facts), changes.tried(actions, facts))
+    statuses = status.statuses(plan, translation, facts, held, pods)
     told = frozenset((a.kind, a.namespace, a.name) for a in statuses if isinstance(a, PatchStatus))
     news = [part for part in plan.slices if tuple(part.key.split("/", 2)) in told]
     shown = _shown(translation)

@@ -16,8 +16,11 @@ from motley_operator.domain.actions import (
     EmitEvent,
     Outcome,
     PatchStatus,
+    TryPod,
 )
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
+from motley_operator.domain.verdicts import Refusal
+from motley_operator.refusals import words_of
 from motley_planner.errors import PlannerError, SolverError
 
 STALLED = "Stalled"
@@ -58,15 +61,22 @@ def complaints(outcomes: Iterable[Outcome]) -> tuple[Action, ...]:
     """An Event on the resource of each pod that the server refused, one for each distinct reason."""
     events: dict[EmitEvent, None] = {}
     for outcome in outcomes:
-        if outcome.result != "failed" or not isinstance(outcome.action, CreatePod):
+        action = outcome.action
+        if not isinstance(action, CreatePod | TryPod) or not _is_refused(outcome):
             continue
-        metadata = outcome.action.manifest["metadata"]
+        metadata = action.manifest["metadata"]
         for owner in metadata.get("ownerReferences") or ():
             place = (owner["kind"], metadata["namespace"], owner["name"], owner["uid"])
-            # The pod's name is left out: a quota refuses twenty pods for one reason.
-            words = outcome.message.replace(metadata["name"], "<pod>")
+            words = words_of(action.manifest, outcome.message)
             events[EmitEvent(*place, "Warning", "PodRefused", words)] = None
     return tuple(events)
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    """Whether no pod came of it; of one that was only tried, that none would, even with room."""
+    if isinstance(outcome.action, TryPod):
+        return outcome.refusal not in (None, Refusal.OVER_QUOTA)
+    return outcome.result == "failed"
 
 
 def remembered(actions: Iterable[Action], reported: Iterable[Outcome]) -> tuple[Action, ...]:

@@ -67,9 +67,9 @@ def jobs(api: Api) -> list[dict[str, Any]]:
     return found
 
 
-def weights(motley: Installation) -> tuple[str, str, str]:
+def weights(motley: Installation, place: tuple[str, str, str] = PLACE) -> tuple[str, str, str]:
     """The condition WeightsReady: status, reason, message."""
-    found = motley.api.get(*PLACE) or {}
+    found = motley.api.get(*place) or {}
     rows = {c["type"]: c for c in (found.get("status") or {}).get("conditions") or ()}
     row = rows.get("WeightsReady") or {}
     return str(row.get("status")), str(row.get("reason")), str(row.get("message"))
@@ -128,3 +128,29 @@ def test_weights_are_fetched_once_before_the_first_engine_and_a_restart_changes_
     # Nothing of it is left when the resource goes.
     api.delete(*PLACE)
     motley.wait(lambda: not jobs(api), 20.0, "the Job goes with its resource")
+
+
+def test_a_job_whose_pod_the_server_refuses_says_so_in_the_servers_words(
+    motley: Installation,
+) -> None:
+    metadata = {"name": "full", "namespace": RESTRICTED}
+    spec = {"hard": {"pods": "0"}}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": spec}
+    motley.api.apply(quota)
+    place = ("ServingPool", RESTRICTED, "chat")
+    motley.apply([{**POOL, "metadata": {"name": "chat", "namespace": RESTRICTED}}])
+    said = (
+        'main: the API server refuses the Job\'s pod: 403 Forbidden: pods "<pod>" is forbidden:'
+        " exceeded quota: full"
+    )
+    motley.wait(
+        lambda: (
+            weights(motley, place)[1:2] == ("PodRefused",)
+            and weights(motley, place)[2].startswith(said)
+        ),
+        150.0,
+        "why the Job has no pod",
+    )
+    # With room nothing of it is refused, under the strictest profile either.
+    motley.api.apply({**quota, "spec": {"hard": {"pods": "9"}}})
+    motley.wait(lambda: weights(motley, place)[1] == "DownloadPending", 60.0, "nothing refuses it")

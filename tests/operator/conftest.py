@@ -125,7 +125,11 @@ class StubApi:
         held = self.objects.setdefault(plural, {})
         if request.method == "GET":
             return web.json_response(held[key]) if key in held else _status(404, "NotFound")
-        return self._write(request.method, await request.json(), plural, key)
+        body = await request.json()
+        if request.query.get("dryRun") == "All":
+            is_there = (namespace, body["metadata"]["name"]) in held
+            return _status(409, "AlreadyExists") if is_there else web.json_response(body)
+        return self._write(request.method, body, plural, key)
 
     def _write(
         self, method: str, body: Document, plural: str, key: tuple[str, str]

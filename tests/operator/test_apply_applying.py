@@ -20,7 +20,9 @@ from motley_operator.domain.actions import (
     EmitEvent,
     LabelPod,
     PatchStatus,
+    TryPod,
 )
+from motley_operator.domain.verdicts import Refusal
 from motley_operator.settings import Settings
 
 
@@ -78,6 +80,26 @@ async def test_a_pod_is_posted_once_and_a_second_post_finds_it(
     assert await result(applier, create("p0")) == "exists"
     assert view.absorbed == [("Pod", "p0")]
     assert api.calls == {"POST pods": 2}
+
+
+async def test_a_pod_is_tried_and_not_made_and_the_servers_answer_is_told(
+    api: Any, applier: Applier, view: FakeView
+) -> None:
+    trial = TryPod(create("p0").manifest)
+    (outcome,) = await applier.apply([trial])
+    assert (outcome.result, outcome.refusal) == ("done", None)
+    assert ("team-a", "p0") not in api.objects["pods"] and view.absorbed == []
+    api.fail_next(422, reason="Invalid", message="no such volume")
+    (outcome,) = await applier.apply([trial])
+    assert (outcome.result, outcome.refusal) == ("done", Refusal.INVALID)
+    assert outcome.message == "422 Invalid: no such volume"
+    api.fail_next(422, reason="Invalid", message="no such volume")
+    (outcome,) = await applier.apply([create("p0")])
+    assert (outcome.result, outcome.refusal) == ("failed", Refusal.INVALID)
+    # What has its name is there still: that is looked at after everything else.
+    await applier.apply([create("p0")])
+    (outcome,) = await applier.apply([trial])
+    assert (outcome.result, outcome.refusal) == ("done", None)
 
 
 async def test_a_deletion_hits_only_the_object_that_was_meant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -25,8 +25,10 @@ from motley_operator.domain.actions import (
     EmitEvent,
     Outcome,
     PatchStatus,
+    TryPod,
 )
 from motley_operator.domain.facts import ClusterFacts, NodeFacts, ResourceFacts, Room
+from motley_operator.domain.verdicts import Sort, Verdict
 from motley_operator.errors import FactsIncomplete
 from motley_operator.holding import complaints, hold
 from motley_operator.memory import Tidying
@@ -62,6 +64,7 @@ class Bench:
         self.facts = ClusterFacts(now=1000.0, nodes=(), pods=(), resources=())
         self.writer = FakeWriter()
         self.decided: list[float] = []
+        self.verdicts: list[Mapping[Sort, Verdict]] = []
         self.due_at: float | None = None
         self.parsed: dict[str, object] = {}
         self.leads = True
@@ -80,8 +83,9 @@ class Bench:
     def gather(self) -> ClusterFacts:
         return self.facts
 
-    def _decide(self, *_: Any) -> Any:
+    def _decide(self, facts: ClusterFacts, *_: Any) -> Any:
         self.decided.append(time.monotonic())
+        self.verdicts.append(dict(facts.verdicts or {}))
         plan = SimpleNamespace(
             solve_seconds=0.1, gap=0.0, price_usd_per_hour=1.0, gpus=8, gpus_used=4, kept=1,
             slices=(), status="optimal",
@@ -314,6 +318,16 @@ def test_a_refused_pod_is_told_to_its_owner_once_for_each_reason() -> None:
     assert isinstance(event, EmitEvent)
     assert (event.name, event.reason) == ("chat", "PodRefused")
     assert "exceeded quota" in event.message
+
+
+async def test_what_the_server_said_of_a_pod_is_a_fact_of_the_next_cycle_which_comes_at_once(
+    bench: Bench,
+) -> None:
+    bench.judge = lambda: (TryPod(CREATE.manifest),) if len(bench.decided) == 1 else ()
+    await bench.deciding(2)
+    assert bench.verdicts[0] == {}
+    (verdict,) = bench.verdicts[1].values()
+    assert verdict.refusal is None and verdict.until > time.time()
 
 
 async def test_the_end_waits_for_the_cycle_that_runs(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from motley_operator.admission.counting import pod_use
 from motley_operator.api import ServingPool, read
 from motley_operator.domain.facts import PodFacts, Room
 from motley_operator.domain.names import COMPONENT, WEIGHTS
@@ -16,7 +17,8 @@ from motley_operator.facts.pods import parse_pod
 from motley_operator.manifests.frame import digest
 from motley_operator.manifests.stages import stages_of
 from motley_operator.testing import CALIBRATION, cascade, gpu_node, job, pool
-from motley_operator.testing.operated import Operated, load
+from motley_operator.testing.operated import CATALOG, Operated, load
+from motley_operator.translate import translate
 
 CACHE = {"persistentVolumeClaim": {"claimName": "models", "subPath": "hub"}}
 CACHED = {"id": "Qwen/Qwen3-8B", "cache": CACHE}
@@ -203,6 +205,97 @@ def test_a_failure_says_the_pods_last_words_and_is_tried_again_after_a_while() -
     cached.steps()
     assert cached.jobs()[name]["metadata"]["uid"] != uid
     assert cached.condition(key, "WeightsReady")[1] in ("DownloadPending", "DownloadRetrying")
+
+
+def fill(cached: Cached, **hard: str) -> None:
+    """A quota with these limits."""
+    cached.world.limits.set_quota("team", {k.replace("_", "."): v for k, v in hard.items()})
+
+
+def test_a_job_whose_pod_a_full_quota_refuses_says_so_and_stops_nothing() -> None:
+    cached = Cached(nodes=1)
+    key = cached.world.add(pool(workload=load(2), parallelism={"maxTensor": 1}))
+    cached.run()
+    before = cached.uids(key)
+    there = sum(pod.namespace == "team-a" for pod in cached.world.pods.values())
+    fill(cached, pods=str(there))  # the gateways and the engine
+    cached.edit(key, model=CACHED)
+    cached.steps(10)
+    assert cached.condition(key, "WeightsReady") == ("False", "DownloadPending")
+    cached.steps(6)
+    assert cached.condition(key, "WeightsReady") == ("False", "PodRefused")
+    said = cached.message(key, "WeightsReady")
+    assert "exceeded quota: team" in said and "lift: raise the quota" in said
+    assert ("Warning", "PodRefused") in {(e.type, e.reason) for e in cached.world.events}
+    assert cached.uids(key) == before
+    assert cached.condition(key, "Ready") == ("True", "Serving")
+    # Raised: the Job controller makes its pod, and nothing is said of a quota any more.
+    fill(cached, pods=str(there + 1))
+    (name,) = cached.jobs()
+    cached.pod(name, phase="Running", bound=True)
+    cached.steps()
+    assert cached.condition(key, "WeightsReady") == ("False", "Downloading")
+
+
+def test_a_job_whose_pod_a_rule_refuses_has_the_rules_words() -> None:
+    cached = Cached(nodes=1)
+    cached.world.limits.set_range("small", {"type": "Container", "min": {"cpu": "2"}})
+    key = cached.world.add(pool(model=CACHED))
+    cached.steps(20)
+    assert cached.condition(key, "WeightsReady") == ("False", "PodRefused")
+    assert "minimum cpu usage per Container" in cached.message(key, "WeightsReady")
+
+
+def test_a_job_that_has_no_pod_though_one_would_be_taken_points_to_its_events() -> None:
+    cached = Cached(nodes=1)
+    key = cached.world.add(pool(model=CACHED))
+    cached.steps(30)
+    (name,) = cached.jobs()
+    assert cached.condition(key, "WeightsReady") == ("False", "DownloadPending")
+    assert f"kubectl describe job {name}" in cached.message(key, "WeightsReady")
+
+
+def test_others_leave_a_download_its_place_in_a_quota_and_what_waits_for_it_is_planned() -> None:
+    cached = Cached(nodes=4)
+    fill(cached, pods="6")  # two gateways each, one download
+    waiting = cached.world.add(pool("first", model=CACHED, parallelism={"maxTensor": 1}))
+    cached.steps(2)
+    grows = cached.world.add(pool("second", workload=load(500), parallelism={"maxTensor": 1}))
+    cached.steps(4)
+    assert len(cached.uids(grows)) == 1
+    bound = cached.status(grows)["plan"]["binding"]
+    assert any("beside downloads of weights" in row["constraint"] for row in bound)
+    # Its own engine comes when the Job's pod is gone: that it does not fit beside it is no shortfall.
+    assert cached.condition(waiting, "Planned") == ("True", "Planned")
+    # The pod that comes was counted before, and changes no plan.
+    (name,) = cached.jobs()
+    solves = cached.planner.solves
+    use = pod_use(cached.jobs()[name]["spec"]["template"]["spec"])
+    cached.pod(name, phase="Running", bound=True, use=use)
+    cached.steps(4)
+    assert cached.planner.solves == solves and len(cached.uids(grows)) == 1
+    assert cached.condition(waiting, "Planned") == ("True", "Planned")
+    cached.world.change_pods(where={COMPONENT: WEIGHTS}, phase="Succeeded")
+    cached.ended("Complete")
+    cached.steps(8)
+    assert len(cached.uids(waiting)) == 1
+
+
+def test_engines_that_wait_for_a_download_are_no_part_of_the_room_beside_it() -> None:
+    cached = Cached(nodes=4)
+    sizes = {"maxTensor": 1}
+    old = cached.world.add(pool("first", workload=load(2), parallelism=sizes))
+    cached.world.add(pool("second", workload=load(2), parallelism=sizes))
+    cached.run()
+    fill(cached, pods="6")  # two gateways and an engine each
+    cached.edit(old, model=CACHED)
+    cached.steps(2)
+    quotas = translate(cached.world.facts(), CATALOG, cached.settings).snapshot.quotas
+    every, beside = sorted(quotas, key=lambda quota: len(quota.name))
+    assert (every.at_most, every.over) == (2, 0)
+    # The two gateways of each, the download and the old engine leave no place for the second's.
+    assert (beside.at_most, beside.over) == (0, 1)
+    assert {use.key for use in beside.uses} == {"ServingPool/team-a/second"}
 
 
 def test_a_request_to_plan_anew_starts_a_job_that_gave_up_at_once() -> None:

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 from motley_operator.apply.events import EventRecorder
+from motley_operator.apply.refusals import cannot_be_tried, refusal_of
 from motley_operator.apply.requests import (
     given_to,
     is_going,
@@ -34,6 +35,7 @@ from motley_operator.domain.actions import (
     LabelPod,
     Outcome,
     PatchStatus,
+    TryPod,
 )
 from motley_operator.settings import Settings
 
@@ -99,7 +101,8 @@ class Applier:
                 answer = await self._send(request)
             except ApiError as error:
                 return self._refused(action, error)
-        self._learn(action, answer)
+        if not isinstance(action, TryPod):  # of which nothing is there
+            self._learn(action, answer)
         return Outcome(action, DONE)
 
     async def _owner_goes(self, action: Action) -> bool:
@@ -126,6 +129,11 @@ class Applier:
             # 409 is the UID precondition: a successor has the name, so the one we meant is gone.
             self._view.forget(target_of(action)[0], action.uid)
             return Outcome(action, DONE if error.status == 404 else CONFLICT, error.message)
+        if isinstance(action, TryPod) and cannot_be_tried(error):
+            return Outcome(action, DONE, error.message)
+        if isinstance(action, CreatePod | TryPod) and (refusal := refusal_of(error)):
+            is_answer = isinstance(action, TryPod)
+            return Outcome(action, DONE if is_answer else FAILED, str(error), refusal)
         if error.status == 409 and isinstance(action, CreatePod):
             if error.reason == "AlreadyExists":
                 return Outcome(action, EXISTS, error.message)

@@ -15,6 +15,7 @@ that before the other tells of the deletion, and what is given back to the resou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from motley_operator.connection import KINDS, Sent
@@ -30,10 +31,13 @@ from motley_operator.domain.actions import (
     LabelPod,
     Manifest,
     PatchStatus,
+    TryPod,
 )
 from motley_operator.settings import Settings
 
-Write = CreatePod | DeletePod | LabelPod | AdoptPod | ApplyObject | DeleteObject | PatchStatus
+Write = (
+    CreatePod | TryPod | DeletePod | LabelPod | AdoptPod | ApplyObject | DeleteObject | PatchStatus
+)
 
 
 # Their status changes all the time, and with it their version.
@@ -44,7 +48,9 @@ def request_for(action: Write, settings: Settings, version: int = 0) -> Sent:
     """The one request that carries out an action; `version` is the status' precondition."""
     match action:
         case CreatePod():
-            return _create(action, settings)
+            return _create(action.manifest, settings)
+        case TryPod():
+            return _create(action.manifest, settings, {"dryRun": "All"})
         case DeletePod():
             return _delete("Pod", action.namespace, action.name, action.uid, action.grace_seconds)
         case DeleteObject():
@@ -85,7 +91,7 @@ def is_going(owner: Manifest, answer: Mapping[str, Any]) -> bool:
 def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:
     """Kind, namespace and name of what an action changes: two on one target keep their order."""
     match action:
-        case CreatePod() | ApplyObject():
+        case CreatePod() | TryPod() | ApplyObject():
             metadata = action.manifest["metadata"]
             return action.manifest["kind"], metadata.get("namespace", ""), metadata["name"]
         case DeletePod() | LabelPod() | AdoptPod():
@@ -96,10 +102,12 @@ def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:
             return action.kind, action.namespace, action.name
 
 
-def _create(action: CreatePod, settings: Settings) -> Sent:
-    path = KINDS["Pod"].path(action.manifest["metadata"]["namespace"])
-    params = {"fieldManager": settings.field_manager}
-    return Sent("create", "pods", "POST", path, params, action.manifest)
+def _create(
+    manifest: Manifest, settings: Settings, more: Mapping[str, str] = MappingProxyType({})
+) -> Sent:
+    path = KINDS["Pod"].path(manifest["metadata"]["namespace"])
+    params = {"fieldManager": settings.field_manager, **more}
+    return Sent("create", "pods", "POST", path, params, manifest)
 
 
 def _delete(kind: str, namespace: str, name: str, uid: str, grace_s: int | None) -> Sent:

@@ -2,5 +2,6 @@
 
 from motley_operator.changes.changing import changes
 from motley_operator.changes.judging import Trouble
+from motley_operator.changes.trials import refused, tried
 
-__all__ = ["Trouble", "changes"]
+__all__ = ["Trouble", "changes", "refused", "tried"]

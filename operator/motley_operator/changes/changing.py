@@ -13,7 +13,7 @@ from motley_operator.changes.judging import NO_TROUBLE, Trouble
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes, stranded
 from motley_operator.changes.routing import with_standing_by
-from motley_operator.changes.weights import given_up, waiting_stages
+from motley_operator.changes.weights import given_up, refused_jobs, waiting_stages
 from motley_operator.domain.actions import (
     Action,
     AdoptPod,
@@ -80,6 +80,7 @@ def changes(
         *lost,
         *_leftovers(others, facts, kept | {key for key, _ in ending}),
         *given_up(wanted.values(), facts),
+        *refused_jobs(wanted.values(), facts),
         *_expired(facts),
     )
 

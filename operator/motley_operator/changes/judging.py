@@ -1,7 +1,7 @@
 """Which pods go, and why: what the plan no longer has, what is broken, what is outdated.
 
 Nothing is said here about when: one whose place is not needed goes on until its replacement is
-ready (rollout.py), and one whose successor would not be admitted stays (quotas.py).
+ready (rollout.py), and one whose successor would not be admitted stays (quotas.py, trials.py).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from motley_operator import lifecycle
 from motley_operator.api import RLJob, read
 from motley_operator.changes.quotas import QuotaRoom
+from motley_operator.changes.trials import Trials
 from motley_operator.changes.turns import PodName, Stage, stage_of
 from motley_operator.domain.actions import Manifest
 from motley_operator.domain.budgets import NO_BUDGETS, Budgets
@@ -66,6 +67,7 @@ class Seen:
     facts: ClusterFacts
     trouble: Trouble
     quotas: QuotaRoom
+    trials: Trials
 
 
 @dataclass(slots=True)
@@ -124,7 +126,7 @@ def judge(
                     going.add([pod], _why_unplanned(pod, nodes))
             _broken_gangs(pods, going)
             failing = trouble.suspicions.failing(key, facts.now)
-            _outdated(pods, startable, going, failing, seen.quotas)
+            _outdated(pods, startable, going, failing, seen)
     return last
 
 
@@ -200,13 +202,13 @@ def _outdated(
     startable: _Startable,
     going: Going,
     failing: Collection[tuple[str, str]],
-    quotas: QuotaRoom,
+    seen: Seen,
 ) -> None:
     """Replicas built from an older spec are replaced one at a time in each stage.
 
     One that is not ready serves nobody and goes at once; a ready one only while all others are, and
     while what is to take its place is not among the `failing` stages and columns. One whose successor
-    would not be admitted stays.
+    would not be admitted, or has to be tried first, stays.
     """
     ready = lifecycle.ready_replicas(pods)
     stages: dict[str, dict[str, list[PodFacts]]] = {}
@@ -220,7 +222,7 @@ def _outdated(
         )
         at = (pod.labels.get(STAGE, ""), pod.labels.get(COLUMN, ""))
         fails = pod.ready and {at, (at[0], "")} & set(failing)
-        if built != want and not fails and quotas.replaces(pod, wanted):
+        if built != want and not fails and seen.quotas.replaces(pod, wanted):
             stage, replica = pod.labels.get(STAGE, ""), pod.labels.get(REPLICA, "")
             stages.setdefault(stage, {}).setdefault(replica, []).append(pod)
     if not stages:
@@ -238,4 +240,6 @@ def _outdated(
             for at in startable.by_stage.get((key, stage), ())
         )
         for name in unready or (sorted(old)[:1] if calm else []):
-            going.add(old[name], "SpecChanged")
+            heirs = (startable.pods[pod.namespace, pod.name] for pod in old[name])
+            if all(map(seen.trials.admits, heirs)):
+                going.add(old[name], "SpecChanged")

@@ -3,7 +3,7 @@
 Rules. A pod's spec is never edited. A pod that goes is taken out of its Service first. A replica
 is created whole or not at all, and only where the requests of everything that is bound or pinned
 to its nodes at this moment leave room: a replica that takes the place of another waits until that
-one is gone. One whose place is not needed goes on until its replacement is ready (rollout.py).
+one is gone. One whose place is not needed goes on until its replacement is ready (rollout.py). Nothing makes way for a pod that the API server would refuse (trials.py).
 """
 
 from __future__ import annotations
@@ -24,12 +24,21 @@ from motley_operator.changes.judging import (
     Trouble,
     judge,
 )
+from motley_operator.changes.leaving import Leaving
 from motley_operator.changes.quotas import QuotaRoom
 from motley_operator.changes.requests import room_after
-from motley_operator.changes.turns import PodName, absent_replicas, stage_of_pod
+from motley_operator.changes.trials import Trials
+from motley_operator.changes.turns import (
+    PodName,
+    Stage,
+    absent_replicas,
+    stage_of,
+    stage_of_pod,
+)
 from motley_operator.domain.actions import Action, CreatePod, DeletePod, LabelPod, Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts
-from motley_operator.domain.names import ROLE, SERVING, TRAINER
+from motley_operator.domain.names import INPUTS_HASH, ROLE, ROLLOUT, SERVING, TRAINER
+from motley_operator.domain.verdicts import sort_of
 from motley_operator.translate.room import is_engine, room_left
 
 
@@ -48,31 +57,84 @@ def pod_changes(
     trouble: Trouble = NO_TROUBLE,
 ) -> PodChanges:
     """Labels off, deletions, creations; `ours` are the engine pods of the resources in question."""
-    going = Going()
-    quotas = QuotaRoom(facts)
-    last = judge(desired, ours, Seen(facts, trouble, quotas), going)
+    going, quotas, trials = Going(), QuotaRoom(facts), Trials(facts)
+    last = judge(desired, ours, Seen(facts, trouble, quotas, trials), going)
+    _keep_jobs(desired, ours, going, trials)
+    startable = trouble.may_start(desired)
+    budgets = Money(trouble.budgets, desired, facts, trouble.kept)
+    created = _creations(startable, facts, _Rooms(quotas, BudgetRoom(budgets)))
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
-    startable = trouble.may_start(desired)
-    waiting = set(rollout.standing_by(leaving_, desired, facts, startable))
+    at_last = rollout.leaving_replicas(last, frozenset(pod.uid for pod in last))
+    may = rollout.may_stand_by(leaving_, desired, facts)
+    way = _Way(may, at_last, budgets, frozenset(going.reasons))
+    staying = way.staying(startable)
+    if len(staying) < len(may) + len(at_last):  # only who is admitted is worth it
+        staying = way.staying(trials.worth_room(startable, created))
+    waiting = _uids(may) & _uids(staying)
     for uid in waiting:
         del going.reasons[uid]
-    budgets = Money(trouble.budgets, desired, facts, trouble.kept)
-    staying = [one for one in leaving_ if waiting.issuperset(pod.uid for pod in one.pods)]
-    staying += rollout.leaving_replicas(last, frozenset(pod.uid for pod in last))
-    at_stake = Transition(budgets, startable, frozenset(going.reasons))
-    for one in at_stake.in_the_way(staying):
-        going.add(one.pods, NOT_IN_PLAN)
-        waiting -= {pod.uid for pod in one.pods}
+    for one in at_last:
+        if one not in staying:
+            going.add(one.pods, NOT_IN_PLAN)
     everyone = sorted(
         (p for pods in ours.values() for p in pods), key=lambda p: (p.namespace, p.name)
     )
     leaving = [pod for pod in everyone if pod.uid in going.reasons]
-    room = _Rooms(quotas, BudgetRoom(budgets))
     grace = Graces(facts, trouble.lost_nodes)
-    actions = (*_removals(leaving, going.reasons, grace), *_creations(startable, facts, room))
+    actions = (*_removals(leaving, going.reasons, grace), *created, *trials.actions)
     last = [pod for pod in last if pod.uid not in going.reasons]
     return PodChanges(actions, (*(pod for pod in everyone if pod.uid in waiting), *last))
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Ready replicas that the plan no longer has, and what may make them go."""
+
+    may_stand_by: Sequence[Leaving]
+    at_last: Sequence[Leaving]  # that go with their nodes
+    budgets: Money
+    going: frozenset[str]  # UIDs of pods that go unless they stand by
+
+    def staying(self, startable: Mapping[PodName, Manifest]) -> list[Leaving]:
+        """The replicas whose place nothing that is `startable` needs."""
+        staying = rollout.standing_by(self.may_stand_by, startable, self.budgets.facts)
+        at_stake = Transition(self.budgets, startable, self.going - _uids(staying))
+        staying += self.at_last
+        gone = at_stake.in_the_way(staying)
+        return [one for one in staying if one not in gone]
+
+
+def _uids(replicas: Iterable[Leaving]) -> frozenset[str]:
+    return frozenset(pod.uid for one in replicas for pod in one.pods)
+
+
+def _keep_jobs(
+    desired: Mapping[PodName, Manifest],
+    ours: Mapping[str, Sequence[PodFacts]],
+    going: Going,
+    trials: Trials,
+) -> None:
+    """What runs of a job stands by for nothing, but goes on while the server takes nothing of its edit."""
+    unplanned = [
+        pod
+        for pods in ours.values()
+        for pod in pods
+        if going.reasons.get(pod.uid) == NOT_IN_PLAN and pod.labels.get(ROLE) in (ROLLOUT, TRAINER)
+    ]
+    if not unplanned:
+        return
+    there = {(pod.namespace, pod.name) for pods in ours.values() for pod in pods}
+    heirs: dict[Stage, Manifest] = {}
+    for at, manifest in desired.items():
+        if at not in there:
+            heirs.setdefault(stage_of(manifest), manifest)
+    for pod in unplanned:
+        heir = heirs.get(stage_of_pod(pod))
+        if heir is None or sort_of(heir).inputs == pod.annotations.get(INPUTS_HASH):
+            continue
+        if not trials.admits(heir):
+            del going.reasons[pod.uid]
 
 
 def stranded(pods: Iterable[PodFacts], facts: ClusterFacts) -> tuple[Action, ...]:
@@ -120,7 +182,7 @@ class _Rooms:
 
 def _creations(
     desired: Mapping[PodName, Manifest], facts: ClusterFacts, rooms: _Rooms
-) -> list[Action]:
+) -> list[CreatePod]:
     """Absent pods for which there is room now, on nodes, in quotas and budgets, replica by replica.
 
     Stages that have made way come first, so that nobody else takes what they freed.
@@ -129,7 +191,7 @@ def _creations(
     ending = {stage_of_pod(pod) for pod in facts.pods if pod.deleting and is_engine(pod)}
     absent.sort(key=lambda one: one[0] not in ending)
     left = dict(room_left(facts))
-    creations: list[Action] = []
+    creations: list[CreatePod] = []
     for _, manifests in absent:
         after = room_after(manifests, left)
         if after is not None and rooms.take(manifests):

@@ -27,20 +27,26 @@ from motley_operator.domain.names import REPLICA, ROLE, SERVE, STAGE, key_of
 from motley_operator.translate.room import fits, minus, plus, room_left
 
 
-def standing_by(
-    leaving: Sequence[Leaving],
-    desired: Mapping[PodName, Manifest],
-    facts: ClusterFacts,
-    startable: Mapping[PodName, Manifest],
-) -> frozenset[str]:
-    """UIDs of the pods that stay for now; only what is `startable` can take their room."""
+def may_stand_by(
+    leaving: Sequence[Leaving], desired: Mapping[PodName, Manifest], facts: ClusterFacts
+) -> list[Leaving]:
+    """The replicas that stay for now unless their room is needed."""
+    if not leaving:
+        return []
     unready = _unready_stages(desired, facts)
-    waiting = [one for one in leaving if (one.key, one.stage) in unready]
-    for one in _in_the_way(waiting, startable, facts):
-        waiting.remove(one)
-    for one in quotas.in_the_way(waiting, startable, facts):
-        waiting.remove(one)
-    return frozenset(pod.uid for one in waiting for pod in one.pods)
+    return [one for one in leaving if (one.key, one.stage) in unready]
+
+
+def standing_by(
+    waiting: Sequence[Leaving], startable: Mapping[PodName, Manifest], facts: ClusterFacts
+) -> list[Leaving]:
+    """Of the replicas that may, those that do; only what is `startable` can take their room."""
+    staying = list(waiting)
+    for one in _in_the_way(staying, startable, facts):
+        staying.remove(one)
+    for one in quotas.in_the_way(staying, startable, facts):
+        staying.remove(one)
+    return staying
 
 
 def leaving_replicas(pods: Sequence[PodFacts], uids: frozenset[str]) -> list[Leaving]:

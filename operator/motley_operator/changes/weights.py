@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from motley_operator.changes.trials import Trials
 from motley_operator.changes.turns import Stage
-from motley_operator.domain.actions import DeleteObject, Manifest
-from motley_operator.domain.facts import ClusterFacts
-from motley_operator.domain.names import REPLAN_REQUESTED, key_of
+from motley_operator.domain.actions import DeleteObject, Manifest, TryPod
+from motley_operator.domain.facts import ClusterFacts, asked_anew
+from motley_operator.domain.names import key_of
 from motley_operator.domain.weights import (
     RETRY_S,
     failed_at,
     is_complete,
     is_weights_job,
+    jobs_without_pod,
+    pod_of_job,
     stages_of_job,
 )
 
@@ -31,7 +34,7 @@ def waiting_stages(desired: Iterable[Manifest], facts: ClusterFacts) -> frozense
 
 def given_up(desired: Iterable[Manifest], facts: ClusterFacts) -> list[DeleteObject]:
     """Jobs that failed for good, after a while, or when somebody asks for a plan: made anew then."""
-    asked = _asked(facts)
+    asked = asked_anew(facts)
     found = []
     for job in filter(is_weights_job, desired):
         metadata = job["metadata"]
@@ -46,11 +49,17 @@ def given_up(desired: Iterable[Manifest], facts: ClusterFacts) -> list[DeleteObj
     return found
 
 
-def _asked(facts: ClusterFacts) -> frozenset[str]:
-    """Keys of the resources with a request to plan anew that no status has answered."""
-    return frozenset(
-        resource.key
-        for resource in facts.resources
-        if (asked := resource.annotations.get(REPLAN_REQUESTED, "")[:64])
-        and asked != (resource.document.get("status") or {}).get("lastHandledReplanAt")
-    )
+def refused_jobs(desired: Iterable[Manifest], facts: ClusterFacts) -> tuple[TryPod, ...]:
+    """Trials of the pods that Jobs should have had by now: what the server says goes to a condition.
+
+    The Job controller is told the same, and only in events that nobody here reads.
+    """
+    wanted = {
+        (job["metadata"]["namespace"], job["metadata"]["name"])
+        for job in filter(is_weights_job, desired)
+    }
+    trials = Trials(facts)
+    for job in jobs_without_pod(facts) if wanted else ():
+        if (job["metadata"]["namespace"], job["metadata"]["name"]) in wanted:
+            trials.admits(pod_of_job(job))
+    return trials.actions

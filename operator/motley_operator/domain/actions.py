@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from motley_operator.domain.names import COMPONENT, PLAN
+from motley_operator.domain.verdicts import Refusal
 
 Manifest = dict[str, Any]
 
@@ -18,6 +19,13 @@ def is_record(manifest: Manifest) -> bool:
 @dataclass(frozen=True, slots=True)
 class CreatePod:
     """POST a pod; 409 means it is there already and is not an error."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class TryPod:
+    """POST a pod as a dry run: nothing is made, and the server says whether it would take it."""
 
     manifest: Manifest
 
@@ -105,6 +113,7 @@ class EmitEvent:
 
 Action = (
     CreatePod
+    | TryPod
     | DeletePod
     | LabelPod
     | AdoptPod
@@ -117,11 +126,15 @@ Action = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one action: done, conflict (the world moved) or failed, with the server's words."""
+    """What became of one action: done, conflict (the world moved) or failed, with the server's words.
+
+    A pod that was tried is done once the server has answered, whatever it said.
+    """
 
     action: Action
     result: str  # done | exists | conflict | failed
     message: str = ""
+    refusal: Refusal | None = None  # of a pod: why the server will not have it
 
 
 @dataclass(frozen=True, slots=True)

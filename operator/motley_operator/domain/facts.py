@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from motley_operator.domain.measurement import Reading
-from motley_operator.domain.names import QUEUE
+from motley_operator.domain.names import QUEUE, REPLAN_REQUESTED
 from motley_operator.domain.quotas import LimitRangeFacts, PodUse, QuotaFacts
+from motley_operator.domain.verdicts import Sort, Verdict
 
 Document = Mapping[str, Any]
 
@@ -156,6 +157,8 @@ class ClusterFacts:
     config_maps: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     served: frozenset[str] = frozenset()  # optional kinds that the API server has and we may use
     reading: Reading | None = None  # the latest look at Prometheus; None: none yet
+    # What the API server said of pods that were made or tried; None: here none can be tried.
+    verdicts: Mapping[Sort, Verdict] | None = None
 
 
 def queues(facts: ClusterFacts) -> Mapping[str, str]:
@@ -163,3 +166,13 @@ def queues(facts: ClusterFacts) -> Mapping[str, str]:
     metadata = {resource.key: resource.document["metadata"] for resource in facts.resources}
     labels = {key: (each.get("labels") or {}).get(QUEUE) for key, each in metadata.items()}
     return {key: str(queue) for key, queue in labels.items() if queue}
+
+
+def asked_anew(facts: ClusterFacts) -> frozenset[str]:
+    """Keys of the resources with a request to plan anew that no status has answered."""
+    return frozenset(
+        resource.key
+        for resource in facts.resources
+        if (asked := resource.annotations.get(REPLAN_REQUESTED, "")[:64])
+        and asked != (resource.document.get("status") or {}).get("lastHandledReplanAt")
+    )

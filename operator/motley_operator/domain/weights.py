@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import ClusterFacts, Document, PodFacts
-from motley_operator.domain.names import COMPONENT, STAGES, WEIGHTS, key_of
+from motley_operator.domain.names import COMPONENT, INPUTS_HASH, STAGES, WEIGHTS, key_of
+from motley_operator.domain.verdicts import Refusal, sort_of
 
-COMPLETE, FAILED, FETCHING, WAITING, RETRYING = (
-    "Complete", "Failed", "Fetching", "Waiting", "Retrying",
+COMPLETE, FAILED, FETCHING, WAITING, RETRYING, REFUSED = (
+    "Complete", "Failed", "Fetching", "Waiting", "Retrying", "Refused",
 )  # fmt: skip
 RETRY_S = 600.0  # after which a Job that has given up is made anew
+POD_WITHIN_S = 60.0  # of a Job that has none: after that the server is asked why
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Weights:
     total_bytes: int | None = None
     message: str = ""  # the last words of the pod that failed last, or why one waits
     failed_at: float | None = None  # Unix seconds; once it has given up
+    refusal: Refusal | None = None  # why the API server takes no pod of it
 
 
 def is_weights_job(document: Document) -> bool:
@@ -46,6 +50,45 @@ def is_complete(document: Document | None) -> bool:
     return document is not None and _time_of(document, "Complete") is not None
 
 
+def is_unfinished(document: Document) -> bool:
+    """Whether an object is a Job that has weights to fetch yet, or again."""
+    is_going = bool(document["metadata"].get("deletionTimestamp"))
+    return is_weights_job(document) and not is_going and not is_complete(document)
+
+
+def pod_of_job(job: Document) -> Manifest:
+    """The pod that a Job is to make, under the Job's own name."""
+    metadata, template = job["metadata"], job["spec"]["template"]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "labels": dict((template.get("metadata") or {}).get("labels") or {}),
+            "annotations": {INPUTS_HASH: metadata["name"]},  # which says what it was made of
+            "ownerReferences": metadata.get("ownerReferences") or [],
+        },
+        "spec": template["spec"],
+    }
+
+
+def jobs_without_pod(facts: ClusterFacts) -> Iterator[Document]:
+    """Jobs that should have had a pod for a while, and have none that lives."""
+    late = [job for job in facts.owned.values() if _is_late(job, facts.now)]
+    if not late:
+        return
+    alive = {pod.owner_uid for pod in facts.pods if not pod.terminal}
+    yield from (job for job in late if job["metadata"]["uid"] not in alive)
+
+
+def _is_late(job: Document, now: float) -> bool:
+    """Whether an object is a Job that should have had a pod by now."""
+    if job["kind"] != "Job" or not is_unfinished(job) or failed_at(job) is not None:
+        return False
+    return now - _unix(job["metadata"].get("creationTimestamp"), now) >= POD_WITHIN_S
+
+
 def failed_at(document: Document) -> float | None:
     """When the Job gave up; None while it has not."""
     return _time_of(document, "Failed")
@@ -55,6 +98,7 @@ def fetched_weights(facts: ClusterFacts) -> Mapping[str, tuple[Weights, ...]]:
     """The weights of each resource that has such Jobs, by key."""
     found: dict[str, tuple[Weights, ...]] = {}
     pods: dict[str, list[PodFacts]] = {}
+    late = {job["metadata"]["uid"] for job in jobs_without_pod(facts)}
     for pod in facts.pods:
         if pod.owner_uid is not None and pod.labels.get(COMPONENT) == WEIGHTS:
             pods.setdefault(pod.owner_uid, []).append(pod)
@@ -63,8 +107,25 @@ def fetched_weights(facts: ClusterFacts) -> Mapping[str, tuple[Weights, ...]]:
             key = key_of(job["metadata"].get("labels") or {}, namespace)
             progress = (facts.owned.get(("ConfigMap", namespace, name)) or {}).get("data") or {}
             mine = sorted(pods.get(job["metadata"]["uid"], ()), key=lambda p: p.created_at)
-            found[key] = (*found.get(key, ()), _weights(key, job, progress, mine))
+            weights = _weights(key, job, progress, mine)
+            if job["metadata"]["uid"] in late:
+                weights = _without_pod(weights, job, facts)
+            found[key] = (*found.get(key, ()), weights)
     return found
+
+
+def _without_pod(weights: Weights, job: Document, facts: ClusterFacts) -> Weights:
+    """With what stops the Job's pod, as far as it is known."""
+    verdict = (facts.verdicts or {}).get(sort_of(pod_of_job(job)))
+    if verdict is not None and verdict.refusal is not None:
+        words = verdict.words
+        return replace(weights, state=REFUSED, message=words, refusal=verdict.refusal)
+    if weights.state != WAITING:
+        return weights
+    name = job["metadata"]["name"]
+    return replace(
+        weights, message=f"its Job has made no pod; kubectl describe job {name} says why"
+    )
 
 
 def _weights(key: str, job: Document, progress: Mapping[str, Any], pods: list[PodFacts]) -> Weights:
@@ -93,10 +154,15 @@ def _time_of(job: Document, kind: str) -> float | None:
     row = _condition(job, kind)
     if row is None:
         return None
+    return _unix(row.get("lastTransitionTime"), 0.0)
+
+
+def _unix(written: Any, default: float) -> float:
+    """Unix seconds of an RFC 3339 time."""
     try:
-        return datetime.fromisoformat(str(row.get("lastTransitionTime"))).timestamp()
+        return datetime.fromisoformat(str(written)).timestamp()
     except ValueError:
-        return 0.0
+        return default
 
 
 def _words(job: Document) -> str:

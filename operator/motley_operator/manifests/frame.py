@@ -16,6 +16,7 @@ from motley_operator.domain.facts import ResourceFacts
 from motley_operator.domain.names import API_VERSION, INPUTS_HASH, resource_labels
 
 Manifest = dict[str, Any]
+LONGEST_VALUE = 63  # characters of a label's value; source: Kubernetes, "Labels and Selectors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,14 @@ def digest(value: Any) -> str:
     """Twelve hex digits over a plain value."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def label_value(text: str) -> str:
+    """The text as a label's value; of one that is too long its beginning, and a digest of all of it."""
+    if len(text) <= LONGEST_VALUE:
+        return text
+    mark = digest(text)
+    return f"{text[: LONGEST_VALUE - 1 - len(mark)]}-{mark}"
 
 
 def sealed(manifest: Manifest) -> Manifest:

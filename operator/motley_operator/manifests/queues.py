@@ -13,7 +13,7 @@ from typing import Final
 
 from motley_operator.domain.facts import ClusterFacts, queues
 from motley_operator.domain.names import QUEUE, REPLICA, RESOURCE, ROLE, TRAINER, key_of
-from motley_operator.manifests.frame import Manifest
+from motley_operator.manifests.frame import Manifest, label_value
 
 # Source: kueue v0.19, pkg/controller/jobs/pod/constants.
 GROUP: Final = "kueue.x-k8s.io/pod-group-name"
@@ -40,7 +40,7 @@ def _queued(
         return pod
     labels, annotations = {QUEUE: queue}, {}
     if sizes[replica] > 1:
-        labels[GROUP] = f"{metadata['labels'][RESOURCE]}-{replica[1]}"
+        labels[GROUP] = label_value(f"{metadata['labels'][RESOURCE]}-{replica[1]}")
         annotations[GROUP_COUNT] = str(sizes[replica])
         if metadata["labels"][ROLE] != TRAINER:
             annotations[GROUP_SERVING] = "true"

@@ -1,5 +1,6 @@
 """What resources are told: conditions, the plan in groups, events (pure)."""
 
+from motley_operator.status.refused import Pods
 from motley_operator.status.reporting import statuses
 
-__all__ = ["statuses"]
+__all__ = ["Pods", "statuses"]

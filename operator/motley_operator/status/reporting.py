@@ -30,6 +30,7 @@ from motley_operator.status.observed import Observed, observe
 from motley_operator.status.planned import plan_status
 from motley_operator.status.proposed import Preview, approval
 from motley_operator.status.recorded import preview_of, record_events, recorded
+from motley_operator.status.refused import Pods
 from motley_operator.status.statements import Case, statements
 from motley_operator.status.suspects import suspect_events, suspect_row, waiting
 from motley_operator.status.weights import UNDER_WAY
@@ -42,6 +43,7 @@ _QUIET = ("Accepted", "Planned", "Measured", "Idle", "WarmingUp", "NotRunning")
 # A spec that cannot be read takes none of these from what runs on.
 _STAYS = ("address", "failures", "progress", "startTime", "completionTime", "record")
 _NOTHING_HELD = Held()
+_ALL_TAKEN = Pods()
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ def statuses(
     translation: Translation,
     facts: ClusterFacts,
     held: Held = _NOTHING_HELD,
+    pods: Pods = _ALL_TAKEN,
 ) -> tuple[Action, ...]:
     """PatchStatus and EmitEvent of every resource, and of the Fleet, that has news."""
     observed = observe(facts)
@@ -65,7 +68,7 @@ def statuses(
                 place = (resource.kind, resource.namespace, resource.name)
                 preview = preview_of(place, resource.key, translation, held)
                 view = (translation, observed[resource.key], facts.now)
-                actions += _resource(resource, part, plan, (*view, preview))
+                actions += _resource(resource, part, plan, (*view, preview, pods))
         except ResourceFailed:
             if resource.key not in translation.set_aside:
                 raise
@@ -77,9 +80,9 @@ def _resource(
     resource: ResourceFacts,
     part: Slice | None,
     plan: Plan,
-    view: tuple[Translation, Observed, float, Preview | None],
+    view: tuple[Translation, Observed, float, Preview | None, Pods],
 ) -> list[Action]:
-    translation, observed, now, preview = view
+    translation, observed, now, preview, pods = view
     model, old = translation.parsed.get(resource.key), _old(resource)
     suspects = translation.suspicions.in_force(resource.key, now)
     case = Case(
@@ -96,6 +99,8 @@ def _resource(
         suspects=suspects,
         saving=saving(observed.engines, translation.lost_nodes),
         now=now,
+        refused=pods.refused.get(resource.key, ()),
+        tried=pods.tried.get(resource.key, frozenset()),
     )
     said = statements(case)
     if preview is not None and preview.is_preview and case.solved:

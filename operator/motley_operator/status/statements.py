@@ -9,12 +9,14 @@ from motley_operator.demand import Settled
 from motley_operator.domain.facts import PodFacts
 from motley_operator.domain.names import TRAINER
 from motley_operator.domain.suspects import Suspect
+from motley_operator.domain.verdicts import Refused
 from motley_operator.lifecycle import Phase
 from motley_operator.status.checkpoints import checkpointing
 from motley_operator.status.conditions import Statement
 from motley_operator.status.observed import Observed, missing, planned_by_stage
 from motley_operator.status.proposed import AWAITING, Preview, planned
 from motley_operator.status.queues import queued
+from motley_operator.status.refused import POD_REFUSED, refused_for_good, refused_for_now
 from motley_operator.status.suspects import retried, suspected
 from motley_operator.status.weights import weights_ready
 from motley_planner.domain.plan import Refusal, Slice
@@ -43,6 +45,8 @@ class Case:
     suspects: tuple[Suspect, ...] = ()  # in force
     saving: tuple[PodFacts, ...] = ()  # trainers that save before they end
     now: float = 0.0  # Unix seconds
+    refused: Sequence[Refused] = ()  # stages whose pods the API server does not take
+    tried: frozenset[str] = frozenset()  # stages of which it is asked for the first time
 
     @property
     def waits(self) -> bool:
@@ -136,11 +140,16 @@ def _ready(case: Case) -> Statement:
     dead = [stage for stage in needed if ready.get(stage, (0, 0))[0] == 0]
     if dead:
         return Statement(
-            "Ready", "False", "ReplicasNotReady", f"no replica is ready in {', '.join(dead)}"
+            "Ready", "False", _why_dead(case, dead), f"no replica is ready in {', '.join(dead)}"
         )
     if not case.observed.gateway_ready:
         return Statement("Ready", "False", "GatewayNotReady", "no gateway pod is ready")
     return Statement("Ready", "True", "Serving", "requests are answered")
+
+
+def _why_dead(case: Case, stages: Sequence[str]) -> str:
+    is_refused = any(one.stage in stages for one in case.refused)
+    return POD_REFUSED if is_refused else "ReplicasNotReady"
 
 
 def _needed(case: Case) -> tuple[str, ...]:
@@ -166,7 +175,8 @@ def _job_ready(case: Case) -> Statement:
         return Statement("Ready", "False", AWAITING, "nothing runs before a plan is approved")
     if case.part is not None and case.part.refusals and not case.part.replicas:
         return Statement("Ready", "False", case.part.refusals[0].reason, "nothing is planned")
-    return Statement("Ready", "False", "ReplicasNotReady", f"ready: {counts or 'none'}")
+    dead = [stage for stage in planned_by_stage(case.part) if not ready.get(stage, (0, 0))[0]]
+    return Statement("Ready", "False", _why_dead(case, dead), f"ready: {counts or 'none'}")
 
 
 def _stalled(case: Case) -> Statement | None:
@@ -179,6 +189,8 @@ def _stalled(case: Case) -> Statement | None:
         return Statement("Stalled", "True", case.rejected[0].reason, explained(case.rejected))
     if case.phase == Phase.FAILED:
         return Statement("Stalled", "True", "Failed", "the job has failed")
+    if (refused := refused_for_good(case.refused)) is not None:
+        return refused
     refusals = case.part.refusals if case.part is not None and not case.part.replicas else ()
     if case.waits or case.suspects:
         return None
@@ -195,6 +207,8 @@ def _reconciling(case: Case, ready: Statement) -> Statement | None:
         return None
     if not case.solved:
         return Statement("Reconciling", "True", "Planning", "no plan was found in time")
+    if (refused := refused_for_now(case.refused, case.tried)) is not None:
+        return refused
     waiting = missing(planned_by_stage(case.part), case.observed)
     if waiting:
         return Statement("Reconciling", "True", "Progressing", "; ".join(waiting))

@@ -8,16 +8,23 @@ from motley_operator.domain.weights import (
     COMPLETE,
     FAILED,
     FETCHING,
+    REFUSED,
     RETRY_S,
     RETRYING,
     Weights,
 )
 from motley_operator.status.conditions import Statement
+from motley_operator.status.refused import LIFTS, POD_REFUSED
 
 WEIGHTS_READY = "WeightsReady"
 STEP_PERCENT = 5  # a status is written when so much more is there, not every few seconds
-_REASONS = {FAILED: "DownloadFailed", RETRYING: "DownloadRetrying", FETCHING: "Downloading"}
-_ORDER = (FAILED, RETRYING)
+_REASONS = {
+    FAILED: "DownloadFailed",
+    REFUSED: POD_REFUSED,
+    RETRYING: "DownloadRetrying",
+    FETCHING: "Downloading",
+}
+_ORDER = (FAILED, REFUSED, RETRYING)  # the worst first
 UNDER_WAY = ("Downloading", "DownloadPending")
 
 
@@ -28,7 +35,8 @@ def weights_ready(weights: Sequence[Weights]) -> tuple[Statement, ...]:
         return ()
     if not missing:
         return (Statement(WEIGHTS_READY, "True", "Downloaded", "the weights are on the volume"),)
-    missing.sort(key=lambda one: (one.state not in _ORDER, one.state != FAILED, one.stages))
+    ranks = {state: rank for rank, state in enumerate(_ORDER)}
+    missing.sort(key=lambda one: (ranks.get(one.state, len(ranks)), one.stages))
     reason = _REASONS.get(missing[0].state, "DownloadPending")
     return (Statement(WEIGHTS_READY, "False", reason, "; ".join(map(_words, missing))),)
 
@@ -38,6 +46,9 @@ def _words(one: Weights) -> str:
     if one.state == FAILED:
         minutes = f"{RETRY_S / 60:.0f} minutes"
         return f"{stages}: given up, tried again after {minutes} (or an edit): {one.message}"
+    if one.refusal is not None:
+        lift = LIFTS[one.refusal]
+        return f"{stages}: the API server refuses the Job's pod: {one.message} (lift: {lift})"
     if one.state == RETRYING:
         return f"{stages}: tried again soon, the last attempt said: {one.message}"
     if one.state == FETCHING:

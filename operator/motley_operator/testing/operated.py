@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from motley_operator.decision import Decision, decide
+from motley_operator.refusals import Refusals
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing.samples import pool
@@ -32,24 +33,24 @@ class Operated:
         self.world = World()
         for i in range(nodes):
             self.world.add_node(gpu_node(f"h{i}", gpus=2))
-        self.planner = RememberingPlanner(solve)
+        self.planner, self.refusals = RememberingPlanner(solve), Refusals()
         self.settings = SETTINGS
 
     def restart(self) -> None:
         """Another process with no memory."""
-        self.planner = RememberingPlanner(solve)
+        self.planner, self.refusals = RememberingPlanner(solve), Refusals()
 
     def cycle(self) -> Decision:
         """Facts, decision, and its actions on the world.
 
         Raises: CalledOff where something happened in the middle that a longer search gives way to.
         """
-        facts = self.world.facts()
+        facts = self.refusals.told(self.world.facts())
         decision = decide(
             facts, CATALOG, self.settings, self.planner, lambda judge: judge(self.world.facts())
         )
         self.world.apply(decision.statuses)
-        self.world.apply(decision.actions)
+        self.refusals.learn(self.world.apply(decision.actions), self.world.now)
         return decision
 
     def run(self) -> None:

@@ -23,7 +23,9 @@ from motley_operator.domain.actions import (
     DeletePod,
     EmitEvent,
     LabelPod,
+    Outcome,
     PatchStatus,
+    TryPod,
 )
 from motley_operator.domain.facts import (
     ClusterFacts,
@@ -35,10 +37,11 @@ from motley_operator.domain.facts import (
 )
 from motley_operator.domain.measurement import Reading
 from motley_operator.domain.names import UNIT, key_of
+from motley_operator.domain.verdicts import Refusal
 from motley_operator.facts.pods import parse_pod
 from motley_operator.facts.resources import parse_resource
 from motley_operator.testing.impossible import ImpossibleCluster, refuse_impossible
-from motley_operator.testing.limits import Limits
+from motley_operator.testing.limits import Forbidden, Limits
 
 GIB = 2**30
 _GRACE = "terminationGracePeriodSeconds"
@@ -94,6 +97,8 @@ class World:
     now: float = 1_800_000_000.0
     uids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     fate: Callable[[PodFacts], Mapping[str, Any]] = lambda pod: {}  # empty: a pod runs
+    # What no quota and no limit range refuses: why, and the server's words. None: nothing.
+    refuses: Callable[[Mapping[str, Any]], tuple[Refusal, str] | None] = lambda pod: None
 
     def add_node(self, *nodes: NodeFacts) -> World:
         """Nodes join."""
@@ -138,12 +143,30 @@ class World:
         document = copy.deepcopy(self.documents[key])
         return parse_resource(document["kind"], document)
 
-    def apply(self, actions: Iterable[Action]) -> None:
+    def apply(self, actions: Iterable[Action]) -> tuple[Outcome, ...]:
         """Carry out actions one by one, checking the world after each that could change pods."""
+        outcomes = []
         for action in actions:
-            self._carry_out(action)
+            outcomes.append(self._outcome(action))
             if isinstance(action, CreatePod | DeletePod | LabelPod | AdoptPod):
                 refuse_impossible(ClusterFacts(self.now, *self._there(), resources=()))
+        return tuple(outcomes)
+
+    def _outcome(self, action: Action) -> Outcome:
+        """What became of an action; a pod that is tried meets quotas and limit ranges, too."""
+        if isinstance(action, CreatePod | TryPod) and (refused := self.refuses(action.manifest)):
+            is_answer = isinstance(action, TryPod)
+            return Outcome(action, "done" if is_answer else "failed", refused[1], refused[0])
+        if isinstance(action, TryPod):
+            try:
+                self.limits.admit(self._stamped(action.manifest), self.pods.values())
+            except Forbidden as error:
+                is_full = "exceeded quota" in str(error)
+                refusal = Refusal.OVER_QUOTA if is_full else Refusal.FORBIDDEN
+                return Outcome(action, "done", f"403 Forbidden: {error}", refusal)
+            return Outcome(action, "done")
+        self._carry_out(action)
+        return Outcome(action, "done")
 
     def _there(self) -> tuple[tuple[NodeFacts, ...], tuple[PodFacts, ...]]:
         """Nodes and pods, by name."""
@@ -175,20 +198,26 @@ class World:
             del self.owned[(action.kind, action.namespace, action.name)]
         elif isinstance(action, PatchStatus):
             self._patch_status(action)
-        else:
+        elif isinstance(action, EmitEvent):
             self.events.append(action)
 
     def _create(self, manifest: Mapping[str, Any]) -> None:
-        document = copy.deepcopy(dict(manifest))
-        metadata = document["metadata"]
-        name = (metadata["namespace"], metadata["name"])
+        document = self._stamped(manifest)
+        name = (document["metadata"]["namespace"], document["metadata"]["name"])
         if name in self.pods:
             raise ImpossibleCluster(f"pod {name} is created twice")
-        metadata["uid"] = f"pod-{next(self.uids)}"
-        made = datetime.fromtimestamp(self.now, UTC)
-        metadata["creationTimestamp"] = made.strftime("%Y-%m-%dT%H:%M:%SZ")
         self.specs[name] = document["spec"]
         self._put(self.limits.admit(document, self.pods.values()))
+
+    def _stamped(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """A pod's manifest with what the server adds before it admits it."""
+        document = copy.deepcopy(dict(manifest))
+        document["metadata"]["uid"] = f"pod-{next(self.uids)}"
+        document["metadata"]["creationTimestamp"] = self._time()
+        return document
+
+    def _time(self) -> str:
+        return datetime.fromtimestamp(self.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def _apply_object(self, manifest: Mapping[str, Any]) -> None:
         metadata = manifest["metadata"]
@@ -196,7 +225,10 @@ class World:
         live = copy.deepcopy(dict(manifest))
         old = self.owned.get(place)
         uid = old["metadata"]["uid"] if old else f"object-{next(self.uids)}"
-        live["metadata"] |= {"uid": uid, "resourceVersion": str(next(self.uids))}
+        made = old["metadata"]["creationTimestamp"] if old else self._time()
+        live["metadata"] |= {
+            "uid": uid, "resourceVersion": str(next(self.uids)), "creationTimestamp": made,
+        }  # fmt: skip
         if manifest["kind"] == "Service":
             live["spec"] = {"sessionAffinity": "None", "ipFamilies": ["IPv4"], **live["spec"]}
         self.owned[place] = live

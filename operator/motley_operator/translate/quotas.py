@@ -3,7 +3,8 @@
 Theory of operation. Every pod that a resource may get, by stage, GPU vendor and number of GPUs, is
 built as far as admission looks at it, with the defaults of its namespace. What a quota counts of it
 is the coefficient; what pods of others take, and gateways whether they are there yet or not, is taken
-off the limit. So a change of our own replicas changes no limit. A size that admission refuses is a
+off the limit. Jobs that fetch weights are, too, for all but what waits for them. So a change of our own
+replicas changes no limit. A size that admission refuses is a
 quota of nothing.
 """
 
@@ -26,10 +27,12 @@ from motley_operator.domain.names import (
     MANAGED_BY,
     OURS,
     ROLLOUT,
+    STAGE,
     TRAINER,
     key_of,
 )
 from motley_operator.domain.quotas import LimitRangeFacts, PodUse, QuotaFacts
+from motley_operator.domain.weights import is_unfinished, stages_of_job
 from motley_operator.translate.room import is_engine
 from motley_planner.domain import quotas as planner
 from motley_planner.domain.snapshot import PodNeed
@@ -48,6 +51,9 @@ class _Namespace:
     # The same by priority class and vendor, of stages without a template: they are all alike.
     plain: dict[tuple[str, str], list[tuple[Sized, PodUse]]] = field(default_factory=dict)
     gateways: list[tuple[PodUse, int]] = field(default_factory=list)  # and how many there shall be
+    # Pods of Jobs that are to fetch weights, whether they are there yet or not, and who waits for them.
+    fetching: list[PodUse] = field(default_factory=list)
+    waiting: set[tuple[str, str]] = field(default_factory=set)  # resource key, stage
     others: list[PodFacts] = field(default_factory=list)
     engines: list[PodFacts] = field(default_factory=list)
 
@@ -68,8 +74,11 @@ def namespace_quotas(
         namespace = namespaces.get(key.split("/")[1])
         if namespace is not None:
             _add_pods(namespace, key, model, facts, sizes)
+    fetching = set(_add_jobs(namespaces, facts, asking))
     for pod in facts.pods:
         namespace = namespaces.get(pod.namespace)
+        if pod.owner_uid in fetching and not pod.terminal:
+            continue
         if namespace is not None and not _is_planned(pod, asking):
             namespace.others.append(pod)
         elif namespace is not None and is_engine(pod):
@@ -121,6 +130,24 @@ def _add_pods(
         namespace.gateways.append((use, model.spec.gateway.replicas))
 
 
+def _add_jobs(
+    namespaces: Mapping[str, _Namespace], facts: ClusterFacts, asking: Mapping[str, Resource]
+) -> Iterator[str]:
+    """Notes the pods of Jobs that have weights to fetch; UIDs of the Jobs."""
+    for (_, where, _), job in sorted(facts.owned.items()):
+        namespace = namespaces.get(where)
+        if namespace is None or not is_unfinished(job):
+            continue
+        key = key_of(job["metadata"].get("labels") or {}, where)
+        if key in asking:
+            spec = job["spec"]["template"]["spec"]
+            priority = spec.get("priorityClassName") or facts.default_priority_class
+            _, use = _admissible({**spec, "priorityClassName": priority}, namespace.ranges)
+            namespace.fetching.append(use)
+            namespace.waiting |= {(key, stage) for stage in stages_of_job(job)}
+            yield job["metadata"]["uid"]
+
+
 def _admissible(spec: Mapping[str, Any], ranges: list[LimitRangeFacts]) -> tuple[Sized, PodUse]:
     pod = filled_in(sized(spec), ranges)
     return pod, use_of(pod, spec)
@@ -145,33 +172,65 @@ def _is_planned(pod: PodFacts, asking: Mapping[str, Resource]) -> bool:
 
 
 def _limits(namespace: _Namespace) -> Iterator[planner.Quota]:
-    """One quota of the planner for each resource of each ResourceQuota that our pods take of."""
+    """Quotas of the planner for each resource of each ResourceQuota that our pods take of.
+
+    Where weights are fetched there are two. What waits for them comes when the Jobs' pods are gone, and
+    has what these take; all others leave them room.
+    """
     for quota in namespace.quotas:
         tables = {
             place: [charged(quota, use) for _, use in pods]
             for place, pods in namespace.pods.items()
         }
-        taken, ours = dict[str, int](), dict[str, int]()
-        for pods, total in ((namespace.others, taken), (namespace.engines, ours)):
-            for pod in pods:
-                if pod.use is not None:
-                    _count(total, charged(quota, pod.use, pod.terminal), 1)
+        taken = _taken(quota, namespace.others)
         for use, replicas in namespace.gateways:
             _count(taken, charged(quota, use), replicas)
-        for resource, hard in quota.hard.items():
-            uses = _uses({p: [t.get(resource, 0) for t in table] for p, table in tables.items()})
-            if uses:
-                unit, suffix = _unit(resource)
-                at_most = max(0, hard - taken.get(resource, 0))
-                yield planner.Quota(
-                    name=f"ResourceQuota {quota.namespace}/{quota.name}: {resource}",
-                    uses=uses,
-                    at_most=at_most,
-                    hard=hard,
-                    unit=unit,
-                    suffix=suffix,
-                    over=max(0, ours.get(resource, 0) - at_most),
-                )
+        yield from _rows(quota, tables, taken, _taken(quota, namespace.engines))
+        if not namespace.fetching:
+            continue
+        for use in namespace.fetching:
+            _count(taken, charged(quota, use), 1)
+        waiting = [pod for pod in namespace.engines if _stage_of(pod) in namespace.waiting]
+        _count(taken, _taken(quota, waiting), 1)
+        there = [pod for pod in namespace.engines if _stage_of(pod) not in namespace.waiting]
+        others = {at: table for at, table in tables.items() if at[:2] not in namespace.waiting}
+        yield from _rows(quota, others, taken, _taken(quota, there), " beside downloads of weights")
+
+
+def _rows(
+    quota: QuotaFacts,
+    tables: Mapping[Place, list[dict[str, int]]],
+    taken: Mapping[str, int],
+    ours: Mapping[str, int],
+    beside: str = "",
+) -> Iterator[planner.Quota]:
+    for resource, hard in quota.hard.items():
+        uses = _uses({p: [t.get(resource, 0) for t in table] for p, table in tables.items()})
+        if uses:
+            unit, suffix = _unit(resource)
+            at_most = max(0, hard - taken.get(resource, 0))
+            yield planner.Quota(
+                name=f"ResourceQuota {quota.namespace}/{quota.name}: {resource}{beside}",
+                uses=uses,
+                at_most=at_most,
+                hard=hard,
+                unit=unit,
+                suffix=suffix,
+                over=max(0, ours.get(resource, 0) - at_most),
+            )
+
+
+def _taken(quota: QuotaFacts, pods: Iterable[PodFacts]) -> dict[str, int]:
+    """What pods take of a quota."""
+    total: dict[str, int] = {}
+    for pod in pods:
+        if pod.use is not None:
+            _count(total, charged(quota, pod.use, pod.terminal), 1)
+    return total
+
+
+def _stage_of(pod: PodFacts) -> tuple[str, str]:
+    return key_of(pod.labels, pod.namespace), pod.labels.get(STAGE, "")
 
 
 def _count(taken: dict[str, int], amounts: Mapping[str, int], times: int) -> None:
