@@ -104,6 +104,12 @@ class Metrics:
             ["verb", "resource", "code"],
             registry=registry,
         )
+        self.forbidden = Counter(
+            "motley_api_forbidden",
+            "Calls that the API server refused for want of a right, not those that admission refused",
+            ["verb", "resource"],
+            registry=registry,
+        )
         self.takes = Counter(
             "motley_field_takes",
             "Times that somebody else wrote a field of an object of ours, by its kind",
@@ -162,9 +168,11 @@ class Metrics:
         if port:
             start_http_server(port, registry=self.registry)
 
-    def called(self, verb: str, plural: str, status: int) -> None:
-        """Count one API call."""
+    def called(self, verb: str, plural: str, status: int, lacks_right: bool) -> None:
+        """Count one API call, and whether it was refused for want of a right."""
         self.calls.labels(verb, plural, str(status)).inc()
+        if lacks_right:
+            self.forbidden.labels(verb, plural).inc()
 
     def read_prometheus(self, reading: Reading | None) -> None:
         """Count a reading and show its figures; what it lacks is shown no longer.
