@@ -42,7 +42,6 @@ def test_no_rule_has_a_wildcard_and_none_reads_secrets() -> None:
         assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
-KINDS = ("modelcascades", "servingpools", "rljobs")
 # What the rooms `facts` and `apply` send, kind by kind. An apply that makes an object asks for
 # `create` as well. tests/e2e compares it with the API server's audit log (e2e/rights.py).
 USES = [
@@ -82,11 +81,8 @@ USES = [
 
 # Granted, and sent by nobody of `facts` and `apply`.
 BESIDES = [
-    # kopf looks which kinds there are, and, where `namespaces` is set, which of them exist.
+    # kopf looks which kinds there are.
     *[(v, "apiextensions.k8s.io", "customresourcedefinitions") for v in ("list", "watch")],
-    *[(v, "", "namespaces") for v in ("list", "watch")],
-    # Looked up by an API server that enforces permissions on owner references.
-    *[("update", "motley.dev", f"{kind}/finalizers") for kind in KINDS],
     # Asked for by the admission policy of another release, whose operator is not ours.
     ("make", "motley.dev", "pods"),
     # In the Role that each gateway is given: nobody may give what he has not.
@@ -274,14 +270,27 @@ def test_each_policy_has_a_switch_of_its_own() -> None:
 
 
 @needs_helm
-def test_the_right_to_ask_for_nodes_comes_with_the_switch() -> None:
+@pytest.mark.parametrize(
+    ("setting", "role", "more"),
+    [
+        (
+            "integrations.provisioningRequests=true",
+            "motley-namespace",
+            {"provisioningrequests", "podtemplates"},
+        ),
+        ("networkPolicy.engines=true", "motley-namespace", {"networkpolicies"}),
+        ("namespaces={team-a}", "motley", {"namespaces"}),
+    ],
+)
+def test_rights_that_only_a_switch_needs_come_with_it(
+    setting: str, role: str, more: set[str]
+) -> None:
     def may(*arguments: str) -> set[str]:
         roles = [d for d in rendered(*arguments) if d["kind"] == "ClusterRole"]
-        rules = next(r["rules"] for r in roles if r["metadata"]["name"] == "motley-namespace")
+        rules = next(r["rules"] for r in roles if r["metadata"]["name"] == role)
         return {name for rule in rules for name in rule["resources"]}
 
-    more = may("--set", "integrations.provisioningRequests=true") - may()
-    assert more == {"provisioningrequests", "podtemplates"}
+    assert may("--set", setting) - may() == more
 
 
 def plain(documents: tuple[Document, ...]) -> tuple[Document, ...]:
