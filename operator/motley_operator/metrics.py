@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -84,7 +85,10 @@ class Metrics:
             "motley_moved_pods", "Pods created and deleted", ["action"], registry=registry
         )
         self.shortfalls = Gauge(
-            "motley_shortfalls", "Refusals in the plan by reason", ["reason"], registry=registry
+            "motley_shortfalls",
+            "Why resources are not planned, or not fully: refusals by reason, those of specs too",
+            ["reason"],
+            registry=registry,
         )
         self.last_cycle = Gauge(
             "motley_last_cycle_timestamp_seconds",
@@ -206,6 +210,14 @@ class Metrics:
         if isinstance(translation.learning, Learning):
             self._learned(translation.learning)
 
+    def fell_short(self, plan: Plan, translation: Translation) -> None:
+        """Count what the plan lacks, and what no plan was made for; a plan that is held may lack more."""
+        pieces = [piece.refusals for piece in plan.slices]
+        found = chain.from_iterable([*pieces, *translation.rejected.values()])
+        self.shortfalls.clear()
+        for reason, count in Counts(refusal.reason for refusal in found).items():
+            self.shortfalls.labels(reason).set(count)
+
     def _learned(self, learning: Learning) -> None:
         """Show corrections, and what became of the measurement of what runs."""
         for gauge in (self.correction, self.measured_over_modeled, self.learning):
@@ -266,7 +278,6 @@ class Metrics:
         self.kept.set(plan.kept)
         self.replicas.clear()
         self.resource_price.clear()
-        self.shortfalls.clear()
         for piece in plan.slices:
             kind, namespace, name = piece.key.split("/", 2)
             self.resource_price.labels(kind, namespace, name).set(piece.price_usd_per_hour)
@@ -274,8 +285,6 @@ class Metrics:
                 self.replicas.labels(kind, namespace, name, stage).set(0)
             for replica in piece.replicas:
                 self.replicas.labels(kind, namespace, name, replica.stage).inc()
-            for refusal in piece.refusals:
-                self.shortfalls.labels(refusal.reason).inc()
 
 
 def _labels(key: LearnedKey) -> tuple[str, ...]:

@@ -78,3 +78,39 @@ async def test_a_watch_is_counted_alike_unless_its_reader_goes_on_without(
         for verb in ("list", "watch")
     ]
     assert counted(metrics) == ([] if optional else rows)
+
+
+async def test_every_call_is_counted_with_what_came_of_it(api: Any, login: Any) -> None:
+    """Each attempt is a call: what was tried again is there twice."""
+    metrics = Metrics()
+    body = {"metadata": {"name": "p0"}}
+    made = Sent("create", "pods", "POST", "/api/v1/namespaces/a/pods", body=body)
+    listed = Sent("list", "nodes", "GET", "/api/v1/nodes")
+    async with Client(login, metrics.called, attempts=2) as client:
+        api.fail_next(503)
+        await client.send(made)
+        with pytest.raises(ApiError):
+            await client.send(made)  # it is there already
+        await client.send(listed)
+        await client.send(listed)
+        since = {"watch": "true", "resourceVersion": "100"}
+        watched = Sent("watch", "nodes", "GET", "/api/v1/nodes", since)
+        async with client.stream(watched, lambda: 5.0):
+            pass
+        api.url = "http://127.0.0.1:1"
+        client._loaded_at = -1e9
+        with pytest.raises(ApiError):
+            await client.send(listed)
+    rows = {
+        (sample.labels["verb"], sample.labels["resource"], sample.labels["code"]): sample.value
+        for sample in metrics.calls.collect()[0].samples
+        if sample.name == "motley_api_calls_total"
+    }
+    assert rows == {
+        ("create", "pods", "503"): 1,
+        ("create", "pods", "201"): 1,
+        ("create", "pods", "409"): 1,
+        ("list", "nodes", "200"): 2,
+        ("watch", "nodes", "200"): 1,
+        ("list", "nodes", "0"): 2,
+    }

@@ -326,6 +326,41 @@ async def test_the_end_waits_for_the_cycle_that_runs(bench: Bench) -> None:
     assert bench.writer.applied == [CREATE]
 
 
+async def test_the_seconds_of_a_cycle_and_of_its_steps_are_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step takes its own time here; the machine may add to it."""
+    facts, apply = bench.facts, bench.writer.apply
+
+    def gather() -> ClusterFacts:
+        time.sleep(0.02)
+        return facts
+
+    def judge() -> tuple[Action, ...]:
+        time.sleep(0.05)
+        return (CREATE,)
+
+    async def slowly(actions: Iterable[Action]) -> tuple[Outcome, ...]:
+        taken = tuple(actions)
+        await asyncio.sleep(0.1 * len(taken))
+        return await apply(taken)
+
+    bench.cycle._gather, bench.judge = gather, judge
+    monkeypatch.setattr(bench.writer, "apply", slowly)
+    began = time.monotonic()
+    await bench.cycle.once()
+    took_s = time.monotonic() - began
+    steps = {"gather": 0.02, "decide": 0.05, "apply": 0.1}
+    for step, least_s in steps.items():
+        seconds = bench.count("motley_cycle_step_seconds_sum", step=step)
+        assert least_s <= seconds < took_s - sum(steps.values()) + least_s + 1e-6, step
+    assert sum(steps.values()) <= bench.count("motley_cycle_seconds_sum") <= took_s
+    bench.judge = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    await bench.cycle.once()
+    assert bench.count("motley_cycle_seconds_count") == 2
+    assert bench.count("motley_cycle_step_seconds_count", step="apply") == 1
+
+
 async def test_a_stuck_cycle_shows(bench: Bench) -> None:
     goes_on = threading.Event()
     bench.judge = lambda: goes_on.wait(30.0) and ()
