@@ -429,6 +429,11 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
         ("metrics.dashboard=true", "ConfigMap", 1),
         ("metrics.dashboard=false", "ConfigMap", 0),
         ("metrics.service=false", "Service", 0),
+        ("priorityClassQuota=true", "ResourceQuota", 1),
+        ("priorityClassQuota=false", "ResourceQuota", 0),
+        ("priorityClassName=system-node-critical", "ResourceQuota", 1),
+        ("priorityClassName=planners", "ResourceQuota", 0),
+        ("priorityClassName=", "ResourceQuota", 0),
         ("crds.install=false", "CustomResourceDefinition", 0),
         ("rbac.create=false", "ClusterRoleBinding", 0),
     ],
@@ -456,6 +461,22 @@ def test_pods_are_scraped_with_the_labels_that_measuring_asks_for() -> None:
     labels = {re.sub(r"[^a-z]", "_", name) for name in monitor["spec"]["podTargetLabels"]}
     assert {COMPONENT, *OWNER} - {"namespace"} <= labels  # the namespace is always there
     assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["team-a"]}
+
+
+def test_the_quota_is_of_the_operators_class_alone_and_limits_nobody() -> None:
+    from motley_operator.admission.counting import charged, pod_use
+    from motley_operator.facts.quotas import parse_quota
+
+    (document,) = shipped("ResourceQuota")
+    quota = parse_quota(document)
+    (deployment,) = shipped("Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    assert document["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+    assert charged(quota, pod_use(spec)) == {"pods": 1}
+    for other in ("system-node-critical", "serving-high", None):
+        assert charged(quota, pod_use({**spec, "priorityClassName": other})) == {}
+    # More than a cluster may have: Kubernetes is made for 150,000.
+    assert quota.hard["pods"] > 1_000_000
 
 
 @needs_helm
