@@ -352,6 +352,13 @@ def test_the_operators_flags_are_flags_that_the_command_has() -> None:
 
 
 @needs_helm
+def test_the_port_of_health_is_refused_for_metrics_by_its_field() -> None:
+    wrong = render("--set=metrics.port=8081")
+    assert wrong.returncode != 0
+    assert "metrics.port: 8081 is the port of the operator's health" in wrong.stderr
+
+
+@needs_helm
 def test_several_operators_are_spread_over_nodes_and_one_is_not() -> None:
     def constraints(replicas: int) -> list[dict[str, Any]]:
         found = rendered(f"--set=replicas={replicas}")
