@@ -37,6 +37,8 @@ def install_rbac(
     """
     install_account(api, account, files)
     grant(api, "motley", "rules-cluster.yaml", account, files=files)
+    if namespaces:
+        grant(api, "motley-namespaced", "rules-namespaced.yaml", account, files=files)
     grant(api, "motley-namespace", "rules-namespace.yaml", account, namespaces, files)
 
 

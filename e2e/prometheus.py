@@ -91,9 +91,15 @@ class Exporter:
         self._thread.join(5.0)
 
 
+def static(targets: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """A scrape configuration of these targets: address -> labels."""
+    groups = [{"targets": [address], "labels": dict(each)} for address, each in targets.items()]
+    return {"job_name": "motley", "static_configs": groups}
+
+
 @contextmanager
-def running(folder: Path, targets: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """A Prometheus that scrapes these targets (address -> labels) each second; its base URL.
+def running(folder: Path, *scrapes: Mapping[str, Any]) -> Iterator[str]:
+    """A Prometheus that scrapes what these configurations say, each second; its base URL.
 
     Raises: RuntimeError where there is no prometheus, or it does not start.
     """
@@ -101,12 +107,11 @@ def running(folder: Path, targets: Mapping[str, Mapping[str, str]]) -> Iterator[
     if program is None:
         raise RuntimeError("no prometheus: see e2e/prometheus.py")
     port = free_ports(("prometheus",))["prometheus"]
-    groups = [{"targets": [address], "labels": dict(each)} for address, each in targets.items()]
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump(
             {
                 "global": {"scrape_interval": f"{SCRAPE_S}s", "scrape_timeout": f"{SCRAPE_S}s"},
-                "scrape_configs": [{"job_name": "motley", "static_configs": groups}],
+                "scrape_configs": [dict(scrape) for scrape in scrapes],
             }
         )
     )

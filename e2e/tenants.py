@@ -27,6 +27,7 @@ from e2e.motley import Installation
 _BINDINGS = (
     ("ClusterRoleBinding", "", "motley"),
     ("ClusterRoleBinding", "", "motley-namespace"),
+    ("ClusterRoleBinding", "", "motley-namespaced"),
     ("RoleBinding", demo_operator.NAMESPACE, "motley-leader"),
     ("RoleBinding", "default", "motley-events"),
 )

@@ -216,6 +216,7 @@ def _apiserver(directory: Path, ports: dict[str, int]) -> list[str]:
         f"--token-auth-file={directory / 'tokens.csv'}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
+        f"--admission-control-config-file={HERE / 'admission.yaml'}",
         f"--service-account-key-file={directory / 'sa.key'}",
         f"--service-account-signing-key-file={directory / 'sa.key'}",
         "--service-account-issuer=https://kubernetes.default.svc",

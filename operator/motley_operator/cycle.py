@@ -82,6 +82,7 @@ class Cycle:
         self.settings, self.metrics = context
         self._bell = asyncio.Event()
         self._woken_at: float | None = None
+        self._unanswered_at: float | None = None  # of what cycles that came to nothing left waiting
         self._causes: Counter[str] = Counter()
         self._wakes = 0
         self._failures = 0
@@ -167,14 +168,15 @@ class Cycle:
         self.metrics.stood_down()
         self._translated = None
         self._causes.clear()
-        self._woken_at = None
+        self._woken_at = self._unanswered_at = None
         self._bell.clear()
         self._next_at = time.monotonic() + self.settings.resync_s
 
     async def once(self) -> CycleReport | None:
         """One cycle; None where nothing could be decided."""
         token = cycle_id.set(uuid.uuid4().hex[:8])
-        causes, woken_at = dict(self._causes), self._woken_at
+        causes = dict(self._causes)
+        waits_since = self._woken_at if self._unanswered_at is None else self._unanswered_at
         self._causes.clear()
         self._woken_at = None
         self._bell.clear()
@@ -203,8 +205,9 @@ class Cycle:
             now = time.monotonic()
             self.metrics.cycles.labels(result).inc()
             self.metrics.cycle_seconds.observe(now - self._started_at)
-            if woken_at is not None and result == "done":
-                self.metrics.delay_seconds.observe(now - woken_at)
+            self._unanswered_at = None if result == "done" else waits_since
+            if waits_since is not None and result == "done":
+                self.metrics.delay_seconds.observe(now - waits_since)
             self._started_at = None
             cycle_id.reset(token)
             self._tidying.after_cycle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -84,7 +85,10 @@ class Metrics:
             "motley_moved_pods", "Pods created and deleted", ["action"], registry=registry
         )
         self.shortfalls = Gauge(
-            "motley_shortfalls", "Refusals in the plan by reason", ["reason"], registry=registry
+            "motley_shortfalls",
+            "Why resources are not planned, or not fully: refusals by reason, those of specs too",
+            ["reason"],
+            registry=registry,
         )
         self.last_cycle = Gauge(
             "motley_last_cycle_timestamp_seconds",
@@ -102,6 +106,12 @@ class Metrics:
             "motley_api_calls",
             "Calls to the API server",
             ["verb", "resource", "code"],
+            registry=registry,
+        )
+        self.forbidden = Counter(
+            "motley_api_forbidden",
+            "Calls that the API server refused for want of a right, not those that admission refused",
+            ["verb", "resource"],
             registry=registry,
         )
         self.takes = Counter(
@@ -162,9 +172,11 @@ class Metrics:
         if port:
             start_http_server(port, registry=self.registry)
 
-    def called(self, verb: str, plural: str, status: int) -> None:
-        """Count one API call."""
+    def called(self, verb: str, plural: str, status: int, lacks_right: bool) -> None:
+        """Count one API call, and whether it was refused for want of a right."""
         self.calls.labels(verb, plural, str(status)).inc()
+        if lacks_right:
+            self.forbidden.labels(verb, plural).inc()
 
     def read_prometheus(self, reading: Reading | None) -> None:
         """Count a reading and show its figures; what it lacks is shown no longer.
@@ -197,6 +209,14 @@ class Metrics:
 
         if isinstance(translation.learning, Learning):
             self._learned(translation.learning)
+
+    def fell_short(self, plan: Plan, translation: Translation) -> None:
+        """Count what the plan lacks, and what no plan was made for; a plan that is held may lack more."""
+        pieces = [piece.refusals for piece in plan.slices]
+        found = chain.from_iterable([*pieces, *translation.rejected.values()])
+        self.shortfalls.clear()
+        for reason, count in Counts(refusal.reason for refusal in found).items():
+            self.shortfalls.labels(reason).set(count)
 
     def _learned(self, learning: Learning) -> None:
         """Show corrections, and what became of the measurement of what runs."""
@@ -258,7 +278,6 @@ class Metrics:
         self.kept.set(plan.kept)
         self.replicas.clear()
         self.resource_price.clear()
-        self.shortfalls.clear()
         for piece in plan.slices:
             kind, namespace, name = piece.key.split("/", 2)
             self.resource_price.labels(kind, namespace, name).set(piece.price_usd_per_hour)
@@ -266,8 +285,6 @@ class Metrics:
                 self.replicas.labels(kind, namespace, name, stage).set(0)
             for replica in piece.replicas:
                 self.replicas.labels(kind, namespace, name, replica.stage).inc()
-            for refusal in piece.refusals:
-                self.shortfalls.labels(refusal.reason).inc()
 
 
 def _labels(key: LearnedKey) -> tuple[str, ...]:

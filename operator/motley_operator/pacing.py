@@ -13,7 +13,9 @@ import time
 from motley_operator.settings import Settings
 
 _REST_SHARE = 0.002  # of the time at rest may go to deciding ...
-_LONGEST_REST_S = 300.0  # ... but what no event told is looked for at least this often
+LONGEST_REST_S = (
+    300.0  # ... but what no event told is looked for at least this often; alerts go by it, too
+)
 _IDLE_SHARE = 0.1  # of a decision's time without events ends a burst
 _LONGEST_WAIT_S = 5.0
 _FADING = 0.8  # a cycle that planned nothing new says little about the next one that does
@@ -44,7 +46,7 @@ class Pace:
     @property
     def rest_s(self) -> float:
         """From a cycle to the next where nothing happens."""
-        return max(self._settings.resync_s, min(self._last_s / _REST_SHARE, _LONGEST_REST_S))
+        return max(self._settings.resync_s, min(self._last_s / _REST_SHARE, LONGEST_REST_S))
 
 
 class Laps:

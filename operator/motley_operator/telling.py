@@ -22,6 +22,7 @@ def tell(
     """Count what a cycle decided and did, and log it; `causes` woke it, `why` is its verdict."""
     metrics.planned(decision.plan, stages_of(decision.translation.snapshot))
     metrics.translated(decision.translation)
+    metrics.fell_short(decision.plan, decision.translation)
     metrics.replanned(decision.replans)
     for outcome in done.outcomes:
         if outcome.result == DONE and isinstance(outcome.action, CreatePod | DeletePod):

@@ -42,7 +42,6 @@ def test_no_rule_has_a_wildcard_and_none_reads_secrets() -> None:
         assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
-KINDS = ("modelcascades", "servingpools", "rljobs")
 # What the rooms `facts` and `apply` send, kind by kind. An apply that makes an object asks for
 # `create` as well. tests/e2e compares it with the API server's audit log (e2e/rights.py).
 USES = [
@@ -82,11 +81,8 @@ USES = [
 
 # Granted, and sent by nobody of `facts` and `apply`.
 BESIDES = [
-    # kopf looks which kinds there are, and, where `namespaces` is set, which of them exist.
+    # kopf looks which kinds there are.
     *[(v, "apiextensions.k8s.io", "customresourcedefinitions") for v in ("list", "watch")],
-    *[(v, "", "namespaces") for v in ("list", "watch")],
-    # Looked up by an API server that enforces permissions on owner references.
-    *[("update", "motley.dev", f"{kind}/finalizers") for kind in KINDS],
     # Asked for by the admission policy of another release, whose operator is not ours.
     ("make", "motley.dev", "pods"),
     # In the Role that each gateway is given: nobody may give what he has not.
@@ -274,14 +270,27 @@ def test_each_policy_has_a_switch_of_its_own() -> None:
 
 
 @needs_helm
-def test_the_right_to_ask_for_nodes_comes_with_the_switch() -> None:
+@pytest.mark.parametrize(
+    ("setting", "role", "more"),
+    [
+        (
+            "integrations.provisioningRequests=true",
+            "motley-namespace",
+            {"provisioningrequests", "podtemplates"},
+        ),
+        ("networkPolicy.engines=true", "motley-namespace", {"networkpolicies"}),
+        ("namespaces={team-a}", "motley", {"namespaces"}),
+    ],
+)
+def test_rights_that_only_a_switch_needs_come_with_it(
+    setting: str, role: str, more: set[str]
+) -> None:
     def may(*arguments: str) -> set[str]:
         roles = [d for d in rendered(*arguments) if d["kind"] == "ClusterRole"]
-        rules = next(r["rules"] for r in roles if r["metadata"]["name"] == "motley-namespace")
+        rules = next(r["rules"] for r in roles if r["metadata"]["name"] == role)
         return {name for rule in rules for name in rule["resources"]}
 
-    more = may("--set", "integrations.provisioningRequests=true") - may()
-    assert more == {"provisioningrequests", "podtemplates"}
+    assert may("--set", setting) - may() == more
 
 
 def plain(documents: tuple[Document, ...]) -> tuple[Document, ...]:
@@ -340,6 +349,13 @@ def test_the_operators_flags_are_flags_that_the_command_has() -> None:
     assert settings.namespaces == ("team-a", "research")
     assert settings.resource_class == "blue"
     assert settings.health_port == container["ports"][1]["containerPort"]
+
+
+@needs_helm
+def test_the_port_of_health_is_refused_for_metrics_by_its_field() -> None:
+    wrong = render("--set=metrics.port=8081")
+    assert wrong.returncode != 0
+    assert "metrics.port: 8081 is the port of the operator's health" in wrong.stderr
 
 
 @needs_helm
@@ -420,6 +436,11 @@ def test_with_namespaces_the_write_rights_are_bound_only_there() -> None:
         ("metrics.dashboard=true", "ConfigMap", 1),
         ("metrics.dashboard=false", "ConfigMap", 0),
         ("metrics.service=false", "Service", 0),
+        ("priorityClassQuota=true", "ResourceQuota", 1),
+        ("priorityClassQuota=false", "ResourceQuota", 0),
+        ("priorityClassName=system-node-critical", "ResourceQuota", 1),
+        ("priorityClassName=planners", "ResourceQuota", 0),
+        ("priorityClassName=", "ResourceQuota", 0),
         ("crds.install=false", "CustomResourceDefinition", 0),
         ("rbac.create=false", "ClusterRoleBinding", 0),
     ],
@@ -447,6 +468,22 @@ def test_pods_are_scraped_with_the_labels_that_measuring_asks_for() -> None:
     labels = {re.sub(r"[^a-z]", "_", name) for name in monitor["spec"]["podTargetLabels"]}
     assert {COMPONENT, *OWNER} - {"namespace"} <= labels  # the namespace is always there
     assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["team-a"]}
+
+
+def test_the_quota_is_of_the_operators_class_alone_and_limits_nobody() -> None:
+    from motley_operator.admission.counting import charged, pod_use
+    from motley_operator.facts.quotas import parse_quota
+
+    (document,) = shipped("ResourceQuota")
+    quota = parse_quota(document)
+    (deployment,) = shipped("Deployment")
+    spec = deployment["spec"]["template"]["spec"]
+    assert document["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+    assert charged(quota, pod_use(spec)) == {"pods": 1}
+    for other in ("system-node-critical", "serving-high", None):
+        assert charged(quota, pod_use({**spec, "priorityClassName": other})) == {}
+    # More than a cluster may have: Kubernetes is made for 150,000.
+    assert quota.hard["pods"] > 1_000_000
 
 
 @needs_helm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from motley_operator.demand import Settled
 from motley_operator.demand.sources import Reason
 from motley_operator.metrics import Metrics
+from motley_operator.pacing import LONGEST_REST_S
 from motley_planner.catalog import load_catalog
 from motley_runtime.gateway.metrics import Metrics as GatewayMetrics
 
@@ -31,6 +32,8 @@ needs_promtool = pytest.mark.skipif(
     "`python -m e2e.prometheus`",
 )
 LABELS = {"motley_dev_kind", "motley_dev_resource", "motley_dev_stage"}
+LAST_CYCLE = "motley_last_cycle_timestamp_seconds"
+SCRAPE_S = 60  # Prometheus' own default, and the longest that is common
 
 
 def exposed(registry: CollectorRegistry) -> dict[str, tuple[str, str]]:
@@ -96,6 +99,23 @@ def test_the_page_of_metrics_gives_each_series_its_labels() -> None:
         assert listed[name] == labels, name
 
 
+@pytest.mark.parametrize(
+    ("where", "query"), [each for each in queries() if f"- {LAST_CYCLE}" in each[1]]
+)
+def test_gauges_are_looked_at_for_longer_than_a_fleet_rests(where: str, query: str) -> None:
+    windows = [int(seconds) for seconds in re.findall(rf"{LAST_CYCLE} < (\d+)", query)]
+    assert len(windows) == query.count(LAST_CYCLE)
+    assert min(windows) >= LONGEST_REST_S + 2 * SCRAPE_S
+    assert all(f"({seconds} s)" in PAGE.read_text() for seconds in windows)
+
+
+def test_nobody_at_rest_is_taken_for_one_that_plans_no_more() -> None:
+    (rule,) = [rule for rule in alerts() if rule["alert"] == "MotleyNotPlanning"]
+    (age,) = re.findall(rf"{LAST_CYCLE}\) > (\d+)", rule["expr"])
+    (minutes,) = re.findall(r"^(\d+)m$", rule["for"])
+    assert int(age) + 60 * int(minutes) >= LONGEST_REST_S + 2 * SCRAPE_S
+
+
 def test_the_page_has_every_reason_of_the_condition_and_no_other() -> None:
     rows = re.findall(r"^\| (True|False|Unknown) \| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)
     told = {reason: Settled(None, reason, "").status for reason in Reason}
@@ -131,14 +151,53 @@ def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
     assert len({p["id"] for p in panels}) == len(panels)
 
 
+def promtool(*words: str) -> None:
+    """Runs it; it must succeed."""
+    done = subprocess.run([str(PROMTOOL), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @needs_promtool
 def test_the_rules_do_what_their_tests_say() -> None:
     for words in (
         ("check", "rules", str(FILES / "alerts.yaml")),
         ("test", "rules", str(Path(__file__).parent / "alerts_test.yaml")),
     ):
-        done = subprocess.run([str(PROMTOOL), *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        promtool(*words)
+
+
+def scraped(value_at: Callable[[int], int], minutes: int) -> str:
+    """Values second by second of what is scraped a second after each minute, and missing in between."""
+    return "_ " + " ".join(f"{value_at(60 * n + 1)} _x59" for n in range(minutes))
+
+
+@needs_promtool
+def test_alerts_of_a_fleet_at_its_longest_rest_fire_without_a_break(tmp_path: Path) -> None:
+    """Rules are evaluated at full minutes: what they see is 59 s old, and the cycle before up to 360 s."""
+    every_s = int(LONGEST_REST_S) + 1
+    whose = 'kind="ServingPool",namespace="t",name="n"'
+    series: dict[str, Callable[[int], int]] = {
+        LAST_CYCLE: lambda at: at // every_s * every_s,
+        'motley_shortfalls{reason="BudgetTooLow"}': lambda at: 1,
+        'motley_moved_pods_total{action="CreatePod"}': lambda at: at // 60,
+        f'motley_desired_replicas{{{whose},stage="main"}}': lambda at: 4,
+        f'motley_demand_measured{{{whose},reason="TargetsDown"}}': lambda at: 0,
+    }
+    # An end of a range is in it or not, by Prometheus' version.
+    firing = 'sum(count_over_time(ALERTS{alertstate="firing"}[30m])) by (alertname) >= bool 30'
+    fire = ("MotleyShortfall", "MotleyChurn", "MotleyDemandNotMeasured")
+    expected = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in fire]
+    case = {
+        "interval": "1s",
+        "input_series": [
+            {"series": name, "values": scraped(value_at, 60)} for name, value_at in series.items()
+        ],
+        "promql_expr_test": [{"expr": firing, "eval_time": "55m", "exp_samples": expected}],
+    }
+    path = tmp_path / "rest.yaml"
+    rules = {"rule_files": [str(FILES / "alerts.yaml")], "evaluation_interval": "1m"}
+    path.write_text(yaml.safe_dump({**rules, "tests": [case]}))
+    promtool("test", "rules", str(path))
 
 
 @needs_promtool
@@ -146,7 +205,4 @@ def test_every_query_of_the_dashboard_is_promql(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{i}", "expr": query} for i, (_, query) in enumerate(queries())]
     path = tmp_path / "panels.yaml"
     path.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
-    done = subprocess.run(
-        [str(PROMTOOL), "check", "rules", str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    promtool("check", "rules", str(path))

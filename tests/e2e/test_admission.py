@@ -14,6 +14,7 @@ from e2e.fixtures import Cluster
 from motley_operator.admission.containers import sized
 from motley_operator.admission.counting import charged, not_set, pod_use, use_of
 from motley_operator.admission.limitranges import filled_in, refused_by
+from motley_operator.connection import ApiError
 from motley_operator.facts.quotas import parse_limit_range, parse_quota
 
 pytestmark = pytest.mark.e2e
@@ -121,6 +122,7 @@ def admits(api: Api, namespace: str, pod: dict[str, Any], name: str, query: str)
         api.request("POST", f"/api/v1/namespaces/{namespace}/pods{query}", document)
     except Refused as error:
         assert error.status in (403, 422), error
+        assert not ApiError(error.status, "", str(error), None).lacks_right
         return False
     return True
 

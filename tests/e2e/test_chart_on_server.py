@@ -81,6 +81,16 @@ class Place:
         """Waits until a Deployment is: its pods were admitted, scheduled and run."""
         self.kubectl("rollout", "status", "deployment", name, "--timeout=60s")
 
+    def refuses_pods(self, name: str, words: str) -> None:
+        """Waits until a Deployment says, in these words, that its pods are not admitted."""
+
+        def is_said() -> bool:
+            found = json.loads(self.kubectl("get", "deployment", name, "-o", "json"))
+            told = [c["message"] for c in found["status"]["conditions"]]
+            return any(words in message for message in told)
+
+        wait_for(is_said, 60.0, f"{name} to say {words!r}")
+
     def await_without(self, crds: list[str]) -> None:
         """Waits until these are gone; says what stands in the way of those that stay."""
         left: dict[str, Any] = {}
@@ -98,7 +108,10 @@ class Place:
 
     def objects(self) -> dict[tuple[str, str], Any]:
         """What there is of the chart in the namespace."""
-        kinds = "deployments,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets"
+        kinds = (
+            "deployments,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets,"
+            "resourcequotas"
+        )
         items = json.loads(self.kubectl("get", kinds, "-o", "json"))["items"]
         return {(i["kind"], i["metadata"]["name"]): i for i in items}
 
@@ -144,6 +157,11 @@ def test_helm_installs_edits_and_uninstalls_and_the_crds_stay(place: Place) -> N
     (container,) = second["Deployment", RELEASE]["spec"]["template"]["spec"]["containers"]
     assert "--log-level=debug" in container["args"]
     assert all(second[at]["metadata"]["uid"] == first[at]["metadata"]["uid"] for at in first)
+    # The API server limits this class, as GKE's does: without the quota no pod is admitted any more.
+    assert ("ResourceQuota", f"{RELEASE}-system-cluster-critical") in first
+    place.helm("upgrade", RELEASE, str(CHART), *owned, "--set", "priorityClassQuota=false")
+    place.kubectl("delete", "pods", "--all")
+    place.refuses_pods(RELEASE, "insufficient quota to match these scopes")
     place.helm("uninstall", RELEASE, "--wait")
     assert ("Deployment", RELEASE) not in place.objects()
     assert place.api.get("CustomResourceDefinition", "", "servingpools.motley.dev") is not None

@@ -145,7 +145,9 @@ def loads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Load,
     for load in made:
         load.rate = 20.0
     try:
-        with prometheus.running(tmp_path_factory.mktemp("prometheus"), targets) as url:
+        with prometheus.running(
+            tmp_path_factory.mktemp("prometheus"), prometheus.static(targets)
+        ) as url:
             yield url, *made
     finally:
         for load in made:

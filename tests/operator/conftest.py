@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -15,6 +15,11 @@ from aiohttp import web
 from motley_operator.connection import KINDS, Client, Credentials, Kind
 
 Document = dict[str, Any]
+# What RBAC says; of admission's refusals there are as many as plugins.
+UNGRANTED = (
+    'User "system:serviceaccount:motley-system:motley" cannot list resource "nodes" '
+    'in API group "" at the cluster scope'
+)
 
 
 class StubApi:
@@ -105,7 +110,7 @@ class StubApi:
             namespace, rest = rest[1], rest[2:]
         plural, name = rest[0], rest[1] if len(rest) > 1 else ""
         if plural in self.forbidden:
-            return _status(403, "Forbidden", message=f"{plural} is forbidden")
+            return _status(403, "Forbidden", message=f"{plural} is forbidden: {UNGRANTED}")
         version = parts[1] if parts[0] == "api" else parts[2]
         if {plural, f"{version}/{plural}"} & self.absent:
             self.calls[f"absent {plural}"] += 1
@@ -261,8 +266,13 @@ async def api() -> AsyncIterator[StubApi]:
 
 
 @pytest.fixture
-async def client(api: StubApi) -> AsyncIterator[Client]:
-    async with Client(lambda: Credentials(server=api.url)) as connected:
+def login(api: StubApi) -> Callable[[], Credentials]:
+    return lambda: Credentials(server=api.url)
+
+
+@pytest.fixture
+async def client(login: Callable[[], Credentials]) -> AsyncIterator[Client]:
+    async with Client(login) as connected:
         yield connected
 
 

@@ -38,7 +38,7 @@ from motley_operator.settings import Settings
 from motley_operator.testing.samples import job
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.snapshot import Snapshot
-from motley_planner.errors import SolverError
+from motley_planner.errors import CalledOff, SolverError
 
 QUICK = Settings(idle_window_s=0.05, max_wait_s=0.3, resync_s=30.0)
 CREATE = CreatePod({"kind": "Pod", "metadata": {"name": "p0", "namespace": "team-a"}})
@@ -338,6 +338,71 @@ async def test_the_end_waits_for_the_cycle_that_runs(bench: Bench) -> None:
     bench.judge = judge
     await bench.deciding(1, rest_s=0.0)
     assert bench.writer.applied == [CREATE]
+
+
+async def test_the_seconds_of_a_cycle_and_of_its_steps_are_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step takes its own time here; the machine may add to it."""
+    facts, apply = bench.facts, bench.writer.apply
+
+    def gather() -> ClusterFacts:
+        time.sleep(0.02)
+        return facts
+
+    def judge() -> tuple[Action, ...]:
+        time.sleep(0.05)
+        return (CREATE,)
+
+    async def slowly(actions: Iterable[Action]) -> tuple[Outcome, ...]:
+        taken = tuple(actions)
+        await asyncio.sleep(0.1 * len(taken))
+        return await apply(taken)
+
+    bench.cycle._gather, bench.judge = gather, judge
+    monkeypatch.setattr(bench.writer, "apply", slowly)
+    began = time.monotonic()
+    await bench.cycle.once()
+    took_s = time.monotonic() - began
+    steps = {"gather": 0.02, "decide": 0.05, "apply": 0.1}
+    for step, least_s in steps.items():
+        seconds = bench.count("motley_cycle_step_seconds_sum", step=step)
+        assert least_s <= seconds < took_s - sum(steps.values()) + least_s + 1e-6, step
+    assert sum(steps.values()) <= bench.count("motley_cycle_seconds_sum") <= took_s
+    bench.judge = lambda: 1 / 0  # type: ignore[assignment,return-value]
+    await bench.cycle.once()
+    assert bench.count("motley_cycle_seconds_count") == 2
+    assert bench.count("motley_cycle_step_seconds_count", step="apply") == 1
+
+
+async def test_what_cycles_that_came_to_nothing_left_waiting_is_timed_to_its_answer(
+    bench: Bench,
+) -> None:
+    def failing(error: Exception) -> Callable[[], tuple[Action, ...]]:
+        def judge() -> tuple[Action, ...]:
+            raise error
+
+        return judge
+
+    series = "motley_wake_to_done_seconds"
+    began = time.monotonic()
+    for error in (CalledOff(), ZeroDivisionError(), SolverError("time limit", 5.0, 10, 10)):
+        bench.cycle.wake("Node")
+        bench.judge = failing(error)
+        await bench.cycle.once()
+        await asyncio.sleep(0.05)
+    assert bench.count(f"{series}_count") == 0
+    bench.judge = lambda: ()
+    await bench.cycle.once()
+    took_s = time.monotonic() - began
+    assert 0.15 <= bench.count(f"{series}_sum") <= took_s
+    await bench.cycle.once()  # by the timer: nothing waits
+    assert bench.count(f"{series}_count") == 1
+    again = time.monotonic()
+    bench.cycle.wake("Node")
+    await bench.cycle.once()
+    assert bench.count(f"{series}_count") == 2
+    assert bench.count(f"{series}_sum") <= took_s + time.monotonic() - again
 
 
 async def test_a_stuck_cycle_shows(bench: Bench) -> None:

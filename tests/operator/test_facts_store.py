@@ -368,7 +368,7 @@ async def test_a_right_that_lacks_is_named_with_the_rules_that_give_it(
     async with watched(client, Settings(namespaces=("team-a",)), whole=False) as view:
         await view.until(lambda: sum("403" in line for line in view.store.problems()) == 2)
         nodes, services = (p for p in view.store.problems() if "403" in p)
-        assert nodes.startswith("nodes: 403 Forbidden: nodes is forbidden; ")
+        assert nodes.startswith("nodes: 403 Forbidden: nodes is forbidden: User ")
         assert nodes.endswith("files/rules-cluster.yaml to this account in the whole cluster")
         assert services.endswith("files/rules-namespace.yaml to this account in namespace team-a")
         api.forbidden.clear()

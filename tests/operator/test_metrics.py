@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
 from prometheus_client import generate_latest
 
-from motley_operator.domain.actions import CycleReport
+from motley_operator.apply import DONE, FAILED
+from motley_operator.decision import Decision
+from motley_operator.domain.actions import CreatePod, CycleReport, Outcome
 from motley_operator.metrics import Metrics
+from motley_operator.remembering import RememberingPlanner
 from motley_operator.telling import tell
 from motley_operator.testing import job, plan_of, pool, replica, slice_of
-from motley_operator.testing.operated import Operated
+from motley_operator.testing.operated import Operated, load, solve
+from motley_planner.domain.hardware import Catalog
+from motley_planner.domain.plan import Plan
+from motley_planner.domain.snapshot import Snapshot
 
 
 def count(metrics: Metrics) -> float:
@@ -85,3 +95,120 @@ def test_one_that_leads_no_more_shows_no_plan_and_the_same_plan_again_once_it_le
     assert count(metrics) == 1.0
     tell(metrics, report, decision, {}, "Elected")
     assert desired(metrics) == shown
+
+
+NODE_GAP = 1 / 64
+
+
+def solve_loosely(snapshot: Snapshot, catalog: Catalog) -> Plan:
+    """A plan whose gap changes with the nodes, and is not what a series has that nobody sets."""
+    return replace(solve(snapshot, catalog), gap=NODE_GAP * len(snapshot.nodes))
+
+
+class Told(Operated):
+    """Tells metrics of each cycle, and notes what may be seen of it on pods and statuses."""
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__(nodes)
+        self.metrics = Metrics()
+        self.planner = RememberingPlanner(solve_loosely)
+        self.world.fleet = {"metadata": {"name": "default"}, "spec": {}}
+        self.moved: Counter[str] = Counter()
+        self.replanned: Counter[tuple[str, str]] = Counter()
+        self.plan: Plan | None = None
+        self.ran: frozenset[str] = frozenset()  # replicas, when the last plan was made
+
+    def running(self) -> frozenset[str]:
+        """Replicas that nobody has asked to end, by UID: each is one pod here."""
+        return frozenset(pod.uid for pod in self.world.engine_pods() if not pod.deleting)
+
+    def cycle(self) -> Decision:
+        ran, before = self.running(), self._pods()
+        last = {key: self.status(key).get("lastReplan") for key in self.world.documents}
+        decision = super().cycle()
+        if decision.plan is not self.plan:
+            self.plan, self.ran = decision.plan, ran
+        after = self._pods()
+        self.moved["CreatePod"] += len(after.keys() - before.keys())
+        self.moved["DeletePod"] += sum(
+            ends and not before.get(uid, False) for uid, ends in after.items()
+        )
+        for key, was in last.items():
+            now = self.status(key).get("lastReplan")
+            # Where nothing runs, and nothing did, no plan has changed.
+            if now not in (None, was) and (was or now["started"]):
+                self.replanned[now["tier"], now["reason"]] += 1
+        outcomes = [Outcome(action, DONE) for action in (*decision.statuses, *decision.actions)]
+        outcomes.append(Outcome(CreatePod({"kind": "Pod"}), FAILED))  # of this nothing is seen
+        report = CycleReport("id", 0.0, 0.0, 0.0, 0.0, tuple(outcomes))
+        tell(self.metrics, report, decision, {}, str(self.planner.why))
+        return decision
+
+    def _pods(self) -> dict[str, bool]:
+        """Whether each pod is on its way out, by UID."""
+        return {pod.uid: pod.deleting for pod in self.world.pods.values()}
+
+    def refused(self) -> Counter[str]:
+        """Reasons for which resources say that they are not accepted, or not planned."""
+        found: Counter[str] = Counter()
+        for key in self.world.documents:
+            for kind in ("Accepted", "Planned"):
+                status, reason = self.condition(key, kind)
+                if status == "False":
+                    found[reason] += 1
+                    break
+        return found
+
+    def shown(self, name: str, *labels: str) -> Counter[Any]:
+        """A series' values by its labels; what is 0 is left out."""
+        samples = (s for metric in self.metrics.registry.collect() for s in metric.samples)
+        return Counter(
+            {
+                tuple(sample.labels[label] for label in labels)
+                if len(labels) > 1
+                else "".join(sample.labels[label] for label in labels): int(sample.value)
+                for sample in samples
+                if sample.name == name and sample.value
+            }
+        )
+
+    def assert_told(self) -> None:
+        """The series say what pods and statuses say."""
+        assert self.shown("motley_moved_pods_total", "action") == +self.moved
+        assert self.shown("motley_replans_total", "tier", "reason") == self.replanned
+        assert self.shown("motley_shortfalls", "reason") == self.refused()
+        kept = self.metrics.registry.get_sample_value("motley_plan_kept_replicas")
+        assert kept == len(self.ran & self.running())
+        assert self.world.fleet is not None
+        gap = self.metrics.registry.get_sample_value("motley_plan_gap")
+        assert gap == self.world.fleet["status"]["gap"] == NODE_GAP * len(self.world.nodes)
+
+
+def test_the_series_of_plans_say_what_pods_and_statuses_show() -> None:
+    told = Told(nodes=3)
+    key = told.world.add(pool(workload=load("60")))
+    told.world.add(pool("nowhere", placement={"nodeSelector": {"there-is": "none"}}))
+    told.world.add(pool("unknown", model={"id": "nobody/knows-it"}))
+    told.run()
+    told.assert_told()
+    assert len(told.running()) > 1 and told.refused().total() == 2
+
+    told.world.lose_node(told.nodes(key)[0])
+    told.run()
+    told.assert_told()
+    assert told.ran & told.running()
+
+    told.edit(key, workload=load("6000"))
+    told.run()
+    told.assert_told()
+    assert told.refused().total() == 3
+
+    told.edit(key, workload=load("2"))
+    told.run()
+    told.assert_told()
+    assert told.moved["DeletePod"] and len(told.replanned) > 1
+
+    told.edit("ServingPool/team-a/unknown", model={"id": "Qwen/Qwen3-8B"}, workload=load("1"))
+    told.run()
+    told.assert_told()
+    assert told.refused().total() == 1

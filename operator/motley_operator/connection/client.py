@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,14 @@ _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=10.0)
 _RELOAD_S = 60.0  # service account tokens rotate on disk
 
 Document = dict[str, Any]
-OnCall = Callable[[str, str, int], None]  # verb, plural, HTTP status (0: no answer)
+# Verb, plural, HTTP status (0: no answer), and whether it was refused for want of a right.
+OnCall = Callable[[str, str, int, bool], None]
+# How every authorizer refuses, and how RBAC refuses a Role with rights that its maker lacks. What admission
+# refuses is 403, too, and says something else: Pod Security, a quota, a policy, a namespace that ends.
+_LACKS = re.compile(
+    r'is forbidden: (User ".*?" cannot |user ".*?" .*is attempting to grant RBAC permissions )',
+    re.DOTALL,
+)
 
 
 class ApiError(OperatorError):
@@ -43,6 +51,11 @@ class ApiError(OperatorError):
         super().__init__(f"{status} {reason}: {message}" if status else message)
         self.status, self.reason, self.message = status, reason, message
         self.retry_after_s = retry_after_s
+
+    @property
+    def lacks_right(self) -> bool:
+        """Whether it was refused for want of a right, which roles of this version would give."""
+        return self.status == 403 and _LACKS.search(self.message) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,7 @@ class Sent:
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     content_type: str = JSON
+    optional: bool = False  # the caller goes on without: a right for it is not missed
 
 
 NOT_ALLOWED = "NotAllowed"  # nothing was sent
@@ -69,7 +83,7 @@ class Client:
         self, login: Callable[[], Credentials], on_call: OnCall | None = None, attempts: int = 5
     ) -> None:
         self._login = login
-        self._on_call = on_call or (lambda verb, plural, status: None)
+        self._on_call = on_call or (lambda verb, plural, status, lacks_right: None)
         self._attempts = attempts
         self._session: aiohttp.ClientSession | None = None
         self._credentials: Credentials | None = None
@@ -113,7 +127,7 @@ class Client:
 
     async def _once(self, sent: Sent, left_s: float) -> Document:
         body = orjson.dumps(sent.body) if sent.body is not None else None
-        status = 0
+        status, refusal = 0, None
         try:
             async with (
                 asyncio.timeout(left_s if math.isfinite(left_s) else None),
@@ -121,12 +135,13 @@ class Client:
             ):
                 status = response.status
                 raw = await response.read()
+                refusal = _refusal(response, raw)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiError(0, "Unreachable", f"{type(error).__name__}: {error}", None) from error
         finally:
-            self._on_call(sent.verb, sent.plural, status)
-        if status >= 400:
-            raise _api_error(status, raw, response.headers.get("Retry-After"))
+            self._count(sent, status, refusal)
+        if refusal is not None:
+            raise refusal
         answer: Document = orjson.loads(raw) if raw else {}
         return answer
 
@@ -143,17 +158,17 @@ class Client:
         status = 0
         try:
             async with self._open(sent, None, timeout) as response:
-                status = response.status
-                self._on_call(sent.verb, sent.plural, status)
-                if status >= 400:
+                raw = await response.read() if response.status >= 400 else b""
+                status, refusal = response.status, _refusal(response, raw)
+                self._count(sent, status, refusal)
+                if refusal is not None:
                     if status == 401:
                         await self._load(force=True)
-                    retry_after = response.headers.get("Retry-After")
-                    raise _api_error(status, await response.read(), retry_after)
+                    raise refusal
                 yield _in_time(_lines(response), silence_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if not status:
-                self._on_call(sent.verb, sent.plural, 0)
+                self._count(sent, 0, None)
             elif isinstance(error, TimeoutError):
                 told = f"a watch without a word for {silence_s():.0f} s"
                 raise ApiError(0, SILENT, told, None) from error
@@ -177,6 +192,10 @@ class Client:
             server_hostname=credentials.tls_server_name,
         ) as response:
             yield response
+
+    def _count(self, sent: Sent, status: int, refusal: ApiError | None) -> None:
+        lacks_right = refusal is not None and refusal.lacks_right and not sent.optional
+        self._on_call(sent.verb, sent.plural, status, lacks_right)
 
     async def _load(self, force: bool = False) -> None:
         loop = asyncio.get_running_loop()
@@ -214,14 +233,18 @@ def _pause_s(attempt: int, retry_after_s: float | None) -> float:
     return base * random.uniform(1.0, 1.25)
 
 
-def _api_error(status: int, raw: bytes, retry_after: str | None) -> ApiError:
+def _refusal(response: aiohttp.ClientResponse, raw: bytes) -> ApiError | None:
+    """What an answer refuses with; None where it does not."""
+    if response.status < 400:
+        return None
     try:
         answer = orjson.loads(raw)
         reason, message = str(answer.get("reason", "")), str(answer.get("message", ""))
     except (orjson.JSONDecodeError, AttributeError):
         reason, message = "", raw[:300].decode(errors="replace")
-    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
-    return ApiError(status, reason, message, seconds)
+    retry_after = response.headers.get("Retry-After", "")
+    seconds = float(retry_after) if retry_after.isdigit() else None
+    return ApiError(response.status, reason, message, seconds)
 
 
 async def _in_time(

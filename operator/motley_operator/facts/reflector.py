@@ -198,4 +198,5 @@ class Reflector:
 
     def _request(self, verb: str, params: Mapping[str, str]) -> Sent:
         path = self.kind.path(self.namespace)
-        return Sent(verb, self.kind.plural, "GET", path, params=dict(params))
+        plural, wanted = self.kind.plural, dict(params)
+        return Sent(verb, plural, "GET", path, params=wanted, optional=self._optional)
