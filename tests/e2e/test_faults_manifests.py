@@ -126,6 +126,8 @@ def answered(run: Run, documents: tuple[Document, ...]) -> None:
         trial.api.request("DELETE", f"{path}?labelSelector={LABEL}")
     await_(trial, lambda: not trial.orphans(), "nothing is left of them")
     run.timed("gone", began)
+    # Nor later on, while longer searches went on: what runs serves no less for equals that come.
+    assert trial.pods_of(trial.motley.look(), "bystander") == before
 
 
 def create(trial: Trial, document: Document) -> int:
