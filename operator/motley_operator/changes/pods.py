@@ -54,7 +54,8 @@ def pod_changes(
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     startable = trouble.may_start(desired)
-    waiting = set(rollout.standing_by(leaving_, desired, facts, startable))
+    uids = frozenset(going.reasons)
+    waiting = set(rollout.standing_by(leaving_, desired, facts, startable, uids))
     for uid in waiting:
         del going.reasons[uid]
     budgets = Money(trouble.budgets, desired, facts, trouble.kept)
