@@ -55,7 +55,7 @@ def pod_changes(
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     startable = trouble.may_start(desired)
     uids = frozenset(going.reasons)
-    waiting = set(rollout.standing_by(leaving_, desired, facts, startable, uids))
+    waiting = set(rollout.standing_by(leaving_, desired, facts, startable, uids, trouble.lost))
     for uid in waiting:
         del going.reasons[uid]
     budgets = Money(trouble.budgets, desired, facts, trouble.kept)

@@ -30,12 +30,13 @@ def standing_by(
     facts: ClusterFacts,
     startable: Mapping[PodName, Manifest],
     going: frozenset[str] = frozenset(),
+    lost: frozenset[Stage] = frozenset(),
 ) -> frozenset[str]:
     """UIDs of the pods that stay for now of those that are `going`.
 
-    Only what is `startable` can take their room.
+    Only what is `startable` can take their room. A stage that lost what its plan has is not whole either.
     """
-    unready = _unready_stages(desired, facts)
+    unready = _unready_stages(desired, facts) | lost
     waiting = [one for one in leaving if (one.key, one.stage) in unready]
     gone = going - {pod.uid for one in waiting for pod in one.pods}
     for_nodes = makeway.in_the_way(waiting, startable, desired, facts, gone)
