@@ -22,7 +22,6 @@ from motley_operator.domain.standing import read_record, written
 from motley_operator.testing import gpu_node, pool
 from motley_operator.testing.operated import CATALOG, PREVIEW, SETTINGS, load
 
-
 SLOW = {"tpot": {"p95": "50ms"}}
 
 
