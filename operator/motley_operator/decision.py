@@ -100,6 +100,7 @@ def _carried_out(
     trouble = changes.Trouble(
         translation.suspicions,
         lost,
+        lost=_lost_stages(translation),
         budgets=translation.budgets,
         lost_nodes=translation.lost_nodes,
     )
@@ -111,6 +112,17 @@ def _carried_out(
     shown = _shown(translation)
     made = replans(replace(plan, slices=tuple(news)), shown, translation.suspicions.causes)
     return Decision(translation, plan, desired, actions, statuses, made)
+
+
+def _lost_stages(translation: Translation) -> frozenset[tuple[str, str]]:
+    """Stages of which replicas of the plan that stands have no place now."""
+    return frozenset(
+        (key, replica.stage)
+        for key, standing in translation.standing.items()
+        if standing.record is not None
+        for replica in standing.record.part.replicas
+        if replica.name in standing.lost
+    )
 
 
 def _set_aside(

@@ -116,6 +116,8 @@ def _lost(standing: Standing) -> Iterator[Refusal]:
     if standing.lost and standing.record is not None:
         count, all_ = len(standing.lost), len(standing.record.part.replicas)
         message = f"{count} of {all_} replicas of the plan are lost, and nothing free takes them"
+        if standing.serving_on:
+            message += f"; {standing.serving_on} of the plan before it serve on"
         gpus = sorted({r.gpu for r in standing.record.part.replicas if r.name in standing.lost})
         yield Refusal(
             "ReplicaLost", "spec.replan.mode", message, f"room on {', '.join(gpus)} nodes"

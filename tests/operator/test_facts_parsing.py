@@ -151,6 +151,46 @@ def test_the_reason_of_a_pod_is_its_own_or_a_containers(pod: Any) -> None:
     assert (facts.reason, facts.terminal) == ("Evicted", True)
 
 
+def crashed(restarts: int, ran_s: int, waits: bool = True) -> dict[str, Any]:
+    """The status that a kubelet writes of an engine after so many restarts."""
+    end = {
+        "exitCode": 137,
+        "reason": "Error",
+        "startedAt": "2027-01-15T08:00:00Z",
+        "finishedAt": f"2027-01-15T{8 + ran_s // 3600:02}:{ran_s // 60 % 60:02}:{ran_s % 60:02}Z",
+        "containerID": f"containerd://{restarts}",
+    }
+    state: dict[str, Any] = {"running": {"startedAt": "2027-01-15T20:00:00Z"}}
+    if waits:
+        message = "back-off 5m0s restarting failed container=engine pod=p0"
+        state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
+    ready = {"type": "Ready", "status": "False" if waits else "True"}
+    engine = {"name": "engine", "ready": not waits, "restartCount": restarts}
+    return {
+        "phase": "Running",
+        "conditions": [{**ready, "lastTransitionTime": "2027-01-15T20:00:00Z"}],
+        "containerStatuses": [engine | {"state": state, "lastState": {"terminated": end}}],
+    }
+
+
+def test_of_a_container_that_was_restarted_often_the_last_run_is_told(pod: Any) -> None:
+    document = pod("p0", "n0")
+    assert parse_pod(document).last_run_s is None
+    for waits in (True, False):
+        assert parse_pod({**document, "status": crashed(4, 20, waits)}).last_run_s is None
+        assert parse_pod({**document, "status": crashed(5, 20, waits)}).last_run_s == 20.0
+    assert parse_pod({**document, "status": crashed(40, 5 * 3600)}).last_run_s == 18_000.0
+    theirs = pod("p1", "n0", ours=False)
+    assert parse_pod({**theirs, "status": crashed(9, 20)}).last_run_s is None
+
+
+def test_a_restart_alone_is_no_news_on_either_side_of_the_line(pod: Any) -> None:
+    document = pod("p0", "n0")
+    for few, more in ((0, 1), (1, 4), (5, 6), (6, 60)):
+        told = [parse_pod({**document, "status": crashed(n, 20)}) for n in (few, more)]
+        assert told[0] == told[1]
+
+
 def test_a_pod_says_since_when_it_is_not_ready(pod: Any) -> None:
     document = pod("engine")
     document["metadata"]["creationTimestamp"] = "1970-01-01T00:01:00Z"

@@ -92,6 +92,23 @@ def test_without_room_for_one_more_they_are_replaced_in_place() -> None:
     assert edited.nodes(key) == ["h0"]
 
 
+def test_an_edit_to_another_configuration_on_nodes_without_room_stops_one_in_four_at_a_time() -> (
+    None
+):
+    edited = Edited(4, gpus=2)
+    key = edited.world.add(pool(workload=load(100), parallelism={"maxTensor": 2}))
+    edited.run()
+    before = edited.world.engine_pods(key)
+    edited.fewest = 1_000
+    edited.edit(key, slo={"tpot": {"p95": "9ms"}})
+    edited.lasts(key, 150)
+    after = edited.world.engine_pods(key)
+    columns = [{p.labels["motley.dev/column"] for p in pods} for pods in (before, after)]
+    assert len(before) >= 4 and columns[0].isdisjoint(columns[1])
+    assert edited.fewest >= min(len(before), len(after)) - 1
+    assert edited.uids(key).isdisjoint({p.uid for p in before})
+
+
 def test_an_edit_that_never_gets_ready_leaves_every_old_replica_serving() -> None:
     edited = Edited(4)
     key = running(edited, 60)

@@ -281,6 +281,77 @@ def test_an_image_that_others_could_pull_speaks_against_the_node_alone() -> None
     assert {row.get("node") for row in watched.rows(key)} <= {"good", "bad", "other"} - {first}
 
 
+def looping(watched: Watched, ready_s: float, waits_s: float) -> Fate:
+    """Ready for a while, then dead, then ready again, with what the kubelet says then."""
+
+    def fate(pod: PodFacts) -> Mapping[str, Any]:
+        times, since = divmod(watched.world.now - pod.created_at, ready_s + waits_s)
+        told = {"last_run_s": ready_s} if times + (since >= ready_s) > 5 else {}
+        if since < ready_s:
+            return {**told, "reason": "", "unready_since": 0.0}
+        down = {"ready": False, "reason": "CrashLoopBackOff"}
+        return {**told, **down, "unready_since": watched.world.now - (since - ready_s)}
+
+    return fate
+
+
+def test_an_engine_that_gets_ready_and_dies_again_and_again_is_given_up() -> None:
+    """The kubelet lets it wait 5 minutes at most, which is less than the deadline of a start."""
+    watched = two_kinds()
+    watched.on("cheap", fate=looping(watched, ready_s=30.0, waits_s=300.0))
+    key = watched.world.add(pool())
+    watched.lasts(6 * 330.0 + 60.0)
+    assert watched.serving(key) == ["dear"]
+    assert watched.deleted == [("cheap", "CannotStart")]
+    (row,) = watched.rows(key)
+    assert (row["gpu"], row["reason"], row["failures"]) == ("L40S", "CrashLoopBackOff", 1)
+
+
+def test_one_that_loops_faster_has_its_whole_deadline() -> None:
+    watched = two_kinds()
+    watched.on("cheap", fate=looping(watched, ready_s=30.0, waits_s=30.0))
+    key = watched.world.add(pool())
+    watched.lasts(DEADLINE_S - 60)
+    assert (watched.deleted, watched.rows(key)) == ([], [])
+    watched.lasts(180)
+    assert watched.deleted == [("cheap", "CannotStart")]
+
+
+def test_one_that_dies_once_a_day_is_left_alone() -> None:
+    watched = Watched(gpu_node("only", gpus=2))
+    watched.on(fate=looping(watched, ready_s=86_400.0, waits_s=20.0))
+    key = watched.world.add(pool())
+    watched.lasts(60)
+    (pod,) = watched.world.engine_pods(key)
+    down = 0
+    for day in range(1, 20):
+        watched.world.now = pod.created_at + day * 86_420.0 - 30.0
+        watched.world.settle()
+        watched.lasts(10, step_s=5.0)
+        for _ in range(4):
+            watched.lasts(5, step_s=5.0)
+            (now,) = watched.world.engine_pods(key)
+            down += now.reason == "CrashLoopBackOff" and now.last_run_s is not None
+    assert down > 40
+    assert watched.deleted == [] and watched.uids(key) == {pod.uid}
+    assert not watched.rows(key)
+
+
+def test_one_that_loops_speaks_for_no_place_while_it_is_ready() -> None:
+    """Two replicas that die in turn, each ready while the other is not: it is the configuration."""
+    watched = Watched(gpu_node("a", gpus=1), gpu_node("b", gpus=1))
+    key = watched.world.add(pool(workload=load(30), parallelism={"maxTensor": 1}))
+    watched.lasts(60)
+    assert len(watched.serving(key)) == 2
+    watched.world.now += DEADLINE_S
+    down = {"ready": False, "reason": "CrashLoopBackOff", "unready_since": watched.world.now - 30.0}
+    watched.world.fate = lambda pod: {"last_run_s": 20.0} | (down if pod.node == "a" else {})
+    watched.world.settle()
+    watched.cycle()
+    (row,) = watched.rows(key)
+    assert (row.get("node"), row["gpu"]) == (None, "H100-SXM5-80GB")
+
+
 def test_a_pod_that_loads_for_long_is_not_given_up() -> None:
     watched = Watched(gpu_node("only", gpus=2))
     watched.on(fate=lambda pod: {"ready": False})

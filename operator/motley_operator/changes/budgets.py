@@ -20,8 +20,10 @@ from motley_operator.changes.leaving import Leaving
 from motley_operator.changes.quotas import QuotaRoom
 from motley_operator.changes.requests import pinned_node, pod_requests, room_after
 from motley_operator.changes.turns import (
+    PATIENCE_S,
     PodName,
     Stage,
+    a_quarter,
     absent_replicas,
     making_way,
     stage_of,
@@ -34,9 +36,6 @@ from motley_operator.domain.names import REPLICA, key_of
 from motley_operator.translate.budgets import amount_of, live_pods
 from motley_operator.translate.room import room_left
 from motley_planner.remembering import Memory, Same
-
-PATIENCE_S = 900.0  # a replica that takes longer to get ready is waited for by nobody
-
 
 _GPUS: Memory[int] = Memory(65_536)  # of manifests, which are never edited
 
@@ -160,7 +159,7 @@ class Transition:
             if not money.take(manifests):
                 if on_the_way and money.would_hold(manifests, on_the_way):
                     continue
-                turn = coming[stage] < max(1, sizes[stage] // 4)
+                turn = coming[stage] < a_quarter(sizes[stage])
                 chosen = making_way(manifests, _nearest(held, stage) if turn else [], money)
                 if chosen is None:
                     continue
@@ -170,9 +169,11 @@ class Transition:
         return gone
 
     def _coming(self) -> Counter[Stage]:
-        """How many planned replicas of each stage are there, young, and not ready yet."""
+        """How many planned replicas of each stage are there, young, and not ready yet; or have just got a place."""
         found: dict[Stage, set[str]] = {}
         for pod in self.seen.facts.pods:
+            if pod.uid in self.going and pod.ready and not pod.deleting:
+                found.setdefault(stage_of_pod(pod), set()).add(pod.labels.get(REPLICA, ""))
             young = self.seen.facts.now - pod.created_at < PATIENCE_S
             wanted = (pod.namespace, pod.name) in self.seen.desired
             if wanted and young and not (pod.ready or pod.terminal or pod.deleting):

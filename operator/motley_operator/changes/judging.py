@@ -46,6 +46,7 @@ class Trouble:
     short: frozenset[str] = frozenset()  # keys of resources of which not all can be placed
     # For their weights, or for the trainer before theirs: nothing of them starts.
     waiting: frozenset[Stage] = frozenset()
+    lost: frozenset[Stage] = frozenset()  # of which a replica of the plan that stands has no place
     budgets: Budgets = NO_BUDGETS  # that live pods keep to, too
     kept: frozenset[str] = frozenset()  # keys of resources whose pods stay as they are
     lost_nodes: frozenset[str] = frozenset()  # nothing runs there any more

@@ -66,8 +66,8 @@ def pod_changes(
     unplanned = frozenset(uid for uid, reason in going.reasons.items() if reason == NOT_IN_PLAN)
     leaving_ = [one for pods in ours.values() for one in rollout.leaving_replicas(pods, unplanned)]
     at_last = rollout.leaving_replicas(last, frozenset(pod.uid for pod in last))
-    may = rollout.may_stand_by(leaving_, desired, facts)
-    way = _Way(may, at_last, budgets, frozenset(going.reasons))
+    may = rollout.may_stand_by(leaving_, desired, facts, trouble.lost)
+    way = _Way(may, at_last, budgets, frozenset(going.reasons), desired)
     staying = way.staying(startable)
     if len(staying) < len(may) + len(at_last):  # only who is admitted is worth it
         staying = way.staying(trials.worth_room(startable, created))
@@ -95,10 +95,14 @@ class _Way:
     at_last: Sequence[Leaving]  # that go with their nodes
     budgets: Money
     going: frozenset[str]  # UIDs of pods that go unless they stand by
+    desired: Mapping[PodName, Manifest]
 
     def staying(self, startable: Mapping[PodName, Manifest]) -> list[Leaving]:
         """The replicas whose place nothing that is `startable` needs."""
-        staying = rollout.standing_by(self.may_stand_by, startable, self.budgets.facts)
+        gone_anyway = self.going - _uids(self.may_stand_by)
+        staying = rollout.standing_by(
+            self.may_stand_by, startable, self.desired, self.budgets.facts, gone_anyway
+        )
         at_stake = Transition(self.budgets, startable, self.going - _uids(staying))
         staying += self.at_last
         gone = at_stake.in_the_way(staying)

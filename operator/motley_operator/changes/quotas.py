@@ -158,12 +158,15 @@ def _gateways_to_come(
 
 
 def in_the_way(
-    waiting: Sequence[Leaving], desired: Mapping[PodName, Manifest], facts: ClusterFacts
+    waiting: Sequence[Leaving],
+    desired: Mapping[PodName, Manifest],
+    facts: ClusterFacts,
+    going: Sequence[Leaving] = (),
 ) -> list[Leaving]:
     """Of those that stand by, the ones that take of a quota what an absent replica needs.
 
-    A quarter of a stage makes way at a time, at least one: the next go when those that came are
-    ready. A replica whose nodes have no room for it would win nothing. Its own stage makes way
+    A quarter of a stage makes way at a time, at least one, with those that are `going` already for
+    room on nodes: the next go when those that came are ready. A replica whose nodes have no room for it would win nothing. Its own stage makes way
     first, and of that the smallest. Pods that are ending count as gone: what they take comes back.
     """
     absent = absent_replicas(desired, facts)
@@ -171,7 +174,8 @@ def in_the_way(
         return []
     ending = frozenset(pod.uid for pod in facts.pods if pod.deleting)
     quotas, rooms = QuotaRoom(facts, ending), dict(room_left(facts, ending))
-    left_to_go = turns(waiting, desired, facts)
+    left_to_go = turns((*waiting, *going), desired, facts)
+    left_to_go.subtract((one.key, one.stage) for one in going)
     gone: list[Leaving] = []
     for stage, manifests in absent:
         after = room_after(manifests, rooms)

@@ -11,6 +11,8 @@ from motley_operator.domain.actions import Manifest
 from motley_operator.domain.facts import ClusterFacts, PodFacts
 from motley_operator.domain.names import REPLICA, STAGE, key_of
 
+PATIENCE_S = 900.0  # a replica that takes longer to get ready is waited for by no other stage
+
 PodName = tuple[str, str]
 Stage = tuple[str, str]  # resource key and stage
 
@@ -74,11 +76,19 @@ def turns(
 ) -> Counter[Stage]:
     """How many replicas of each stage may be on their way: a quarter, less those not ready yet."""
     size = Counter((one.key, one.stage) for one in waiting)
+    there: dict[Stage, set[str]] = {}
     coming: dict[Stage, set[str]] = {}
     for pod in facts.pods:
         stage = stage_of_pod(pod)
         if stage in size and not pod.terminal and (pod.namespace, pod.name) in desired:
-            size[stage] += 1
+            there.setdefault(stage, set()).add(pod.labels.get(REPLICA, ""))
             if not pod.ready:
                 coming.setdefault(stage, set()).add(pod.labels.get(REPLICA, ""))
-    return Counter({s: max(1, n // 4) - len(coming.get(s, ())) for s, n in size.items()})
+    return Counter(
+        {s: a_quarter(n + len(there.get(s, ()))) - len(coming.get(s, ())) for s, n in size.items()}
+    )
+
+
+def a_quarter(replicas: int) -> int:
+    """How many of so many replicas may be missing at a time while they are replaced: at least one."""
+    return max(1, replicas // 4)

@@ -103,6 +103,8 @@ class PodFacts:
     unready_since: float = 0.0  # Unix seconds; of ours, while not ready
     message: str = ""  # of ours, once failed: the last words of a container
     ends_at: float = 0.0  # Unix seconds; of ours, while it is being deleted: its grace ends
+    # Of ours, once a container was restarted MANY_RESTARTS times: how long such a one ran last.
+    last_run_s: float | None = None
 
     @property
     def terminal(self) -> bool:

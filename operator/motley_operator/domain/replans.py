@@ -14,6 +14,9 @@ from enum import StrEnum
 
 from motley_planner.domain.plan import Plan, Slice
 
+# Reasons of a change that replaces what was lost; `causes` of Suspicions but for what is only about to go.
+LOSSES = frozenset(("CannotStart", "Crashed", "NodeLost", "Rejected", "ReplicaLost"))
+
 
 class Tier(StrEnum):
     """How deep a change goes."""

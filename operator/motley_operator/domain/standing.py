@@ -38,11 +38,16 @@ class Record:
     part: Slice
     spec: Mapping[str, Any]
     made_at: str
+    before: Record | None = None  # what it took the place of, to go back to; no part of its hash
 
     @property
     def hash(self) -> str:
         """The slice's hash."""
         return self.part.hash
+
+    def after(self, before: Record | None) -> Record:
+        """The record as one that takes the place of another."""
+        return replace(self, before=replace(before, before=None) if before is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,7 @@ class Standing:
     broken: bool = False  # the record's spec makes no sense any more: nothing is built from it
     edited: bool = False  # the spec is another one than the record's
     lost: tuple[str, ...] = ()  # replicas of the record for which there is no room now
+    serving_on: int = 0  # replicas of the plan before that go on for those that are lost
     stops: tuple[tuple[str, tuple[str, ...]], ...] = ()  # what runs beside it: name, nodes
     accepted: str = ""  # fingerprint of the text in which the record is on the cluster
     changed: bool = False  # somebody wrote another record there: it is not read
@@ -65,7 +71,9 @@ class Standing:
     proposed: Record | None = None  # waits for approval, and could be carried out now
     outdated: str = ""  # why an earlier proposal cannot be carried out any more
     request: str = ""  # the hash that motley.dev/approve names
-    verdict: str = ""  # what became of it just now: Approved | Stale; empty: nothing new
+    verdict: str = (
+        ""  # what became of it just now: Approved | Stale | RolledBack; empty: nothing new
+    )
     refusal: str = ""  # why it is stale
 
 
@@ -125,7 +133,7 @@ def sealed(record: Record) -> Record:
 
 def seal(record: Record) -> str:
     """Hash over the record but for the hash itself."""
-    text = _text(replace(record, part=replace(record.part, hash="")))
+    text = _text(replace(record, part=replace(record.part, hash=""), before=None))
     return fingerprint(text)
 
 
@@ -148,17 +156,26 @@ def read_record(text: str | None) -> Record | None:
     """The record that a ConfigMap holds; None if there is none or somebody wrote into it."""
     try:
         document = json.loads(text or "")
-        part = _SLICES.validate_python({**document["part"], "replicas": _replicas(document)})
-        spec, made_at = document["spec"], document["madeAt"]
-    except (ValueError, LookupError, TypeError, ValidationError):
+        before = document.get("before")
+        return _read(document, _read(before) if before is not None else None)
+    except (ValueError, LookupError, TypeError, AttributeError, ValidationError):
         return None
+
+
+def _read(document: Mapping[str, Any], before: Record | None = None) -> Record:
+    part = _SLICES.validate_python({**document["part"], "replicas": _replicas(document)})
+    spec, made_at = document["spec"], document["madeAt"]
     if not isinstance(spec, dict) or not isinstance(made_at, str):
-        return None
-    return Record(part, spec, made_at)
+        raise TypeError("a record of something else")
+    return Record(part, spec, made_at, before)
 
 
 def _text(record: Record) -> str:
-    """JSON in which what equal replicas share is written once: thousands fit into a ConfigMap."""
+    return json.dumps(_document(record), sort_keys=True)
+
+
+def _document(record: Record) -> dict[str, Any]:
+    """What equal replicas share is written once: thousands fit into a ConfigMap."""
     part = _SLICES.dump_python(record.part, mode="json")
     kinds: dict[str, int] = {}
     rows = []
@@ -173,7 +190,9 @@ def _text(record: Record) -> str:
         "replicas": rows,
         "spec": record.spec,
     }
-    return json.dumps(document, sort_keys=True)
+    if record.before is not None:
+        document["before"] = _document(replace(record.before, before=None))
+    return document
 
 
 def _replicas(document: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -17,6 +17,9 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "motley"
 _ANNOTATION_PREFIX = "motley.dev/"
 _MESSAGE_CHARACTERS = 300
+# From there on the kubelet waits for minutes between two runs (10 s, doubled each time, 5 min at most).
+# Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
+MANY_RESTARTS = 5
 
 
 def is_ours(document: Mapping[str, Any]) -> bool:
@@ -51,6 +54,7 @@ def parse_pod(document: Mapping[str, Any]) -> PodFacts:
         unready_since=_unready_since(document) if ours else 0.0,
         message=_last_words(status) if ours else "",
         ends_at=unix_seconds(metadata.get("deletionTimestamp")) if ours else 0.0,
+        last_run_s=_last_run_s(status) if ours else None,
     )
 
 
@@ -170,6 +174,20 @@ def _last_words(status: Mapping[str, Any]) -> str:
     ends = [(c.get("state") or {}).get("terminated") or {} for c in _containers(status)]
     said = [str(end["message"]) for end in ends if end.get("exitCode") and end.get("message")]
     return (said[0] if said else str(status.get("message") or "")).strip()[-_MESSAGE_CHARACTERS:]
+
+
+def _last_run_s(status: Mapping[str, Any]) -> float | None:
+    """The shortest of the last runs of containers that were restarted MANY_RESTARTS times.
+
+    The number of restarts is told nowhere else: another one is no news.
+    """
+    runs = []
+    for container in _containers(status):
+        last = (container.get("lastState") or {}).get("terminated") or {}
+        began, ended = last.get("startedAt"), last.get("finishedAt")
+        if int(container.get("restartCount") or 0) >= MANY_RESTARTS and began and ended:
+            runs.append(max(0.0, unix_seconds(ended) - unix_seconds(began)))
+    return min(runs, default=None)
 
 
 def _containers(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:

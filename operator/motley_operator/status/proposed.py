@@ -19,6 +19,7 @@ MOST_CHANGES, MOST_GROUPS, MOST_PROMISES = 16, 16, 8  # beside the plan in one s
 LONGEST_CHANGE = 300
 APPROVED = "Approved"
 STALE = "StaleApproval"
+ROLLED_BACK = "RolledBack"
 AWAITING = "AwaitingApproval"
 NOTHING = "NothingProposed"
 
@@ -139,7 +140,13 @@ def approval(preview: Preview, old: ResourceStatus) -> Statement:
         words = f"plan {standing.request} was approved and is applied"
         return Statement(APPROVED, "True", APPROVED, words)
     known = old.condition(APPROVED)
-    if standing.verdict == "Stale" or _still_stale(standing, known, old):
+    if standing.verdict == ROLLED_BACK or _still(ROLLED_BACK, standing, known, old):
+        why = f"the plan that was approved is given up: {standing.refusal}; the one before it is back in force"
+        if standing.verdict != ROLLED_BACK and known is not None:
+            why = "; ".join(known.message.split("; ")[:2])
+        then = f"the proposal now: {preview.command()}" if record else "nothing is proposed now"
+        return Statement(APPROVED, "False", ROLLED_BACK, f"{why}; {then}")
+    if standing.verdict == "Stale" or _still(STALE, standing, known, old):
         why = standing.refusal or _first_part(known)
         if standing.verdict == "Stale":
             why = f"{APPROVE} names {standing.request}, which is not applied: {standing.refusal}"
@@ -156,10 +163,10 @@ def approval(preview: Preview, old: ResourceStatus) -> Statement:
     return Statement(APPROVED, "True", NOTHING, "no other plan than what runs is proposed")
 
 
-def _still_stale(standing: Standing, known: Condition | None, old: ResourceStatus) -> bool:
-    """An approval stays refused until somebody writes another one or takes it off."""
+def _still(reason: str, standing: Standing, known: Condition | None, old: ResourceStatus) -> bool:
+    """What became of an approval is said until somebody writes another one or takes it off."""
     handled = standing.request and standing.request == old.last_handled_approval
-    return bool(handled and known is not None and known.reason == STALE)
+    return bool(handled and known is not None and known.reason == reason)
 
 
 def _first_part(known: Condition | None) -> str:

@@ -12,7 +12,7 @@ from motley_operator.domain.names import plan_name
 from motley_operator.domain.standing import Held, Proposal, fingerprint, spec_hash, written
 from motley_operator.domain.translation import Translation
 from motley_operator.status.planned import plan_status
-from motley_operator.status.proposed import Preview, proposed_status
+from motley_operator.status.proposed import ROLLED_BACK, Preview, proposed_status
 from motley_operator.status.statements import Case
 
 
@@ -40,7 +40,7 @@ def recorded(
         told["proposedPlan"] = _document(proposed_status(preview, shown))
     handled = status.last_handled_approval
     if preview is not None and preview.standing.verdict:
-        handled = preview.standing.request
+        handled = preview.standing.request or handled
     if handled:
         told["lastHandledApproval"] = handled
     if preview is not None and preview.stands is not None:
@@ -65,8 +65,13 @@ def _record(preview: Preview) -> Mapping[str, Any]:
 
 
 def record_events(place: tuple[str, str, str, str], preview: Preview | None) -> list[EmitEvent]:
-    """Somebody wrote what only the operator writes."""
-    if preview is None or not preview.standing.changed:
+    """Somebody wrote what only the operator writes; or what was approved is given up."""
+    if preview is None:
+        return []
+    if preview.standing.verdict == ROLLED_BACK and not preview.is_preview:  # else a condition does
+        words = f"{preview.standing.refusal}: the plan before is back in force"
+        return [EmitEvent(*place, "Warning", ROLLED_BACK, words)]
+    if not preview.standing.changed:
         return []
     then = "what runs is recorded anew"
     if preview.standing.unknown:

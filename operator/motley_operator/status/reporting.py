@@ -28,7 +28,7 @@ from motley_operator.status.fleet import fleet_statuses
 from motley_operator.status.inputs import frozen_inputs
 from motley_operator.status.observed import Observed, observe
 from motley_operator.status.planned import plan_status
-from motley_operator.status.proposed import Preview, approval
+from motley_operator.status.proposed import ROLLED_BACK, Preview, approval
 from motley_operator.status.recorded import preview_of, record_events, recorded
 from motley_operator.status.refused import Pods
 from motley_operator.status.statements import Case, statements
@@ -255,7 +255,8 @@ def _events(
     status, part = news
     events = []
     for condition in flipped(made, old.conditions, TOLD):
-        bad = condition.type == "Failed" or (
+        bad = condition.type == "Failed" or condition.reason == ROLLED_BACK
+        bad = bad or (
             condition.status == "False"
             and condition.type in ("Accepted", "Planned", "DemandMeasured", "WeightsReady")
             and condition.reason not in UNDER_WAY

@@ -1,6 +1,6 @@
 """Which pods failed, how, and where that counts.
 
-A pod that cannot start within its deadline, that its node rejects, that crashes or whose node is lost
+A pod that cannot start within its deadline, or that crashes again and again before it has run for as long, that its node rejects, that crashes or whose node is lost
 counts against the widest place that no ready pod speaks against: its node, its
 configuration on that kind of node, or its whole stage. One that lost its GPUs to somebody else failed
 nowhere.
@@ -24,6 +24,7 @@ from motley_planner.domain.fragments import ReplicaFragment, size_text
 
 CANNOT_START, REJECTED, CRASHED, NODE_LOST = "CannotStart", "Rejected", "Crashed", "NodeLost"
 UNSCHEDULABLE = "Unschedulable"  # as the scheduler says it
+CRASH_LOOP = "CrashLoopBackOff"  # as the kubelet says it
 # Waiting reasons that speak of the image or of what the spec refers to, and not of GPUs.
 # Source: Kubernetes, pkg/kubelet/images/types.go and pkg/kubelet/kuberuntime.
 IMAGE_REASONS = frozenset((
@@ -60,6 +61,7 @@ class Failing:
     def deadlines(self) -> list[float]:
         """When pods that are starting will have had their time."""
         due = [p.unready_since + self.deadline_s for p in self.pods if not p.ready and _waits(p)]
+        due += [p.created_at + self.deadline_s for p in self.pods if self._loops(p)]
         return [at for at in due if at > self.now]
 
     @property
@@ -85,10 +87,21 @@ class Failing:
             return Failure(pod, NODE_LOST, NODE_LOST, on_node) if pod.bound else None
         due = pod.unready_since + self.deadline_s if pod.unready_since else float("inf")
         late = not pod.ready and self.now >= due
-        if not (late and _waits(pod)):
+        given_up = self._loops(pod) and self.now >= pod.created_at + self.deadline_s
+        if not ((late or given_up) and _waits(pod)):
             return None
         reason = pod.reason or "Pending"
         return Failure(pod, CANNOT_START, reason, self._place(pod, reason) or on_node)
+
+    def _loops(self, pod: PodFacts) -> bool:
+        """Whether it waits for its next run after many, and the last one was short.
+
+        One that gets ready each time would never be late: the kubelet lets it wait 5 minutes at most.
+        """
+        return pod.reason == CRASH_LOOP and not pod.ready and self._ran_short(pod)
+
+    def _ran_short(self, pod: PodFacts) -> bool:
+        return pod.last_run_s is not None and pod.last_run_s < self.deadline_s
 
     def _place(self, pod: PodFacts, reason: str) -> Place | None:
         """The widest place that no ready pod speaks against; None: only the node is left."""
@@ -102,10 +115,10 @@ class Failing:
         return None if works else place
 
     def _vouches(self, other: PodFacts, pod: PodFacts) -> bool:
-        """Whether `other`, ready on another node, is built as `pod` is."""
+        """Whether `other`, ready on another node, is built as `pod` is, and not between two crashes."""
         stage = pod.labels.get(STAGE)
         alike = other.labels.get(STAGE) == stage and _same(other, pod, INPUTS_HASH)
-        return other.ready and other.node != pod.node and alike
+        return other.ready and other.node != pod.node and alike and not self._ran_short(other)
 
     def _configuration(self, pod: PodFacts) -> Place | None:
         described, node = read_unit(pod.annotations), self.nodes.get(pod.node or "")

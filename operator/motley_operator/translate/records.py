@@ -10,7 +10,7 @@ ConfigMap has the text before, the status tells that one's hash, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from motley_operator.api import ResourceStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
@@ -47,12 +47,16 @@ def records(resource: ResourceFacts, status: ResourceStatus, facts: ClusterFacts
     data = (live.get("data") or {}) if any(o.get("uid") == resource.uid for o in owners) else {}
     text = data.get(STANDING_KEY) or ""
     standing, proposed = read_record(text), read_record(data.get(PROPOSED_KEY))
-    if proposed is not None and seal(proposed) != proposed.hash:
-        proposed = None  # somebody wrote into it
+    if proposed is not None:
+        # What comes before it is no part of its hash: only what is told beside it counts.
+        sound = seal(proposed) == proposed.hash
+        proposed = replace(proposed, before=None) if sound else None  # somebody wrote into it
+    if standing is not None and status.record is None:
+        standing = replace(standing, before=None)
     own = _is_own(text, standing, status)
     accepted = fingerprint(text) if own else ""
     if proposed is not None and status.plan is not None and status.plan.hash == proposed.hash:
-        return Records(proposed, accepted=accepted)
+        return Records(proposed.after(standing if own else None), accepted=accepted)
     if own:
         return Records(standing, proposed, accepted)
     told = status.record.spec_hash if status.record is not None else ""

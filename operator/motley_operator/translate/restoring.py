@@ -81,6 +81,17 @@ class Places:
                 if node in self.free:
                     self.free[node] = plus(self.free[node], counted(unit.gpus_on(rank), self.need))
 
+    def keep(self, unit: RunningUnit) -> bool:
+        """Take the room of a unit that was to go; False, and nothing is taken, if others have it."""
+        free = dict(self.free)
+        for rank, node in enumerate(unit.nodes):
+            need = counted(unit.gpus_on(rank), self.need)
+            if node not in free or not fits(need, free[node]):
+                return False
+            free[node] = minus(free[node], need)
+        self.free = free
+        return True
+
     def copy(self) -> Places:
         """The same places, to try something on."""
         return replace(self, free=dict(self.free), taken=set(self.taken))
@@ -115,6 +126,11 @@ class Places:
                 self._take(key, name, after)
                 return replace(replica, name=name, ordinal=ordinal, nodes=nodes)
         return None
+
+    def failed(self, key: str, replica: PlannedReplica) -> bool:
+        """Whether one like the replica failed lately where it is to run."""
+        there = all(name in self.sites for name in replica.nodes)
+        return there and self._failed(key, replica, replica.nodes)
 
     def _failed(self, key: str, replica: PlannedReplica, nodes: Sequence[str]) -> bool:
         """Whether one like it failed there lately."""

@@ -31,9 +31,10 @@ from motley_operator.translate.records import records
 from motley_operator.translate.restoring import Places, restored, unit_of
 from motley_operator.translate.running import Running
 from motley_planner.domain.demand import Demand, RunningUnit
-from motley_planner.domain.plan import Slice
+from motley_planner.domain.plan import PlannedReplica, Slice
 
 PREVIEW, DISABLED = "Preview", "Disabled"
+ROLLED_BACK = "RolledBack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +146,47 @@ class _One:
             edited=unknown,
         )
         if found.verdict == "Approved" and proposed is not None and proposed.hash == found.request:
-            standing = proposed
+            standing = proposed.after(self._last_good(standing))
             found = replace(found, proposed=None, outdated="", changed=False, unknown=False)
         if standing is None:
             return found, []
+        before = standing.before
+        if before is not None and (why := self._failed(standing, before, places.copy())):
+            found, standing = replace(found, verdict=ROLLED_BACK, refusal=why), before
+        elif before is not None and not self._left_of(before, standing):
+            standing = standing.after(None)  # it is carried out
         return self._with(found, standing, places)
+
+    def _last_good(self, standing: Record | None) -> Record | None:
+        """What stands, or what it has taken the place of as long as it is not carried out."""
+        if standing is None or standing.before is None:
+            return standing
+        return standing.before if self._left_of(standing.before, standing) else standing
+
+    def _left_of(self, before: Record, standing: Record) -> list[RunningUnit]:
+        """What still runs of the plan before and is not in the one that stands."""
+        kept = {unit_id(self._key, r.name) for r in standing.part.replicas}
+        old = {unit_id(self._key, r.name) for r in before.part.replicas} - kept
+        return [unit for unit in self._mine() if unit.id in old]
+
+    def _failed(self, standing: Record, before: Record, places: Places) -> str:
+        """Why what took the place of another plan is given up; empty as long as it may work.
+
+        That is so where nothing of what is new in a stage runs, something of it may not be started now
+        because it failed, and some of what it replaces is still there.
+        """
+        left = {unit.stage for unit in self._left_of(before, standing)}
+        old = {r.name for r in before.part.replicas}
+        new = [r for r in standing.part.replicas if r.name not in old and r.stage in left]
+        alive = {unit.id for unit in self._mine()}
+        left -= {r.stage for r in new if unit_id(self._key, r.name) in alive}
+        kept = {unit_id(self._key, r.name) for r in standing.part.replicas}
+        places.give_back(unit for unit in self._mine() if unit.id not in kept)
+        _, lost = restored(self._key, standing.part, alive, places, self.asking[1])
+        for replica in new:
+            if replica.stage in left and replica.name in lost and places.failed(self._key, replica):
+                return f"replica {replica.name} could not be started on {', '.join(replica.nodes)}"
+        return ""
 
     def _with(
         self, found: Standing, standing: Record, places: Places
@@ -164,6 +201,7 @@ class _One:
         replicas = tuple(
             replace(r, nodes=runs.get(unit_id(self._key, r.name), r.nodes)) for r in replicas
         )
+        going = self._not_serving_on(surplus, [r for r in replicas if r.name in lost], places)
         changed = tuple((r.name, r.nodes) for r in replicas) != _placed(standing.part)
         if changed:
             standing = sealed(replace(standing, part=replace(standing.part, replicas=replicas)))
@@ -180,9 +218,17 @@ class _One:
             edited=standing.spec != recorded_spec(self.resource.document),
             lost=lost,
             repaired=changed,
-            stops=tuple((unit.id.rpartition("/")[2], unit.nodes) for unit in surplus),
+            serving_on=len(surplus) - len(going),
+            stops=tuple((unit.id.rpartition("/")[2], unit.nodes) for unit in going),
         )
-        return stands, surplus
+        return stands, going
+
+    def _not_serving_on(
+        self, surplus: list[RunningUnit], lost: list[PlannedReplica], places: Places
+    ) -> list[RunningUnit]:
+        """Those that go: where replicas of a stage are lost, others of it stay if nothing has their room."""
+        stages = {replica.stage for replica in lost}
+        return [u for u in surplus if u.stage not in stages or not places.keep(u)]
 
     def _mine(self) -> Iterator[RunningUnit]:
         return (unit for unit in self.running.units if unit.key == self._key)
