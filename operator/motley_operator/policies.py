@@ -97,19 +97,22 @@ def _awaited(force: InForce, translation: Translation) -> frozenset[str]:
     )
 
 
-def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
+def edited(
+    force: InForce | None, translation: Translation, as_built: frozenset[str] = frozenset()
+) -> frozenset[str]:
     """Resources that ask for something else than the plan in force was made for.
 
     Not those of which only more is measured: what they lack is added beside what runs.
 
     After a restart: those whose status speaks of an older spec, or promises other replicas than
-    run, because the operator was stopped in the middle of its writes.
+    run, because the operator was stopped in the middle of its writes. Those that have no status are
+    as they were, if what runs is `as_built`: built as they ask.
     """
     demands = {demand.key: demand for demand in translation.snapshot.demands}
     if force is not None:
         asks_other = (k for k, demand in demands.items() if force.demands.get(k) != demand)
         return frozenset(k for k in asks_other if not _only_rose(k, force, translation))
-    return frozenset(key for key in demands if not _is_carried_out(key, translation))
+    return frozenset(k for k in demands.keys() - as_built if not _is_carried_out(k, translation))
 
 
 def owed(force: InForce | None, translation: Translation) -> frozenset[str]:

@@ -13,6 +13,7 @@ from motley_operator.domain.in_force import InForce
 from motley_operator.domain.patience import Asked, how_asked, is_better
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
+from motley_operator.unreported import built_as_asked
 from motley_planner.calling_off import unless
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
@@ -80,7 +81,8 @@ class RememberingPlanner:
     ) -> InForce:
         """What is in force after something happened."""
         steady = policies.is_steady(force, translation)
-        edited = policies.edited(force, translation)
+        as_built = built_as_asked(translation, facts) if force is None else frozenset[str]()
+        edited = policies.edited(force, translation, as_built)
         # What an earlier edit was not given the time for is sought once this is carried out.
         owed = policies.owed(force, translation) - edited
         # After a restart, what runs as its status says gets nothing new until something happens.
