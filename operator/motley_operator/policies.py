@@ -102,7 +102,8 @@ def edited(
 ) -> frozenset[str]:
     """Resources that ask for something else than the plan in force was made for.
 
-    Not those of which only more is measured: what they lack is added beside what runs.
+    Not those of which only more is measured: what they lack is added beside what runs. Nor those of
+    which less seems to be asked because what was measured went with their status.
 
     After a restart: those whose status speaks of an older spec, or promises other replicas than
     run, because the operator was stopped in the middle of its writes. Those that have no status are
@@ -111,7 +112,9 @@ def edited(
     demands = {demand.key: demand for demand in translation.snapshot.demands}
     if force is not None:
         asks_other = (k for k, demand in demands.items() if force.demands.get(k) != demand)
-        return frozenset(k for k in asks_other if not _only_rose(k, force, translation))
+        return frozenset(
+            k for k in asks_other if not _only_measured(k, force, translation, as_built)
+        )
     return frozenset(k for k in demands.keys() - as_built if not _is_carried_out(k, translation))
 
 
@@ -127,13 +130,20 @@ def owed(force: InForce | None, translation: Translation) -> frozenset[str]:
     return (asked.edited & asked.ran | asked.owed) & keys
 
 
-def _only_rose(key: str, force: InForce, translation: Translation) -> bool:
-    """True where more is measured and nobody edited anything: replicas are added, none is moved."""
+def _only_measured(
+    key: str, force: InForce, translation: Translation, as_built: frozenset[str]
+) -> bool:
+    """True where another rate is measured and nobody edited anything, and no replica is to stop.
+
+    More is asked, so that replicas are added; or the measured rate is lost with the status.
+    """
     old = force.demands.get(key)
     new = next(d for d in translation.snapshot.demands if d.key == key)
     if key not in translation.demands or not isinstance(old, ServingDemand):
         return False
-    if not isinstance(new, ServingDemand) or new.requests_per_second <= old.requests_per_second:
+    if not isinstance(new, ServingDemand):
+        return False
+    if new.requests_per_second <= old.requests_per_second and key not in as_built:
         return False
     return replace(old, requests_per_second=new.requests_per_second) == new
 

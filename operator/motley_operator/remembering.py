@@ -81,8 +81,7 @@ class RememberingPlanner:
     ) -> InForce:
         """What is in force after something happened."""
         steady = policies.is_steady(force, translation)
-        as_built = built_as_asked(translation, facts) if force is None else frozenset[str]()
-        edited = policies.edited(force, translation, as_built)
+        edited = policies.edited(force, translation, built_as_asked(translation, facts))
         # What an earlier edit was not given the time for is sought once this is carried out.
         owed = policies.owed(force, translation) - edited
         # After a restart, what runs as its status says gets nothing new until something happens.

@@ -13,6 +13,7 @@ from motley_operator.settings import Settings
 from motley_operator.translate.asked import Asked, read_resources
 from motley_operator.translate.budgets import budgets_in_transition, left_to_plan
 from motley_operator.translate.claims import offers
+from motley_operator.translate.demand import unmeasured
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
@@ -80,7 +81,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         frozen=frozenset(frozen),
         gateway_can_disaggregate=True,
         avoided=avoided,
-        cooling=held.cooling(),
+        cooling=held.cooling() | unmeasured(asked.measured),
         latency_tiers=settings.latency_tiers,
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
