@@ -33,6 +33,7 @@ class Reason(StrEnum):
     ROOM_FREED = "RoomFreed"
     NODE_CAME = "NodeCame"
     NODE_READY = "NodeReady"
+    NEXT_STEP = "NextStep"
     CUT_SHORT = "CutShort"
     UNCHANGED = "Unchanged"
 
@@ -243,6 +244,14 @@ def node_ready(case: Case) -> Reason | None:
     return Reason.NODE_READY if case.force.waiting - case.translation.waiting else None
 
 
+def next_step(case: Case) -> Reason | None:
+    """More could be saved than one cooldown may move; the next one has begun, and the last step is done."""
+    save_at = case.force.save_at
+    if save_at is None or case.facts.now < save_at or case.translation.waiting:
+        return None
+    return Reason.NEXT_STEP if _planned(case) == _runs(case) else None
+
+
 def cut_short(case: Case) -> Reason | None:
     """The plan or a proposal could be better, all is there, and nothing has happened for a while.
 
@@ -251,10 +260,17 @@ def cut_short(case: Case) -> Reason | None:
     again_at = case.force.again_at
     if again_at is None or case.facts.now < again_at or case.translation.waiting:
         return None
-    runs = {unit.id for unit in case.translation.snapshot.running}
+    return Reason.CUT_SHORT if _planned(case) <= _runs(case) else None
+
+
+def _planned(case: Case) -> set[str]:
+    """Ids of the replicas of the plan in force."""
     parts = case.force.plan.slices
-    planned = {r.kept or unit_id(part.key, r.name) for part in parts for r in part.replicas}
-    return Reason.CUT_SHORT if planned <= runs else None
+    return {r.kept or unit_id(part.key, r.name) for part in parts for r in part.replicas}
+
+
+def _runs(case: Case) -> set[str]:
+    return {unit.id for unit in case.translation.snapshot.running}
 
 
 RULES: tuple[Rule, ...] = (
@@ -266,5 +282,6 @@ RULES: tuple[Rule, ...] = (
     room_freed,
     node_came,
     node_ready,
+    next_step,
     cut_short,
 )

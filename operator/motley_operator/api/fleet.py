@@ -148,7 +148,7 @@ class ReplanDefaults(ApiModel):
     )
     cooldown: Duration = Field(
         default=Duration("10m"),
-        description="Time after a change that stopped or replaced replicas during which no money moves its replicas; losses and edits do not wait.",
+        description="Time after a change that stopped or replaced replicas during which no money moves its replicas, and in which money stops no more than a quarter of the whole fleet's (two at least); losses and edits do not wait.",
     )
     start_deadline: Duration = Field(
         default=Duration("10m"),

@@ -112,6 +112,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         unmet=told.unmet,
         fleet_ignored=told.ignored,
         holding=actual.holding | stood.going,
+        moved_lately=held.moved_lately(),
+        window_s=fleet.replan.cooldown.seconds,
         suspect_shapes=known.suspects,
         unserved_shapes=tuple(sorted(known.unserved)),
         inputs_hash=inputs_hash(

@@ -121,3 +121,5 @@ class Solution:
     certificates: tuple[Certificate, ...] = ()
     no_certificates: str = ""  # why there are none
     cut_short: bool = False  # the time ran out before the search ended or its gap was closed
+    saving: frozenset[str] = frozenset()  # resources of which replicas stop for money alone
+    more_to_save: bool = False  # other moves for money wait, so that not too much moves at once
