@@ -148,6 +148,11 @@ class Trial:
         spec = {"spec": {"workload": {"requestsPerSecond": rate}}}
         self.api.patch("ServingPool", self.namespace, name, spec)
 
+    def price(self, node: str, dollars_per_hour: str | None) -> None:
+        """What a node says that it costs; None: nothing."""
+        labels = {"motley.dev/price-usd-per-hour": dollars_per_hour}
+        self.api.patch("Node", "", node, {"metadata": {"labels": labels}})
+
     def status(self, name: str) -> Document:
         """What a pool's status says."""
         found = self.api.get("ServingPool", self.namespace, name) or {}

@@ -273,11 +273,11 @@ class Cycle:
             if node.not_ready_since is not None
         ]
         due_at = decision.translation.suspicions.due_at
-        again_at = self._planner.again_at
+        again_at, save_at = self._planner.again_at, self._planner.save_at
         jobs = [each for each in decision.translation.parsed.values() if isinstance(each, RLJob)]
         ends = [*map(lifecycle.due_at, jobs), *self._contests.due_at(facts.now)]
         ends += self._refusals.due_at(facts.now)
-        due += [at - facts.now for at in (due_at, again_at, *ends) if at is not None]
+        due += [at - facts.now for at in (due_at, again_at, save_at, *ends) if at is not None]
         return min([self._pace.rest_s, *(s for s in due if s > 0)])
 
     async def _say_held(self, error: PlannerError) -> None:

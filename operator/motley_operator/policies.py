@@ -33,6 +33,7 @@ class Reason(StrEnum):
     ROOM_FREED = "RoomFreed"
     NODE_CAME = "NodeCame"
     NODE_READY = "NodeReady"
+    NEXT_STEP = "NextStep"
     CUT_SHORT = "CutShort"
     UNCHANGED = "Unchanged"
 
@@ -97,19 +98,25 @@ def _awaited(force: InForce, translation: Translation) -> frozenset[str]:
     )
 
 
-def edited(force: InForce | None, translation: Translation) -> frozenset[str]:
+def edited(
+    force: InForce | None, translation: Translation, as_built: frozenset[str] = frozenset()
+) -> frozenset[str]:
     """Resources that ask for something else than the plan in force was made for.
 
-    Not those of which only more is measured: what they lack is added beside what runs.
+    Not those of which only more is measured: what they lack is added beside what runs. Nor those of
+    which less seems to be asked because what was measured went with their status.
 
     After a restart: those whose status speaks of an older spec, or promises other replicas than
-    run, because the operator was stopped in the middle of its writes.
+    run, because the operator was stopped in the middle of its writes. Those that have no status are
+    as they were, if what runs is `as_built`: built as they ask.
     """
     demands = {demand.key: demand for demand in translation.snapshot.demands}
     if force is not None:
         asks_other = (k for k, demand in demands.items() if force.demands.get(k) != demand)
-        return frozenset(k for k in asks_other if not _only_rose(k, force, translation))
-    return frozenset(key for key in demands if not _is_carried_out(key, translation))
+        return frozenset(
+            k for k in asks_other if not _only_measured(k, force, translation, as_built)
+        )
+    return frozenset(k for k in demands.keys() - as_built if not _is_carried_out(k, translation))
 
 
 def owed(force: InForce | None, translation: Translation) -> frozenset[str]:
@@ -124,13 +131,20 @@ def owed(force: InForce | None, translation: Translation) -> frozenset[str]:
     return (asked.edited & asked.ran | asked.owed) & keys
 
 
-def _only_rose(key: str, force: InForce, translation: Translation) -> bool:
-    """True where more is measured and nobody edited anything: replicas are added, none is moved."""
+def _only_measured(
+    key: str, force: InForce, translation: Translation, as_built: frozenset[str]
+) -> bool:
+    """True where another rate is measured and nobody edited anything, and no replica is to stop.
+
+    More is asked, so that replicas are added; or the measured rate is lost with the status.
+    """
     old = force.demands.get(key)
     new = next(d for d in translation.snapshot.demands if d.key == key)
     if key not in translation.demands or not isinstance(old, ServingDemand):
         return False
-    if not isinstance(new, ServingDemand) or new.requests_per_second <= old.requests_per_second:
+    if not isinstance(new, ServingDemand):
+        return False
+    if new.requests_per_second <= old.requests_per_second and key not in as_built:
         return False
     return replace(old, requests_per_second=new.requests_per_second) == new
 
@@ -230,6 +244,14 @@ def node_ready(case: Case) -> Reason | None:
     return Reason.NODE_READY if case.force.waiting - case.translation.waiting else None
 
 
+def next_step(case: Case) -> Reason | None:
+    """More could be saved than one cooldown may move; the next one has begun, and the last step is done."""
+    save_at = case.force.save_at
+    if save_at is None or case.facts.now < save_at or case.translation.waiting:
+        return None
+    return Reason.NEXT_STEP if _planned(case) == _runs(case) else None
+
+
 def cut_short(case: Case) -> Reason | None:
     """The plan or a proposal could be better, all is there, and nothing has happened for a while.
 
@@ -238,10 +260,17 @@ def cut_short(case: Case) -> Reason | None:
     again_at = case.force.again_at
     if again_at is None or case.facts.now < again_at or case.translation.waiting:
         return None
-    runs = {unit.id for unit in case.translation.snapshot.running}
+    return Reason.CUT_SHORT if _planned(case) <= _runs(case) else None
+
+
+def _planned(case: Case) -> set[str]:
+    """Ids of the replicas of the plan in force."""
     parts = case.force.plan.slices
-    planned = {r.kept or unit_id(part.key, r.name) for part in parts for r in part.replicas}
-    return Reason.CUT_SHORT if planned <= runs else None
+    return {r.kept or unit_id(part.key, r.name) for part in parts for r in part.replicas}
+
+
+def _runs(case: Case) -> set[str]:
+    return {unit.id for unit in case.translation.snapshot.running}
 
 
 RULES: tuple[Rule, ...] = (
@@ -253,5 +282,6 @@ RULES: tuple[Rule, ...] = (
     room_freed,
     node_came,
     node_ready,
+    next_step,
     cut_short,
 )

@@ -13,6 +13,7 @@ from motley_operator.domain.in_force import InForce
 from motley_operator.domain.patience import Asked, how_asked, is_better
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
+from motley_operator.unreported import built_as_asked
 from motley_planner.calling_off import unless
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
@@ -67,7 +68,7 @@ class RememberingPlanner:
                 self._force = force.put_off(facts.now)
                 raise
         elif force is None or verdict.replan:
-            force = self._planned_anew(force, translation, facts, snapshot)
+            force = self._planned_anew(force, translation, facts, snapshot, verdict.reason)
         self._force = force
         return force.plan
 
@@ -77,10 +78,11 @@ class RememberingPlanner:
         translation: Translation,
         facts: ClusterFacts,
         snapshot: Snapshot,
+        reason: policies.Reason,
     ) -> InForce:
         """What is in force after something happened."""
-        steady = policies.is_steady(force, translation)
-        edited = policies.edited(force, translation)
+        steady = policies.is_steady(force, translation) and reason != policies.Reason.NEXT_STEP
+        edited = policies.edited(force, translation, built_as_asked(translation, facts))
         # What an earlier edit was not given the time for is sought once this is carried out.
         owed = policies.owed(force, translation) - edited
         # After a restart, what runs as its status says gets nothing new until something happens.
@@ -89,6 +91,7 @@ class RememberingPlanner:
             same = self._planned_before() == translation.inputs_hash
             still = policies.carried_out(translation, same)
         asked = replace(snapshot, steady=steady, edited=edited, still=still)
+        asked = replace(asked, moved_lately=sum(translation.moved_lately.values()))
         if not steady and snapshot.running:  # nobody is left without service meanwhile
             asked = replace(asked, time_limit_s=PATIENCE * snapshot.time_limit_s)
         plan = self._made(asked, force, translation, facts)
@@ -96,13 +99,23 @@ class RememberingPlanner:
         self._hold(plan, translation, facts)
         how = how_asked(asked, facts.now, _most_s(translation))
         how = replace(how, edited=edited - asked.frozen, owed=owed)  # of what stands: proposals
-        return self._in_force(plan, translation, facts, how)
+        save_at = force.save_at if force is not None and steady else None
+        if force is None and asked.moved_lately:  # a restart may have come between two steps
+            save_at = facts.now + translation.window_s
+        return self._in_force(plan, translation, facts, (how, save_at))
 
     def _in_force(
-        self, plan: Plan, translation: Translation, facts: ClusterFacts, asked: Asked | None
+        self,
+        plan: Plan,
+        translation: Translation,
+        facts: ClusterFacts,
+        again: tuple[Asked | None, float | None],
     ) -> InForce:
-        """A plan that was just made, with its proposals."""
-        force = InForce.of(plan, translation, asked)
+        """A plan that was just made, with its proposals, how it is sought again, and money looked at."""
+        asked, save_at = again
+        if plan.more_to_save:
+            save_at = facts.now + translation.window_s
+        force = replace(InForce.of(plan, translation, asked), save_at=save_at)
         if not self.held.may_be_bettered(facts.now):
             return force
         how = how_asked(translation.snapshot, facts.now, _most_s(translation))
@@ -167,6 +180,7 @@ class RememberingPlanner:
             steady=how.steady,
             edited=how.edited,
             still=how.still,
+            moved_lately=sum(translation.moved_lately.values()),
             time_limit_s=how.limit_s,
         )
         try:
@@ -177,12 +191,17 @@ class RememberingPlanner:
         if not is_better(plan, force.plan, how):
             return replace(force, asked=more)
         self._hold(plan, translation, facts)
-        return self._in_force(plan, translation, facts, more)
+        return self._in_force(plan, translation, facts, (more, force.save_at))
 
     @property
     def again_at(self) -> float | None:
         """Unix time from which a plan that was cut short is sought again; None for never."""
         return self._force.again_at if self._force is not None else None
+
+    @property
+    def save_at(self) -> float | None:
+        """Unix time from which money is looked at again, for not all may move at once; None for never."""
+        return self._force.save_at if self._force is not None else None
 
     def planned_inputs(self) -> str:
         """Hash of the inputs of the plan in force; empty where there is none."""

@@ -291,9 +291,14 @@ def identities(picture: Picture) -> dict[str, str]:
 def test_an_operator_installed_anew_on_resources_without_status_moves_no_pod(
     trial: Trial,
 ) -> None:
-    """Its namespace is deleted with the account and the lease; statuses are emptied meanwhile."""
+    """Its namespace is deleted with the account and the lease; statuses are emptied meanwhile.
+
+    So is the best place for a pool: the price of a node on which it runs is raised.
+    """
     before = trial.settle()
+    at = next(pod.node for pod in before.live().values() if pod.key.endswith("/edited"))
     trial.kill()
+    trial.price(at, "100")
     trial.api.delete("Namespace", "", demo_operator.NAMESPACE)
     trial.wait(
         lambda: trial.api.get("Namespace", "", demo_operator.NAMESPACE) is None,
@@ -315,6 +320,7 @@ def test_an_operator_installed_anew_on_resources_without_status_moves_no_pod(
     )
     after = trial.settle(calm_s=3.0)
     assert identities(before) == identities(after)
+    trial.price(at, None)
 
 
 @pytest.mark.parametrize("is_blind", [False, True], ids=["", "while the watch of pools is silent"])

@@ -148,7 +148,7 @@ class ReplanDefaults(ApiModel):
     )
     cooldown: Duration = Field(
         default=Duration("10m"),
-        description="Time after a change that stopped or replaced replicas during which no money moves its replicas; losses and edits do not wait.",
+        description="Time after a change that stopped or replaced replicas during which no money moves its replicas, and in which money stops no more than a quarter of the whole fleet's (two at least); losses and edits do not wait.",
     )
     start_deadline: Duration = Field(
         default=Duration("10m"),
@@ -161,7 +161,8 @@ class ReplanDefaults(ApiModel):
         default=0, ge=0, le=4, description="Nodes that may be lost with the rate still served."
     )
     horizon: Duration = Field(
-        default=Duration("1h"), description="Time over which a move must earn back its reload."
+        default=Duration("1h"),
+        description="Time over which a move must earn back its reload: the time that its weights take to load, startDeadline at most.",
     )
 
 

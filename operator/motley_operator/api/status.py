@@ -174,6 +174,14 @@ class LastReplan(StatusModel):
         default=None,
         description="The last time that a replica was stopped or a lost one replaced; the cooldown starts there.",
     )
+    saved_at: Timestamp | None = Field(
+        default=None, description="The last time that replicas were stopped for money alone."
+    )
+    saved_stops: int | None = Field(
+        default=None,
+        ge=0,
+        description="Replicas that were stopped for money then, and within the Fleet's cooldown before.",
+    )
 
 
 class FrozenInputs(StatusModel):

@@ -46,6 +46,7 @@ class Settled:
     demand: DemandStatus | None  # None: the spec's figures
     reason: Reason
     message: str
+    unknown: bool = False  # nothing was measured ever: what runs may serve another rate than stated
 
     @property
     def status(self) -> str:

@@ -27,6 +27,7 @@ class InForce:
     marks: str = ""  # of what stands in Preview and Disabled
     asked: Asked | None = None  # None: it is not asked for again
     proposing: Asked | None = None  # how proposals that were cut short were; None: none was
+    save_at: float | None = None  # Unix time from which money is looked at again
 
     @property
     def again_at(self) -> float | None:

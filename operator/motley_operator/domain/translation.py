@@ -65,6 +65,8 @@ class Translation:
     learning: object = None  # demand.corrections.Learning
     suspect_shapes: tuple[Suspicion, ...] = ()  # that gave no node in time
     unserved_shapes: tuple[str, ...] = ()  # for which nobody here takes a request
+    moved_lately: Mapping[str, int] = field(default_factory=dict)  # stopped for money, by key
+    window_s: float = 0.0  # within which they were, and no more than a share of all may be
     inputs_hash: str = ""  # over everything that planning depends on but our own pods
 
 

@@ -116,7 +116,8 @@ def _resource(
         status["plan"] = _document(old.plan)
     changed = part if "plan" in status and status["plan"]["hash"] == _hash(part) else None
     cause = translation.suspicions.causes.get(resource.key, "")
-    replan = _last_replan(changed, plan, old, (cause, now))
+    lately = translation.moved_lately.get(resource.key, 0)
+    replan = _last_replan(changed, plan, old, (cause, lately, now))
     if replan is not None:
         status["lastReplan"] = replan
     status |= _extras(resource, model, case, (old, now)) | recorded(
@@ -170,10 +171,13 @@ def _document(model: Any) -> dict[str, Any]:
 
 
 def _last_replan(
-    part: Slice | None, plan: Plan, old: ResourceStatus, about: tuple[str, float]
+    part: Slice | None, plan: Plan, old: ResourceStatus, about: tuple[str, int, float]
 ) -> dict[str, Any] | None:
-    """The change of plan that this hash is; an unchanged hash keeps the last one."""
-    cause, now = about
+    """The change of plan that this hash is; an unchanged hash keeps the last one.
+
+    `about` is the cause of a loss, how many were stopped for money lately, and the time.
+    """
+    cause, lately, now = about
     last = _document(old.last_replan) if old.last_replan is not None else None
     if part is None or (old.plan is not None and old.plan.hash == part.hash):
         return last
@@ -190,7 +194,10 @@ def _last_replan(
         "kept": made.kept,
         "time": timestamp(now),
     }
-    return told | ({"movedAt": moved_at} if moved_at else {})
+    saved = {name: row for name, row in (last or {}).items() if name in ("savedAt", "savedStops")}
+    if made.stopped and part.key in plan.saving:
+        saved = {"savedAt": timestamp(now), "savedStops": lately + made.stopped}
+    return told | ({"movedAt": moved_at} if moved_at else {}) | saved
 
 
 def _extras(

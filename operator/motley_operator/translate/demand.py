@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 
 from motley_operator.api import FleetSpec, ModelCascade, ServingPool
 from motley_operator.demand import Settled, settle
@@ -50,7 +52,34 @@ class Measuring:
         is_pool = isinstance(model, ServingPool)
         held_at = self._held_at(model) if may_sleep(workload, model.spec.gateway) else ""
         context = Context(self._facts.now, cooldown.seconds, split=is_pool, held_at=held_at)
-        return settle(workload, before, found, measured, context)
+        made = settle(workload, before, found, measured, context)
+        if not self._is_unknown(model, made, found, cooldown.seconds):
+            return made
+        words = f"{made.message}; until it is, for {cooldown} at most, no money moves what runs"
+        return replace(made, unknown=True, message=words)
+
+    def _is_unknown(
+        self,
+        model: ServingPool | ModelCascade,
+        made: Settled,
+        found: Found,
+        most_s: float,
+    ) -> bool:
+        """Whether nothing is known of the demand, and that has not been said for too long.
+
+        So it is of a new resource, and of one whose status was lost: what runs of that may serve
+        another rate than the stated one.
+        """
+        if made.demand is not None or found.recent is not None:
+            return False
+        said = model.status.condition("DemandMeasured")
+        if said is None:
+            return True
+        try:
+            since = datetime.fromisoformat(said.last_transition_time).timestamp()
+        except ValueError:
+            return True
+        return self._facts.now - since < most_s
 
     def _held_at(self, model: ServingPool | ModelCascade) -> str:
         """The last word of its gateways that they hold requests; empty where there is none."""
@@ -100,6 +129,11 @@ def _said(settled: object) -> tuple[object, ...]:
     demand = settled.demand
     figures = (demand.requests_per_second, demand.classes, demand.held_at) if demand else ()
     return settled.reason, figures
+
+
+def unmeasured(settled: Mapping[str, Settled | None]) -> frozenset[str]:
+    """Keys of resources whose demand is not known yet: no money moves them."""
+    return frozenset(k for k, made in settled.items() if made is not None and made.unknown)
 
 
 def with_demand(

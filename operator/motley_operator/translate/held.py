@@ -72,6 +72,16 @@ class Held:
         """
         return frozenset(key for key, model in self.asking.items() if self._cools(model))
 
+    def moved_lately(self) -> dict[str, int]:
+        """Replicas that were stopped for money within the Fleet's cooldown, by resource."""
+        window_s, found = self.fleet.replan.cooldown.seconds, {}
+        for key, model in self.asking.items():
+            assert isinstance(model, ServingPool | ModelCascade | RLJob)
+            last = model.status.last_replan
+            if last is not None and last.saved_at and self._is_within(last.saved_at, window_s):
+                found[key] = last.saved_stops or 0
+        return found
+
     def _cools(self, model: Resource) -> bool:
         assert isinstance(model, ServingPool | ModelCascade | RLJob)
         last = model.status.last_replan
@@ -79,10 +89,12 @@ class Held:
         if last is None:
             return False
         moved_at = last.moved_at or (last.time if last.stopped else None)
-        if moved_at is None:
-            return False
+        return moved_at is not None and self._is_within(moved_at, cooldown.seconds)
+
+    def _is_within(self, time: str, seconds: float) -> bool:
+        """Whether a time of a status is less than so long ago."""
         try:
-            since = datetime.fromisoformat(moved_at).timestamp()
+            since = datetime.fromisoformat(time).timestamp()
         except ValueError:
             return False
-        return self.facts.now - since < cooldown.seconds
+        return self.facts.now - since < seconds

@@ -13,6 +13,7 @@ from motley_operator.settings import Settings
 from motley_operator.translate.asked import Asked, read_resources
 from motley_operator.translate.budgets import budgets_in_transition, left_to_plan
 from motley_operator.translate.claims import offers
+from motley_operator.translate.demand import unmeasured
 from motley_operator.translate.entitlements import fleet_gpus, shapes, tenants
 from motley_operator.translate.fleet import read_fleet
 from motley_operator.translate.held import Held
@@ -31,7 +32,7 @@ from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.snapshot import Avoided, PodNeed, Snapshot
 
-HORIZON_S = 3600.0
+HOUR_S = 3600.0
 
 
 def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Translation:
@@ -71,7 +72,10 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         running=running.units,
         reserved=running.reserved,
         pod_need=need,
-        move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
+        move_price=MovePrice(
+            horizon_hours=fleet.replan.horizon.seconds / HOUR_S,
+            most_hours=fleet.replan.start_deadline.seconds / HOUR_S,
+        ),
         budget_usd_per_hour=money,
         budget_gpus=gpus,
         tenants=tenants(fleet),
@@ -80,7 +84,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         frozen=frozenset(frozen),
         gateway_can_disaggregate=True,
         avoided=avoided,
-        cooling=held.cooling(),
+        cooling=held.cooling() | unmeasured(asked.measured),
         latency_tiers=settings.latency_tiers,
         time_limit_s=min(settings.time_limit_s, fleet.solver.time_limit.seconds),
         relative_gap=max(settings.relative_gap, fleet.solver.relative_gap.fraction),
@@ -111,6 +115,8 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         unmet=told.unmet,
         fleet_ignored=told.ignored,
         holding=actual.holding | stood.going,
+        moved_lately=held.moved_lately(),
+        window_s=fleet.replan.cooldown.seconds,
         suspect_shapes=known.suspects,
         unserved_shapes=tuple(sorted(known.unserved)),
         inputs_hash=inputs_hash(

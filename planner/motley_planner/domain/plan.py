@@ -209,3 +209,5 @@ class Plan:
     certificates: tuple[Certificate, ...] = ()
     no_certificates: str = ""  # why there are none
     cut_short: bool = False  # the time limit ended a search that more time might have bettered
+    saving: frozenset[str] = frozenset()  # keys of which replicas stop for money alone
+    more_to_save: bool = False  # other moves for money wait, so that not too much moves at once

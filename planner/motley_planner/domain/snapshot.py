@@ -95,6 +95,8 @@ class Snapshot:
     # but for cascades that no fixed split can serve, or whose replicas only tiers admit
     still: frozenset[str] = field(default_factory=frozenset)  # keys that get no further replica now
     cooling: frozenset[str] = field(default_factory=frozenset)  # keys that no money may move yet
+    # Replicas that were stopped for money within the fleet's last cooldown; None: all may move at once.
+    moved_lately: int | None = None
     min_improvement: float = 0.05  # share of the price that moving what runs must save
     improvements: Mapping[str, float] = field(default_factory=dict)  # the same, of resources by key
     avoided: frozenset[Avoided] = field(default_factory=frozenset)

@@ -103,6 +103,8 @@ def plan(
         nodes_coming=nodes_coming(snapshot, solution),
         nodes_to_add=nodes_to_add(snapshot, catalog, solution, use_worker=use_worker),
         cut_short=cut_short,
+        saving=solution.saving,
+        more_to_save=solution.more_to_save,
     )
 
 

@@ -13,6 +13,10 @@ one before and only adds around what it holds:
 Resources that cool down from their last change, or ask for more than what would be saved, are not
 moved for money: where the free plan would, one more solve releases everything but them.
 
+Nor are more replicas stopped for money within one cooldown of the whole fleet, where the snapshot says how many were: of a free plan
+that stops more, the moves that save most come first, and the rest waits (`more_to_save`; the caller asks again). What a person asks or
+approves has no such bound.
+
 (A resource is short where its level of service stays behind the free plan's.)
 
 No rung stops more than a few survivors: 5 % of them after a loss, else a quarter, or two replicas,
@@ -34,7 +38,7 @@ from dataclasses import replace
 from motley_planner.domain.demand import Demand, RlDemand
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Level, Solution
-from motley_planner.domain.table import FleetTable
+from motley_planner.domain.table import FleetTable, RunningReplica
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assembly import Assembly
 from motley_planner.planning.comparing import (
@@ -90,7 +94,7 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         )
         spent_s, cut_short = spent_s + still.solve_seconds, cut_short or still.cut_short
         table = replace(table, start=still.placement or table.start)
-    everything = frozenset(demand.key for demand in snapshot.demands)
+    everything = _everything(snapshot)
     released: frozenset[str] | None = snapshot.edited
     unsure = False
     while released is not None and (best is None or limit_s - spent_s >= LEAST_RUNG_S):
@@ -133,19 +137,10 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
     chosen = (
         _with_bounds(best, free) if unsure and best else _chosen(best, free, assembly, snapshot)
     )
-    stopped = _stopped(chosen, table, assembly)
-    cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
-    cooling -= snapshot.edited
-    for_money = best is not None and first_short(best, free, snapshot) is None
-    if best is not None and chosen is free and for_money and cooling:
-        rung = _holding(table, assembly, everything - cooling)
-        rung = replace(rung, time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
-        warm = solve_table(rung, use_worker=use_worker)
-        spent_s += warm.solve_seconds
-        is_worth_it = (
-            warm.status != "no_solution" and _chosen(best, warm, assembly, snapshot) is warm
-        )
-        chosen = _with_bounds(warm if is_worth_it else best, free)
+    if best is not None and chosen is free and first_short(best, free, snapshot) is None:
+        timed = replace(table, time_limit_s=limit_s - spent_s)
+        chosen, more_s = _for_money(timed, assembly, snapshot, (best, free), use_worker)
+        spent_s += more_s
     if pays(free, chosen, table, snapshot):
         due = replace(as_owed(table, chosen), time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
         paid = solve_table(due, use_worker=use_worker)
@@ -156,13 +151,113 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
     return replace(chosen, solve_seconds=spent_s, cut_short=cut_short)
 
 
+def _for_money(
+    table: FleetTable,
+    assembly: Assembly,
+    snapshot: Snapshot,
+    plans: tuple[Solution, Solution],
+    use_worker: bool,
+) -> tuple[Solution, float]:
+    """What of the free plan is carried out, which serves as much for less; and the seconds it took.
+
+    Not of resources that cool down. Where it stops more than may be stopped at once, a step towards it:
+    the moves that save most, each as much as its share of all stops must.
+    """
+    best, free = plans
+    stopped = _stopped(free, table, assembly)
+    cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
+    rung = _holding(table, assembly, _everything(snapshot) - (cooling - snapshot.edited))
+    goal, spent_s = free, 0.0
+    if cooling - snapshot.edited:
+        timed = replace(rung, time_limit_s=max(LEAST_RUNG_S, table.time_limit_s))
+        goal = solve_table(timed, use_worker=use_worker)
+        spent_s = goal.solve_seconds
+        if goal.status == "no_solution" or _chosen(best, goal, assembly, snapshot) is not goal:
+            return _with_bounds(best, free), spent_s
+    stops, at_once = _stops(goal, table, assembly, snapshot), _most_saved(table)
+    if snapshot.moved_lately is None:
+        at_once = stops
+    most = max(0, at_once - (snapshot.moved_lately or 0))
+    if stops <= most:
+        return _saving(goal, free, table, assembly, snapshot), spent_s
+    if most == 0:
+        return replace(_with_bounds(best, free), more_to_save=True), spent_s
+    timed = replace(
+        rung,
+        most_stopped=len(_edited(table, assembly, snapshot)) + most,
+        start=best.placement,
+        time_limit_s=max(LEAST_RUNG_S, table.time_limit_s - spent_s),
+    )
+    step = solve_table(timed, use_worker=use_worker)
+    spent_s += step.solve_seconds
+    moved = _stops(step, table, assembly, snapshot)
+    if moved <= most and _is_step(best, step, moved / stops, assembly, snapshot):
+        step = _saving(step, free, table, assembly, snapshot)
+        return replace(step, more_to_save=True), spent_s
+    # Later, where more may be stopped, a larger step may pay; or one that leaves alone what was edited now.
+    later = most < at_once or moved > most
+    return replace(_with_bounds(best, free), more_to_save=later), spent_s
+
+
+def _is_step(
+    best: Solution, step: Solution, share: float, assembly: Assembly, snapshot: Snapshot
+) -> bool:
+    """Whether a step serves as much as what is held and saves its share of the least improvement."""
+    price, less = price_of(best), price_of(step)
+    if price is None or less is None or loses(step, best, snapshot):
+        return False
+    if less >= price - share * snapshot.min_improvement * abs(price) - 1e-9:
+        return False
+    serves = serves_as_much(step, best, snapshot, tolerant=False)
+    return serves and not robs(step, best, assembly, snapshot)
+
+
+def _saving(
+    plan: Solution,
+    free: Solution,
+    table: FleetTable,
+    assembly: Assembly,
+    snapshot: Snapshot,
+) -> Solution:
+    """The plan with the free one's bounds, and with what it stops for money."""
+    keys = _stopped(plan, table, assembly) - snapshot.edited
+    told = plan if plan is free else _with_bounds(plan, free)
+    return replace(told, saving=keys)
+
+
+def _most_saved(table: FleetTable) -> int:
+    """Survivors that may be stopped for money within one cooldown."""
+    return max(LEAST_STOPS, int(STOPS * len(_survivors(table))))
+
+
+def _survivors(table: FleetTable) -> list[RunningReplica]:
+    """Replicas that run and are not lost."""
+    assert table.previous is not None
+    return [r for r in table.previous.replicas if not set(r.nodes) & table.lost_nodes]
+
+
+def _edited(table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> frozenset[str]:
+    """Ids of the survivors of what somebody edited."""
+    keys = {r.id: assembly.candidates[r.column].key for r in _survivors(table)}
+    return frozenset(name for name, key in keys.items() if key in snapshot.edited)
+
+
+def _stops(solution: Solution, table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> int:
+    """Survivors that a solution stops, but for those of what was edited."""
+    kept = {placed.kept for placed in solution.placement}
+    free = kept | _edited(table, assembly, snapshot)
+    return sum(replica.id not in free for replica in _survivors(table))
+
+
+def _everything(snapshot: Snapshot) -> frozenset[str]:
+    return frozenset(demand.key for demand in snapshot.demands)
+
+
 def _most_stopped(table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> int:
     """Survivors that may be stopped for service: few of them, besides those of what was edited."""
-    assert table.previous is not None
-    survivors = [r for r in table.previous.replicas if not set(r.nodes) & table.lost_nodes]
-    edited = sum(assembly.candidates[r.column].key in snapshot.edited for r in survivors)
     share = STEADY_STOPS if snapshot.steady else STOPS
-    return edited + max(LEAST_STOPS, int(share * len(survivors)))
+    few = max(LEAST_STOPS, int(share * len(_survivors(table))))
+    return len(_edited(table, assembly, snapshot)) + few
 
 
 def _reluctant(

@@ -1,0 +1,120 @@
+"""Cheaper room for a whole fleet: few replicas stop at once for money, those first that save most."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from motley_planner.catalog import load_catalog
+from motley_planner.domain.demand import ServingDemand, Slo, StageDemand, WorkloadClass
+from motley_planner.domain.hardware import Node, NodeClass
+from motley_planner.domain.plan import Plan
+from motley_planner.domain.snapshot import Snapshot
+from motley_planner.planning import plan
+from motley_planner.planning.worth import running_units
+
+CATALOG = load_catalog()
+SERVICES = 12
+A100 = "A100-SXM4-80GB"
+
+
+def node(name: str, dollars_per_hour: float) -> Node:
+    kind = NodeClass(A100, "az-1", "on-demand", "", dollars_per_hour)
+    return Node(name, kind, 4, 192_000, 2**41, 110, 4)
+
+
+def service(name: str, rate: float = 1.0) -> ServingDemand:
+    model = CATALOG.model("Qwen/Qwen3-8B")
+    assert model is not None
+    return ServingDemand(
+        key=f"ServingPool/a/{name}",
+        tenant="a",
+        stages=(StageDemand("main", model, "bf16", "vllm"),),
+        classes=(WorkloadClass("chat", 900, 200),),
+        requests_per_second=rate,
+        slo=Slo(tpot_s={"p95": 0.08}),
+    )
+
+
+def solve(snapshot: Snapshot) -> Plan:
+    return plan(snapshot, CATALOG, use_worker=False)
+
+
+def stops(made: Plan) -> dict[str, int]:
+    """Replicas that stop, by resource."""
+    keys = [move.key for move in made.moves if move.action == "stop"]
+    return {key: keys.count(key) for key in keys}
+
+
+@pytest.fixture(scope="module")
+def joined() -> Snapshot:
+    """One replica each of twelve services on dear nodes, a third of them dearer; cheap ones join."""
+    services = tuple(service(f"s{i:02d}") for i in range(SERVICES))
+    dear = tuple(node(f"dear-{i}", 3.0 if i else 5.0) for i in range(3))
+    before = Snapshot(dear, services)
+    units = running_units(solve(before))
+    assert len(units) == SERVICES
+    cheap = tuple(node(f"cheap-{i}", 1.0) for i in range(3))
+    return replace(before, nodes=(*dear, *cheap), running=units, moved_lately=0)
+
+
+def test_a_quarter_moves_at_once_and_what_saves_most_first(joined: Snapshot) -> None:
+    made = solve(joined)
+    assert sum(stops(made).values()) == SERVICES // 4
+    dearest = {unit.key for unit in joined.running if unit.nodes == ("dear-0",)}
+    assert stops(made).keys() == made.saving <= dearest
+    assert made.more_to_save
+
+
+def test_what_moved_lately_counts(joined: Snapshot) -> None:
+    made = solve(replace(joined, moved_lately=2))
+    assert sum(stops(made).values()) == 1 and made.more_to_save
+    spent = solve(replace(joined, moved_lately=3))
+    assert (stops(spent), spent.saving, spent.more_to_save) == ({}, frozenset(), True)
+
+
+def test_a_person_who_asks_sees_where_the_steps_lead(joined: Snapshot) -> None:
+    made = solve(replace(joined, moved_lately=None))
+    assert sum(stops(made).values()) == SERVICES and not made.more_to_save
+
+
+def test_steps_end_where_all_that_pays_has_moved(joined: Snapshot) -> None:
+    prices, snapshot = [], joined
+    for _ in range(2 * SERVICES):
+        made = solve(snapshot)
+        prices.append(made.price_usd_per_hour)
+        snapshot = replace(snapshot, running=running_units(made))
+        if not made.more_to_save:
+            break
+    assert prices == sorted(prices, reverse=True)
+    assert prices[-1] == pytest.approx(1.0 * SERVICES) and len(prices) == 4
+    assert solve(snapshot).moves == ()
+
+
+def test_a_step_that_saves_less_than_its_share_is_not_made(joined: Snapshot) -> None:
+    made = solve(replace(joined, min_improvement=0.70))
+    assert made.moves == () and not made.more_to_save
+
+
+def test_what_was_edited_does_not_wait_and_others_follow_later(joined: Snapshot) -> None:
+    keys = [unit.key for unit in joined.running if unit.nodes != ("dear-0",)][:5]
+    made = solve(replace(joined, edited=frozenset(keys)))
+    others = {key: count for key, count in stops(made).items() if key not in keys}
+    assert stops(made).keys() >= set(keys)
+    assert sum(others.values()) <= SERVICES // 4 and made.saving == others.keys()
+    assert made.more_to_save
+
+
+def test_a_service_that_goes_frees_its_room_at_once_and_a_first_plan_is_free(
+    joined: Snapshot,
+) -> None:
+    few = replace(joined, services=joined.services[:4])
+    assert {unit.key for unit in few.running} - {s.key for s in few.services}
+    made = solve(few)
+    assert sum(count for key, count in stops(made).items() if key in made.saving) <= 3
+    assert {move.key for move in made.moves if move.reason == "ResourceGone"} == {
+        s.key for s in joined.services[4:]
+    }
+    first = solve(replace(joined, running=()))
+    assert first.price_usd_per_hour == pytest.approx(1.0 * SERVICES) and not first.more_to_save
