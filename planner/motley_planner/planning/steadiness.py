@@ -114,20 +114,12 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         # What is steady moves more only where it is shown that less is served without.
         unsure = snapshot.steady and held.cut_short and may_catch_up(held, free, snapshot)
         released = None if unsure else _next_rung(released, held, free, snapshot, assembly)
-    behind = None if unsure else _behind(best, free, assembly, snapshot)
-    if best is not None and behind is not None:
-        rung = _holding(table, assembly, behind | snapshot.edited)
-        rung = replace(rung, time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
-        taking = solve_table(rung, use_worker=use_worker)
-        spent_s, cut_short = spent_s + taking.solve_seconds, cut_short or taking.cut_short
-        rank = first_short(best, free, snapshot)
-        if (
-            rank is not None
-            and taking.status != "no_solution"
-            and serves_clearly_more(taking, best, rank, snapshot, preempting=True)
-            and not robs(taking, best, assembly, snapshot)
-        ):
-            best = taking
+    if best is not None and not unsure:
+        timed = replace(table, time_limit_s=limit_s - spent_s)
+        taking = _taking(timed, assembly, snapshot, (best, free), use_worker)
+        if taking is not None:
+            spent_s, cut_short = spent_s + taking.solve_seconds, cut_short or taking.cut_short
+            best = taking if _preempts(taking, best, free, assembly, snapshot) else best
     # A rung that there was no time for might have been better.
     cut_short = cut_short or (released is not None and limit_s - spent_s < LEAST_RUNG_S)
     if still is not None and is_enough(still, best, assembly, snapshot):
@@ -144,9 +136,9 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
     if pays(free, chosen, table, snapshot):
         due = replace(as_owed(table, chosen), time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
         paid = solve_table(due, use_worker=use_worker)
-        spent_s += paid.solve_seconds
+        spent_s, cut_short = spent_s + paid.solve_seconds, cut_short or paid.cut_short
         if paid.status != "no_solution" and pays(paid, chosen, table, snapshot):
-            chosen, cut_short = _with_bounds(paid, free), cut_short or paid.cut_short
+            chosen = _with_bounds(paid, free)
     cut_short = cut_short and chosen.status == "feasible"
     return replace(chosen, solve_seconds=spent_s, cut_short=cut_short)
 
@@ -296,20 +288,39 @@ def _chosen(
     return free if cheaper else _with_bounds(held, free)
 
 
-def _behind(
-    best: Solution | None, free: Solution, assembly: Assembly, snapshot: Snapshot
-) -> frozenset[str] | None:
-    """What may be stopped, however much of it, so that what is short and before it in priority serves
-    clearly more; None where nothing that is stopped would help so much.
+def _taking(
+    table: FleetTable,
+    assembly: Assembly,
+    snapshot: Snapshot,
+    plans: tuple[Solution, Solution],
+    use_worker: bool,
+) -> Solution | None:
+    """The plan in which what is short takes whatever it needs of what stands behind it in priority.
+
+    None where the free plan does not say that it would help clearly, or nothing stands behind.
     """
-    rank = first_short(best, free, snapshot) if best is not None else None
-    if best is None or rank is None:
-        return None
-    if not serves_clearly_more(free, best, rank, snapshot, preempting=True):
+    best, free = plans
+    rank = first_short(best, free, snapshot)
+    if rank is None or not serves_clearly_more(free, best, rank, snapshot, preempting=True):
         return None
     short = {d.key for d in _short(snapshot, assembly, best) if rank_of(d) == rank}
     lower = {demand.key for demand in snapshot.demands if rank_of(demand) < rank}
-    return frozenset(short | lower) if lower else None
+    if not lower:
+        return None
+    rung = _holding(table, assembly, frozenset(short | lower) | snapshot.edited)
+    timed = replace(rung, time_limit_s=max(LEAST_RUNG_S, table.time_limit_s))
+    return solve_table(timed, use_worker=use_worker)
+
+
+def _preempts(
+    taking: Solution, best: Solution, free: Solution, assembly: Assembly, snapshot: Snapshot
+) -> bool:
+    """Whether what the plan takes of lower priorities is worth it."""
+    rank = first_short(best, free, snapshot)
+    if rank is None or taking.status == "no_solution":
+        return False
+    gains = serves_clearly_more(taking, best, rank, snapshot, preempting=True)
+    return gains and not robs(taking, best, assembly, snapshot)
 
 
 def _next_rung(
