@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from e2e import demo_operator
 from e2e.checker import assert_lawful
 from e2e.cluster import audit, processes
-from e2e.cluster.faults import WRITES, Fault, FaultProxy
+from e2e.cluster.faults import WRITES, Fault, FaultProxy, redirect
 from e2e.cluster.nodes import Node
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused
@@ -76,7 +75,7 @@ class Trial:
         made = Installation.install(cluster.kubeconfig, folder)
         try:
             proxy, _ = hands.fault_proxy()
-            _redirect(folder / "operator.kubeconfig", proxy.port)
+            redirect(folder / "operator.kubeconfig", proxy.port)
             hands.add_nodes(nodes, ready_within_s=60.0)
             trial = cls(made, hands, proxy, hands.namespace("trial"))
             trial.start()
@@ -102,7 +101,7 @@ class Trial:
         demo_operator.install_rbac(self.api)
         kubeconfig = self.motley.folder / "operator.kubeconfig"
         demo_operator.write_kubeconfig(self.api, kubeconfig)
-        _redirect(kubeconfig, self.proxy.port)
+        redirect(kubeconfig, self.proxy.port)
         self.start()
 
     def kill(self) -> None:
@@ -297,10 +296,3 @@ def _belongs(item: Document, alive: set[str]) -> bool:
     owners = item["metadata"].get("ownerReferences") or ()
     # A gateway's pod belongs to a ReplicaSet, and goes with it.
     return any(one["uid"] in alive or one["kind"] == "ReplicaSet" for one in owners)
-
-
-def _redirect(kubeconfig: Path, port: int) -> None:
-    """Leads a kubeconfig through the proxy on that port."""
-    config = yaml.safe_load(kubeconfig.read_text())
-    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
-    kubeconfig.write_text(yaml.safe_dump(config))
