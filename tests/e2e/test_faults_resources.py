@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from e2e import demo_operator
+from e2e.cluster.faults import Fault
 from e2e.cluster.nodes import make_nodes
 from e2e.demo_api import path_of
 from e2e.demo_picture import Picture
@@ -122,12 +124,24 @@ def comparable(status: Document) -> Document:
 
 
 def test_a_pool_deleted_while_it_grows_leaves_nothing_behind(trial: Trial) -> None:
+    """One of its pods is made when it is gone already: that was on its way."""
     before = trial.settle()
-    trial.edit("edited", 30)
-    trial.wait(
-        lambda: len(trial.motley.look().live()) > len(before.live()), 20.0, "a first new pod"
-    )
-    trial.api.delete("ServingPool", trial.namespace, "edited")
+    late = Fault("/pods", ("POST",), skip=2, times=1, hold=threading.Event())
+    assert late.hold is not None
+    trial.proxy.faults[:] = [late]
+    try:
+        trial.edit("edited", 30)
+        trial.wait(lambda: late.taken != "", 20.0, "the third new pod is asked for")
+        trial.api.delete("ServingPool", trial.namespace, "edited")
+        trial.wait(
+            lambda: trial.api.get("ServingPool", trial.namespace, "edited") is None,
+            SETTLE_S,
+            "the pool is gone",
+        )
+    finally:
+        late.hold.set()
+    trial.wait(lambda: late.answered is not None, SETTLE_S, "the late pod")
+    assert late.answered == 201
     trial.wait(lambda: is_gone(trial, "edited"), SETTLE_S, "nothing is left of it")
     time.sleep(2.0)
     assert is_gone(trial, "edited")
