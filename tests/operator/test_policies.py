@@ -178,3 +178,45 @@ def test_the_end_of_pods_of_a_rejected_resource_is_worth_a_plan(running: Running
 def test_room_that_becomes_free_is_worth_a_plan(running: Running) -> None:
     running.force = replace(running.force, holding=frozenset({"ServingPool/team-a/old/main-0-0"}))
     assert running.verdict() == Verdict(True, Reason.ROOM_FREED)
+
+
+@pytest.mark.parametrize(
+    ("promised", "is_carried_out"),
+    [
+        ([{"count": 2}], True),
+        ([{"count": 1, "zone": "az-1"}, {"count": 1, "zone": "az-2"}], True),
+        ([{"count": 1}, {"count": 1, "tensorParallel": 2}], False),
+        ([{"count": 2, "gpu": "L4"}], False),
+        ([{"count": 2, "phase": "decode"}], False),
+        ([{"count": 3}], False),
+    ],
+    ids=[
+        "as many",
+        "as many in two groups",
+        "one of them with two GPUs",
+        "on another GPU",
+        "in another phase",
+        "one more",
+    ],
+)
+def test_after_a_restart_that_is_carried_out_which_runs_as_promised(
+    running: Running, promised: list[dict[str, Any]], is_carried_out: bool
+) -> None:
+    """As many replicas of another sort are an edit or a move that was cut off half-way."""
+    running.world.settle()
+    same = {
+        "column": "0a1b2c3d",
+        "model": "Qwen/Qwen3-8B",
+        "gpu": "H100-SXM5-80GB",
+        "gpuProduct": "NVIDIA-H100-80GB-HBM3",
+        "tensorParallel": 1,
+    }
+    document = running.world.documents[running.key]
+    document["status"] = {
+        "observedGeneration": document["metadata"]["generation"],
+        "plan": {"hash": "0123456789ab", "groups": [same | group for group in promised]},
+    }
+    translation = running.translation()
+    asked = frozenset() if is_carried_out else frozenset({running.key})
+    assert policies.edited(None, translation) == asked
+    assert policies.carried_out(translation, same=True) == frozenset({running.key}) - asked
