@@ -24,7 +24,15 @@ from motley_operator.connection import ApiError
 pytestmark = pytest.mark.e2e
 
 Document = dict[str, Any]
-GATEWAY = ("Deployment", "Service", "ConfigMap", "ServiceAccount", "Role", "RoleBinding")
+GATEWAY = (
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
+    "PodDisruptionBudget",
+)
 ENDS = {"pod-complete.stage.kwok.x-k8s.io/delay": "1s"}  # a trainer that is done in a second
 
 
