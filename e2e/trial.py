@@ -34,8 +34,9 @@ Document = dict[str, Any]
 FULL = os.environ.get("MOTLEY_FAULTS") == "full"  # the long forms, for a night
 CALM_S = 1.0  # how long everything stays Ready before it counts as settled
 SETTLE_S = 60.0  # the bound within which every fault must be overcome once it is over
-# Requests of an operator that change something a plan is about; Events and Leases are not.
-CHANGES = r"^(?!.*/(events|leases)(/|\?|$))"
+# Requests of an operator that change something a plan is about; Events, Leases and dry runs are not.
+CHANGES = r"^(?!.*/(events|leases)(/|\?|$))(?!.*dryRun=)"
+NEW_PODS = r"/pods(\?(?!.*dryRun=)|$)"  # POSTs of them
 _UNFORESEEN = re.compile(r"the cycle failed|; it keeps what it runs|exception was never retrieved")
 
 

@@ -16,7 +16,7 @@ from e2e.cluster.faults import WRITES, Fault
 from e2e.cluster.nodes import make_nodes
 from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
-from e2e.trial import CHANGES, FULL, SETTLE_S, Trial
+from e2e.trial import CHANGES, FULL, NEW_PODS, SETTLE_S, Trial
 
 pytestmark = [pytest.mark.e2e]
 slow = pytest.mark.slow
@@ -97,7 +97,7 @@ def test_writes_that_fail_now_and_then_are_made_in_the_end(trial: Trial, answer:
 @slow
 def test_a_write_that_is_never_answered_is_given_up_and_made_again(trial: Trial) -> None:
     before = trial.motley.look()
-    fault = Fault("/pods", ("POST",), hang=True, times=1)
+    fault = Fault(NEW_PODS, ("POST",), hang=True, times=1)
     trial.proxy.faults[:] = [fault]
     trial.edit("edited", 30)
     grown(trial, before, REQUEST_S + SETTLE_S)
@@ -175,7 +175,7 @@ def test_a_control_plane_that_dies_in_mid_edit_costs_no_pod(trial: Trial, progra
         trial.hands.kill_component(program)
         killed.set()
 
-    trial.proxy.faults[:] = [Fault("/pods", ("POST",), skip=2, times=1, act=kill)]
+    trial.proxy.faults[:] = [Fault(NEW_PODS, ("POST",), skip=2, times=1, act=kill)]
     trial.edit("edited", 30)
     trial.wait(killed.is_set, 40.0, "the third new pod is asked for")
     time.sleep(3.0)
