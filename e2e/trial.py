@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from e2e import demo_operator
+from e2e import belongings, demo_operator
 from e2e.checker import assert_lawful
 from e2e.cluster import audit, processes
-from e2e.cluster.faults import WRITES, Fault, FaultProxy
+from e2e.cluster.faults import WRITES, Fault, FaultProxy, redirect
 from e2e.cluster.nodes import Node
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused
-from e2e.demo_picture import OURS, Picture
+from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
 
@@ -35,9 +34,9 @@ Document = dict[str, Any]
 FULL = os.environ.get("MOTLEY_FAULTS") == "full"  # the long forms, for a night
 CALM_S = 1.0  # how long everything stays Ready before it counts as settled
 SETTLE_S = 60.0  # the bound within which every fault must be overcome once it is over
-# Requests of an operator that change something a plan is about; Events and Leases are not.
-CHANGES = r"^(?!.*/(events|leases)(/|\?|$))"
-_OWNED = ("Pod", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget")
+# Requests of an operator that change something a plan is about; Events, Leases and dry runs are not.
+CHANGES = r"^(?!.*/(events|leases)(/|\?|$))(?!.*dryRun=)"
+NEW_PODS = r"/pods(\?(?!.*dryRun=)|$)"  # POSTs of them
 _UNFORESEEN = re.compile(r"the cycle failed|; it keeps what it runs|exception was never retrieved")
 
 
@@ -76,7 +75,7 @@ class Trial:
         made = Installation.install(cluster.kubeconfig, folder)
         try:
             proxy, _ = hands.fault_proxy()
-            _redirect(folder / "operator.kubeconfig", proxy.port)
+            redirect(folder / "operator.kubeconfig", proxy.port)
             hands.add_nodes(nodes, ready_within_s=60.0)
             trial = cls(made, hands, proxy, hands.namespace("trial"))
             trial.start()
@@ -102,7 +101,7 @@ class Trial:
         demo_operator.install_rbac(self.api)
         kubeconfig = self.motley.folder / "operator.kubeconfig"
         demo_operator.write_kubeconfig(self.api, kubeconfig)
-        _redirect(kubeconfig, self.proxy.port)
+        redirect(kubeconfig, self.proxy.port)
         self.start()
 
     def kill(self) -> None:
@@ -277,35 +276,8 @@ class Trial:
 
     def orphans(self) -> list[str]:
         """Objects of ours in the namespace whose resource is gone."""
-        alive = {
-            item["metadata"]["uid"]
-            for kind in ("ServingPool", "ModelCascade", "RLJob")
-            for item in self.api.list(kind)
-        }
-        return [
-            f"{kind} {item['metadata']['name']}"
-            for kind in _OWNED
-            for item in self.owned(kind)
-            if not _belongs(item, alive)
-        ]
+        return belongings.orphans(self.api, self.namespace)
 
-    def owned(self, kind: str) -> list[Document]:
-        """Objects of a kind in the namespace that carry Motley's mark."""
-        group = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1"}.get(kind)
-        root = f"/apis/{group}" if group else "/api/v1"
-        path = f"{root}/namespaces/{self.namespace}/{kind.lower()}s?labelSelector={OURS}"
-        items: list[Document] = self.api.request("GET", path)["items"]
-        return items
-
-
-def _belongs(item: Document, alive: set[str]) -> bool:
-    owners = item["metadata"].get("ownerReferences") or ()
-    # A gateway's pod belongs to a ReplicaSet, and goes with it.
-    return any(one["uid"] in alive or one["kind"] == "ReplicaSet" for one in owners)
-
-
-def _redirect(kubeconfig: Path, port: int) -> None:
-    """Leads a kubeconfig through the proxy on that port."""
-    config = yaml.safe_load(kubeconfig.read_text())
-    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
-    kubeconfig.write_text(yaml.safe_dump(config))
+    def owned(self, kind: str, resource: str = "") -> list[Document]:
+        """Objects of a kind in the namespace that carry Motley's mark, or those of one resource."""
+        return belongings.owned(self.api, self.namespace, kind, resource)

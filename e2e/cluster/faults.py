@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
+
 T = TypeVar("T")
 
 REASONS = {
@@ -27,6 +29,7 @@ REASONS = {
     500: "InternalError",
     503: "ServiceUnavailable",
 }
+HELD_LOOK_S = 0.01
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -37,6 +40,8 @@ class Fault:
     First waits `delay_s` and calls `act` (on the proxy's thread), then cuts the connection (`reset`),
     never answers (`hang`, no FIN either), answers `status`, or passes on. With `swallow` the request
     is carried out, and its answer is thrown away: `act` is called then, and the connection cut.
+    With `hold` it is passed on once that event is set, however late; `answered` is then the server's
+    status, `taken` the request (method and path) and `body` what it said.
     The first `skip` requests pass; of the others each is taken with probability `rate`, drawn with
     `seed`. `times` counts down; None means until it is removed.
     """
@@ -48,12 +53,16 @@ class Fault:
     reset: bool = False
     hang: bool = False
     swallow: bool = False
+    hold: threading.Event | None = None
     act: Callable[[], object] | None = None
     skip: int = 0
     rate: float = 1.0
     seed: int = 0
     times: int | None = None
     hits: int = 0
+    taken: str = ""
+    body: bytes = b""
+    answered: int | None = None
     _dice: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +83,13 @@ class Fault:
             return False
         self.hits += 1
         return True
+
+
+def redirect(kubeconfig: Path, port: int) -> None:
+    """Leads a kubeconfig through the proxy on that port."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
+    kubeconfig.write_text(yaml.safe_dump(config))
 
 
 class FaultProxy:
@@ -154,6 +170,7 @@ class _Link:
     ) -> None:
         self._reader, self._writer, self._faults = reader, writer, faults
         self._swallows: Fault | None = None
+        self._held: Fault | None = None
         self.path = ""
         self.frozen = False
 
@@ -167,7 +184,7 @@ class _Link:
             while head := await _head(self._reader):
                 method, self.path, *_ = head.decode("latin-1").split(" ", 2)
                 body = await _body(head, self._reader)
-                if not await self._is_answered(method):
+                if not await self._is_answered(method, body):
                     upstream.write(head + body)
                     await upstream.drain()
         except (OSError, asyncio.IncompleteReadError, _Cut):
@@ -179,7 +196,7 @@ class _Link:
                 if one is not None:
                     one.transport.abort()
 
-    async def _is_answered(self, method: str) -> bool:
+    async def _is_answered(self, method: str, body: bytes) -> bool:
         """Applies the first fault that takes the request; True if upstream must not see it."""
         if self.frozen:
             return True
@@ -190,8 +207,13 @@ class _Link:
             self._swallows = fault
             return False
         await asyncio.sleep(fault.delay_s)
+        fault.taken, fault.body = f"{method} {self.path}", body
         if fault.act is not None:
             fault.act()
+        if fault.hold is not None:
+            while not fault.hold.is_set():
+                await asyncio.sleep(HELD_LOOK_S)
+            self._held = fault
         if fault.reset:
             raise _Cut
         if fault.hang:
@@ -214,6 +236,8 @@ class _Link:
                         self._swallows.act()
                     self._writer.transport.abort()
                     return
+                if self._held is not None:  # nothing is pipelined: this is how its answer begins
+                    self._held.answered, self._held = int(block.split(b" ", 2)[1]), None
                 self._writer.write(block)
                 await self._writer.drain()
         except OSError:

@@ -8,6 +8,7 @@ in RULES; the first that says replan ends the chain.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,7 +19,7 @@ from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.in_force import InForce, prices_of
 from motley_operator.domain.names import MANAGED_BY, OURS, REPLICA, UNIT, key_of, unit_id
 from motley_operator.domain.translation import Translation
-from motley_planner.domain.demand import ServingDemand
+from motley_planner.domain.demand import RunningUnit, ServingDemand
 
 
 class Reason(StrEnum):
@@ -56,6 +57,7 @@ class Case:
 
 
 Rule = Callable[[Case], Reason | None]
+Sort = tuple[str, str, int, int, str]  # stage, GPU, tensor parallelism, fragments, phase
 
 
 def verdict(force: InForce | None, translation: Translation, facts: ClusterFacts) -> Verdict:
@@ -170,10 +172,18 @@ def _lacks_nothing(key: str, translation: Translation) -> bool:
 def _is_carried_out(key: str, translation: Translation) -> bool:
     model = translation.parsed[key]
     assert isinstance(model, ServingPool | ModelCascade | RLJob)
-    status = model.status
-    planned = sum(group.count for group in status.plan.groups) if status.plan is not None else 0
-    runs = sum(unit.key == key for unit in translation.snapshot.running)
+    status, planned = model.status, Counter[Sort]()
+    for group in status.plan.groups if status.plan is not None else ():
+        sort = (group.stage, group.gpu, group.tensor_parallel, group.pipeline, group.phase)
+        planned[sort] += group.count
+    runs = Counter(_sort(unit) for unit in translation.snapshot.running if unit.key == key)
     return status.observed_generation == model.metadata.generation and planned == runs
+
+
+def _sort(unit: RunningUnit) -> Sort:
+    """Which replicas of a status a running one may be; equal numbers of others are half a move."""
+    phase = unit.phase if unit.role == "serve" else unit.role
+    return unit.stage, unit.gpu, unit.tensor_parallel, max(1, len(unit.pipeline)), phase
 
 
 def no_solution_yet(case: Case) -> Reason | None:

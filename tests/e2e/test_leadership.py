@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,13 @@ from typing import Any
 import pytest
 from e2e import demo_operator
 from e2e.cluster import processes
+from e2e.cluster.faults import Fault, FaultProxy, redirect
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.processes import Process
 from e2e.cluster.scenario import Scenario
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
+from e2e.trial import NEW_PODS
 
 pytestmark = pytest.mark.e2e
 
@@ -46,6 +51,8 @@ class Pair:
     motley: Installation
     folders: tuple[Path, Path]
     running: dict[int, Process]
+    hands: Scenario
+    proxy: FaultProxy
 
     def start(self, index: int) -> None:
         self.running[index] = demo_operator.start(self.folders[index], "--leader-elect")
@@ -69,6 +76,15 @@ class Pair:
                     place = f"{kind}/{item['metadata']['name']}"
                     found[place] = str(item["metadata"]["resourceVersion"])
         return found
+
+    def engines(self) -> dict[str, str]:
+        """UIDs of the engine pods by name, of those that are not on their way out."""
+        return {
+            pod["metadata"]["name"]: pod["metadata"]["uid"]
+            for pod in self.motley.api.list("Pod", labelSelector="motley.dev/replica")
+            if pod["metadata"]["namespace"] == "elected"
+            and "deletionTimestamp" not in pod["metadata"]
+        }
 
     def calm(self) -> dict[str, str]:
         """What is written, once nobody has written anything for CALM_S: pods come up one by one."""
@@ -102,10 +118,12 @@ class Pair:
 def pair(cluster: Cluster, tmp_path: Path, scenario: Scenario) -> Iterator[Pair]:
     installed = Installation.install(cluster.kubeconfig, tmp_path)
     folders = (tmp_path / "a", tmp_path / "b")
+    proxy, _ = scenario.fault_proxy()
     for folder in folders:
         folder.mkdir()
         demo_operator.write_kubeconfig(installed.api, folder / "operator.kubeconfig")
-    both = Pair(installed, folders, {})
+        redirect(folder / "operator.kubeconfig", proxy.port)
+    both = Pair(installed, folders, {}, scenario, proxy)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elected"}}
     try:
         scenario.add_nodes(make_nodes("l4", prefix="elected"))
@@ -164,3 +182,133 @@ def test_a_leader_that_ends_hands_over_at_once(pair: Pair) -> None:
         lambda: bool(pair.holder()) and pair.leader() == 1 - first, FAILOVER_S, "the other leads"
     )
     assert time.monotonic() - began < FAILOVER_S
+
+
+ONE, TWO = 2, 12  # requests/s that one, and that more than one replica, are planned for
+DELETES, STATUS = "/elected/pods/", "/servingpools/chat/status"
+TAKEN_AWAY_S = 10.0
+
+
+@contextmanager
+def held(pair: Pair, method: str, path: str, rate: int) -> Iterator[Fault]:
+    """The leader stopped by SIGSTOP with a write for another rate on its way; it goes on at the end."""
+    first = pair.leader()
+    stopped = pair.running[first].pid
+    write = Fault(
+        path,
+        (method,),
+        times=1,
+        hold=threading.Event(),
+        act=lambda: os.kill(stopped, signal.SIGSTOP),
+    )
+    pair.proxy.faults[:] = [write]
+    try:
+        pair.motley.api.apply(pool(rate))
+        pair.motley.wait(lambda: write.taken != "", 20.0, f"a {method} of {path}")
+        yield write
+    finally:
+        assert write.hold is not None
+        write.hold.set()
+        os.kill(stopped, signal.SIGCONT)
+
+
+def succeeded(pair: Pair, first: int) -> None:
+    """Waits until the other one leads."""
+    pair.motley.wait(lambda: pair.leader() == 1 - first, 2 * FAILOVER_S, "the other leads")
+
+
+def arrived(pair: Pair, write: Fault) -> int:
+    """Lets a held write go on, its sender still stopped; what the API server answered to it."""
+    assert write.hold is not None and not write.hold.is_set()
+    write.hold.set()
+    pair.motley.wait(lambda: write.answered is not None, 10.0, f"an answer to {write.taken}")
+    print(f"{write.taken.partition('?')[0]}, late: {write.answered}")
+    assert write.answered is not None
+    return write.answered
+
+
+def made_again(pair: Pair, name: str) -> Callable[[], bool]:
+    """Whether a pod of that name is there that was not there when this was asked."""
+    old = pair.engines().get(name)
+    return lambda: pair.engines().get(name, old) != old
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_again", [False, True], ids=["gone", "made again"])
+def test_a_late_deletion_meets_no_pod_of_the_next_leader(pair: Pair, is_again: bool) -> None:
+    """404 where the pod is gone already; 409 where another has its name, by the UID that it carries."""
+    pair.planned_for(TWO)
+    pair.calm()
+    first, several = pair.leader(), pair.engines()
+    with held(pair, "DELETE", DELETES, ONE) as write:
+        name = write.taken.partition("?")[0].rpartition("/")[2]
+        again = made_again(pair, name)
+        succeeded(pair, first)
+        pair.motley.wait(lambda: name not in pair.engines(), 20.0, "the next leader deletes it")
+        if is_again:
+            pair.motley.api.apply(pool(TWO))
+            pair.motley.wait(again, 20.0, "the next leader makes another of its name")
+        before, engines = pair.calm(), pair.engines()
+        assert arrived(pair, write) == (409 if is_again else 404)
+    time.sleep(3.0)
+    assert pair.engines() == engines
+    assert pair.written() == before
+    assert is_again == (name in engines) and engines.get(name) != several[name]
+
+
+@pytest.mark.slow
+def test_a_late_status_is_refused_and_the_next_leaders_stands(pair: Pair) -> None:
+    """409, by the version that it carries."""
+    pair.planned_for(ONE)
+    pair.calm()
+    first = pair.leader()
+    with held(pair, "PATCH", STATUS, TWO) as write:
+        succeeded(pair, first)
+        before = pair.calm()
+        found = pair.motley.api.get("ServingPool", "elected", "chat") or {}
+        assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
+        assert arrived(pair, write) == 409
+    time.sleep(3.0)
+    assert pair.written() == before
+
+
+@pytest.mark.slow
+def test_a_late_pod_whose_name_the_next_leader_gave_is_refused(pair: Pair) -> None:
+    """409: both give a replica the same name, so it is never made twice."""
+    pair.planned_for(ONE)
+    pair.calm()
+    first = pair.leader()
+    with held(pair, "POST", NEW_PODS, TWO) as write:
+        name = json.loads(write.body)["metadata"]["name"]
+        assert name not in pair.engines()
+        succeeded(pair, first)
+        pair.motley.wait(lambda: name in pair.engines(), 20.0, "the next leader makes it")
+        before, engines = pair.calm(), pair.engines()
+        assert arrived(pair, write) == 409
+    time.sleep(3.0)
+    assert pair.engines() == engines
+    assert pair.written() == before
+
+
+@pytest.mark.slow
+def test_a_late_pod_that_the_next_leader_never_planned_is_taken_away(pair: Pair) -> None:
+    """Nothing keeps it from being made; what no plan wants is deleted as any other such pod."""
+    pair.planned_for(ONE)
+    pair.calm()
+    first, engines = pair.leader(), pair.engines()
+    with held(pair, "POST", NEW_PODS, TWO) as write:
+        name = json.loads(write.body)["metadata"]["name"]
+        pair.motley.api.apply(pool(ONE))  # while nobody leads: the other one never reads TWO
+        succeeded(pair, first)
+        pair.calm()
+        assert pair.engines().items() >= engines.items() and name not in pair.engines()
+        before = pair.engines()
+        assert arrived(pair, write) == 201
+        began = time.monotonic()
+        pair.motley.wait(lambda: pair.engines() == before, TAKEN_AWAY_S, "it is taken away")
+        print(f"taken away {time.monotonic() - began:.2f} s after it was made")
+    pair.calm()
+    assert pair.engines() == before
+    lives = [one for one in pair.hands.event_log() if one.resource == "pods" and one.name == name]
+    verbs = [one.verb for one in lives if one.user.endswith(f":{demo_operator.ACCOUNT}")]
+    assert verbs[0] == "create" and "delete" in verbs

@@ -24,16 +24,15 @@ from motley_operator.connection import ApiError
 pytestmark = pytest.mark.e2e
 
 Document = dict[str, Any]
-GATEWAY = ("Deployment", "Service", "ConfigMap", "ServiceAccount", "Role", "RoleBinding")
-ROOTS = {
-    "Deployment": "/apis/apps/v1",
-    "Job": "/apis/batch/v1",
-    "NetworkPolicy": "/apis/networking.k8s.io/v1",
-    "PodDisruptionBudget": "/apis/policy/v1",
-    "Role": "/apis/rbac.authorization.k8s.io/v1",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1",
-}
-PLURALS = {"NetworkPolicy": "networkpolicies"}
+GATEWAY = (
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "ServiceAccount",
+    "Role",
+    "RoleBinding",
+    "PodDisruptionBudget",
+)
 ENDS = {"pod-complete.stage.kwok.x-k8s.io/delay": "1s"}  # a trainer that is done in a second
 
 
@@ -49,16 +48,8 @@ def trial(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield begun
 
 
-def owned(trial: Trial, kind: str, name: str) -> list[str]:
-    """Names of a resource's objects of one kind."""
-    plural = PLURALS.get(kind, f"{kind.lower()}s")
-    path = f"{ROOTS.get(kind, '/api/v1')}/namespaces/{trial.namespace}/{plural}"
-    found = trial.api.request("GET", f"{path}?labelSelector=motley.dev/resource={name}")["items"]
-    return [item["metadata"]["name"] for item in found]
-
-
 def none_of(trial: Trial, name: str, kinds: tuple[str, ...]) -> bool:
-    return not any(owned(trial, kind, name) for kind in kinds)
+    return not any(trial.owned(kind, name) for kind in kinds)
 
 
 def test_a_gateway_goes_where_nothing_was_approved_for_it(trial: Trial) -> None:
@@ -66,7 +57,7 @@ def test_a_gateway_goes_where_nothing_was_approved_for_it(trial: Trial) -> None:
     placement = {"nodeSelector": {"no": "node"}}
     trial.apply(pool("nowhere", trial.namespace, 6, placement=placement))
     kinds = (*GATEWAY, "NetworkPolicy")
-    trial.wait(lambda: all(owned(trial, k, "nowhere") for k in kinds), SETTLE_S, "its gateway")
+    trial.wait(lambda: all(trial.owned(k, "nowhere") for k in kinds), SETTLE_S, "its gateway")
     preview = {"spec": {"replan": {"mode": "Preview"}}}
     trial.api.patch("ServingPool", trial.namespace, "nowhere", preview)
     trial.wait(lambda: none_of(trial, "nowhere", kinds), SETTLE_S, "its gateway goes")
@@ -78,10 +69,10 @@ def test_a_cache_given_up_takes_its_job_with_it(trial: Trial) -> None:
     cache = {"persistentVolumeClaim": {"claimName": "no-such-claim"}}
     model = {"id": "Qwen/Qwen3-8B", "cache": cache}
     trial.apply(pool("cached", trial.namespace, 6, model=model))
-    trial.wait(lambda: bool(owned(trial, "Job", "cached")), SETTLE_S, "its Job")
+    trial.wait(lambda: bool(trial.owned("Job", "cached")), SETTLE_S, "its Job")
     without = {"spec": {"model": {"cache": None}}}
     trial.api.patch("ServingPool", trial.namespace, "cached", without)
-    trial.wait(lambda: not owned(trial, "Job", "cached"), SETTLE_S, "the Job goes")
+    trial.wait(lambda: not trial.owned("Job", "cached"), SETTLE_S, "the Job goes")
     trial.settle()
 
 
@@ -106,7 +97,7 @@ def test_a_finished_job_leaves_nothing_and_goes_after_its_time(trial: Trial) -> 
     for manifest in bound_claim(trial.namespace, "rl-shared", "left-shared"):
         trial.api.apply(manifest)
     trial.apply(job(trial.namespace, ENDS))
-    trial.wait(lambda: all(owned(trial, k, "short") for k in kinds), SETTLE_S, "its objects")
+    trial.wait(lambda: all(trial.owned(k, "short") for k in kinds), SETTLE_S, "its objects")
     seen: list[str] = []
 
     def is_gone() -> bool:

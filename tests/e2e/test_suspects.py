@@ -106,6 +106,10 @@ class Scene:
         mine = [event for event in found if event.involved_object.name == self.name]
         return [event.message for event in mine if event.reason == reason]
 
+    def decided(self) -> int:
+        """How many cycles the operator has ended, over all its lives."""
+        return (self.motley.folder / "operator.log").read_text(errors="replace").count("cycle: ")
+
     def never_without(self, predicate: Callable[[], bool], what: str) -> None:
         """Waits for the predicate; at every look on the way something serves."""
 
@@ -139,7 +143,9 @@ def test_a_move_that_cannot_start_is_taken_back_and_remembered_over_a_restart(
     assert (row["node"], row["reason"], row["failures"]) == (cheap, "Unschedulable", 1)
     assert len(scene.events("Suspect")) == 1
     scene.motley.kill()
+    decided = scene.decided()
     scene.motley.start()
+    scene.motley.wait(lambda: scene.decided() > decided, 30.0, "the next one decides")
     time.sleep(2 * DEADLINE_S)
     assert [pod.uid for pod in scene.pods()] == [old.uid]
     assert scene.status()["suspects"] == [row]

@@ -20,6 +20,7 @@ from motley_operator.handlers import build_registry, harden, run_kopf
 from motley_operator.health import Health
 from motley_operator.settings import Settings
 
+WORKERS = 16  # of kopf, for each kind
 POOLS = "/apis/motley.dev/v1alpha1/namespaces/team-a/servingpools"
 
 
@@ -84,19 +85,39 @@ def memories(monkeypatch: pytest.MonkeyPatch) -> list[ResourceMemories]:
 
 
 @pytest.fixture
-async def running(
-    emulator: kmock.KubernetesEmulator,
-) -> AsyncIterator[tuple[Bell, KnowingStore, str]]:
-    bell, store, stop = Bell(), KnowingStore(), threading.Event()
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+def store() -> KnowingStore:
+    return KnowingStore()
+
+
+@pytest.fixture
+async def registry(
+    emulator: kmock.KubernetesEmulator, bell: Bell, store: KnowingStore
+) -> kopf.OperatorRegistry:
+    """The operator's own handlers."""
     url = str(emulator.url).rstrip("/")
     loop = asyncio.get_running_loop()
-    registry = build_registry(
+    return build_registry(
         bell,  # type: ignore[arg-type]
         store,  # type: ignore[arg-type]
         lambda: Credentials(server=url),
         loop,
         Health(bell, lambda: store.lacking, loop),  # type: ignore[arg-type]
     )
+
+
+@pytest.fixture
+async def running(
+    emulator: kmock.KubernetesEmulator,
+    registry: kopf.OperatorRegistry,
+    bell: Bell,
+    store: KnowingStore,
+) -> AsyncIterator[tuple[Bell, KnowingStore, str]]:
+    stop, url = threading.Event(), str(emulator.url).rstrip("/")
     thread = threading.Thread(target=run_kopf, args=(registry, bell.settings, stop))
     thread.start()
     await until(lambda: any("watch" in str(r.params) for r in emulator["get"]))
@@ -136,6 +157,36 @@ async def test_a_new_pool_wakes_the_cycle_and_stays_untouched(
     assert "finalizers" not in metadata
     assert not metadata.get("annotations")
     assert not list(emulator["patch"])
+
+
+async def test_kopf_handles_a_burst_a_few_resources_at_a_time(
+    registry: kopf.OperatorRegistry, running: tuple[Bell, KnowingStore, str]
+) -> None:
+    """Of its own accord it begins a task for each resource there is, and keeps it for seconds."""
+    _, _, url = running
+    at_work: list[str] = []
+    over = threading.Event()
+
+    @kopf.on.event("motley.dev", "v1alpha1", "servingpools", registry=registry, id="slow")
+    async def slow(name: str, **_: Any) -> None:
+        at_work.append(name)
+        while not over.is_set():
+            await asyncio.sleep(0.01)
+
+    try:
+        async with aiohttp.ClientSession() as session:
+            for number in range(WORKERS + 4):
+                metadata = {"name": f"pool-{number}", "namespace": "team-a"}
+                body = {"apiVersion": "motley.dev/v1alpha1", "kind": "ServingPool"}
+                async with session.post(
+                    url + POOLS, json={**body, "metadata": metadata}
+                ) as response:
+                    assert response.status < 300
+        await until(lambda: len(at_work) >= WORKERS)
+        await asyncio.sleep(1.0)
+        assert len(set(at_work)) == len(at_work) == WORKERS
+    finally:
+        over.set()
 
 
 async def test_kopf_remembers_nothing_of_resources_that_are_gone(

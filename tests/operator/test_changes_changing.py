@@ -346,6 +346,21 @@ def test_objects_that_no_plan_wants_are_deleted(world: World) -> None:
     assert deleted == [("PodDisruptionBudget", "chat")]
 
 
+def test_a_gateways_disruption_budget_comes_and_goes_with_its_second_replica(
+    world: World,
+) -> None:
+    def limits() -> list[object]:
+        found = [o for (kind, _, _), o in world.owned.items() if kind == "PodDisruptionBudget"]
+        return [o["spec"]["maxUnavailable"] for o in found if "maxUnavailable" in o["spec"]]
+
+    for replicas, expected in ((1, []), (3, [1]), (1, []), (2, [1])):
+        key = world.add(pool(gateway={"replicas": replicas}))
+        plan = plan_of(slice_of(key, [replica()]))
+        carried_out(world, plan)
+        assert limits() == expected
+        assert wanted(world, plan) == ()
+
+
 def test_an_edited_engine_is_rolled_one_replica_at_a_time(world: World) -> None:
     key = world.add(pool())
     plan = plan_of(slice_of(key, [replica(), replica(ordinal=1), replica(ordinal=2)]))

@@ -219,7 +219,31 @@ def test_selectors_find_exactly_their_pods(name: str) -> None:
     for budget in budgets.values():
         selector = budget["selector"]["matchLabels"].items()
         found = [p for p in pods if selector <= p["metadata"]["labels"].items()]
-        assert budget["minAvailable"] == len(found) - 1
+        assert budget.get("minAvailable", -1) == len(found) - 1
+
+
+@pytest.mark.parametrize(("count", "limits"), [(1, []), (2, [1]), (3, [1])])
+def test_of_several_gateway_pods_one_may_be_evicted_at_a_time(
+    count: int, limits: list[int]
+) -> None:
+    objects = built(pool(gateway={"replicas": count}), [replica()])
+    (gateway,) = of_kind(objects, "Deployment")
+    budgets = [
+        budget["spec"]
+        for budget in of_kind(objects, "PodDisruptionBudget")
+        if budget["spec"]["selector"] == gateway["spec"]["selector"]
+    ]
+    assert [budget["maxUnavailable"] for budget in budgets] == limits
+    assert all(budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow" for budget in budgets)
+
+
+def test_a_gateways_budget_has_the_name_of_no_other_resources() -> None:
+    """A pool `chat-gateway` has a budget of that name for its engines."""
+    taken: list[str] = []
+    for name in ("chat", "chat-gateway"):
+        objects = of_kind(built(pool(name), [replica()]), "PodDisruptionBudget")
+        taken += [one["metadata"]["name"] for one in objects]
+    assert sorted(taken) == sorted(set(taken)) and len(taken) == 4
 
 
 @pytest.mark.parametrize("name", CASES)

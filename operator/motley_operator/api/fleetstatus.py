@@ -95,6 +95,13 @@ class Correction(StatusModel):
     )
 
 
+class OtherNamespaces(StatusModel):
+    """Namespaces beyond those that are told one by one."""
+
+    count: int = Field(ge=1, description="How many.")
+    dollars_per_hour: Quantity = Field(description="US dollars an hour of all of them.")
+
+
 class FleetStatus(StatusModel):
     """What is fleet-wide."""
 
@@ -123,7 +130,12 @@ class FleetStatus(StatusModel):
         default=None, description="US dollars an hour of all resources."
     )
     dollars_per_hour_by_namespace: dict[Annotated[str, Field(max_length=63)], Quantity] = Field(
-        default={}, max_length=256, description="US dollars an hour by namespace."
+        default={},
+        max_length=256,
+        description="US dollars an hour by namespace; where there are more, of the dearest.",
+    )
+    other_namespaces: OtherNamespaces | None = Field(
+        default=None, description="Namespaces that dollarsPerHourByNamespace has no room for."
     )
     unknown_gpus: tuple[UnknownGpu, ...] = Field(
         default=(),

@@ -106,6 +106,11 @@ def budget_name(resource: str, stage: str) -> str:
     return resource if stage == MAIN_STAGE else f"{resource}-{stage}"
 
 
+def gateway_budget_name(resource: str) -> str:
+    """PodDisruptionBudget of a gateway; a dot, because a pool that is named so has `budget_name`."""
+    return f"{resource}.{GATEWAY}"
+
+
 def unit_id(key: str, replica: str) -> str:
     """The planner's name for a running replica."""
     return f"{key}/{replica}"

@@ -15,7 +15,7 @@ from motley_operator.domain.names import ROLLOUT, TRAINER, TRUST_ZONE
 from motley_operator.domain.translation import Translation
 from motley_operator.errors import about
 from motley_operator.manifests.access import gateway_access
-from motley_operator.manifests.budgets import disruption_budget
+from motley_operator.manifests.budgets import disruption_budget, gateway_budget
 from motley_operator.manifests.credits import credits_of
 from motley_operator.manifests.engines import engine_pod
 from motley_operator.manifests.frame import Manifest, Owner
@@ -185,7 +185,7 @@ def _serving(site: Site, model: ServingPool | ModelCascade, facts: ClusterFacts)
             ),
         ),
     ]
-    manifests += _isolation(site, list(ports.values()))
+    manifests += [*gateway_budget(owner, gateway.replicas), *_isolation(site, [*ports.values()])]
     if site.settings.network_policies:
         manifests.append(gateway_isolation(owner, PORT))
     for stage in site.stages:

@@ -49,7 +49,7 @@ def _status(
         "inventory": _inventory(translation.inventory),
         "gpus": _gpus(translation.inventory),
         "dollarsPerHour": Quantity.of(plan.price_usd_per_hour, 2),
-        "dollarsPerHourByNamespace": _by_namespace(plan),
+        **_by_namespace(plan),
         "unknownGpus": [
             {"product": shortened(u.product, 253), "nodes": u.nodes}
             for u in translation.unknown_gpus[:MOST_UNKNOWN]
@@ -135,12 +135,21 @@ def _gpus(figures: tuple[NodeFigures, ...]) -> str:
     return shortened(",".join(f"{n}x{gpu}" for gpu, n in sorted(counts.items())), 253)
 
 
-def _by_namespace(plan: Plan) -> dict[str, str]:
+def _by_namespace(plan: Plan) -> dict[str, Any]:
+    """What the dearest namespaces cost, by name, and all others together."""
     spent: dict[str, float] = {}
     for part in plan.slices:
         namespace = part.key.split("/")[1]
         spent[namespace] = spent.get(namespace, 0.0) + part.price_usd_per_hour
-    return {name: Quantity.of(spent[name], 2) for name in sorted(spent)[:MOST_NAMESPACES]}
+    dearest = sorted(spent, key=lambda name: (-spent[name], name))
+    named, others = dearest[:MOST_NAMESPACES], dearest[MOST_NAMESPACES:]
+    told: dict[str, Any] = {
+        "dollarsPerHourByNamespace": {name: Quantity.of(spent[name], 2) for name in sorted(named)}
+    }
+    if others:
+        rest = Quantity.of(sum(spent[name] for name in others), 2)
+        told["otherNamespaces"] = {"count": len(others), "dollarsPerHour": rest}
+    return told
 
 
 def _significant(status: dict[str, Any]) -> dict[str, Any]:
