@@ -127,8 +127,9 @@ def test_each_plans_its_own_class_and_writes_nothing_of_the_other(two: Two) -> N
     there = two.motley.look()
     assert all(one.is_true("Ready") for one in there.resources.values())
     # `default` is the Fleet, which has no class, and so is told of by the operator without one.
-    assert set(names_of(two.plain.writes(two.hands))) == {"plain", "default"}
-    assert set(names_of(two.blue.writes(two.hands))) == {"blue"}
+    own = {"plain", "plain.gateway"}
+    assert set(names_of(two.plain.writes(two.hands))) == own | {"default"}
+    assert set(names_of(two.blue.writes(two.hands))) == {"blue", "blue.gateway"}
     assert two.blue.refused(two.hands) == []
     kept = two.motley.api.get("Lease", demo_operator.NAMESPACE, "motley-blue")
     assert kept is not None and kept["spec"]["holderIdentity"]
