@@ -58,8 +58,16 @@ def motley(cluster: Cluster, tmp_path: Path) -> Iterator[Installation]:
             ("PersistentVolume", "fetched-models"),
         ):
             installed.api.delete(kind, "", name)
+        installed.wait(
+            lambda: not left_of(installed.api), 60.0, "the next test finds no namespaces"
+        )
         installed.stop()
         hands.close()
+
+
+def left_of(api: Api) -> list[str]:
+    """Namespaces of these tests that are still there."""
+    return [name for name in (NAMESPACE, RESTRICTED) if api.get("Namespace", "", name)]
 
 
 def jobs(api: Api) -> list[dict[str, Any]]:
@@ -127,7 +135,7 @@ def test_weights_are_fetched_once_before_the_first_engine_and_a_restart_changes_
 
     # Nothing of it is left when the resource goes.
     api.delete(*PLACE)
-    motley.wait(lambda: not jobs(api), 20.0, "the Job goes with its resource")
+    motley.wait(lambda: not jobs(api), 60.0, "the Job goes with its resource")
 
 
 def test_a_job_whose_pod_the_server_refuses_says_so_in_the_servers_words(
