@@ -161,8 +161,7 @@ class ReplanDefaults(ApiModel):
         default=0, ge=0, le=4, description="Nodes that may be lost with the rate still served."
     )
     horizon: Duration = Field(
-        default=Duration("1h"),
-        description="Time over which a move must earn back its reload: the time that its weights take to load, startDeadline at most.",
+        default=Duration("1h"), description="Time over which a move must earn back its reload."
     )
 
 

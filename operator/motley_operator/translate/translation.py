@@ -32,7 +32,7 @@ from motley_planner.domain.demand import MovePrice, RlDemand, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.snapshot import Avoided, PodNeed, Snapshot
 
-HOUR_S = 3600.0
+HORIZON_S = 3600.0
 
 
 def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Translation:
@@ -72,10 +72,7 @@ def translate(facts: ClusterFacts, catalog: Catalog, settings: Settings) -> Tran
         running=running.units,
         reserved=running.reserved,
         pod_need=need,
-        move_price=MovePrice(
-            horizon_hours=fleet.replan.horizon.seconds / HOUR_S,
-            most_hours=fleet.replan.start_deadline.seconds / HOUR_S,
-        ),
+        move_price=MovePrice(horizon_hours=fleet.replan.horizon.seconds / HORIZON_S),
         budget_usd_per_hour=money,
         budget_gpus=gpus,
         tenants=tenants(fleet),

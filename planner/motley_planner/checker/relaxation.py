@@ -225,7 +225,7 @@ class _Builder:
         for column in table.columns:
             y, before = self.y[column.id], float(self.running[column.id])
             start, stop = self.out.variable(self.out.upper[y]), self.out.variable(before)
-            self.moved[start] = table.penalty_per_started_gpu * column.start_weight
+            self.moved[start] = table.penalty_per_started_gpu * column.gpus
             self.moved[stop] = table.penalty_per_stopped_gpu * column.gpus
             self.out.row(f"moves[{column.id}]", {y: 1.0, start: -1.0, stop: 1.0}, before, before)
 

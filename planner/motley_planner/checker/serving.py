@@ -72,10 +72,7 @@ def scale_of(ledger: Ledger, share: float) -> float:
 
 def penalty(ledger: Ledger) -> float:
     """P, from the moves that the solution states."""
-    weights = {column.id: column.start_weight for column in ledger.table.columns}
-    new = ledger.solution.started_by_column
-    started = sum(weights.get(column, 0.0) * count for column, count in new.items())
-    started *= ledger.table.penalty_per_started_gpu
+    started = ledger.table.penalty_per_started_gpu * ledger.solution.started_gpus
     return started + ledger.table.penalty_per_stopped_gpu * ledger.solution.stopped_gpus
 
 

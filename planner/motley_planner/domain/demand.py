@@ -194,22 +194,10 @@ class RunningUnit:
         return self.pipeline[rank].tensor_parallel if self.pipeline else self.tensor_parallel
 
 
-# 125 MiB/s, the baseline of an Amazon EBS gp3 volume of any size (AWS, "Amazon EBS General Purpose SSD volumes").
-LOAD_BYTES_PER_HOUR = 125.0 * 2**20 * 3600.0
-
-
 @dataclass(frozen=True, slots=True)
 class MovePrice:
     """What starting and stopping cost, in USD for each GPU, spread over the horizon."""
 
     horizon_hours: float = 1.0
+    reload_hours: float = 0.1  # a replica serves nothing while its weights load
     lost_work_hours: float = 0.02
-    # A replica serves nothing while it starts. Before and after its weights are read: so that 8B in 16 bits
-    # take 0.1 h in all.
-    start_hours: float = 0.065
-    load_bytes_per_hour: float = LOAD_BYTES_PER_HOUR
-    most_hours: float = 1.0 / 6.0  # a start that takes longer is given up
-
-    def reload_hours(self, weight_bytes: float) -> float:
-        """Hours until a new replica with such weights serves."""
-        return min(self.most_hours, self.start_hours + weight_bytes / self.load_bytes_per_hour)

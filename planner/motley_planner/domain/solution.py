@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -124,10 +123,3 @@ class Solution:
     cut_short: bool = False  # the time ran out before the search ended or its gap was closed
     saving: frozenset[str] = frozenset()  # resources of which replicas stop for money alone
     more_to_save: bool = False  # other moves for money wait, so that not too much moves at once
-
-    @property
-    def started_by_column(self) -> Mapping[str, int]:
-        """New replicas of each column that has any."""
-        counts = Counter({each.column: each.count for each in self.replicas})
-        counts.subtract(placed.column for placed in self.placement if placed.kept is not None)
-        return +counts

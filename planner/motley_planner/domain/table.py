@@ -67,8 +67,7 @@ class Column:
 
     A replica that serves a class alone at its capacity takes `time_share` of its time (where not
     given, all of it) and `kv_share` of its KV memory (where not given, none); the larger of both
-    is 1. Rates of several classes add up in each of the two. To start one costs `reload` x
-    `penalty_per_started_gpu` for each of its GPUs. `min_count`, `pool_steps`, `reload` and the
+    is 1. Rates of several classes add up in each of the two. `min_count`, `pool_steps` and the
     shares are not part of the bare table's JSON.
     """
 
@@ -86,17 +85,11 @@ class Column:
     pool_steps: tuple[PoolStep, ...] = ()
     time_share: Mapping[str, float] = field(default_factory=dict)
     kv_share: Mapping[str, float] = field(default_factory=dict)
-    reload: float = 1.0
 
     @property
     def gpus(self) -> int:
         """GPUs one replica takes."""
         return sum(f.tp for f in self.fragments)
-
-    @property
-    def start_weight(self) -> float:
-        """What a start costs, in `penalty_per_started_gpu`."""
-        return self.reload * self.gpus
 
     def worth_of(self, count: int) -> float:
         """Replicas' worth of capacity that `count` of them have: count x the best factor reached."""

@@ -158,7 +158,7 @@ def _penalty(index: Index, spec: LevelSpec, x: Floats) -> float:
     table, total = index.table, 0.0
     if table.penalty_per_started_gpu:
         new = x[index.packing.new]
-        started = sum(table.columns[i].start_weight * new[i] for i in np.flatnonzero(new).tolist())
+        started = sum(table.columns[i].gpus * new[i] for i in np.flatnonzero(new).tolist())
         total += table.penalty_per_started_gpu * started
     for group in index.packing.kept:
         stopped = len(group.replicas) - x[group.variable]

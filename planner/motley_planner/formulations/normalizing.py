@@ -179,10 +179,7 @@ def _served(solution: Solution, solved: FleetTable) -> dict[str, float]:
 
 
 def _penalty(solution: Solution, table: FleetTable) -> float:
-    weights = {column.id: column.start_weight for column in table.columns}
-    new = solution.started_by_column
-    started = sum(weights[column] * count for column, count in new.items())
-    started *= table.penalty_per_started_gpu
+    started = table.penalty_per_started_gpu * solution.started_gpus
     return started + table.penalty_per_stopped_gpu * solution.stopped_gpus
 
 

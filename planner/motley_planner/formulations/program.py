@@ -167,7 +167,7 @@ def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], 
     constant = 0.0
     if table.penalty_per_started_gpu:
         entries = [
-            (variable, table.penalty_per_started_gpu * column.start_weight)
+            (variable, table.penalty_per_started_gpu * column.gpus)
             for column, variable in zip(table.columns, packing.new, strict=True)
         ]
     for group in packing.kept:

@@ -44,7 +44,6 @@ from motley_planner.planning.phases import (
 )
 from motley_planner.planning.prerouting import class_rows
 from motley_planner.planning.quotas import with_uneven_sizes
-from motley_planner.planning.reloading import REFERENCE_RELOAD_HOURS, Reloads
 from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 from motley_planner.planning.units import UnitColumns, add_starts
 
@@ -252,7 +251,6 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
         for node, (_, ranks, _) in zip(replica.nodes, parts, strict=True):
             held[node] += ranks
     need, move = snapshot.pod_need, snapshot.move_price
-    reloads = Reloads(snapshot)
     by_node = snapshot.billing == "node"
     assembly.room = {
         node.name: max(node_room_gpus(node, need) - assembly.immovable[node.name], held[node.name])
@@ -273,11 +271,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
     return FleetTable(
         classes=tuple(assembly.classes),
         columns=tuple(
-            replace(
-                c,
-                price_usd_per_hour=0.0 if by_node else c.price_usd_per_hour,
-                reload=reloads.of(assembly.candidates[c.id]),
-            )
+            replace(c, price_usd_per_hour=0.0) if by_node else c
             for c in _as_they_run(assembly, snapshot)
         ),
         cascades=tuple(assembly.cascades),
@@ -293,7 +287,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
         ),
         cordoned_nodes=frozenset(n.name for n in snapshot.nodes if n.cordoned),
         bought_nodes=frozenset(n.name for n in snapshot.nodes if n.bought),
-        penalty_per_started_gpu=price * REFERENCE_RELOAD_HOURS / move.horizon_hours,
+        penalty_per_started_gpu=price * move.reload_hours / move.horizon_hours,
         penalty_per_stopped_gpu=price * move.lost_work_hours / move.horizon_hours,
         penalty_in_price=True,
         time_limit_s=snapshot.time_limit_s,

@@ -60,8 +60,7 @@ def without_guests(table: FleetTable, solution: Solution) -> Solution:
     gone = [r for r in survivors if r.id not in kept and table.lost_nodes.isdisjoint(r.nodes)]
     started, stopped = solution.started_gpus + gpus, sum(sizes[r.column] for r in gone)
     before = solution.stopped_gpus
-    weights = {c.id: c.start_weight for c in table.columns}
-    penalty = table.penalty_per_started_gpu * sum(weights[p.column] for p in guests)
+    penalty = table.penalty_per_started_gpu * gpus
     penalty += table.penalty_per_stopped_gpu * (stopped - before)
     levels = tuple(
         Level(PRICE_LEVEL, level.value + penalty, None, None)

@@ -132,7 +132,7 @@ def _with_new(
         )
         if table.budget_usd_per_hour is not None and price > table.budget_usd_per_hour + 1e-9:
             continue
-        started = sum(n * c.start_weight for n, c in zip(new, columns, strict=True))
+        started = sum(n * c.gpus for n, c in zip(new, columns, strict=True))
         penalty = table.penalty_per_started_gpu * started + table.penalty_per_stopped_gpu * stopped
         yield Choice(counts, price, penalty)
 

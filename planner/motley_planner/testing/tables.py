@@ -236,7 +236,7 @@ INTERNAL = frozenset(
         "side_rows", "scenarios", "purchasable", "spread_models", "penalty_in_price",
         "held_replicas", "cordoned_nodes", "bought_nodes", "most_stopped", "start",
         "starts", "min_count", "pool_steps", "tier",
-        "time_share", "kv_share", "reload",
+        "time_share", "kv_share",
     }
 )  # fmt: skip
 
