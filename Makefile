@@ -25,7 +25,7 @@ demo-live: venv binaries  ## two real language models on this CPU: served, hurt 
 test: venv binaries  ## unit tests, kmock tests and the short end-to-end tests
 	@sh .ci/test $(PYTEST)
 
-test-faults: venv binaries  ## every fault of docs/faults.md, and real models: about 9 minutes (MOTLEY_FAULTS=full: longer)
+test-faults: venv binaries  ## every fault of docs/faults.md, and real models: about 11 minutes (MOTLEY_FAULTS=full: longer)
 	@sh .ci/faults $(PYTEST)
 
 test-long: venv  ## long forms of oracles and histories, for a night
