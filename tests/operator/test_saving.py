@@ -10,7 +10,7 @@ import pytest
 from motley_operator.decision import Decision
 from motley_operator.testing import gpu_node, pool
 from motley_operator.testing.operated import Operated, load
-from motley_planner.planning import steadiness
+from motley_planner.planning import survivors
 
 CHEAP = "NVIDIA-L40S"
 COOLDOWN_S = 600.0  # the Fleet's default
@@ -65,7 +65,7 @@ class Saving(Operated):
         shares = [0.0]
         for end, _, runs in self.stops:
             within = sum(n for at, n, _ in self.stops if end - COOLDOWN_S < at <= end)
-            shares.append(within / max(steadiness.LEAST_STOPS, int(steadiness.STOPS * runs)))
+            shares.append(within / max(survivors.LEAST_STOPS, int(survivors.STOPS * runs)))
         return max(shares)
 
 
@@ -142,8 +142,8 @@ def test_no_cooldown_sees_more_than_its_share_and_the_end_is_as_cheap(
     saving = drawn(seed)
     assert saving.stops
     assert saving.most_in_a_cooldown() <= 1.0
-    monkeypatch.setattr(steadiness, "STOPS", 1.0)
-    monkeypatch.setattr(steadiness, "LEAST_STOPS", 1000)
+    monkeypatch.setattr(survivors, "STOPS", 1.0)
+    monkeypatch.setattr(survivors, "LEAST_STOPS", 1000)
     at_once = drawn(seed)
     ends = [one.cycle().plan.price_usd_per_hour for one in (saving, at_once)]
     assert ends[0] <= ends[1] * (1.0 + MIN_IMPROVEMENT) + 1e-9
@@ -152,7 +152,7 @@ def test_no_cooldown_sees_more_than_its_share_and_the_end_is_as_cheap(
 def test_a_proposal_is_the_whole_move_for_a_person_decides() -> None:
     saving = Saving(4, [60])
     before = saving.live()
-    assert len(before) > steadiness.LEAST_STOPS
+    assert len(before) > survivors.LEAST_STOPS
     saving.edit(saving.keys[0], replan={"mode": "Preview"})
     saving.lasts(60.0)
     saving.world.add_node(*(cheaper(f"cheap{i}") for i in range(16)))

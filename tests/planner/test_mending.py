@@ -19,7 +19,7 @@ from tests.planner.test_planning import (
 from motley_planner.domain.demand import Budget, ServingDemand
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
-from motley_planner.planning import mending, plan, steadiness
+from motley_planner.planning import mending, money, plan, steadiness
 from motley_planner.planning.worth import running_units
 
 
@@ -43,7 +43,8 @@ def tables_solved(monkeypatch: pytest.MonkeyPatch, snapshot: Snapshot) -> tuple[
         return whole(*args, **more)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(steadiness, "solve_table", counted)
+        for room in (steadiness, money):
+            patched.setattr(room, "solve_table", counted)
         return solve(snapshot), count[0]
 
 

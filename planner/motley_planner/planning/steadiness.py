@@ -10,12 +10,7 @@ one before and only adds around what it holds:
     3. ... and the jobs that stand behind them in priority
     4. ... and everything that stands behind them
 
-Resources that cool down from their last change, or ask for more than what would be saved, are not
-moved for money: where the free plan would, one more solve releases everything but them.
-
-Nor are more replicas stopped for money within one cooldown of the whole fleet, where the snapshot says how many were: of a free plan
-that stops more, the moves that save most come first, and the rest waits (`more_to_save`; the caller asks again). What a person asks or
-approves has no such bound.
+Money has rules of its own (`money.py`): what cools down stays, and few replicas stop at a time.
 
 (A resource is short where its level of service stays behind the free plan's.)
 
@@ -37,31 +32,29 @@ from dataclasses import replace
 
 from motley_planner.domain.demand import Demand, RlDemand
 from motley_planner.domain.snapshot import Snapshot
-from motley_planner.domain.solution import Level, Solution
-from motley_planner.domain.table import FleetTable, RunningReplica
+from motley_planner.domain.solution import Solution
+from motley_planner.domain.table import FleetTable
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning.assembly import Assembly
+from motley_planner.planning.choosing import choose, with_bounds
 from motley_planner.planning.comparing import (
     first_short,
     loses,
     may_catch_up,
-    price_of,
     rank_of,
-    saves,
-    serves_as_much,
     serves_clearly_more,
 )
 from motley_planner.planning.editing import is_enough
 from motley_planner.planning.entitling import as_owed, missing, pays, robs
 from motley_planner.planning.mending import mend
+from motley_planner.planning.money import for_money
+from motley_planner.planning.survivors import every_key, holding_but, most_stopped
 
 LEFT_SHARE = 0.5  # of the time limit at least, where mending was tried in vain
 STILL_SHARE = 0.4  # of the time that the free solve leaves
 FREE_SHARE = 0.45  # of the time limit; the rungs are small and share the rest
 RUNG_SHARE = 0.6  # of the time left, for a rung that others may follow
 UNSERVED_SHARE = 1e-3  # of a resource's rate; above it the resource is short
-STEADY_STOPS, STOPS = 0.05, 0.25  # share of the survivors that one re-plan stops for service ...
-LEAST_STOPS = 2  # ... or so many
 LEAST_RUNG_S = 0.1  # a solve that the ladder left no time for
 NO_TIME_S = 0.01  # for the first rung at least: what runs and what greed adds is a plan
 
@@ -87,22 +80,22 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
     spent_s, best, cut_short = free.solve_seconds, None, free.cut_short
     still: Solution | None = None
     if snapshot.edited:
-        rung = _holding(table, assembly, frozenset())
+        rung = holding_but(table, assembly, frozenset())
         still = solve_table(
             replace(rung, time_limit_s=max(LEAST_RUNG_S, (limit_s - spent_s) * STILL_SHARE)),
             use_worker=use_worker,
         )
         spent_s, cut_short = spent_s + still.solve_seconds, cut_short or still.cut_short
         table = replace(table, start=still.placement or table.start)
-    everything = _everything(snapshot)
+    everything = every_key(snapshot)
     released: frozenset[str] | None = snapshot.edited
     unsure = False
     while released is not None and (best is None or limit_s - spent_s >= LEAST_RUNG_S):
         left_s = (limit_s - spent_s) * (RUNG_SHARE if released != everything else 1.0)
-        rung = _holding(table, assembly, released)
+        rung = holding_but(table, assembly, released)
         rung = replace(rung, time_limit_s=max(NO_TIME_S, left_s))
         if best is not None:
-            rung = replace(rung, most_stopped=_most_stopped(table, assembly, snapshot))
+            rung = replace(rung, most_stopped=most_stopped(table, assembly, snapshot))
         held = solve_table(rung, use_worker=use_worker)
         spent_s, cut_short = spent_s + held.solve_seconds, cut_short or held.cut_short
         if held.status == "no_solution":
@@ -126,166 +119,19 @@ def _climb(table: FleetTable, assembly: Assembly, snapshot: Snapshot, use_worker
         best = still
     if still is not None and best is not None and loses(best, still, snapshot):
         best = still
-    chosen = (
-        _with_bounds(best, free) if unsure and best else _chosen(best, free, assembly, snapshot)
-    )
+    chosen = with_bounds(best, free) if unsure and best else choose(best, free, assembly, snapshot)
     if best is not None and chosen is free and first_short(best, free, snapshot) is None:
         timed = replace(table, time_limit_s=limit_s - spent_s)
-        chosen, more_s = _for_money(timed, assembly, snapshot, (best, free), use_worker)
+        chosen, more_s = for_money(timed, assembly, snapshot, (best, free), use_worker)
         spent_s += more_s
     if pays(free, chosen, table, snapshot):
         due = replace(as_owed(table, chosen), time_limit_s=max(LEAST_RUNG_S, limit_s - spent_s))
         paid = solve_table(due, use_worker=use_worker)
         spent_s, cut_short = spent_s + paid.solve_seconds, cut_short or paid.cut_short
         if paid.status != "no_solution" and pays(paid, chosen, table, snapshot):
-            chosen = _with_bounds(paid, free)
+            chosen = with_bounds(paid, free)
     cut_short = cut_short and chosen.status == "feasible"
     return replace(chosen, solve_seconds=spent_s, cut_short=cut_short)
-
-
-def _for_money(
-    table: FleetTable,
-    assembly: Assembly,
-    snapshot: Snapshot,
-    plans: tuple[Solution, Solution],
-    use_worker: bool,
-) -> tuple[Solution, float]:
-    """What of the free plan is carried out, which serves as much for less; and the seconds it took.
-
-    Not of resources that cool down. Where it stops more than may be stopped at once, a step towards it:
-    the moves that save most, each as much as its share of all stops must.
-    """
-    best, free = plans
-    stopped = _stopped(free, table, assembly)
-    cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
-    rung = _holding(table, assembly, _everything(snapshot) - (cooling - snapshot.edited))
-    goal, spent_s = free, 0.0
-    if cooling - snapshot.edited:
-        timed = replace(rung, time_limit_s=max(LEAST_RUNG_S, table.time_limit_s))
-        goal = solve_table(timed, use_worker=use_worker)
-        spent_s = goal.solve_seconds
-        if goal.status == "no_solution" or _chosen(best, goal, assembly, snapshot) is not goal:
-            return _with_bounds(best, free), spent_s
-    stops, at_once = _stops(goal, table, assembly, snapshot), _most_saved(table)
-    if snapshot.moved_lately is None:
-        at_once = stops
-    most = max(0, at_once - (snapshot.moved_lately or 0))
-    if stops <= most:
-        return _saving(goal, free, table, assembly, snapshot), spent_s
-    if most == 0:
-        return replace(_with_bounds(best, free), more_to_save=True), spent_s
-    timed = replace(
-        rung,
-        most_stopped=len(_edited(table, assembly, snapshot)) + most,
-        start=best.placement,
-        time_limit_s=max(LEAST_RUNG_S, table.time_limit_s - spent_s),
-    )
-    step = solve_table(timed, use_worker=use_worker)
-    spent_s += step.solve_seconds
-    moved = _stops(step, table, assembly, snapshot)
-    if moved <= most and _is_step(best, step, moved / stops, assembly, snapshot):
-        step = _saving(step, free, table, assembly, snapshot)
-        return replace(step, more_to_save=True), spent_s
-    # Later, where more may be stopped, a larger step may pay; or one that leaves alone what was edited now.
-    later = most < at_once or moved > most
-    return replace(_with_bounds(best, free), more_to_save=later), spent_s
-
-
-def _is_step(
-    best: Solution, step: Solution, share: float, assembly: Assembly, snapshot: Snapshot
-) -> bool:
-    """Whether a step serves as much as what is held and saves its share of the least improvement."""
-    price, less = price_of(best), price_of(step)
-    if price is None or less is None or loses(step, best, snapshot):
-        return False
-    if less >= price - share * snapshot.min_improvement * abs(price) - 1e-9:
-        return False
-    serves = serves_as_much(step, best, snapshot, tolerant=False)
-    return serves and not robs(step, best, assembly, snapshot)
-
-
-def _saving(
-    plan: Solution,
-    free: Solution,
-    table: FleetTable,
-    assembly: Assembly,
-    snapshot: Snapshot,
-) -> Solution:
-    """The plan with the free one's bounds, and with what it stops for money."""
-    keys = _stopped(plan, table, assembly) - snapshot.edited
-    told = plan if plan is free else _with_bounds(plan, free)
-    return replace(told, saving=keys)
-
-
-def _most_saved(table: FleetTable) -> int:
-    """Survivors that may be stopped for money within one cooldown."""
-    return max(LEAST_STOPS, int(STOPS * len(_survivors(table))))
-
-
-def _survivors(table: FleetTable) -> list[RunningReplica]:
-    """Replicas that run and are not lost."""
-    assert table.previous is not None
-    return [r for r in table.previous.replicas if not set(r.nodes) & table.lost_nodes]
-
-
-def _edited(table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> frozenset[str]:
-    """Ids of the survivors of what somebody edited."""
-    keys = {r.id: assembly.candidates[r.column].key for r in _survivors(table)}
-    return frozenset(name for name, key in keys.items() if key in snapshot.edited)
-
-
-def _stops(solution: Solution, table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> int:
-    """Survivors that a solution stops, but for those of what was edited."""
-    kept = {placed.kept for placed in solution.placement}
-    free = kept | _edited(table, assembly, snapshot)
-    return sum(replica.id not in free for replica in _survivors(table))
-
-
-def _everything(snapshot: Snapshot) -> frozenset[str]:
-    return frozenset(demand.key for demand in snapshot.demands)
-
-
-def _most_stopped(table: FleetTable, assembly: Assembly, snapshot: Snapshot) -> int:
-    """Survivors that may be stopped for service: few of them, besides those of what was edited."""
-    share = STEADY_STOPS if snapshot.steady else STOPS
-    few = max(LEAST_STOPS, int(share * len(_survivors(table))))
-    return len(_edited(table, assembly, snapshot)) + few
-
-
-def _reluctant(
-    stopped: frozenset[str], held: Solution | None, free: Solution, snapshot: Snapshot
-) -> frozenset[str]:
-    """Resources that move only for more than the free plan saves."""
-    before, after = (price_of(held) if held is not None else None), price_of(free)
-    if not before or after is None:
-        return frozenset()
-    saved = 1.0 - after / before
-    return frozenset(key for key in stopped if snapshot.improvements.get(key, 0.0) > saved)
-
-
-def _stopped(solution: Solution, table: FleetTable, assembly: Assembly) -> frozenset[str]:
-    """Resources of which the solution stops a replica."""
-    assert table.previous is not None
-    kept = {placed.kept for placed in solution.placement}
-    stopped = (replica for replica in table.previous.replicas if replica.id not in kept)
-    return frozenset(assembly.candidates[replica.column].key for replica in stopped)
-
-
-def _chosen(
-    held: Solution | None, free: Solution, assembly: Assembly, snapshot: Snapshot
-) -> Solution:
-    if held is None:
-        return free
-    if free.status == "no_solution":
-        return held
-    if robs(free, held, assembly, snapshot):
-        return _with_bounds(held, free)
-    rank = first_short(held, free, snapshot)
-    if rank is not None:
-        return free if serves_clearly_more(free, held, rank, snapshot) else _with_bounds(held, free)
-    cheaper = serves_as_much(free, held, snapshot, tolerant=False) and saves(held, free, snapshot)
-    cheaper = cheaper and not loses(free, held, snapshot)
-    return free if cheaper else _with_bounds(held, free)
 
 
 def _taking(
@@ -307,7 +153,7 @@ def _taking(
     lower = {demand.key for demand in snapshot.demands if rank_of(demand) < rank}
     if not lower:
         return None
-    rung = _holding(table, assembly, frozenset(short | lower) | snapshot.edited)
+    rung = holding_but(table, assembly, frozenset(short | lower) | snapshot.edited)
     timed = replace(rung, time_limit_s=max(LEAST_RUNG_S, table.time_limit_s))
     return solve_table(timed, use_worker=use_worker)
 
@@ -347,39 +193,3 @@ def _short(snapshot: Snapshot, assembly: Assembly, solution: Solution) -> tuple[
     """Resources that the solution does not serve in full."""
     lacks = missing(solution, assembly, snapshot)
     return tuple(d for d in snapshot.demands if lacks[d.key] > UNSERVED_SHARE)
-
-
-def _holding(table: FleetTable, assembly: Assembly, released: frozenset[str]) -> FleetTable:
-    """The table in which what runs goes on where it runs, but for the released resources."""
-    assert table.previous is not None
-    held = frozenset(
-        replica.id
-        for replica in table.previous.replicas
-        if assembly.candidates[replica.column].key not in released
-    )
-    return replace(table, held_replicas=held)
-
-
-def _with_bounds(held: Solution, free: Solution) -> Solution:
-    """The held plan beside the bounds of the problem in which everything may move."""
-    bounds = {level.name: level.bound for level in free.levels}
-    levels = tuple(
-        _bounded(level, bounds.get(level.name)) for level in held.levels if level.name in bounds
-    )
-    whole = bool(levels) and all(level.gap is not None and level.gap <= 1e-3 for level in levels)
-    first = levels[0] if levels else None
-    return replace(
-        held,
-        status="optimal" if whole else "feasible",
-        levels=levels,
-        objective=first.value if first else held.objective,
-        bound=first.bound if first else held.bound,
-        gap=first.gap if first else held.gap,
-    )
-
-
-def _bounded(level: Level, bound: float | None) -> Level:
-    if bound is None or level.value is None:
-        return Level(level.name, level.value, None, None)
-    gap = abs(bound - level.value) / max(1e-9, abs(level.value))
-    return Level(level.name, level.value, bound, gap)
