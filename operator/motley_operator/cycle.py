@@ -144,9 +144,9 @@ class Cycle:
         await _rings(self._bell, with_timer)
         if self._woken_at is None:
             return
-        latest = self._woken_at + self._pace.wait_s
         while not self._stopping:
             self._bell.clear()
+            latest = self._woken_at + self._pace.wait_s(self._causes["Node"])
             left_s = latest - time.monotonic()
             if left_s <= 0 or not await _rings(self._bell, min(self._pace.idle_s, left_s)):
                 return

@@ -3,7 +3,8 @@
 On a small fleet a decision takes a fraction of a second, and the settings alone say how long. On one of
 thousands of nodes it takes seconds: then a burst may go on for as long as a decision takes before the
 cycle starts (what it would have missed would have cost a second plan), and a cycle that nothing
-called for comes less often.
+called for comes less often. Nodes that change by the dozen (a zone, a rack, a switch) are one event,
+however long the API server takes to tell it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ LONGEST_REST_S = (
 )
 _IDLE_SHARE = 0.1  # of a decision's time without events ends a burst
 _LONGEST_WAIT_S = 5.0
+_MANY_NODES = 20  # of which news came in one burst: more are on their way
 _FADING = 0.8  # a cycle that planned nothing new says little about the next one that does
 
 
@@ -38,9 +40,10 @@ class Pace:
         """Without an event for so long, a burst is over."""
         return max(self._settings.idle_window_s, min(_IDLE_SHARE * self._slow_s, 1.0))
 
-    @property
-    def wait_s(self) -> float:
-        """The longest that a burst puts a cycle off."""
+    def wait_s(self, nodes: int) -> float:
+        """The longest that a burst puts a cycle off in which so many nodes had news."""
+        if nodes >= _MANY_NODES:
+            return _LONGEST_WAIT_S
         return max(self._settings.max_wait_s, min(self._slow_s, _LONGEST_WAIT_S))
 
     @property

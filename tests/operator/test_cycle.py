@@ -145,11 +145,24 @@ async def test_a_stream_without_a_pause_does_not_put_a_cycle_off_for_ever(
     task, began = asyncio.create_task(bench.cycle.run()), time.monotonic()
     async with asyncio.timeout(30.0):
         while len(bench.decided) < 3:
-            bench.cycle.wake("Node")
+            bench.cycle.wake("Pod")
             await asyncio.sleep(0.01)
     bench.cycle.stop()
     await task
     assert bench.decided[1] - began >= 0.25
+
+
+async def test_nodes_that_go_by_the_dozen_are_one_cycle_however_slowly_they_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench(monkeypatch, replace(QUICK, idle_window_s=0.25))
+    await bench.cycle.once()
+    task = asyncio.create_task(bench.deciding(2, rest_s=1.0))
+    for _ in range(60):  # 0.9 s, three times as long as the longest wait for a few
+        bench.cycle.wake("Node")
+        bench.cycle.wake("Node")
+        await asyncio.sleep(0.015)
+    await task  # which knows of no third
 
 
 async def test_nothing_happens_without_a_wake_up_until_the_resync(
