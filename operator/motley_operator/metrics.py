@@ -101,6 +101,12 @@ class Metrics:
             ["tier", "reason"],
             registry=registry,
         )
+        self.replan_cost = Counter(
+            "motley_replan_cost_usd",
+            "Predicted GPU time that changes of plan cost once: weights that load, work that stops lose",
+            ["tier"],
+            registry=registry,
+        )
         self._demand(registry)
         self.calls = Counter(
             "motley_api_calls",
@@ -258,6 +264,7 @@ class Metrics:
         """Count changes of plan."""
         for replan in replans:
             self.replans.labels(replan.tier.value, replan.reason).inc()
+            self.replan_cost.labels(replan.tier.value).inc(replan.cost_usd)
 
     def planned(
         self, plan: Plan, stages: Mapping[str, Iterable[str]] = MappingProxyType({})

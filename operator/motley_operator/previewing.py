@@ -32,6 +32,7 @@ from motley_operator.domain.translation import Translation
 from motley_operator.translate.restoring import unit_of
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.hardware import Catalog, NodeClass
+from motley_planner.domain.moves import start_of, stop_of
 from motley_planner.domain.plan import Move, Plan, Refusal, Slice
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import PlannerError
@@ -62,7 +63,7 @@ def stood(plan: Plan, translation: Translation) -> Plan:
         kept = _kept(part, standing, translation)
         price += kept.price_usd_per_hour - part.price_usd_per_hour
         slices.append(kept)
-        moves += _moves(kept, standing)
+        moves += _moves(kept, standing, translation.snapshot)
     return replace(
         plan,
         slices=tuple(slices),
@@ -124,15 +125,15 @@ def _lost(standing: Standing) -> Iterator[Refusal]:
         )
 
 
-def _moves(part: Slice, standing: Standing) -> Iterator[Move]:
+def _moves(part: Slice, standing: Standing, snapshot: Snapshot) -> Iterator[Move]:
     reason = "Approved" if standing.verdict == "Approved" else "Restored"
     if standing.part is None:
         reason = "New"
-    for name, nodes in standing.stops:
-        yield Move(part.key, name, "stop", nodes, reason)
+    for unit in standing.stops:
+        yield stop_of(snapshot, unit, reason)
     for replica in part.replicas:
         if replica.kept is None:
-            yield Move(part.key, replica.name, "start", replica.nodes, reason)
+            yield start_of(snapshot, part.key, replica, reason)
 
 
 def records(plan: Plan, translation: Translation, facts: ClusterFacts) -> dict[str, Record]:

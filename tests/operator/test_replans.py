@@ -82,6 +82,16 @@ def test_a_tier_is_the_cheapest_that_a_change_needs() -> None:
     assert tier(start, stop, cause="NodeLeaving") == (Tier.MOVE, "Grows")
 
 
+def test_a_change_costs_what_its_own_moves_cost() -> None:
+    part = slice_of("k", [replica(), replica(ordinal=1, kept="k/main-0a1b2c3d-1")])
+    start = Move("k", "main-0a1b2c3d-0", "start", ("h0",), "Grows", 0.4)
+    stop = Move("k", "main-0a1b2c3d-2", "stop", ("h0",), "Saves", 0.08)
+    made = replan_of(part, replace(plan_of(part), moves=(start, stop, replace(stop, key="b"))), "")
+    assert made.cost_usd == pytest.approx(0.48)
+    assert made.cost == "at 0.48 $ of GPU time once (predicted)"
+    assert replan_of(part, plan_of(part), "").cost == "at no cost"
+
+
 def test_first_pods_are_added_and_a_move_for_money_stops_some() -> None:
     counted = Counted(gpu_node("dear", gpus=2))
     key = counted.world.add(pool())
@@ -93,6 +103,10 @@ def test_first_pods_are_added_and_a_move_for_money_stops_some() -> None:
     assert [(one.tier, one.reason) for one in counted.told] == [("T1", "New"), ("T2", "Saves")]
     told = [e.message for e in counted.world.events if e.reason == "Replanned"]
     assert [message[:3] for message in told] == ["T1:", "T2:"]
+    costs = [one.cost_usd for one in counted.told]
+    assert min(costs) > 0.0
+    assert float(counted.last(key)["costDollars"]) == pytest.approx(costs[1], abs=0.005)
+    assert f"{costs[1]:.2f} $ of GPU time" in told[1]
 
 
 def test_routing_alone_touches_no_pod() -> None:
@@ -103,14 +117,17 @@ def test_routing_alone_touches_no_pod() -> None:
     counted.edit(key, workload=load("2.2"))
     counted.lasts(60)
     assert counted.uids(key) == before
-    assert counted.last(key)["tier"] == "T0"
+    last = counted.last(key)
+    assert (last["tier"], last["costDollars"]) == ("T0", "0")
 
 
 def test_changes_are_counted_by_tier_and_reason() -> None:
     metrics = Metrics()
-    metrics.replanned([Replan(Tier.REPAIR, "NodeLost", 1, 0, 2)] * 2)
+    metrics.replanned([Replan(Tier.REPAIR, "NodeLost", 1, 0, 2, 0.5)] * 2)
     labels = {"tier": "T1", "reason": "NodeLost"}
     assert metrics.registry.get_sample_value("motley_replans_total", labels) == 2.0
+    cost = metrics.registry.get_sample_value("motley_replan_cost_usd_total", {"tier": "T1"})
+    assert cost == pytest.approx(1.0)
 
 
 def half_price(name: str) -> Any:

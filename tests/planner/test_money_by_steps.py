@@ -12,6 +12,7 @@ from motley_planner.domain.hardware import Node, NodeClass
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.planning import plan
+from motley_planner.planning.assemble import assemble
 from motley_planner.planning.worth import running_units
 
 CATALOG = load_catalog()
@@ -65,6 +66,18 @@ def test_a_quarter_moves_at_once_and_what_saves_most_first(joined: Snapshot) -> 
     dearest = {unit.key for unit in joined.running if unit.nodes == ("dear-0",)}
     assert stops(made).keys() == made.saving <= dearest
     assert made.more_to_save
+
+
+def test_a_move_costs_gpu_time_once_and_the_decision_was_charged_as_much(joined: Snapshot) -> None:
+    made, mean = solve(joined), (5.0 + 3.0 + 3.0 + 3 * 1.0) / 6
+    started = {move.cost_usd for move in made.moves if move.action == "start"}
+    stopped = {move.cost_usd for move in made.moves if move.action == "stop"}
+    assert sorted(started) == [pytest.approx(0.1 * mean)]  # of one GPU each
+    assert sorted(stopped) == [pytest.approx(0.02 * mean)]
+    table, _ = assemble(joined, CATALOG)
+    hours = joined.move_price.horizon_hours
+    assert sorted(started) == [pytest.approx(table.penalty_per_started_gpu * hours)]
+    assert sorted(stopped) == [pytest.approx(table.penalty_per_stopped_gpu * hours)]
 
 
 def test_what_moved_lately_counts(joined: Snapshot) -> None:

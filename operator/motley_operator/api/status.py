@@ -168,6 +168,10 @@ class LastReplan(StatusModel):
     started: int = Field(default=0, ge=0, description="Replicas started.")
     stopped: int = Field(default=0, ge=0, description="Replicas stopped.")
     kept: int = Field(default=0, ge=0, description="Replicas left alone.")
+    cost_dollars: Quantity | None = Field(
+        default=None,
+        description="US dollars of GPU time that the change costs once, predicted: weights that load, work that stops lose.",
+    )
     time: Timestamp = Field(description="When.")
     seconds: float | None = Field(default=None, ge=0, description="From the event to the new plan.")
     moved_at: Timestamp | None = Field(

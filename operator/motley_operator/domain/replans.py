@@ -1,8 +1,10 @@
 """What a new plan changes of one resource, and at which tier: the cheapest that it needs.
 
-T0  routing only: no pod is touched
+T0  routing only: no pod is touched, and it costs nothing
 T1  pods are added, in place of lost ones or beside what runs; no survivor is stopped
 T2  survivors are stopped: moved, rebuilt, or no longer needed
+
+Each costs what its starts and stops do: GPU time that loads weights, and work that is lost.
 """
 
 from __future__ import annotations
@@ -35,11 +37,19 @@ class Replan:
     started: int
     stopped: int
     kept: int
+    cost_usd: float = 0.0  # once, predicted
 
     @property
     def counts(self) -> str:
         """What happens to replicas, in words."""
         return f"{self.started} replicas start, {self.stopped} stop, {self.kept} stay"
+
+    @property
+    def cost(self) -> str:
+        """What it costs, in words."""
+        if not self.started and not self.stopped:
+            return "at no cost"
+        return f"at {self.cost_usd:.2f} $ of GPU time once (predicted)"
 
 
 def replan_of(part: Slice, plan: Plan, cause: str) -> Replan:
@@ -53,7 +63,8 @@ def replan_of(part: Slice, plan: Plan, cause: str) -> Replan:
     if cause and not stopped:
         reason = cause
     tier = Tier.MOVE if stopped else Tier.REPAIR if started or cause else Tier.ROUTING
-    return Replan(tier, reason, started, stopped, kept)
+    cost_usd = sum(move.cost_usd for move in moves)
+    return Replan(tier, reason, started, stopped, kept, cost_usd)
 
 
 def replans(plan: Plan, before: Mapping[str, str], causes: Mapping[str, str]) -> tuple[Replan, ...]:

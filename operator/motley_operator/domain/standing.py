@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from motley_operator.domain.patience import SHOWN_S
+from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.plan import PlannedReplica, Refusal, Slice
 
 HASH_DIGITS = 20  # 80 bits: nobody finds another record with the hash of an approved one
@@ -62,7 +63,7 @@ class Standing:
     edited: bool = False  # the spec is another one than the record's
     lost: tuple[str, ...] = ()  # replicas of the record for which there is no room now
     serving_on: int = 0  # replicas of the plan before that go on for those that are lost
-    stops: tuple[tuple[str, tuple[str, ...]], ...] = ()  # what runs beside it: name, nodes
+    stops: tuple[RunningUnit, ...] = ()  # what runs beside it
     accepted: str = ""  # fingerprint of the text in which the record is on the cluster
     changed: bool = False  # somebody wrote another record there: it is not read
     unknown: bool = False  # there is no record, and what runs is not of the present spec ...

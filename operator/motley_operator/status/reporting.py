@@ -10,7 +10,14 @@ import logging
 from typing import Any
 
 from motley_operator import lifecycle
-from motley_operator.api import ModelCascade, Resource, ResourceStatus, RLJob, ServingPool
+from motley_operator.api import (
+    ModelCascade,
+    Quantity,
+    Resource,
+    ResourceStatus,
+    RLJob,
+    ServingPool,
+)
 from motley_operator.api.ignored import not_acted_on
 from motley_operator.api.status import Condition
 from motley_operator.demand import Settled
@@ -188,10 +195,11 @@ def _last_replan(
     told = {
         "tier": made.tier.value,
         "reason": made.reason,
-        "message": made.counts,
+        "message": f"{made.counts}, {made.cost}",
         "started": made.started,
         "stopped": made.stopped,
         "kept": made.kept,
+        "costDollars": Quantity.of(made.cost_usd, 2),
         "time": timestamp(now),
     }
     saved = {name: row for name, row in (last or {}).items() if name in ("savedAt", "savedStops")}

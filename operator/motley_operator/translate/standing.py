@@ -219,7 +219,7 @@ class _One:
             lost=lost,
             repaired=changed,
             serving_on=len(surplus) - len(going),
-            stops=tuple((unit.id.rpartition("/")[2], unit.nodes) for unit in going),
+            stops=tuple(going),
         )
         return stands, going
 

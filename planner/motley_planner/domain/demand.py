@@ -189,6 +189,11 @@ class RunningUnit:
     phase: str = "both"  # both | prefill | decode
     kv_scale: float = 1.0
 
+    @property
+    def gpus(self) -> int:
+        """GPUs that the replica holds over all its nodes."""
+        return sum(self.gpus_on(rank) for rank in range(len(self.nodes)))
+
     def gpus_on(self, rank: int) -> int:
         """GPUs that the replica holds on one of its nodes."""
         return self.pipeline[rank].tensor_parallel if self.pipeline else self.tensor_parallel

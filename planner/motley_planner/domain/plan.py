@@ -171,6 +171,7 @@ class Move:
     action: str  # start | stop
     nodes: tuple[str, ...]
     reason: str  # NodeLost | DemandGrew | Saves | NoLongerAllowed | NotNeeded | New ...
+    cost_usd: float = 0.0  # once, predicted: GPU time while weights load, or work that a stop loses
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from motley_planner.candidates import (
 )
 from motley_planner.domain.demand import RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog, Node, NodeClass
+from motley_planner.domain.moves import usd_per_gpu_hour
 from motley_planner.domain.plan import Plan, internal_error
 from motley_planner.domain.snapshot import PodNeed, Snapshot
 from motley_planner.domain.table import Column, FleetTable, Previous, RunningReplica, TableNode
@@ -48,8 +49,6 @@ from motley_planner.planning.tiers import StageTiers, is_tiered, stage_tiers
 from motley_planner.planning.units import UnitColumns, add_starts
 
 logger = logging.getLogger(__name__)
-
-LEAST_MOVE_PRICE_USD_PER_GPU_HOUR = 0.5  # owned nodes cost nothing, moving them still does
 
 
 def assemble(
@@ -266,8 +265,7 @@ def _table(assembly: Assembly, snapshot: Snapshot) -> FleetTable:
         )
         for node in snapshot.nodes
     )
-    prices = [node.node_class.price_usd_per_gpu_hour for node in snapshot.nodes] or [0.0]
-    price = max(sum(prices) / len(prices), LEAST_MOVE_PRICE_USD_PER_GPU_HOUR)
+    price = usd_per_gpu_hour(snapshot)
     return FleetTable(
         classes=tuple(assembly.classes),
         columns=tuple(

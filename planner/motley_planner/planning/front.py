@@ -9,6 +9,7 @@ from dataclasses import replace
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog, Node
+from motley_planner.domain.moves import start_of, stop_of
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
@@ -158,10 +159,10 @@ def _moves(
             reason = "NoLongerAllowed"
         elif any(r.kept is None and r.stage == unit.stage for r in named.get(unit.key, [])):
             reason = "Saves"
-        moves.append(Move(unit.key, unit.id.rpartition("/")[2], "stop", unit.nodes, reason))
+        moves.append(stop_of(snapshot, unit, reason))
     for key, replicas in named.items():
         for replica in replicas:
             if replica.kept is None:
                 reason = "Grows" if key in ran else "New"
-                moves.append(Move(key, replica.name, "start", replica.nodes, reason))
+                moves.append(start_of(snapshot, key, replica, reason))
     return tuple(moves)
