@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
+from e2e import samples
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import ROOT, Installation
 
 pytestmark = pytest.mark.e2e
@@ -26,19 +27,7 @@ POOLS = f"/apis/motley.dev/v1alpha1/namespaces/{NAMESPACE}/servingpools"
 
 
 def pool(rate: int) -> dict[str, Any]:
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": rate,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-            "replan": {"mode": "Preview"},
-        },
-    }
+    return samples.pool("chat", NAMESPACE, rate, replan={"mode": "Preview"})
 
 
 def role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +62,6 @@ def install_approval(api: Api) -> None:
     assert len(shipped()) == 2 * len(POLICIES) + 1
     for document in shipped():
         api.apply(document)
-    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     edits = {
         "apiGroups": ["motley.dev"],
         "resources": ["servingpools"],
@@ -87,20 +75,16 @@ def install_approval(api: Api) -> None:
 
 @pytest.fixture(scope="module")
 def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
-    try:
-        hands.add_nodes(make_nodes("l40s", 3))
-        install_approval(installed.api)
-        installed.start()
-        yield installed
-    finally:
-        with suppress(Refused):
-            for document in shipped():
-                installed.api.delete(document["kind"], "", document["metadata"]["name"])
-            installed.api.delete("Namespace", "", NAMESPACE)
-        installed.stop()
-        hands.close()
+    folder = tmp_path_factory.mktemp("operator")
+    with installation(cluster, folder, make_nodes("l40s", 3), NAMESPACE) as installed:
+        try:
+            install_approval(installed.api)
+            installed.start()
+            yield installed
+        finally:
+            with suppress(Refused):
+                for document in shipped():
+                    installed.api.delete(document["kind"], "", document["metadata"]["name"])
 
 
 @pytest.fixture
