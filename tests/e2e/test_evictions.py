@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from e2e.demo_api import Refused
 from e2e.trial import SETTLE_S, Trial
 from kubernetes.client.exceptions import ApiException
 
-from motley_operator.connection import KINDS
 from motley_operator.domain.names import COMPONENT, GATEWAY, budget_name, gateway_budget_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -21,13 +19,7 @@ Document = dict[str, Any]
 
 def budget(trial: Trial, name: str) -> Document | None:
     """A disruption budget, or None."""
-    try:
-        path = KINDS["PodDisruptionBudget"].path(trial.namespace, name)
-        return trial.api.request("GET", path)
-    except Refused as error:
-        if error.status == 404:
-            return None
-        raise
+    return trial.api.get("PodDisruptionBudget", trial.namespace, name)
 
 
 def allowed(trial: Trial, name: str, pods: int) -> int | None:
