@@ -135,8 +135,7 @@ class Told(Operated):
         )
         for key, was in last.items():
             now = self.status(key).get("lastReplan")
-            # Where nothing runs, and nothing did, no plan has changed.
-            if now not in (None, was) and (was or now["started"]):
+            if now not in (None, was):
                 self.replanned[now["tier"], now["reason"]] += 1
         outcomes = [Outcome(action, DONE) for action in (*decision.statuses, *decision.actions)]
         outcomes.append(Outcome(CreatePod({"kind": "Pod"}), FAILED))  # of this nothing is seen
