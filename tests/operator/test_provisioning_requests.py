@@ -9,8 +9,7 @@ import pytest
 from motley_operator.domain.purchases import CLAIMS, CLASS, CONSUMES, REQUEST, TEMPLATE
 from motley_operator.testing.asking import LABELS, Asking
 from motley_operator.testing.operated import load
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import gpu_node
+from motley_operator.testing.samples import gpu_node, pool
 
 RATE = 24  # requests/s, a little less than one H100 serves
 ATOMIC = "best-effort-atomic-scale-up.autoscaling.x-k8s.io"
