@@ -109,7 +109,7 @@ class Metrics:
         )
         self.replan_cost = Counter(
             "motley_replan_cost_usd",
-            "Predicted GPU time that changes of plan cost once: weights that load, work that stops lose",
+            "US dollars of GPU time that changes of plan cost once, predicted: weights that load, work that stops lose",
             ["tier"],
             registry=registry,
         )
