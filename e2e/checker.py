@@ -22,17 +22,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from e2e.amounts import Amounts, add, quantity, requests_of
 from e2e.cluster.audit import Record, in_order
 
 PENDING_LIMIT_S = 30.0
 PREFIX = "motley.dev/"
 
-_DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
-_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
-_SUFFIXES = {key: Decimal(10) ** power for key, power in _DECIMAL.items()}
-_SUFFIXES |= {key: Decimal(2) ** power for key, power in _BINARY.items()}
-
-Amounts = dict[str, Decimal]
 PodKey = tuple[str, str]
 
 
@@ -114,16 +109,6 @@ def _judge(records: Iterable[Record]) -> Judge:
     return judge
 
 
-def quantity(text: str | float) -> Decimal:
-    """A Kubernetes quantity as a number: "500m" is 0.5, "2Gi" 2147483648, "1e3" 1000."""
-    word = str(text)
-    for length in (2, 1):
-        factor = _SUFFIXES.get(word[-length:])
-        if factor is not None and word[:-length]:
-            return Decimal(word[:-length]) * factor
-    return Decimal(word)
-
-
 def _see_node(replay: Judge, record: Record) -> None:
     if record.verb == "delete":
         if record.uid in ("", replay.node_uids.get(record.name)):
@@ -195,7 +180,7 @@ def _pod_of(record: Record) -> _Pod:
         uid=record.uid,
         node=spec.get("nodeName") or _pinned_to(spec),
         is_bound=bool(spec.get("nodeName")),
-        requests=_requests(spec),
+        requests=requests_of(spec),
         identity=_identity(metadata),
         phase=thing.get("status", {}).get("phase", "Pending"),
         is_deleting=metadata.get("deletionTimestamp") is not None,
@@ -226,38 +211,6 @@ def _identity(metadata: Mapping[str, Any]) -> tuple[str, ...] | None:
     return (metadata["namespace"], *(labels.get(PREFIX + name, "") for name in names))
 
 
-def _requests(spec: Mapping[str, Any]) -> Amounts:
-    """What the scheduler counts for a pod: containers and sidecars summed, or one init container's
-    peak beside the sidecars started before it, whichever is more; and the overhead."""
-    running: Amounts = {}
-    peak: Amounts = {}
-    for one in spec.get("initContainers", ()):
-        wanted = _asked(one)
-        if one.get("restartPolicy") == "Always":
-            running = _add(running, wanted)
-        else:
-            peak = _most(peak, _add(running, wanted))
-    for one in spec.get("containers", ()):
-        running = _add(running, _asked(one))
-    overhead = {key: quantity(one) for key, one in (spec.get("overhead") or {}).items()}
-    return _add(_add(_most(peak, running), overhead), {"pods": Decimal(1)})
-
-
-def _asked(container: Mapping[str, Any]) -> Amounts:
-    resources = container.get("resources") or {}
-    both = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return {key: quantity(one) for key, one in both.items()}
-
-
-def _add(left: Amounts, right: Amounts) -> Amounts:
-    return {key: left.get(key, Decimal(0)) + right.get(key, Decimal(0)) for key in {*left, *right}}
-
-
-def _most(left: Amounts, right: Amounts) -> Amounts:
-    keys = {*left, *right}
-    return {key: max(left.get(key, Decimal(0)), right.get(key, Decimal(0))) for key in keys}
-
-
 def _check_identity(replay: Judge, record: Record, key: PodKey, pod: _Pod) -> None:
     if pod.identity is None:
         return
@@ -278,7 +231,7 @@ def _check_capacity(replay: Judge, record: Record, before: _Pod | None, pod: _Po
     used: Amounts = {}
     for one in replay.pods.values():
         if one.node == pod.node and one.is_live:
-            used = _add(used, one.requests)
+            used = add(used, one.requests)
     for key in sorted(pod.requests):
         has = replay.allocatable[pod.node].get(key, Decimal(0))
         if used[key] > has:

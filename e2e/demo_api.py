@@ -34,6 +34,7 @@ KINDS: Mapping[str, tuple[str, str, bool]] = {
     "PersistentVolume": (_CORE, "persistentvolumes", False),
     "PersistentVolumeClaim": (_CORE, "persistentvolumeclaims", True),
     "Deployment": ("/apis/apps/v1", "deployments", True),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets", True),
     "Role": (_RBAC, "roles", True),
     "RoleBinding": (_RBAC, "rolebindings", True),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases", True),

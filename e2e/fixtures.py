@@ -6,7 +6,8 @@ A folder's conftest.py takes them with `from e2e.fixtures import cluster, scenar
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,11 @@ import pytest
 from e2e import rights
 from e2e.cluster.binaries import BinariesError
 from e2e.cluster.local import LocalCluster
+from e2e.cluster.nodes import Node
 from e2e.cluster.scenario import Scenario
 from e2e.cluster.state import load
+from e2e.demo_api import Refused
+from e2e.motley import Installation
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +67,25 @@ def scenario(cluster: Cluster) -> Iterator[Scenario]:
     try:
         yield hands
     finally:
+        hands.close()
+
+
+@contextmanager
+def installation(
+    cluster: Cluster, folder: Path, nodes: Iterable[Node] = (), namespace: str = ""
+) -> Iterator[Installation]:
+    """An installed operator, not started yet, with nodes and a namespace; all of it is taken away after."""
+    hands = Scenario(cluster.kubeconfig, cluster.local)
+    made = Installation.install(cluster.kubeconfig, folder)
+    try:
+        hands.add_nodes(nodes)
+        if namespace:
+            space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+            made.api.apply(space)
+        yield made
+    finally:
+        if namespace:
+            with suppress(Refused):
+                made.api.delete("Namespace", "", namespace)
+        made.stop()
         hands.close()

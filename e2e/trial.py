@@ -28,6 +28,7 @@ from e2e.demo_api import Api, Refused
 from e2e.demo_picture import Picture
 from e2e.fixtures import Cluster
 from e2e.motley import Installation
+from e2e.samples import pool
 
 Document = dict[str, Any]
 
@@ -38,20 +39,6 @@ SETTLE_S = 60.0  # the bound within which every fault must be overcome once it i
 CHANGES = r"^(?!.*/(events|leases)(/|\?|$))(?!.*dryRun=)"
 NEW_PODS = r"/pods(\?(?!.*dryRun=)|$)"  # POSTs of them
 _UNFORESEEN = re.compile(r"the cycle failed|; it keeps what it runs|exception was never retrieved")
-
-
-def pool(name: str, namespace: str, rate: float, **spec: Any) -> Document:
-    """A pool of a small model; about one L4 for each 3 requests/s."""
-    workload = {
-        "requestsPerSecond": rate,
-        "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-    }
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"model": {"id": "Qwen/Qwen3-8B"}, "workload": workload, **spec},
-    }
 
 
 @dataclass(slots=True)

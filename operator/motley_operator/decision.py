@@ -17,7 +17,7 @@ from motley_operator.api import ModelCascade, RLJob, ServingPool
 from motley_operator.domain.actions import Action, Manifest, PatchStatus
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.in_force import InForce
-from motley_operator.domain.replans import Replan, replans
+from motley_operator.domain.replans import Replan, Shown, replans
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.errors import ResourceFailed
@@ -149,10 +149,11 @@ def _set_aside(
     )
 
 
-def _shown(translation: Translation) -> dict[str, str]:
-    """Hashes of the plans that statuses show, by resource key."""
+def _shown(translation: Translation) -> dict[str, Shown]:
+    """The plans that statuses show, by resource key."""
     models = {k: m for k, m in translation.parsed.items() if isinstance(m, _PLANNED)}
-    return {k: m.status.plan.hash for k, m in models.items() if m.status.plan is not None}
+    plans = {k: m.status.plan for k, m in models.items() if m.status.plan is not None}
+    return {k: Shown(plan.hash, plan.replicas) for k, plan in plans.items()}
 
 
 def _with_time(snapshot: Snapshot, settings: Settings) -> Snapshot:

@@ -90,6 +90,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.fleet_refusals = Gauge(
+            "motley_fleet_refusals",
+            "What is wrong with the Fleet, by reason: entries that are left out, or all of it",
+            ["reason"],
+            registry=registry,
+        )
         self.last_cycle = Gauge(
             "motley_last_cycle_timestamp_seconds",
             "Unix time at which the last cycle ended that decided something",
@@ -103,7 +109,7 @@ class Metrics:
         )
         self.replan_cost = Counter(
             "motley_replan_cost_usd",
-            "Predicted GPU time that changes of plan cost once: weights that load, work that stops lose",
+            "US dollars of GPU time that changes of plan cost once, predicted: weights that load, work that stops lose",
             ["tier"],
             registry=registry,
         )
@@ -217,12 +223,18 @@ class Metrics:
             self._learned(translation.learning)
 
     def fell_short(self, plan: Plan, translation: Translation) -> None:
-        """Count what the plan lacks, and what no plan was made for; a plan that is held may lack more."""
+        """Count what the plan lacks, what no plan was made for, and what is wrong with the Fleet.
+
+        A plan that is held may lack more.
+        """
         pieces = [piece.refusals for piece in plan.slices]
         found = chain.from_iterable([*pieces, *translation.rejected.values()])
         self.shortfalls.clear()
         for reason, count in Counts(refusal.reason for refusal in found).items():
             self.shortfalls.labels(reason).set(count)
+        self.fleet_refusals.clear()
+        for reason, count in Counts(refusal.reason for refusal in translation.unmet).items():
+            self.fleet_refusals.labels(reason).set(count)
 
     def _learned(self, learning: Learning) -> None:
         """Show corrections, and what became of the measurement of what runs."""
@@ -255,7 +267,7 @@ class Metrics:
             gauge.set(0.0)
         for gauge in (self.gpus, self.resource_price, self.replicas, self.shortfalls):
             gauge.clear()
-        for gauge in (self.demand, self.demand_measured):
+        for gauge in (self.fleet_refusals, self.demand, self.demand_measured):
             gauge.clear()
         for gauge in (self.correction, self.measured_over_modeled, self.learning):
             gauge.clear()

@@ -232,7 +232,14 @@ def by_name(kind: str) -> dict[str, Document]:
 
 
 @pytest.mark.parametrize(
-    "name", ["motley-approval", "motley-pod-templates", "motley-pods", "motley-workloads"]
+    "name",
+    [
+        "motley-approval",
+        "motley-approval-default",
+        "motley-pod-templates",
+        "motley-pods",
+        "motley-workloads",
+    ],
 )
 def test_an_admission_policy_is_bound_denies_and_fails_closed(name: str) -> None:
     policy = by_name("ValidatingAdmissionPolicy")[name]["spec"]
@@ -254,6 +261,19 @@ def test_an_admission_policy_is_bound_denies_and_fails_closed(name: str) -> None
         assert set(rule["resources"]) == {"modelcascades", "servingpools", "rljobs"}
 
 
+def test_only_the_policy_of_the_fleets_default_reads_a_fleet_and_does_nothing_without_one() -> None:
+    policies = by_name("ValidatingAdmissionPolicy")
+    reading = {name for name, policy in policies.items() if "paramKind" in policy["spec"]}
+    assert reading == {"motley-approval-default"}  # what judges without a Fleet may not be in there
+    (name,) = reading
+    assert policies[name]["spec"]["paramKind"] == {
+        "apiVersion": "motley.dev/v1alpha1",
+        "kind": "Fleet",
+    }
+    binding = by_name("ValidatingAdmissionPolicyBinding")[name]["spec"]
+    assert binding["paramRef"] == {"name": "default", "parameterNotFoundAction": "Allow"}
+
+
 @needs_helm
 def test_each_policy_has_a_switch_of_its_own() -> None:
     def policies(*arguments: str) -> set[str]:
@@ -262,7 +282,7 @@ def test_each_policy_has_a_switch_of_its_own() -> None:
 
     every = policies()
     for switch, names in (
-        ("approval.enforce", {"motley-approval"}),
+        ("approval.enforce", {"motley-approval", "motley-approval-default"}),
         ("admission.podTemplates", {"motley-pod-templates"}),
         ("admission.pods", {"motley-pods", "motley-workloads"}),
     ):

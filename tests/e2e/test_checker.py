@@ -8,7 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from e2e.checker import Judge, assert_lawful, check, quantity
+from e2e.amounts import quantity
+from e2e.checker import Judge, assert_lawful, check
 from e2e.cluster import audit
 from e2e.testing import Event, Log, init, pod
 

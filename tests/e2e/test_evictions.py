@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from e2e.cluster.nodes import make_nodes
-from e2e.demo_api import Refused
-from e2e.fixtures import Cluster
 from e2e.trial import SETTLE_S, Trial
 from kubernetes.client.exceptions import ApiException
 
-from motley_operator.connection import KINDS
 from motley_operator.domain.names import COMPONENT, GATEWAY, budget_name, gateway_budget_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -22,30 +17,9 @@ ENGINES, GATEWAYS = budget_name(NAME, "main"), gateway_budget_name(NAME)
 Document = dict[str, Any]
 
 
-@pytest.fixture(scope="module")
-def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    nodes = make_nodes("l4", 5, prefix="evict-l4")
-    with Trial.begin(cluster, tmp_path_factory.mktemp("operator"), nodes) as trial:
-        yield trial
-
-
-@pytest.fixture
-def trial(fleet: Trial) -> Iterator[Trial]:
-    """Two pools that are served, and afterwards the judges' verdict."""
-    fleet.serve_two()
-    yield fleet
-    fleet.judge()
-
-
 def budget(trial: Trial, name: str) -> Document | None:
     """A disruption budget, or None."""
-    try:
-        path = KINDS["PodDisruptionBudget"].path(trial.namespace, name)
-        return trial.api.request("GET", path)
-    except Refused as error:
-        if error.status == 404:
-            return None
-        raise
+    return trial.api.get("PodDisruptionBudget", trial.namespace, name)
 
 
 def allowed(trial: Trial, name: str, pods: int) -> int | None:

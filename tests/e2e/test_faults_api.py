@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from e2e.cluster.faults import WRITES, Fault
-from e2e.cluster.nodes import make_nodes
 from e2e.demo_picture import Picture
-from e2e.fixtures import Cluster
 from e2e.trial import CHANGES, FULL, NEW_PODS, SETTLE_S, Trial
 
 pytestmark = [pytest.mark.e2e]
@@ -23,21 +20,6 @@ slow = pytest.mark.slow
 
 REQUEST_S = 30.0  # after which a request without an answer is given up
 SILENCE_S = 90.0  # after which a watch without a word, bookmarks included, is given up
-
-
-@pytest.fixture(scope="module")
-def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    nodes = make_nodes("l4", 5, prefix="api-l4")
-    with Trial.begin(cluster, tmp_path_factory.mktemp("operator"), nodes) as trial:
-        yield trial
-
-
-@pytest.fixture
-def trial(fleet: Trial) -> Iterator[Trial]:
-    """Two pools that are served, and afterwards the judges' verdict."""
-    fleet.serve_two()
-    yield fleet
-    fleet.judge()
 
 
 def grown(trial: Trial, before: Picture, timeout_s: float = SETTLE_S) -> Picture:

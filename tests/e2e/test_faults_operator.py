@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 from e2e import demo_operator
 from e2e.cluster import processes
-from e2e.cluster.nodes import make_nodes
 from e2e.demo_api import Refused
-from e2e.fixtures import Cluster
 from e2e.trial import FULL, SETTLE_S, Trial
 
 pytestmark = pytest.mark.e2e
@@ -25,21 +23,6 @@ FAILOVER_S = 10.0
 LEASE_S = 8  # a busy machine renews it late
 SOLVER_S = 30.0  # a plan is there at the latest so long after the solver's processes live again
 LEASE = ("Lease", demo_operator.NAMESPACE, "motley")
-
-
-@pytest.fixture(scope="module")
-def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    nodes = make_nodes("l4", 5, prefix="op-l4")
-    with Trial.begin(cluster, tmp_path_factory.mktemp("operator"), nodes) as trial:
-        yield trial
-
-
-@pytest.fixture
-def trial(fleet: Trial) -> Iterator[Trial]:
-    """Two pools that are served, and afterwards the judges' verdict."""
-    fleet.serve_two()
-    yield fleet
-    fleet.judge()
 
 
 def killed_at(trial: Trial, number: int, rate: float, *, is_done: bool) -> bool:

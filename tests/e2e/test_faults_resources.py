@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from e2e import demo_operator
 from e2e.cluster.faults import Fault
-from e2e.cluster.nodes import make_nodes
 from e2e.demo_api import path_of
 from e2e.demo_picture import Picture
-from e2e.fixtures import Cluster
-from e2e.trial import FULL, NEW_PODS, SETTLE_S, Trial, pool
+from e2e.samples import pool
+from e2e.trial import FULL, NEW_PODS, SETTLE_S, Trial
 
 from motley_operator.connection import KINDS
 from motley_operator.contests import FREE_TAKES
@@ -30,21 +29,6 @@ STAGES = [
     {"name": "small", "model": TINY},
     {"name": "large", "model": {"id": "Qwen/Qwen3-8B"}},
 ]
-
-
-@pytest.fixture(scope="module")
-def fleet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    nodes = make_nodes("l4", 5, prefix="hands-l4")
-    with Trial.begin(cluster, tmp_path_factory.mktemp("operator"), nodes) as trial:
-        yield trial
-
-
-@pytest.fixture
-def trial(fleet: Trial) -> Iterator[Trial]:
-    """Two pools that are served, and afterwards the judges' verdict."""
-    fleet.serve_two()
-    yield fleet
-    fleet.judge()
 
 
 def another_plan(status: Document) -> Document:

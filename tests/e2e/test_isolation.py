@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from e2e import demo_operator
+from e2e import demo_operator, samples
 from e2e.cluster.nodes import demo_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.fixtures import Cluster
@@ -29,16 +29,7 @@ Document = dict[str, Any]
 
 def pool(name: str, **spec: Any) -> Document:
     """A small pool in the closed namespace."""
-    workload = {
-        "requestsPerSecond": 1,
-        "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-    }
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": name, "namespace": SPACE},
-        "spec": {"model": {"id": "Qwen/Qwen3-8B"}, "workload": workload, **spec},
-    }
+    return samples.pool(name, SPACE, 1, **spec)
 
 
 def grant_policies(installed: Installation) -> None:

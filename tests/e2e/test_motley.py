@@ -18,7 +18,7 @@ from e2e.cluster import audit
 from e2e.cluster.nodes import demo_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_picture import RESOURCE_KINDS, Picture
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import CARRIED_OUT_S, Installation
 
 from motley_operator.settings import LOSS_TOLERATION_SECONDS
@@ -36,17 +36,11 @@ SAMPLES = int(os.environ.get("MOTLEY_REPLAN_SAMPLES", "2"))
 @pytest.fixture(scope="module")
 def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The examples, planned and Ready, on twelve mixed nodes."""
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
-    try:
-        hands.add_nodes(demo_nodes())
+    with installation(cluster, tmp_path_factory.mktemp("operator"), demo_nodes()) as installed:
         installed.start()
         installed.apply_examples()
         installed.settle()
         yield installed
-    finally:
-        installed.stop()
-        hands.close()
 
 
 @pytest.fixture

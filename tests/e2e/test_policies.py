@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from e2e import samples
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused
@@ -30,19 +31,7 @@ def shipped() -> list[dict[str, Any]]:
 
 
 def pool(template: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": 4,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-            "podTemplate": template,
-        },
-    }
+    return samples.pool("chat", NAMESPACE, 4, podTemplate=template)
 
 
 def cascade(template: dict[str, Any]) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 import yaml
+from e2e import samples
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Api, Refused
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import ROOT, Installation
 
 pytestmark = pytest.mark.e2e
@@ -21,22 +22,11 @@ NAMESPACE = "previewed"
 PLACE = ("ServingPool", NAMESPACE, "chat")
 EDITOR, APPROVER = "edith", "april"  # both may edit pools, one of them may approve
 SHIPPED = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ClusterRole")
+POOLS = f"/apis/motley.dev/v1alpha1/namespaces/{NAMESPACE}/servingpools"
 
 
 def pool(rate: int) -> dict[str, Any]:
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": rate,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-            "replan": {"mode": "Preview"},
-        },
-    }
+    return samples.pool("chat", NAMESPACE, rate, replan={"mode": "Preview"})
 
 
 def role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
@@ -57,7 +47,7 @@ def bound(kind: str, name: str, user: str) -> dict[str, Any]:
 
 
 def shipped() -> list[dict[str, Any]]:
-    """The policy, its binding and the approvers' role, as the chart has them."""
+    """The policies, their bindings and the approvers' role, as the chart has them."""
     text = (ROOT / "charts" / "motley" / "install.yaml").read_text()
     return [
         document
@@ -68,10 +58,9 @@ def shipped() -> list[dict[str, Any]]:
 
 def install_approval(api: Api) -> None:
     """What is shipped, and two people."""
-    assert len(shipped()) == len(SHIPPED)
+    assert len(shipped()) == 5  # two policies and their bindings
     for document in shipped():
         api.apply(document)
-    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     edits = {
         "apiGroups": ["motley.dev"],
         "resources": ["servingpools"],
@@ -85,20 +74,16 @@ def install_approval(api: Api) -> None:
 
 @pytest.fixture(scope="module")
 def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
-    try:
-        hands.add_nodes(make_nodes("l40s", 3))
-        install_approval(installed.api)
-        installed.start()
-        yield installed
-    finally:
-        with suppress(Refused):
-            for document in shipped():
-                installed.api.delete(document["kind"], "", document["metadata"]["name"])
-            installed.api.delete("Namespace", "", NAMESPACE)
-        installed.stop()
-        hands.close()
+    folder = tmp_path_factory.mktemp("operator")
+    with installation(cluster, folder, make_nodes("l40s", 3), NAMESPACE) as installed:
+        try:
+            install_approval(installed.api)
+            installed.start()
+            yield installed
+        finally:
+            with suppress(Refused):
+                for document in shipped():
+                    installed.api.delete(document["kind"], "", document["metadata"]["name"])
 
 
 @pytest.fixture
@@ -201,3 +186,91 @@ def test_a_lost_node_is_repaired_without_anybodys_approval(
     stayed = {uid for uid, pod in before.live().items() if pod.node != lost}
     assert stayed <= after.live().keys()
     assert waiting(motley) == "" or approval(motley)[1] == "AwaitingApproval"
+
+
+def saying(mode: str | None, name: str = "plain", rate: int = 2) -> dict[str, Any]:
+    """A pool that says a mode, or none."""
+    made = pool(rate)
+    made["metadata"]["name"] = name
+    made["spec"]["replan"] = {"mode": mode} if mode else {}
+    return made
+
+
+def may_post(api: Api, document: dict[str, Any]) -> bool:
+    """Whether the API server would take a new pool."""
+    return _is_taken(lambda: api.request("POST", f"{POOLS}?dryRun=All", document))
+
+
+def may_create(api: Api, mode: str | None) -> bool:
+    """Whether the API server would take a new pool that says this mode."""
+    return may_post(api, saying(mode, "newcomer"))
+
+
+def may_turn(api: Api, mode: str | None) -> bool:
+    """Whether the API server would take another mode, or none, for the pool `plain`."""
+    change = {"spec": {"replan": {"mode": mode}, "gateway": {"replicas": 2}}}
+    path, kind = f"{POOLS}/plain?dryRun=All", "application/merge-patch+json"
+    return _is_taken(lambda: api.request("PATCH", path, change, kind))
+
+
+def _is_taken(act: Callable[[], object]) -> bool:
+    try:
+        act()
+    except Refused as error:
+        assert error.status == 403 and "verb approve" in str(error), error
+        return False
+    return True
+
+
+@pytest.fixture
+def defaults(motley: Installation) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Makes a Fleet that says this of re-planning, to be taken away again."""
+
+    def say(replan: dict[str, Any]) -> None:
+        head = {"apiVersion": "motley.dev/v1alpha1", "kind": "Fleet"}
+        made = {**head, "metadata": {"name": "default"}, "spec": {"replan": replan}}
+        motley.api.apply(made)
+
+    yield say
+    motley.api.delete("Fleet", "", "default")
+    motley.api.delete("ServingPool", NAMESPACE, "plain")
+
+
+def test_a_preview_that_is_the_fleets_default_is_left_only_by_who_may_approve(
+    motley: Installation,
+    people: dict[str, Api],
+    defaults: Callable[[dict[str, Any]], None],
+) -> None:
+    edith, april = people[EDITOR], people[APPROVER]
+    others, every = ("Auto", "Disabled"), (None, "Preview", "Auto", "Disabled")
+
+    # No Fleet: Auto is the default, and approving is guarded all the same.
+    assert motley.api.get("Fleet", "", "default") is None
+    approved = saying(None, "newcomer")
+    approved["metadata"]["annotations"] = {"motley.dev/approve": "0" * 20}
+    motley.wait(lambda: not may_post(edith, approved), 15.0, "the policies are in force")
+    assert [mode for mode in every if may_create(edith, mode)] == [*every]
+
+    defaults({"mode": "Preview"})
+    motley.wait(lambda: not may_create(edith, "Disabled"), 15.0, "the policy knows the Fleet")
+    assert [mode for mode in every if may_create(edith, mode)] == [None, "Preview"]
+    assert [mode for mode in every if may_create(april, mode)] == [*every]
+
+    # What says no mode is in Preview by the default, and nobody but an approver takes it out.
+    edith.request("POST", POOLS, saying(None))
+    assert [mode for mode in every if may_turn(edith, mode)] == [None, "Preview"]
+    assert [mode for mode in every if may_turn(april, mode)] == [*every]
+
+    # Once it was let out, editing is anybody's.
+    april.patch("ServingPool", NAMESPACE, "plain", {"spec": {"replan": {"mode": "Disabled"}}})
+    assert [mode for mode in every if may_turn(edith, mode)] == [*every]
+    april.patch("ServingPool", NAMESPACE, "plain", {"spec": {"replan": {"mode": None}}})
+    assert not any(may_turn(edith, mode) for mode in others)
+
+    # The default is the admin's, who may change it without the verb.
+    for replan in ({"mode": "Auto"}, {"mode": "Preview"}, {"cooldown": "5m"}):
+        defaults(replan)
+        is_free = replan.get("mode") != "Preview"
+        motley.wait(
+            lambda free=is_free: may_turn(edith, "Auto") is free, 15.0, f"{replan} is known"
+        )

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+from e2e import samples
 from e2e.cluster.nodes import Node, Shape, make_nodes
 from e2e.cluster.scenario import Scenario
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import ROOT, Installation
 
 pytestmark = pytest.mark.e2e
@@ -30,18 +31,7 @@ OWNED = Shape("NVIDIA-L40S", 2, 46068, 48, 384, 900, "own.2gpu")
 
 
 def pool(rate: int) -> dict[str, Any]:
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": rate,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-        },
-    }
+    return samples.pool("chat", NAMESPACE, rate)
 
 
 def bought_node(number: int) -> Node:
@@ -97,18 +87,10 @@ class Autoscaler(threading.Thread):
 
 @pytest.fixture
 def motley(cluster: Cluster, tmp_path: Path) -> Iterator[Installation]:
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    installed = Installation.install(cluster.kubeconfig, tmp_path)
-    try:
-        hands.add_nodes(make_nodes(OWNED, 1, prefix="own"))
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        installed.api.apply(namespace)
+    nodes = make_nodes(OWNED, 1, prefix="own")
+    with installation(cluster, tmp_path, nodes, NAMESPACE) as installed:
         installed.start()
         yield installed
-    finally:
-        installed.api.delete("Namespace", "", NAMESPACE)
-        installed.stop()
-        hands.close()
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e import samples
 from e2e.cluster.foreign import ForeignError, crds, module
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Refused
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import Installation
 
 from motley_operator.domain import purchases
@@ -49,19 +50,7 @@ FLEET: dict[str, Any] = {
 
 
 def pool(rate: int) -> dict[str, Any]:
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": rate,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-            "parallelism": {"maxTensor": 1},
-        },
-    }
+    return samples.pool("chat", NAMESPACE, rate, parallelism={"maxTensor": 1})
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +64,19 @@ def definition() -> dict[str, Any]:
 
 @pytest.fixture
 def motley(cluster: Cluster, tmp_path: Path, definition: dict[str, Any]) -> Iterator[Installation]:
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    installed = Installation.install(cluster.kubeconfig, tmp_path)
-    api = installed.api
-    try:
-        hands.add_nodes(make_nodes("l40s", 1, prefix="own"))
-        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        api.apply(definition)
-        installed.wait(lambda: requests(installed) == [], 60.0, "the CRD is served")
-        installed.grant("rules-provisioning.yaml")
-        installed.start("--provisioning-requests")
-        yield installed
-    finally:
-        api.delete("Namespace", "", NAMESPACE)
-        api.delete("CustomResourceDefinition", "", definition["metadata"]["name"])
-        for kind in ("ClusterRole", "ClusterRoleBinding"):
-            api.delete(kind, "", "rules-provisioning")
-        installed.stop()
-        hands.close()
+    nodes = make_nodes("l40s", 1, prefix="own")
+    with installation(cluster, tmp_path, nodes, NAMESPACE) as installed:
+        api = installed.api
+        try:
+            api.apply(definition)
+            installed.wait(lambda: requests(installed) == [], 60.0, "the CRD is served")
+            installed.grant("rules-provisioning.yaml")
+            installed.start("--provisioning-requests")
+            yield installed
+        finally:
+            api.delete("CustomResourceDefinition", "", definition["metadata"]["name"])
+            for kind in ("ClusterRole", "ClusterRoleBinding"):
+                api.delete(kind, "", "rules-provisioning")
 
 
 def requests(motley: Installation) -> list[dict[str, Any]] | None:

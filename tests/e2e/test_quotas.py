@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from e2e import samples
 from e2e.cluster.nodes import make_nodes
-from e2e.cluster.scenario import Scenario
 from e2e.demo_api import Refused
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import Installation
 
 pytestmark = pytest.mark.e2e
@@ -24,20 +24,8 @@ QUOTA = f"ResourceQuota {NAMESPACE}/gpus: {GPUS}"
 
 
 def pool(rate: int, where: str = "old") -> dict[str, Any]:
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": rate,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-            "gateway": {"replicas": 1},
-            "placement": {"nodeSelector": {"e2e.motley.dev/rack": where}},
-        },
-    }
+    placement = {"nodeSelector": {"e2e.motley.dev/rack": where}}
+    return samples.pool("chat", NAMESPACE, rate, gateway={"replicas": 1}, placement=placement)
 
 
 def limit(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -61,24 +49,17 @@ def node_by_dra() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
-    try:
-        for rack, node in zip(("old", "new"), make_nodes("l40s", 2), strict=True):
-            node["metadata"]["labels"]["e2e.motley.dev/rack"] = rack
-            hands.add_node(node)
-        hands.add_node(node_by_dra())
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        installed.api.apply(namespace)
-        installed.start()
-        yield installed
-    finally:
-        with suppress(Refused):
-            installed.api.request("DELETE", f"{SLICES}/gpus-by-dra")
-        with suppress(Refused):
-            installed.api.delete("Namespace", "", NAMESPACE)
-        installed.stop()
-        hands.close()
+    old, new = make_nodes("l40s", 2)
+    old["metadata"]["labels"]["e2e.motley.dev/rack"] = "old"
+    new["metadata"]["labels"]["e2e.motley.dev/rack"] = "new"
+    folder = tmp_path_factory.mktemp("operator")
+    with installation(cluster, folder, [old, new, node_by_dra()], NAMESPACE) as installed:
+        try:
+            installed.start()
+            yield installed
+        finally:
+            with suppress(Refused):
+                installed.api.request("DELETE", f"{SLICES}/gpus-by-dra")
 
 
 def engines(motley: Installation) -> dict[str, str]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from e2e import samples
 from e2e.cluster.nodes import SHAPES, make_nodes
-from e2e.cluster.scenario import Scenario
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import Installation
 
 pytestmark = pytest.mark.e2e
@@ -21,20 +21,7 @@ PROFILE = "pod-security.kubernetes.io/enforce"
 
 def pool(**spec: Any) -> dict[str, Any]:
     """One replica that fills the only node."""
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": "chat", "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": 2,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-            "gateway": {"replicas": 1},
-            **spec,
-        },
-    }
+    return samples.pool("chat", NAMESPACE, 2, gateway={"replicas": 1}, **spec)
 
 
 def mounting(*volumes: str) -> dict[str, Any]:
@@ -46,17 +33,11 @@ def mounting(*volumes: str) -> dict[str, Any]:
 
 @pytest.fixture
 def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    hands = Scenario(cluster.kubeconfig, cluster.local)
-    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
-    try:
-        hands.add_nodes(make_nodes(replace(SHAPES["l40s"], gpu_count=1), prefix="single"))
-        installed.api.apply(namespace())
+    nodes = make_nodes(replace(SHAPES["l40s"], gpu_count=1), prefix="single")
+    folder = tmp_path_factory.mktemp("operator")
+    with installation(cluster, folder, nodes, NAMESPACE) as installed:
         installed.start()
         yield installed
-    finally:
-        installed.api.delete("Namespace", "", NAMESPACE)
-        installed.stop()
-        hands.close()
 
 
 def namespace(**labels: str) -> dict[str, Any]:

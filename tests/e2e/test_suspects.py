@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from e2e import samples
 from e2e.cluster.nodes import make_nodes
 from e2e.cluster.scenario import Scenario
 from e2e.demo_picture import PodView
-from e2e.fixtures import Cluster
+from e2e.fixtures import Cluster, installation
 from e2e.motley import Installation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -32,20 +33,8 @@ def pool(name: str) -> dict[str, Any]:
         "image": "example.test/beside:1",
         "resources": {"requests": {EXTRA: "1"}, "limits": {EXTRA: "1"}},
     }
-    return {
-        "apiVersion": "motley.dev/v1alpha1",
-        "kind": "ServingPool",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "model": {"id": "Qwen/Qwen3-8B"},
-            "workload": {
-                "requestsPerSecond": 2,
-                "classes": [{"name": "all", "promptTokens": 800, "outputTokens": 200}],
-            },
-            "replan": {"startDeadline": f"{DEADLINE_S}s"},
-            "podTemplate": {"spec": {"containers": [sidecar]}},
-        },
-    }
+    replan, template = {"startDeadline": f"{DEADLINE_S}s"}, {"spec": {"containers": [sidecar]}}
+    return samples.pool(name, NAMESPACE, 2, replan=replan, podTemplate=template)
 
 
 def node(shape: str, number: int, extra: int) -> dict[str, Any]:
@@ -58,16 +47,10 @@ def node(shape: str, number: int, extra: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def motley(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    installed = Installation.install(cluster.kubeconfig, tmp_path_factory.mktemp("operator"))
-    try:
-        installed.api.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        )
+    folder = tmp_path_factory.mktemp("operator")
+    with installation(cluster, folder, namespace=NAMESPACE) as installed:
         installed.start()
         yield installed
-    finally:
-        installed.api.delete("Namespace", "", NAMESPACE)
-        installed.stop()
 
 
 @dataclass(frozen=True)

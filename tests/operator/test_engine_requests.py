@@ -8,8 +8,7 @@ from typing import Any
 from motley_operator.domain.actions import CreatePod
 from motley_operator.domain.facts import Room
 from motley_operator.testing.operated import Operated
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import gpu_node
+from motley_operator.testing.samples import gpu_node, pool
 
 GIB = 2**30
 FLEET: dict[str, Any] = {

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from motley_operator.settings import Settings
 from motley_operator.testing import samples
 from motley_operator.testing.operated import Operated
-from motley_operator.testing.world import gpu_node
+from motley_operator.testing.samples import gpu_node
 
 AT_ONCE = 5  # documents of one world
 DOCUMENTS = int(os.environ.get("MOTLEY_FUZZ", "40"))

@@ -81,6 +81,7 @@ def gauges(metrics: Metrics) -> list[tuple[str, dict[str, str], float]]:
 
 def test_one_that_leads_no_more_shows_no_plan_and_the_same_plan_again_once_it_leads() -> None:
     operated, metrics = Operated(nodes=1), Metrics()
+    operated.world.fleet = {"metadata": {"name": "default"}, "spec": {"replan": {"mode": "Never"}}}
     operated.world.add(pool())
     decision = operated.cycle()
     report = CycleReport("id", 0.0, 0.0, 0.0, 0.0, ())
@@ -95,6 +96,33 @@ def test_one_that_leads_no_more_shows_no_plan_and_the_same_plan_again_once_it_le
     assert count(metrics) == 1.0
     tell(metrics, report, decision, {}, "Elected")
     assert desired(metrics) == shown
+
+
+def test_what_is_wrong_with_the_fleet_is_shown_by_reason_until_it_is_mended() -> None:
+    operated, metrics = Operated(nodes=1), Metrics()
+    price = {"dollarsPerHour": "1"}
+    unknown = {"prices": {"gpus": [{"gpu": "abacus", **price}, {"gpu": "slide-rule", **price}]}}
+    broken = {"replan": {"mode": "Never"}}
+
+    def shown(**spec: Any) -> tuple[float, bool]:
+        """All refusals of a Fleet that says this, and whether its condition names one of their reasons."""
+        head = {"apiVersion": "motley.dev/v1alpha1", "kind": "Fleet"}
+        metadata = {"name": "default", "generation": 1}
+        operated.world.fleet = {**head, "metadata": metadata, "spec": spec}
+        report = CycleReport("id", 0.0, 0.0, 0.0, 0.0, ())
+        tell(metrics, report, operated.cycle(), {}, "FirstPlan")
+        found = {
+            labels["reason"]: value
+            for name, labels, value in gauges(metrics)
+            if name == "motley_fleet_refusals"
+        }
+        rows = {c["type"]: c for c in operated.world.fleet["status"]["conditions"]}
+        return sum(found.values()), rows["Accepted"]["reason"] in found
+
+    assert shown() == (0.0, False)
+    assert shown(**unknown) == (2.0, True)
+    assert shown(**broken) == (1.0, True)
+    assert shown() == (0.0, False)
 
 
 NODE_GAP = 1 / 64
@@ -135,8 +163,7 @@ class Told(Operated):
         )
         for key, was in last.items():
             now = self.status(key).get("lastReplan")
-            # Where nothing runs, and nothing did, no plan has changed.
-            if now not in (None, was) and (was or now["started"]):
+            if now not in (None, was):
                 self.replanned[now["tier"], now["reason"]] += 1
         outcomes = [Outcome(action, DONE) for action in (*decision.statuses, *decision.actions)]
         outcomes.append(Outcome(CreatePod({"kind": "Pod"}), FAILED))  # of this nothing is seen

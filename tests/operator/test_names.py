@@ -8,7 +8,6 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.operator.test_provisioning_requests import Asking
 
 from motley_operator import manifests, translate
 from motley_operator.domain.names import QUEUE
@@ -27,6 +26,7 @@ from motley_operator.testing import (
     replica,
     slice_of,
 )
+from motley_operator.testing.asking import Asking
 from motley_operator.testing.operated import CATALOG, load
 
 Document = dict[str, Any]

@@ -19,8 +19,8 @@ from motley_operator.news import News
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
 from motley_operator.testing.operated import CATALOG, solve
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import World, gpu_node
+from motley_operator.testing.samples import gpu_node, pool
+from motley_operator.testing.world import World
 from motley_planner.calling_off import go_on
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan

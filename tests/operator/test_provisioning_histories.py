@@ -12,9 +12,8 @@ from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.claims import CLAIM
 from motley_operator.domain.facts import Room, Taint
 from motley_operator.testing.operated import Operated, load
-from motley_operator.testing.samples import pool
+from motley_operator.testing.samples import gpu_node, pool
 from motley_operator.testing.scheduling import schedule
-from motley_operator.testing.world import gpu_node
 
 LABELS = {"karpenter.sh/nodepool": "gpu"}
 SHAPE = {

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.operator.test_provisioning_requests import Asking
-
 from motley_operator import manifests, translate
 from motley_operator.domain.actions import CreatePod
 from motley_operator.domain.facts import PodFacts
 from motley_operator.manifests.queues import GROUP, GROUP_COUNT, GROUP_SERVING
 from motley_operator.settings import Settings
 from motley_operator.testing import World, gpu_node, job, plan_of, pool, replica, slice_of
+from motley_operator.testing.asking import Asking
 from motley_operator.testing.operated import CATALOG, Operated, load
 
 QUEUE = "kueue.x-k8s.io/queue-name"

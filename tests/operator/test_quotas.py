@@ -16,8 +16,8 @@ from motley_operator.domain.quotas import PodUse
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.testing.limits import Forbidden, taken
 from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import World, gpu_node
+from motley_operator.testing.samples import gpu_node, pool
+from motley_operator.testing.world import World
 from motley_operator.translate import translate
 
 GPUS = "requests.nvidia.com/gpu"

@@ -15,8 +15,8 @@ from motley_operator.changes import budgets
 from motley_operator.decision import Decision, decide
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import World, gpu_node
+from motley_operator.testing.samples import gpu_node, pool
+from motley_operator.testing.world import World
 from motley_operator.translate import running
 from motley_planner.remembering import Memory
 

@@ -10,12 +10,12 @@ import pytest
 from motley_operator.decision import Decision, decide
 from motley_operator.domain.actions import CreatePod, DeletePod
 from motley_operator.domain.facts import Room
-from motley_operator.domain.replans import Replan, Tier, replan_of
+from motley_operator.domain.replans import Replan, Shown, Tier, is_replan, replan_of, replans
 from motley_operator.metrics import Metrics
 from motley_operator.settings import Settings
 from motley_operator.testing import gpu_node, plan_of, pool, replica, slice_of
 from motley_operator.testing.operated import CATALOG, SETTINGS, Operated, load
-from motley_planner.domain.plan import Move
+from motley_planner.domain.plan import Move, Slice
 
 CHEAP = "NVIDIA-L40S"
 COOLDOWN_S = 600.0  # the Fleet's default
@@ -119,6 +119,51 @@ def test_routing_alone_touches_no_pod() -> None:
     assert counted.uids(key) == before
     last = counted.last(key)
     assert (last["tier"], last["costDollars"]) == ("T0", "0")
+
+
+def test_a_plan_without_a_replica_is_a_replan_only_of_what_had_one() -> None:
+    empty, full = slice_of("k", [], digest="new"), slice_of("k", [replica()], digest="new")
+    stop = Move("k", "main-0a1b2c3d-0", "stop", ("h0",), "Saves")
+
+    def told(part: Slice, shown: Shown | None, *moves: Move) -> bool:
+        plan = replace(plan_of(part), moves=moves)
+        before = {} if shown is None else {"k": shown}
+        assert len(replans(plan, before, {})) == is_replan(part, plan, shown)
+        return is_replan(part, plan, shown)
+
+    assert not told(empty, None) and not told(empty, Shown("old", 0))
+    assert told(empty, Shown("old", 1))
+    assert told(empty, None, stop)  # its status was lost, its replica was not
+    assert not told(empty, None, replace(stop, key="another"))
+    assert told(full, None) and told(full, Shown("old", 1))
+    assert not told(full, Shown("new", 1))
+
+
+def test_what_has_no_replica_and_had_none_has_had_no_replan() -> None:
+    counted = Counted(gpu_node("h0", gpus=2))
+    nowhere, anywhere = {"nodeSelector": {"there-is": "none"}}, {"zones": ["az-1"]}
+    key = counted.world.add(pool(placement=nowhere))
+
+    def events() -> list[str]:
+        return [e.message[:2] for e in counted.world.events if e.reason == "Replanned"]
+
+    def edited(**spec: Any) -> None:
+        counted.edit(key, **spec)
+        counted.lasts(60)
+
+    counted.lasts(60)
+    edited(placement={"zones": ["az-none"]})
+    assert counted.status(key)["plan"]["hash"] and "lastReplan" not in counted.status(key)
+    assert (counted.told, events()) == ([], [])
+
+    edited(placement=anywhere)
+    assert counted.last(key)["tier"] == "T1"
+    edited(workload=load("0"))
+    assert counted.uids(key) == set() and counted.last(key)["tier"] == "T2"
+    last = counted.last(key)
+    edited(placement=nowhere, workload=load("2"))
+    assert counted.uids(key) == set() and counted.last(key) == last
+    assert [one.tier for one in counted.told] == events() == ["T1", "T2"]
 
 
 def test_changes_are_counted_by_tier_and_reason() -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from motley_operator.domain.claims import CLAIM, claim_of, is_coming, node_of, number_of, shape_of
 from motley_operator.domain.facts import ClusterFacts
 from motley_operator.domain.names import UNIT
-from motley_operator.testing.world import World, gpu_node
+from motley_operator.testing.samples import gpu_node
+from motley_operator.testing.world import World
 from motley_operator.translate import with_claims
 
 LABELS = {"pool": "gpu"}

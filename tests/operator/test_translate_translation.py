@@ -21,7 +21,7 @@ from motley_operator.testing import (
     replica,
     slice_of,
 )
-from motley_operator.testing.world import GIB
+from motley_operator.testing.samples import GIB
 from motley_operator.translate.nodes import capacity_type, tolerates
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.demand import RlDemand, ServingDemand

@@ -136,6 +136,11 @@ class PlanStatus(StatusModel):
         default=(), max_length=16, description="What holds the plan back.", json_schema_extra=ATOMIC
     )
 
+    @property
+    def replicas(self) -> int:
+        """Replicas of all groups."""
+        return sum(group.count for group in self.groups)
+
 
 class ProposedPlan(PlanStatus):
     """A plan that waits for approval (Preview)."""

@@ -29,6 +29,14 @@ class Tier(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """The plan that a status shows: the hash of its slice, and how many replicas it has."""
+
+    hash: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
 class Replan:
     """A changed slice of the plan, in short."""
 
@@ -67,10 +75,20 @@ def replan_of(part: Slice, plan: Plan, cause: str) -> Replan:
     return Replan(tier, reason, started, stopped, kept, cost_usd)
 
 
-def replans(plan: Plan, before: Mapping[str, str], causes: Mapping[str, str]) -> tuple[Replan, ...]:
-    """The changes that a plan is, beside the hashes of slices that statuses show, by key."""
+def is_replan(part: Slice, plan: Plan, shown: Shown | None) -> bool:
+    """Whether a slice changes the plan that its status shows: without a replica before and after, it does not."""
+    if shown is not None and shown.hash == part.hash:
+        return False
+    had = shown is not None and shown.replicas > 0
+    return had or bool(part.replicas) or any(move.key == part.key for move in plan.moves)
+
+
+def replans(
+    plan: Plan, before: Mapping[str, Shown], causes: Mapping[str, str]
+) -> tuple[Replan, ...]:
+    """The changes that a plan is, beside the plans that statuses show, by key."""
     return tuple(
         replan_of(part, plan, causes.get(part.key, ""))
         for part in plan.slices
-        if (part.replicas or part.key in before) and before.get(part.key) != part.hash
+        if is_replan(part, plan, before.get(part.key))
     )

@@ -24,7 +24,7 @@ from motley_operator.demand import Settled
 from motley_operator.domain.actions import Action, EmitEvent, PatchStatus
 from motley_operator.domain.facts import ClusterFacts, ResourceFacts
 from motley_operator.domain.names import REPLAN_REQUESTED, gateway_name
-from motley_operator.domain.replans import replan_of
+from motley_operator.domain.replans import Shown, is_replan, replan_of
 from motley_operator.domain.standing import Held
 from motley_operator.domain.translation import Translation
 from motley_operator.errors import ResourceFailed, about
@@ -122,6 +122,8 @@ def _resource(
     elif old.plan is not None and case.phase not in lifecycle.GONE:
         status["plan"] = _document(old.plan)
     changed = part if "plan" in status and status["plan"]["hash"] == _hash(part) else None
+    if changed is not None and not is_replan(changed, plan, _shown(old)):
+        changed = None
     cause = translation.suspicions.causes.get(resource.key, "")
     lately = translation.moved_lately.get(resource.key, 0)
     replan = _last_replan(changed, plan, old, (cause, lately, now))
@@ -148,6 +150,10 @@ def _resource(
 
 def _settled(found: object) -> Settled | None:
     return found if isinstance(found, Settled) else None
+
+
+def _shown(old: ResourceStatus) -> Shown | None:
+    return Shown(old.plan.hash, old.plan.replicas) if old.plan is not None else None
 
 
 def _hash(part: Slice | None) -> str | None:
@@ -180,13 +186,13 @@ def _document(model: Any) -> dict[str, Any]:
 def _last_replan(
     part: Slice | None, plan: Plan, old: ResourceStatus, about: tuple[str, int, float]
 ) -> dict[str, Any] | None:
-    """The change of plan that this hash is; an unchanged hash keeps the last one.
+    """The change of plan that a slice is; without one the last stays.
 
     `about` is the cause of a loss, how many were stopped for money lately, and the time.
     """
     cause, lately, now = about
     last = _document(old.last_replan) if old.last_replan is not None else None
-    if part is None or (old.plan is not None and old.plan.hash == part.hash):
+    if part is None:
         return last
     made = replan_of(part, plan, cause)
     moved_at = (last or {}).get("movedAt")
@@ -282,8 +288,7 @@ def _events(
         elif condition.type != "Ready" and (bad or condition.reason not in _QUIET):
             message = shortened(condition.message or condition.type, 1000)
             events.append(EmitEvent(*place, kind, condition.reason, message))
-    changed = part is not None and (old.plan is None or old.plan.hash != part.hash)
-    if changed and part is not None and (part.replicas or old.plan is not None):
+    if part is not None:
         replan = status["lastReplan"]
         told = f"{replan['tier']}: {replan['message']} ({replan['reason']})"
         message = f"{told}; {part.price_usd_per_hour:.2f} $/h"

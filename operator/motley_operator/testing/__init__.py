@@ -4,13 +4,14 @@ from motley_operator.testing.impossible import ImpossibleCluster, refuse_impossi
 from motley_operator.testing.samples import (
     CALIBRATION,
     cascade,
+    gpu_node,
     job,
     plan_of,
     pool,
     replica,
     slice_of,
 )
-from motley_operator.testing.world import World, gpu_node
+from motley_operator.testing.world import World
 
 __all__ = [
     "CALIBRATION",

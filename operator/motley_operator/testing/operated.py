@@ -8,8 +8,8 @@ from motley_operator.decision import Decision, decide
 from motley_operator.refusals import Refusals
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.settings import Settings
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import World, gpu_node
+from motley_operator.testing.samples import gpu_node, pool
+from motley_operator.testing.world import World
 from motley_planner import planning
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.hardware import Catalog

@@ -1,14 +1,48 @@
-"""Resources and plans with good defaults, so that a test states only what it is about."""
+"""Nodes, resources and plans with good defaults, so that a test states only what it is about."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from motley_operator.domain.facts import NodeFacts, Room, Taint
 from motley_planner.domain.plan import Group, Plan, PlannedReplica, PolicyChoice, Refusal, Slice
 
 Document = dict[str, Any]
+GIB = 2**30
+
+
+def gpu_node(
+    name: str,
+    product: str = "NVIDIA-H100-80GB-HBM3",
+    gpus: int = 8,
+    zone: str = "az-1",
+    **changes: Any,
+) -> NodeFacts:
+    """A ready node with room for everything that its GPUs need; `changes` replace fields."""
+    labels = {
+        "kubernetes.io/hostname": name,
+        "nvidia.com/gpu.product": product,
+        "topology.kubernetes.io/zone": zone,
+    } | changes.pop("labels", {})
+    taints = tuple(Taint(*each) for each in changes.pop("taints", ()))
+    node = NodeFacts(
+        name=name,
+        uid=f"node-{name}",
+        labels=labels,
+        annotations={},
+        taints=taints,
+        unschedulable=False,
+        ready=True,
+        not_ready_since=None,
+        deleting=False,
+        allocatable=Room(gpus, 16_000 * gpus, 128 * GIB * gpus, 1000 * GIB, 110),
+        gpu_resource="nvidia.com/gpu",
+        gpu_label=product,
+    )
+    return replace(node, **changes)
 
 
 def pool(name: str = "chat", **spec: Any) -> Document:

@@ -10,8 +10,8 @@ from unittest import mock
 from motley_operator.decision import Decision
 from motley_operator.remembering import RememberingPlanner
 from motley_operator.testing.operated import SETTINGS, Operated, load
-from motley_operator.testing.samples import pool
-from motley_operator.testing.world import World, gpu_node
+from motley_operator.testing.samples import gpu_node, pool
+from motley_operator.testing.world import World
 from motley_planner import planning
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan

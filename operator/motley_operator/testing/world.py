@@ -33,7 +33,6 @@ from motley_operator.domain.facts import (
     PodFacts,
     ResourceFacts,
     Room,
-    Taint,
 )
 from motley_operator.domain.measurement import Reading
 from motley_operator.domain.names import UNIT, key_of
@@ -43,39 +42,7 @@ from motley_operator.facts.resources import parse_resource
 from motley_operator.testing.impossible import ImpossibleCluster, refuse_impossible
 from motley_operator.testing.limits import Forbidden, Limits
 
-GIB = 2**30
 _GRACE = "terminationGracePeriodSeconds"
-
-
-def gpu_node(
-    name: str,
-    product: str = "NVIDIA-H100-80GB-HBM3",
-    gpus: int = 8,
-    zone: str = "az-1",
-    **changes: Any,
-) -> NodeFacts:
-    """A ready node with room for everything that its GPUs need; `changes` replace fields."""
-    labels = {
-        "kubernetes.io/hostname": name,
-        "nvidia.com/gpu.product": product,
-        "topology.kubernetes.io/zone": zone,
-    } | changes.pop("labels", {})
-    taints = tuple(Taint(*each) for each in changes.pop("taints", ()))
-    node = NodeFacts(
-        name=name,
-        uid=f"node-{name}",
-        labels=labels,
-        annotations={},
-        taints=taints,
-        unschedulable=False,
-        ready=True,
-        not_ready_since=None,
-        deleting=False,
-        allocatable=Room(gpus, 16_000 * gpus, 128 * GIB * gpus, 1000 * GIB, 110),
-        gpu_resource="nvidia.com/gpu",
-        gpu_label=product,
-    )
-    return replace(node, **changes)
 
 
 @dataclass(slots=True)

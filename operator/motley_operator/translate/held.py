@@ -43,7 +43,7 @@ class Held:
             assert isinstance(model, ServingPool | ModelCascade | RLJob)
             mode, stands = self.mode(key), standing.get(key, _NOTHING)
             plan = model.status.plan
-            planned = sum(group.count for group in plan.groups) if plan is not None else 0
+            planned = plan.replicas if plan is not None else 0
             runs = running_by_key[key]
             # A record that somebody else wrote counts as one: what runs is held, and recorded anew.
             recorded = stands.record is not None or stands.unknown or (stands.changed and runs)
