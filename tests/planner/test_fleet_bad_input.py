@@ -215,6 +215,7 @@ def test_no_plan_beats_the_bound_of_a_table_with_a_number_far_from_the_others(
         (4462, [(4, 3, 1e-12), (355, 3, 1e-300)]),  # ... and a ratio, ...
         (469, [(46, 3, 1e-300), (194, 4, 1e17)]),  # ... counts, ...
         (3119, [(329, 3, 1e-300), (47, 1, 1e17)]),  # ... products
+        (3876, [(208, 0, None)]),  # two limits that are worth next to nothing
         (14, [(243, 1, 1e-09), (351, 3, 1e-59)]),  # as far apart as may be
     ],
 )

@@ -24,6 +24,7 @@ from motley_planner.formulations import packing
 from motley_planner.formulations.finishing import keep_instead, leave_out_idle
 from motley_planner.formulations.fleet import solve_table
 from motley_planner.formulations.gains import bounding_gains, slot_gains
+from motley_planner.formulations.handing_over import hand_over
 from motley_planner.formulations.program import formulate
 from motley_planner.formulations.starts import find_starts
 from motley_planner.solver import Job
@@ -179,19 +180,23 @@ def test_what_could_be_kept_is_not_started_elsewhere() -> None:
     assert sum(better[index.packing.new]) == 1
 
 
-@pytest.mark.parametrize("rate, needed", [(3.0, 0), (4.5, 2), (6.0, 3)])
-def test_new_replicas_that_serve_nothing_are_left_out(rate: float, needed: int) -> None:
-    """One that runs serves 3/s; of six more that serve 1/s each those stay that are needed."""
+def one_and_more(rate: float) -> FleetTable:
+    """A replica that runs and serves 3/s, and room for six more that serve 1/s each."""
     nodes = tuple(TableNode(f"n{i}", "A", "z", 4) for i in range(2))
     large = Column("c", "m", "z", (Fragment("A", 2),), {"k": 3.0}, max_count=1)
     small = Column("d", "m", "z", (Fragment("A", 1),), {"k": 1.0}, price_usd_per_hour=1.0)
-    table = FleetTable(
+    return FleetTable(
         (RequestClass("k", "m", rate),),
         (large, small),
         objective="goodput",
         previous=Previous(nodes, (RunningReplica("r0", "c", ("n0",)),)),
     )
-    milp, index = formulate(table)
+
+
+@pytest.mark.parametrize("rate, needed", [(3.0, 0), (4.5, 2), (6.0, 3)])
+def test_new_replicas_that_serve_nothing_are_left_out(rate: float, needed: int) -> None:
+    """One that runs serves 3/s; of six more that serve 1/s each those stay that are needed."""
+    milp, index = formulate(one_and_more(rate))
     job = Job(milp, index.levels)
     (kept,), added = (g.variable for g in index.packing.kept), index.packing.new[1]
     x = next(s for s in find_starts(milp, index) if s[kept] == 1 and s[added] == needed)
@@ -204,3 +209,28 @@ def test_new_replicas_that_serve_nothing_are_left_out(rate: float, needed: int) 
     assert better[index.packing.new].tolist() == [0, needed]
     assert better[kept] == 1
     assert job.values_of(better) == job.values_of(x)
+
+
+@pytest.mark.parametrize("rate, needed", [(3.0, 0), (2.0, 0), (4.5, 2), (6.0, 3)])
+def test_new_replicas_whose_load_the_others_can_carry_are_left_out(
+    rate: float, needed: int
+) -> None:
+    """As above, but the load is spread over all seven, so that none is idle."""
+    milp, index = formulate(one_and_more(rate))
+    job = Job(milp, index.levels)
+    (kept,), added = (g.variable for g in index.packing.kept), index.packing.new[1]
+    starts = [s for s in find_starts(milp, index) if s[kept] == 1 and s[added] == needed]
+    least = max(starts, key=job.values_of)
+    spread, rates = least.copy(), index.demand.rates
+    spread[added] = 6
+    spread[list(index.counts.used.values())] = 1
+    for at, column in enumerate(rates.column.tolist()):
+        share = (3.0, 6.0)[column] / 9.0
+        spread[rates.variable[at]] = share * rate / rates.unit[at]
+    assert milp.violation(spread) <= 1e-7
+    busy = leave_out_idle(job, index, spread)
+    assert busy[added] > needed
+    better = hand_over(job, index, busy)
+    assert milp.violation(better) <= 1e-7
+    assert better[index.packing.new].tolist() == [0, needed]
+    assert job.values_of(better) == pytest.approx(job.values_of(least))

@@ -232,8 +232,9 @@ class Blocking:
     def _named(self, part: Part, milp: Milp, x: Floats, prices: Floats) -> str | None:
         taken = _taken(milp, x)
         worth = prices * np.where(taken > TINY, taken, 1.0)
+        worth[~(worth > TINY)] = 0.0  # next to it, one that is hardly worth more would be like it
         names = [self.row_names[row] for row in part.rows.tolist()]
-        for row in np.flatnonzero(worth > TINY).tolist():
+        for row in np.flatnonzero(worth).tolist():
             if not _told(names[row]) or self._passes(part, milp, x, row):
                 worth[row] = 0.0
         best = float(worth.max(initial=0.0))

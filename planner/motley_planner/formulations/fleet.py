@@ -17,6 +17,7 @@ from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.decode import decode
 from motley_planner.formulations.finishing import keep_instead, keep_together, leave_out_idle
 from motley_planner.formulations.gains import widen
+from motley_planner.formulations.handing_over import hand_over
 from motley_planner.formulations.normalizing import normalized, restored
 from motley_planner.formulations.program import Index, formulate, has_demand
 from motley_planner.formulations.pruning import pruned, unproved
@@ -61,6 +62,7 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         outcome.x = keep_instead(job, index, outcome.x)
         if not outcome.is_proved(job):
             outcome.x = leave_out_idle(job, index, outcome.x)
+            outcome.x = hand_over(job, index, outcome.x)
         outcome.x = keep_together(job, index, outcome.x)
     left = table.time_limit_s - (CLOCK.now() - started)
     solution = _read(index, job, outcome, left, use_worker)
