@@ -283,7 +283,8 @@ def as_json(table: FleetTable) -> dict[str, Any]:
 
 def _public(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _public(v) for k, v in value.items() if k not in INTERNAL}
+        kept = (k for k, v in value.items() if k not in INTERNAL and (v or k != "flips_to"))
+        return {k: _public(value[k]) for k in kept}
     if isinstance(value, tuple | list | frozenset | set):
         return [_public(v) for v in value]
     return value
