@@ -46,18 +46,23 @@ def adopted(
     """The plan with the routing in force wherever nothing but routing would change."""
     old = {part.key: part for part in before.slices} if before is not None else {}
     running = ids_by_key(translation.snapshot.running)
+    roles = {unit.id: unit.phase for unit in translation.snapshot.running}
     slices = []
     for part in plan.slices:
         routing = None
-        if part.key not in edited and _all_go_on(part, running.get(part.key, frozenset())):
+        go_on = _all_go_on(part, running.get(part.key, frozenset()), roles)
+        if part.key not in edited and go_on:
             known = old.get(part.key)
             routing = _of_slice(known) if known else _of_cluster(part, translation, facts)
         slices.append(part if routing is None else _with(part, routing))
     return replace(plan, slices=tuple(slices))
 
 
-def _all_go_on(part: Slice, running: frozenset[str]) -> bool:
-    return bool(part.replicas) and {r.kept for r in part.replicas} == running
+def _all_go_on(part: Slice, running: frozenset[str], roles: Mapping[str, str]) -> bool:
+    """Whether the slice has just those that run, each in the role in which it runs."""
+    if not part.replicas or {r.kept for r in part.replicas} != running:
+        return False
+    return all(roles[r.kept] == r.phase for r in part.replicas if r.kept is not None)
 
 
 def _unit(key: str, replica: PlannedReplica) -> str:

@@ -103,7 +103,7 @@ class Metrics:
         )
         self.replans = Counter(
             "motley_replans",
-            "Changes of a resource's plan: T0 routing, T1 pods added, T2 pods that ran stopped",
+            "Changes of a resource's plan: T0 routing, T1 pods added or roles changed, T2 pods that ran stopped",
             ["tier", "reason"],
             registry=registry,
         )

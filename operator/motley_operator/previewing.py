@@ -32,7 +32,7 @@ from motley_operator.domain.translation import Translation
 from motley_operator.translate.restoring import unit_of
 from motley_planner.domain.demand import RunningUnit
 from motley_planner.domain.hardware import Catalog, NodeClass
-from motley_planner.domain.moves import start_of, stop_of
+from motley_planner.domain.moves import flip_of, start_of, stop_of
 from motley_planner.domain.plan import Move, Plan, Refusal, Slice
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.errors import PlannerError
@@ -129,11 +129,14 @@ def _moves(part: Slice, standing: Standing, snapshot: Snapshot) -> Iterator[Move
     reason = "Approved" if standing.verdict == "Approved" else "Restored"
     if standing.part is None:
         reason = "New"
+    roles = {unit.id: unit.phase for unit in snapshot.running}
     for unit in standing.stops:
         yield stop_of(snapshot, unit, reason)
     for replica in part.replicas:
         if replica.kept is None:
             yield start_of(snapshot, part.key, replica, reason)
+        elif roles.get(replica.kept, replica.phase) != replica.phase:
+            yield flip_of(part.key, replica, reason)
 
 
 def records(plan: Plan, translation: Translation, facts: ClusterFacts) -> dict[str, Record]:
@@ -243,12 +246,13 @@ def _fresh(part: Slice, snapshot: Snapshot, standing: Standing) -> Slice | None:
     if part.blocked or not part.replicas:
         return None
     same = {running_name(r) for r in part.replicas} == _names(snapshot, part.key)
-    same = same and all(r.kept is not None for r in part.replicas)
+    roles = {unit.id: unit.phase for unit in snapshot.running}
+    same = same and all(r.kept is not None and roles[r.kept] == r.phase for r in part.replicas)
     return None if same and not standing.edited else bare(part)
 
 
 def _is_same(old: Record, new: Record, stands: frozenset[str]) -> bool:
-    """Whether two proposals do the same: the same is kept, and as much of everything is started."""
+    """Whether two proposals do the same: the same is kept, and there is as much of everything."""
     close = SAME_PRICE * max(old.part.price_usd_per_hour, new.part.price_usd_per_hour)
     return (
         old.spec == new.spec

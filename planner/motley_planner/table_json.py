@@ -167,7 +167,10 @@ def _table_node(fields: Fields) -> TableNode:
 
 def _running(fields: Fields) -> RunningReplica:
     return RunningReplica(
-        id=fields.text("id"), column=fields.text("column"), nodes=fields.texts("nodes")
+        id=fields.text("id"),
+        column=fields.text("column"),
+        nodes=fields.texts("nodes"),
+        flips_to=fields.texts("flips_to", []),
     )
 
 
@@ -239,6 +242,11 @@ def _check_previous(table: FleetTable) -> None:
                     where, f"{rule}; its fragment needs {fragment.gpu} in {column.zone}"
                 )
             taken[name] += fragment.tp
+        for name in replica.flips_to:
+            check_known(name, columns, f"{where}.flips_to", "column")
+            if columns[name].frame != column.frame:
+                rule = f"{name!r} takes other GPUs, zone, price or model; remove it"
+                raise SnapshotError(f"{where}.flips_to", rule)
     for name, gpus in taken.items():
         if gpus > nodes[name].gpus:
             rule = f"replicas take {gpus} of its {nodes[name].gpus} GPUs"

@@ -16,10 +16,11 @@ import yaml
 from e2e.cluster.nodes import make_mix
 
 from motley_operator.cli import plan_file, plan_table
-from motley_operator.cli.diff import Difference, difference
+from motley_operator.cli.diff import Difference, difference, render
 from motley_operator.cli.main import main
 from motley_operator.cli.plan import seconds
 from motley_operator.cli.plan_file import PlanFile, read_plan
+from motley_planner.domain.moves import flip_of
 from motley_planner.domain.plan import PolicyChoice
 
 ROOT = Path(__file__).parent.parent.parent
@@ -328,6 +329,27 @@ def test_a_plan_does_not_differ_from_itself(planned: Path) -> None:
     found = difference(content, content)
     assert found.changes == ()
     assert found.kept == len(content.plan.slices[0].replicas)
+
+
+def in_role(content: PlanFile, phase: str) -> PlanFile:
+    """The plan with its first replica in a role."""
+    (part, *others) = content.plan.slices
+    first = replace(part.replicas[0], phase=phase, column=f"{phase[:4]}0000")
+    part = replace(part, replicas=(first, *part.replicas[1:]))
+    return replace(content, plan=replace(content.plan, slices=(part, *others)))
+
+
+def test_a_change_of_role_is_neither_a_stop_nor_a_start(planned: Path) -> None:
+    content = read_plan(planned / "plan.json")
+    found = difference(in_role(content, "prefill"), in_role(content, "decode"))
+    (change,) = found.changes
+    assert change.action == "flip" and change.before == change.after and "decode" in change.what
+    assert found.kept == len(content.plan.slices[0].replicas) - 1
+    assert "0 started, 0 stopped, 0 moved, 1 change role" in render(found)
+    part = in_role(content, "decode").plan.slices[0]
+    told = plan_table.moves((flip_of(part.key, part.replicas[0], "PhaseShifted"),), kept=1)
+    assert "1 kept, 0 started, 0 stopped, 1 change role" in told
+    assert "prompts and answers shifted" in told
 
 
 def test_the_explanation_has_every_level_and_resource(planned: Path, capsys: Capture) -> None:

@@ -42,7 +42,8 @@ class Cluster:
 
 @dataclass
 class PhaseEngine:
-    """A vLLM-like or SGLang-like engine in one role; it notes what is not as it should be."""
+    """A vLLM-like or SGLang-like engine in one role (vLLM-like: or in both); it notes what is not
+    as it should be."""
 
     name: str
     role: str
@@ -94,7 +95,8 @@ class PhaseEngine:
     async def _nixl(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
         must, params = self.cluster.must, body.get("kv_transfer_params")
         request_id = request.headers["x-request-id"]
-        if self.role == "prefill":
+        asked = isinstance(params, dict) and params.get("do_remote_decode") is True
+        if self.role == "prefill" or (self.role == "both" and asked):
             must(params == NIXL_ASK, f"ask {params}")
             must(body["stream"] is False, "prefill is streamed")
             must(body["max_tokens"] == 1, "prefill makes more than a token")

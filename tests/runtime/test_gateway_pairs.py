@@ -349,3 +349,23 @@ async def test_a_plan_that_puts_phases_apart_takes_over_without_a_failed_request
     assert {r.status for r in await asyncio.gather(*before, *after)} == {200}
     assert (len(whole.seen), len(d.seen)) == (10, 10)
     assert d.cluster.wrong == []
+
+
+async def test_a_replica_that_changes_its_role_takes_over_without_a_failed_request(
+    make: Make, start_gateway: Any, routing_of: Any, eventually: Any
+) -> None:
+    """What it prefills when the plan comes it ends; nothing is sent to it in its old role after."""
+    p, d = await make("p", "prefill", "nixl"), await make("d", "decode", "nixl")
+    both = await make("both", "both", "nixl", delay_s=0.3)
+    gateway = await start_gateway(document(routing_of, "nixl", [entry(p), entry(both)], [entry(d)]))
+    before = [asyncio.ensure_future(gateway.chat()) for _ in range(10)]
+    await eventually(lambda: len(p.seen) + len(both.seen) == 10)
+    prefilled = len(both.seen)
+    assert prefilled > 0 and both.at_work == prefilled
+    assert gateway.offer(document(routing_of, "nixl", [entry(p)], [entry(d), entry(both)]))
+    after = [asyncio.ensure_future(gateway.chat()) for _ in range(20)]
+    assert {r.status for r in await asyncio.gather(*before, *after)} == {200}
+    legs = Counter(bool(body["kv_transfer_params"]["do_remote_decode"]) for body in both.seen)
+    assert legs[True] == prefilled and legs[False] > 0
+    assert len(d.seen) + legs[False] == 30
+    assert d.cluster.wrong == []

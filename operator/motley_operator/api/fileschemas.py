@@ -116,10 +116,13 @@ def _solve_fields(column: Schema, cascade: Schema) -> dict[str, Schema]:
         },
         "priority weight kv_bytes",
     )
+    running = closed(
+        {"id": NAME, "column": NAME, "nodes": listed(NAME), "flips_to": listed(NAME)}, "flips_to"
+    )
     previous = closed(
         {
             "nodes": listed(closed({"name": NAME, "gpu": NAME, "zone": NAME, "gpus": COUNT})),
-            "replicas": listed(closed({"id": NAME, "column": NAME, "nodes": listed(NAME)})),
+            "replicas": listed(running),
         },
         "replicas",
     )

@@ -166,13 +166,18 @@ class LastReplan(StatusModel):
 
     tier: Text = Field(
         default="",
-        description="T0: routing only; T1: pods were added and none that ran was stopped; T2: pods that ran were stopped.",
+        description="T0: routing only; T1: pods were added or changed their role, and none that ran was stopped; T2: pods that ran were stopped.",
     )
     reason: Text = Field(description="Enumerated CamelCase reason.")
     message: Sentence = Field(default="", description="The reason in a sentence.")
     started: int = Field(default=0, ge=0, description="Replicas started.")
     stopped: int = Field(default=0, ge=0, description="Replicas stopped.")
-    kept: int = Field(default=0, ge=0, description="Replicas left alone.")
+    kept: int = Field(default=0, ge=0, description="Replicas that go on.")
+    flipped: int = Field(
+        default=0,
+        ge=0,
+        description="Of those that go on: replicas that prefill where they decoded, or the other way.",
+    )
     cost_dollars: Quantity | None = Field(
         default=None,
         description="US dollars of GPU time that the change costs once, predicted: weights that load, work that stops lose.",

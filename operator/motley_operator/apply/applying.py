@@ -28,6 +28,7 @@ from motley_operator.domain.actions import (
     Action,
     AdoptPod,
     ApplyObject,
+    ChangeRole,
     CreatePod,
     DeleteObject,
     DeletePod,
@@ -139,7 +140,7 @@ class Applier:
                 return Outcome(action, EXISTS, error.message)
             return Outcome(action, CONFLICT, error.message)
         # To change the UID of an object is 422, not 409: a successor has the name.
-        carries_uid = isinstance(action, LabelPod | AdoptPod | ApplyObject)
+        carries_uid = isinstance(action, LabelPod | ChangeRole | AdoptPod | ApplyObject)
         foreign = carries_uid and error.status == 422
         if error.status in (404, 409) or (foreign and "metadata.uid" in error.message):
             return Outcome(action, CONFLICT, error.message)

@@ -1,6 +1,7 @@
 """Actions as HTTP requests, purely; what Motley may do to the cluster is this list.
 
-Pods are created once by POST and never patched but for labels and, where they have none, the owner.
+Pods are created once by POST and never patched but for labels, what they say of their role and,
+where they have none, the owner.
 Everything else of ours is applied, forced, because the fields in our manifests are ours alone.
 Deletions, patches of pods and applies carry the UID of the object that was seen, and statuses the
 version, so that they never hit a successor of the same name. Applies carry the version, too, where
@@ -24,6 +25,7 @@ from motley_operator.domain.actions import (
     Action,
     AdoptPod,
     ApplyObject,
+    ChangeRole,
     CreatePod,
     DeleteObject,
     DeletePod,
@@ -33,10 +35,19 @@ from motley_operator.domain.actions import (
     PatchStatus,
     TryPod,
 )
+from motley_operator.domain.names import COLUMN, UNIT
 from motley_operator.settings import Settings
 
 Write = (
-    CreatePod | TryPod | DeletePod | LabelPod | AdoptPod | ApplyObject | DeleteObject | PatchStatus
+    CreatePod
+    | TryPod
+    | DeletePod
+    | LabelPod
+    | ChangeRole
+    | AdoptPod
+    | ApplyObject
+    | DeleteObject
+    | PatchStatus
 )
 
 
@@ -57,6 +68,9 @@ def request_for(action: Write, settings: Settings, version: int = 0) -> Sent:
             return _delete(action.kind, action.namespace, action.name, action.uid, None)
         case LabelPod():
             return _label(action, settings)
+        case ChangeRole():
+            told = {"labels": {COLUMN: action.column}, "annotations": {UNIT: action.unit}}
+            return _merge(action, settings, told)
         case AdoptPod():
             return _adopt(action, settings)
         case ApplyObject():
@@ -94,7 +108,7 @@ def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:
         case CreatePod() | TryPod() | ApplyObject():
             metadata = action.manifest["metadata"]
             return action.manifest["kind"], metadata.get("namespace", ""), metadata["name"]
-        case DeletePod() | LabelPod() | AdoptPod():
+        case DeletePod() | LabelPod() | ChangeRole() | AdoptPod():
             return "Pod", action.namespace, action.name
         case EmitEvent():
             return "Event", action.namespace, f"{action.name}/{action.reason}"
@@ -131,7 +145,9 @@ def _adopt(action: AdoptPod, settings: Settings) -> Sent:
     return _merge(action, settings, {"ownerReferences": [action.owner]})
 
 
-def _merge(action: LabelPod | AdoptPod, settings: Settings, change: Mapping[str, Any]) -> Sent:
+def _merge(
+    action: LabelPod | ChangeRole | AdoptPod, settings: Settings, change: Mapping[str, Any]
+) -> Sent:
     # A UID in a merge patch that is not the object's is refused: a precondition.
     metadata = {"uid": action.uid, **change}
     path = KINDS["Pod"].path(action.namespace, action.name)

@@ -12,6 +12,7 @@ from motley_operator.changes.gangs import waiting_gangs
 from motley_operator.changes.judging import NO_TROUBLE, Trouble
 from motley_operator.changes.keeping import kept_keys
 from motley_operator.changes.pods import pod_changes, stranded
+from motley_operator.changes.roles import role_changes
 from motley_operator.changes.routing import with_standing_by
 from motley_operator.changes.weights import given_up, refused_jobs, waiting_stages
 from motley_operator.domain.actions import (
@@ -44,7 +45,7 @@ def changes(
     plan: Plan,
     trouble: Trouble = NO_TROUBLE,
 ) -> tuple[Action, ...]:
-    """What to do now: objects, pods out of Services, deletions, creations, leftovers, old jobs.
+    """What to do now: roles, objects, pods out of Services, deletions, creations, leftovers, old jobs.
 
     A second run on a world in which this was done gives nothing. Without a solution nothing is
     done at all: what runs goes on.
@@ -75,6 +76,7 @@ def changes(
     _THERE.keep(others.__contains__)
     return (
         *_adoptions(ours, facts),
+        *role_changes(pods, (pod for each in moving.values() for pod in each)),
         *applied,
         *moved.actions,
         *lost,

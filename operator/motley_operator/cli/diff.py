@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from motley_operator.cli.output import Row, columns, emit, money, plural
@@ -23,7 +24,7 @@ Kind = tuple[str, str, str, str, str, str, int, int, str]
 class Change:
     """Replicas of one configuration that start, stop, or move from nodes to other nodes."""
 
-    action: str  # start | stop | move
+    action: str  # start | stop | move | flip: the same replica in its other role
     key: str
     stage: str
     model: str
@@ -44,7 +45,7 @@ class Difference:
     new_usd_per_hour: float
 
     def count(self, action: str) -> int:
-        """Replicas that start, stop or move."""
+        """Replicas that start, stop, move or change their role."""
         return sum(change.action == action for change in self.changes)
 
 
@@ -67,9 +68,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def difference(old: PlanFile, new: PlanFile) -> Difference:
-    """Replicas matched by configuration: first on the same nodes (kept), then as moves."""
-    before, after = _by_kind(old), _by_kind(new)
-    changes: list[Change] = []
+    """Replicas matched by configuration: first on the same nodes (kept), then as moves.
+
+    One of the same name on the same nodes that differs in its phase alone has changed its role.
+    """
+    flips = _flips(old, new)
+    before, after = _by_kind(old, flips), _by_kind(new, flips)
+    changes: list[Change] = [*flips.values()]
     kept = 0
     for kind in sorted({*before, *after}):
         had, gets = before.get(kind, Counter()), after.get(kind, Counter())
@@ -83,11 +88,24 @@ def difference(old: PlanFile, new: PlanFile) -> Difference:
     return Difference(tuple(changes), kept, *prices)
 
 
-def _by_kind(content: PlanFile) -> dict[Kind, Counter[tuple[str, ...]]]:
+def _flips(old: PlanFile, new: PlanFile) -> dict[str, Change]:
+    """Replicas that go on in their other role, by unit."""
+    before, after = replicas(old.plan), replicas(new.plan)
+    found: dict[str, Change] = {}
+    for unit in sorted(before.keys() & after.keys()):
+        had, gets, key = before[unit], after[unit], unit.rpartition("/")[0]
+        same = _kind(key, replace(had, phase="both")) == _kind(key, replace(gets, phase="both"))
+        if same and had.nodes == gets.nodes and {had.phase, gets.phase} == {"prefill", "decode"}:
+            found[unit] = _change("flip", _kind(key, gets), had.nodes, gets.nodes)
+    return found
+
+
+def _by_kind(content: PlanFile, but: Collection[str]) -> dict[Kind, Counter[tuple[str, ...]]]:
     found: dict[Kind, Counter[tuple[str, ...]]] = {}
     for unit, one in replicas(content.plan).items():
-        key = unit.rpartition("/")[0]
-        found.setdefault(_kind(key, one), Counter())[one.nodes] += 1
+        if unit not in but:
+            key = unit.rpartition("/")[0]
+            found.setdefault(_kind(key, one), Counter())[one.nodes] += 1
     return found
 
 
@@ -114,9 +132,10 @@ def render(found: Difference) -> str:
     """The difference as text; equal changes share a line."""
     price = found.new_usd_per_hour - found.old_usd_per_hour
     sign = "+" if price > 0 else "-" if price < 0 else ""
+    flips = f", {number} change role" if (number := found.count("flip")) else ""
     title = (
         f"{plural(found.kept, 'replica')} kept, {found.count('start')} started, "
-        f"{found.count('stop')} stopped, {found.count('move')} moved | "
+        f"{found.count('stop')} stopped, {found.count('move')} moved{flips} | "
         f"{money(found.old_usd_per_hour)} -> {money(found.new_usd_per_hour)} "
         f"({sign}{money(abs(price))})"
     )

@@ -33,6 +33,7 @@ WHY = {
     "NodeLost": "its node is gone",
     "DemandGrew": "demand grew",
     "Saves": "saves more than the move costs",
+    "PhaseShifted": "prompts and answers shifted",
     "NoLongerAllowed": "the resource no longer allows it",
     "NotNeeded": "no longer needed",
     "New": "new",
@@ -279,7 +280,7 @@ def refusal_lines(refusals: Iterable[Refusal]) -> list[str]:
 
 
 def moves(found: Iterable[Move], kept: int) -> str:
-    """What starts and stops, and why; equal moves share a line."""
+    """What starts, stops and changes its role, and why; equal moves share a line."""
     counted: Counter[tuple[str, str, str, str]] = Counter()
     nodes: dict[tuple[str, str, str, str], Counter[str]] = defaultdict(Counter)
     for move in found:
@@ -289,9 +290,11 @@ def moves(found: Iterable[Move], kept: int) -> str:
         nodes[kind].update(move.nodes)
     starts = sum(count for kind, count in counted.items() if kind[0] == "start")
     stops = sum(count for kind, count in counted.items() if kind[0] == "stop")
+    flips = sum(count for kind, count in counted.items() if kind[0] == "flip")
     rows = [("", "RESOURCE", "STAGE", "REPLICAS", "NODES", "WHY")]
     for kind in sorted(counted, key=lambda k: (k[0] != "stop", k[1:])):
         action, key, stage, why = kind
         rows.append((action, key, stage, str(counted[kind]), node_list(nodes[kind]), why))
     title = f"MOVES  {kept} kept, {starts} started, {stops} stopped"
+    title += f", {flips} change role" if flips else ""
     return f"{title}\n\n{columns(rows, right=frozenset({3}), indent=2)}"

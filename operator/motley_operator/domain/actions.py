@@ -53,6 +53,20 @@ class LabelPod:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRole:
+    """Tell a running pod that it prefills from now on, or decodes: its process is the same.
+
+    Column and unit are written in one request, so that it is read back in one role or the other.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    column: str  # label motley.dev/column
+    unit: str  # annotation motley.dev/unit
+
+
+@dataclass(frozen=True, slots=True)
 class AdoptPod:
     """Make a resource the owner of a pod that has none."""
 
@@ -116,6 +130,7 @@ Action = (
     | TryPod
     | DeletePod
     | LabelPod
+    | ChangeRole
     | AdoptPod
     | ApplyObject
     | DeleteObject

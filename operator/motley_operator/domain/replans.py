@@ -1,7 +1,8 @@
 """What a new plan changes of one resource, and at which tier: the cheapest that it needs.
 
 T0  routing only: no pod is touched, and it costs nothing
-T1  pods are added, in place of lost ones or beside what runs; no survivor is stopped
+T1  nothing that runs is stopped: pods are added, in place of lost ones or beside what runs, or replicas
+    change their role, which loads no weights and costs nothing
 T2  survivors are stopped: moved, rebuilt, or no longer needed
 
 Each costs what its starts and stops do: GPU time that loads weights, and work that is lost.
@@ -46,11 +47,13 @@ class Replan:
     stopped: int
     kept: int
     cost_usd: float = 0.0  # once, predicted
+    flipped: int = 0  # of those that are kept: they prefill where they decoded, or the other way
 
     @property
     def counts(self) -> str:
         """What happens to replicas, in words."""
-        return f"{self.started} replicas start, {self.stopped} stop, {self.kept} stay"
+        flips = f", {self.flipped} change role" if self.flipped else ""
+        return f"{self.started} replicas start, {self.stopped} stop, {self.kept} stay{flips}"
 
     @property
     def cost(self) -> str:
@@ -65,14 +68,16 @@ def replan_of(part: Slice, plan: Plan, cause: str) -> Replan:
     moves = [move for move in plan.moves if move.key == part.key]
     started = sum(move.action == "start" for move in moves)
     stopped = sum(move.action == "stop" for move in moves)
+    flipped = sum(move.action == "flip" for move in moves)
     kept = sum(replica.kept is not None for replica in part.replicas)
     reasons = Counter(move.reason for move in moves)
     reason = reasons.most_common(1)[0][0] if reasons else "Rebalanced"
     if cause and not stopped:
         reason = cause
-    tier = Tier.MOVE if stopped else Tier.REPAIR if started or cause else Tier.ROUTING
+    adds = started or flipped or cause
+    tier = Tier.MOVE if stopped else Tier.REPAIR if adds else Tier.ROUTING
     cost_usd = sum(move.cost_usd for move in moves)
-    return Replan(tier, reason, started, stopped, kept, cost_usd)
+    return Replan(tier, reason, started, stopped, kept, cost_usd, flipped)
 
 
 def is_replan(part: Slice, plan: Plan, shown: Shown | None) -> bool:

@@ -95,10 +95,14 @@ def _reason(preview: Preview, price: float) -> str:
 def _changes(
     before: dict[str, PlannedReplica], after: dict[str, PlannedReplica], standing: Standing
 ) -> list[str]:
-    """Moves, starts and stops of equal replicas in one line each."""
+    """Moves, starts, stops and changes of role of equal replicas in one line each."""
     starts = [after[name] for name in sorted(after.keys() - before.keys())]
     stops = [before[name] for name in sorted(before.keys() - after.keys())]
+    both = sorted(before.keys() & after.keys())
+    flips = [after[name] for name in both if after[name].phase != before[name].phase]
     lines = [*_moved(starts, stops), *_told("start", starts), *_told("stop", stops)]
+    for role in ("prefill", "decode"):
+        lines += _told(f"let {role}", [r for r in flips if r.phase == role])
     if standing.edited and after.keys() & before.keys():
         lines.append(
             "what stays follows the edited spec; pods that it changes are replaced one by one"

@@ -205,6 +205,7 @@ def _last_replan(
         "started": made.started,
         "stopped": made.stopped,
         "kept": made.kept,
+        "flipped": made.flipped,
         "costDollars": Quantity.of(made.cost_usd, 2),
         "time": timestamp(now),
     }

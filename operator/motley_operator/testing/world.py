@@ -18,6 +18,7 @@ from motley_operator.domain.actions import (
     Action,
     AdoptPod,
     ApplyObject,
+    ChangeRole,
     CreatePod,
     DeleteObject,
     DeletePod,
@@ -35,7 +36,7 @@ from motley_operator.domain.facts import (
     Room,
 )
 from motley_operator.domain.measurement import Reading
-from motley_operator.domain.names import UNIT, key_of
+from motley_operator.domain.names import COLUMN, UNIT, key_of
 from motley_operator.domain.verdicts import Refusal
 from motley_operator.facts.pods import parse_pod
 from motley_operator.facts.resources import parse_resource
@@ -115,7 +116,7 @@ class World:
         outcomes = []
         for action in actions:
             outcomes.append(self._outcome(action))
-            if isinstance(action, CreatePod | DeletePod | LabelPod | AdoptPod):
+            if isinstance(action, CreatePod | DeletePod | LabelPod | ChangeRole | AdoptPod):
                 refuse_impossible(ClusterFacts(self.now, *self._there(), resources=()))
         return tuple(outcomes)
 
@@ -155,6 +156,12 @@ class World:
             if action.value is not None:
                 labels[action.label] = action.value
             self._put(replace(pod, labels=labels))
+        elif isinstance(action, ChangeRole):
+            pod = self.pods[(action.namespace, action.name)]
+            assert pod.uid == action.uid
+            labels, told = {COLUMN: action.column}, {UNIT: action.unit}
+            annotations = {**pod.annotations, **told}
+            self._put(replace(pod, labels={**pod.labels, **labels}, annotations=annotations))
         elif isinstance(action, AdoptPod):
             pod = self.pods[(action.namespace, action.name)]
             assert (pod.uid, pod.owner_uid) == (action.uid, None)

@@ -2,7 +2,7 @@
 
 from motley_planner.candidates.candidate import Candidate
 from motley_planner.candidates.jobs import rollout_candidates, trainer_candidates
-from motley_planner.candidates.phases import phase_candidates
+from motley_planner.candidates.phases import phase_candidates, same_process
 from motley_planner.candidates.running import candidate_for_pieces, candidate_for_unit
 from motley_planner.candidates.serving import forget_listings, stage_candidates
 
@@ -13,6 +13,7 @@ __all__ = [
     "forget_listings",
     "phase_candidates",
     "rollout_candidates",
+    "same_process",
     "stage_candidates",
     "trainer_candidates",
 ]

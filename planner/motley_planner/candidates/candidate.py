@@ -87,6 +87,7 @@ class Shape:
     phase: Phase = "both"
     kv_scale: float = 1.0
     nic_bytes_per_s: float | None = None
+    variant: int = 1  # tells apart what one process may do at several operating points
 
     @property
     def size(self) -> str:
@@ -117,6 +118,7 @@ class Shape:
         batch, capacity, ttft_s, tpot_s = point
         first, where = node_classes[0], "+".join(dict.fromkeys(c.id for c in node_classes))
         kind = self.phase if self.kv_scale == 1.0 else f"{self.phase} kv{self.kv_scale:g}"
+        kind = kind if self.variant == 1 else f"{kind} {self.variant}"
         price = self.tensor_parallel * self.fragments * first.price_usd_per_gpu_hour
         if self.pipeline:
             placed = zip(self.pipeline, node_classes, strict=True)
@@ -154,6 +156,8 @@ class Shape:
             parts = (*parts, self.size)
         if self.phase != "both":
             parts = (*parts, self.phase, self.kv_scale)
+        if self.variant != 1:
+            parts = (*parts, self.variant)
         text = "|".join(str(part) for part in parts)
         return sha256(text.encode()).hexdigest()[:8]
 

@@ -56,10 +56,10 @@ class PhaseReplica:
         moved = prompt_kv_bytes(replica.model, load.prompt_tokens, replica.kv_value_bytes)
         return transfer_s(moved * self.kv_scale, self.nic_bytes_per_s)
 
-    def prefill_point(self, admitted: Sequence[ClassLoad], number: int) -> OperatingPoint | None:
+    def prefill_point(self, admitted: Sequence[ClassLoad], batch: int) -> OperatingPoint | None:
         """The point at the largest utilization that the targets allow; None where there is none.
 
-        capacity = utilization / prefill. `number` only tells points of one replica apart. Memory has
+        capacity = utilization / prefill, whatever `batch` the engine is started for. Memory has
         a row of its own only where that serves some class better than idleness that covers both.
         """
         alone = self._largest(lambda rho: self._in_time(admitted, rho, self._fullest(admitted)))
@@ -72,8 +72,8 @@ class PhaseReplica:
         capacity = {load.name: alone / load.prefill_s for load in admitted}
         shared = self._rows(admitted, apart)
         if all(shared.capacity[name] <= LEAST_GAIN * rate for name, rate in capacity.items()):
-            return OperatingPoint(number, capacity, ttft, {}) if alone > 0.0 else None
-        return replace(shared, batch=number, ttft_s=ttft)
+            return OperatingPoint(batch, capacity, ttft, {}) if alone > 0.0 else None
+        return replace(shared, batch=batch, ttft_s=ttft)
 
     def _rows(self, admitted: Sequence[ClassLoad], rho: float) -> OperatingPoint:
         """Time and memory apart: each may make half of those late that a percentile leaves."""
@@ -179,18 +179,19 @@ def first_token_limit_s(target: Target) -> float:
 def phase_points(
     one: PhaseReplica, phase: Phase, loads: Sequence[ClassLoad]
 ) -> list[OperatingPoint]:
-    """For all classes, and for fewer (without the longest prompts) where that serves more."""
+    """For all classes, and for fewer (without the longest prompts) where that serves more.
+
+    Prefill points have the batch of the first decode point: one process may do either.
+    """
+    decode = offered_points(*one.decoder(loads)) if loads else []
     if phase == "decode":
-        return (
-            [replace(point, ttft_s={}) for point in offered_points(*one.decoder(loads))]
-            if loads
-            else []
-        )
+        return [replace(point, ttft_s={}) for point in decode]
+    batch = decode[0].batch if decode else 1
     order = sorted(loads, key=lambda load: (load.prefill_s, load.name))
     best: dict[str, float] = {}
     found: list[OperatingPoint] = []
     for size in range(len(order), 0, -1):
-        point = one.prefill_point(order[:size], len(found) + 1)
+        point = one.prefill_point(order[:size], batch)
         if point is None:
             continue
         if any(rate > LEAST_GAIN * best.get(name, 0.0) for name, rate in point.capacity.items()):

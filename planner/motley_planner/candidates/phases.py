@@ -2,6 +2,10 @@
 
 What one replica can do is in `phase_replicas`. Which prefill replica feeds which decode replica is the
 plan's choice; rows of bytes over links and networks bound it.
+
+A prefill replica works off prompts one by one whatever its engine may run at once, so it is started
+for the batch of a decode replica on the same GPUs: where the engine's process is the same for both
+phases, either may then become the other (`same_process`).
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ from motley_planner.domain.hardware import Catalog, NodeClass
 from motley_planner.domain.table import Phase
 
 _PHASES: tuple[Phase, ...] = ("prefill", "decode")
+VARIANTS = range(1, 5)  # of a prefill replica's points that what runs may take up
 
 
 def phase_candidates(
@@ -55,9 +60,9 @@ def phase_candidates(
             candidate
             for phase in _PHASES
             for gpu in dict.fromkeys(c.gpu for c in allowed)
-            for ranks, point in _points(request, (gpu, phase, kv_scale), catalog)
+            for ranks, number, point in _points(request, (gpu, phase, kv_scale), catalog)
             for candidate in _placed(
-                request, (gpu, ranks, phase, kv_scale), point, allowed, catalog
+                request, (gpu, ranks, phase, kv_scale), (number, point), allowed, catalog
             )
         ]
         found += _paired(made) if paired else made
@@ -65,26 +70,62 @@ def phase_candidates(
 
 
 def candidate_for_phase(
-    unit: RunningUnit, request: Request, node_class: NodeClass, catalog: Catalog
+    unit: RunningUnit,
+    request: Request,
+    node_class: NodeClass,
+    catalog: Catalog,
+    variant: int = 1,
 ) -> Candidate | None:
-    """The candidate of a running prefill or decode replica; None if it may not go on as it is."""
-    same = unit.model == request.stage.model.name and unit.precision == request.stage.precision
+    """The candidate of a running prefill or decode replica; None if it may not go on as it is.
+
+    A prefill replica may whatever batch its engine was started for, at each of its points.
+    """
+    stage, phase = request.stage, _phase_of(unit)
+    same = unit.model == stage.model.name and unit.precision == stage.precision
     if not same:
         return None
+    size = (unit.gpu, unit.tensor_parallel, phase, unit.kv_scale)
+    if phase == "prefill":
+        usable = is_allowed(stage.placement, node_class) and unit.key not in node_class.excluded_for
+        points = _points(request, (unit.gpu, phase, unit.kv_scale), catalog) if usable else []
+        fits = [one for *at, one in points if at == [unit.tensor_parallel, variant]]
+        ours = [(variant, replace(one, batch=unit.operating_batch)) for one in fits]
+        return next(_placed(request, size, ours[0], [node_class], catalog)) if ours else None
     listed = phase_candidates(request, [node_class], catalog, (unit.kv_scale,), paired=False)
-    kind = (unit.phase, unit.tensor_parallel, unit.operating_batch)
+    kind = (phase, unit.tensor_parallel, unit.operating_batch)
     for c in listed:
         if (c.phase, c.tensor_parallel, c.operating_batch) == kind:
             return c
-    if unit.phase != "decode" or not is_allowed(request.stage.placement, node_class):
+    if not is_allowed(stage.placement, node_class):
         return None
     made = _replica_of(request, (unit.gpu, unit.kv_scale), unit.tensor_parallel, catalog)
     point = None if isinstance(made, str) else point_of_batch(made, unit.operating_batch, request)
     if point is None:
         return None
-    phase: Phase = "decode"
-    size = (unit.gpu, unit.tensor_parallel, phase, unit.kv_scale)
-    return next(_placed(request, size, point, [node_class], catalog), None)
+    return next(_placed(request, size, (1, point), [node_class], catalog), None)
+
+
+def same_process(
+    unit: RunningUnit, engine: str, catalog: Catalog
+) -> tuple[tuple[RunningUnit, int], ...]:
+    """As what else a unit of one phase may go on: units, and variants of their operating points.
+
+    In its other role only where its engine's process is the same for both.
+    """
+    launch = catalog.engines[engine].launch
+    if unit.phase == "both" or launch is None or launch.phases is None:
+        return ()
+    phases = _PHASES if launch.phases.interchangeable else (unit.phase,)
+    return tuple(
+        (replace(unit, phase=phase), variant)
+        for phase in phases
+        for variant in (VARIANTS if phase == "prefill" else (1,))
+        if (phase, variant) != (unit.phase, 1)
+    )
+
+
+def _phase_of(unit: RunningUnit) -> Phase:
+    return "prefill" if unit.phase == "prefill" else "decode"
 
 
 def point_of_batch(one: PhaseReplica, batch: int, request: Request) -> OperatingPoint | None:
@@ -95,9 +136,10 @@ def point_of_batch(one: PhaseReplica, batch: int, request: Request) -> Operating
 
 def _points(
     request: Request, kind: tuple[str, Phase, float], catalog: Catalog
-) -> list[tuple[int, OperatingPoint]]:
+) -> list[tuple[int, int, OperatingPoint]]:
+    """GPUs, number and point of what replicas of a phase on a GPU type may do."""
     gpu, phase, kv_scale = kind
-    found: list[tuple[int, OperatingPoint]] = []
+    found: list[tuple[int, int, OperatingPoint]] = []
     for ranks in TENSOR_PARALLEL:
         if not can_split(request.stage, ranks):
             continue
@@ -105,10 +147,10 @@ def _points(
         if isinstance(one, str):
             break
         loads = fitting_classes(request, one.evaluator.replica)
-        halves = [point for half, point in found if 2 * half == ranks]
+        halves = [point for half, _, point in found if 2 * half == ranks]
         found += [
-            (ranks, point)
-            for point in phase_points(one, phase, loads)
+            (ranks, number, point)
+            for number, point in enumerate(phase_points(one, phase, loads), 1)
             if not is_beaten_by_two(point, halves)
         ]
     return found
@@ -129,11 +171,15 @@ def _replica_of(
 def _placed(
     request: Request,
     kind: tuple[str, int, Phase, float],
-    point: OperatingPoint,
+    offered: tuple[int, OperatingPoint],
     allowed: Sequence[NodeClass],
     catalog: Catalog,
 ) -> Iterator[Candidate]:
-    gpu, ranks, phase, kv_scale = kind
+    """The candidates of a point on the node classes of its GPU type.
+
+    A decode point is named by its batch; prefill points of one process by their number.
+    """
+    (gpu, ranks, phase, kv_scale), (number, point) = kind, offered
     assert catalog.fabric is not None, "load_catalog() always gives it"
     used = 1.0 - request.headroom if phase == "prefill" else 1.0
     shape = replace(
@@ -141,6 +187,7 @@ def _placed(
         phase=phase,
         kv_scale=kv_scale,
         nic_bytes_per_s=ranks * catalog.fabric.nic_of(gpu) * used,
+        variant=number if phase == "prefill" else 1,
     )
     for node_class in allowed:
         if node_class.gpu == gpu:

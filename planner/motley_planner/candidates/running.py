@@ -35,12 +35,14 @@ def candidate_for_pieces(
     demand: ServingDemand | RlDemand,
     node_classes: Sequence[NodeClass],
     catalog: Catalog,
+    variant: int = 1,
 ) -> Candidate | None:
     """The candidate of a running replica from the node class of each of its nodes, in order.
 
-    None where it may no longer run as it is; nodes of a replica that is not a pipeline are alike.
+    None where it may no longer run as it is; nodes of a replica that is not a pipeline are alike. `variant`
+    is that of a prefill replica's points.
     """
-    found = _candidate_for_pieces(unit, demand, node_classes, catalog)
+    found = _candidate_for_pieces(unit, demand, node_classes, catalog, variant)
     if found is None or isinstance(demand, RlDemand):
         return found
     stage = next(stage for stage in demand.stages if stage.name == unit.stage)
@@ -52,6 +54,7 @@ def _candidate_for_pieces(
     demand: ServingDemand | RlDemand,
     node_classes: Sequence[NodeClass],
     catalog: Catalog,
+    variant: int,
 ) -> Candidate | None:
     if unit.pipeline:
         request = _request(unit, demand)
@@ -65,7 +68,7 @@ def _candidate_for_pieces(
         return (
             None
             if request is None
-            else candidate_for_phase(unit, request, node_classes[0], catalog)
+            else candidate_for_phase(unit, request, node_classes[0], catalog, variant)
         )
     return candidate_for_unit(unit, demand, node_classes[0], catalog)
 

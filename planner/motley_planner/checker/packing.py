@@ -175,9 +175,10 @@ def _check_moves(ledger: Ledger, previous: Previous) -> None:
     kept = [p for p in solution.placement if p.kept is not None]
     for placed in kept:
         replica = running.get(placed.kept or "")
-        same = replica is not None and (replica.column, replica.nodes) == (
-            placed.column,
-            placed.nodes,
+        same = (
+            replica is not None
+            and placed.column in (replica.column, *replica.flips_to)
+            and placed.nodes == replica.nodes
         )
         if not same or placed.kept not in survivors:
             ledger.complain(f"placement: {placed.kept} is kept where it did not run or is lost")

@@ -9,7 +9,8 @@ so are links, scenarios, minimum counts and tiers. What is kept holds for every 
     nic[c]            sum_k r_ck bytes_k kv_scale_c <= nic_c y_c
     demand[k,phase]   sum_c r_ck = own_k s_k + sum_p w_p rate load_pk
     cascade[n]        sum_p w_p = s_n;  quality[n]  sum_p w_p (quality_p - floor) >= 0
-    budget, side[..]  as they stand;  moves[c]  start_c - stop_c = y_c - running_c
+    budget, side[..]  as they stand
+    moves[c]          start_c - stop_c + sum_b flip_bc - sum_d flip_cd = y_c - running_c
 
 y: replicas, r: rates as shares of T, u: nodes in use, w: policy shares, s: served share (max_min:
 the scale, min_cost: 1). In a re-plan nodes are those left; a cordoned one counts for what runs there.
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from motley_planner.checker.asked import largest_scale, most_asked
 from motley_planner.checker.room import (
     MOST_REPLICAS,
+    flips_of,
     going_on,
     gpus_by_kind,
     most_replicas,
@@ -222,12 +224,25 @@ class _Builder:
         table = self.table
         if not (table.penalty_per_started_gpu or table.penalty_per_stopped_gpu):
             return
+        flips = self._add_flips()
         for column in table.columns:
             y, before = self.y[column.id], float(self.running[column.id])
             start, stop = self.out.variable(self.out.upper[y]), self.out.variable(before)
             self.moved[start] = table.penalty_per_started_gpu * column.gpus
             self.moved[stop] = table.penalty_per_stopped_gpu * column.gpus
-            self.out.row(f"moves[{column.id}]", {y: 1.0, start: -1.0, stop: 1.0}, before, before)
+            entries = {y: 1.0, start: -1.0, stop: 1.0, **flips[column.id]}
+            self.out.row(f"moves[{column.id}]", entries, before, before)
+
+    def _add_flips(self) -> dict[str, dict[int, float]]:
+        """Replicas that go on in another role: what each takes of the rows of moves, by column."""
+        table, gpus = self.table, {c.id: c.gpus for c in self.table.columns}
+        entries: dict[str, dict[int, float]] = defaultdict(dict)
+        for (source, target), number in flips_of(table).items():
+            if source in gpus and target in gpus:
+                flip = self.out.variable(float(number))
+                self.moved[flip] = table.penalty_per_flipped_gpu * gpus[source]
+                entries[source][flip], entries[target][flip] = 1.0, -1.0
+        return entries
 
     def _add_side(self, row: SideRow) -> None:
         entries: dict[int, float] = defaultdict(float)

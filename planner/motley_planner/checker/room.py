@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import Column, FleetTable
 
 INF = math.inf
@@ -96,3 +97,23 @@ def going_on(table: FleetTable) -> Counter[str]:
         for r in (previous.replicas if previous else ())
         if not set(r.nodes) & table.lost_nodes
     )
+
+
+def flips_of(table: FleetTable) -> Counter[tuple[str, str]]:
+    """(column, column it may go on as) -> replicas that run on nodes that are not lost."""
+    previous = table.previous
+    return Counter(
+        (r.column, target)
+        for r in (previous.replicas if previous else ())
+        if not set(r.nodes) & table.lost_nodes
+        for target in dict.fromkeys(r.flips_to)
+        if target != r.column
+    )
+
+
+def flipped_gpus(table: FleetTable, placement: Iterable[PlacedReplica]) -> int:
+    """GPUs of the replicas of a placement that go on as another column than they ran as."""
+    replicas = table.previous.replicas if table.previous else ()
+    gpus = {c.id: c.gpus for c in table.columns}
+    ran = {r.id: r.column for r in replicas}
+    return sum(gpus[p.column] for p in placement if p.kept in ran and ran[p.kept] != p.column)

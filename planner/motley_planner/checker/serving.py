@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from motley_planner.checker.ledger import TOLERANCE, Ledger
+from motley_planner.checker.room import flipped_gpus
 from motley_planner.domain.table import CascadeDemand
 
 
@@ -71,9 +72,11 @@ def scale_of(ledger: Ledger, share: float) -> float:
 
 
 def penalty(ledger: Ledger) -> float:
-    """P, from the moves that the solution states."""
-    started = ledger.table.penalty_per_started_gpu * ledger.solution.started_gpus
-    return started + ledger.table.penalty_per_stopped_gpu * ledger.solution.stopped_gpus
+    """P, from the moves that the solution states, and from the roles that its placement changes."""
+    table, solution = ledger.table, ledger.solution
+    moved = table.penalty_per_started_gpu * solution.started_gpus
+    moved += table.penalty_per_stopped_gpu * solution.stopped_gpus
+    return moved + table.penalty_per_flipped_gpu * flipped_gpus(table, solution.placement)
 
 
 def _loads(ledger: Ledger, cascade: CascadeDemand) -> dict[str, float]:

@@ -34,6 +34,11 @@ class PhaseLaunch:
     decode_args: tuple[str, ...]
     env: Mapping[str, str]
 
+    @property
+    def interchangeable(self) -> bool:
+        """Whether both roles are one process: then a replica changes its role while it runs."""
+        return self.prefill_args == self.decode_args
+
 
 @dataclass(frozen=True, slots=True)
 class PriorityLaunch:

@@ -1,7 +1,8 @@
-"""What a plan starts and stops, each at what it costs once.
+"""What a plan starts, stops and gives another role, each at what it costs once.
 
 A cost is what the decision was charged for the move: GPU time in which a new replica loads weights and
 serves nothing, or whose work a stop throws away, at the fleet's mean price of a GPU hour. Predicted.
+A change of role loads nothing and loses nothing: the little that a decision is charged for it keeps out noise.
 """
 
 from __future__ import annotations
@@ -31,3 +32,8 @@ def stop_of(snapshot: Snapshot, unit: RunningUnit, reason: str) -> Move:
     hours = snapshot.move_price.lost_work_hours
     cost_usd = hours * unit.gpus * usd_per_gpu_hour(snapshot)
     return Move(unit.key, unit.id.rpartition("/")[2], "stop", unit.nodes, reason, cost_usd)
+
+
+def flip_of(key: str, replica: PlannedReplica, reason: str) -> Move:
+    """A running replica that goes on in its other role."""
+    return Move(key, replica.name, "flip", replica.nodes, reason)

@@ -164,13 +164,13 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A running replica that stops, or a new one that starts, and why."""
+    """A running replica that stops or changes its role, or a new one that starts, and why."""
 
     key: str
     replica: str
-    action: str  # start | stop
+    action: str  # start | stop | flip: it goes on where it is, and prefills where it decoded
     nodes: tuple[str, ...]
-    reason: str  # NodeLost | DemandGrew | Saves | NoLongerAllowed | NotNeeded | New ...
+    reason: str  # Grows | Saves | NoLongerAllowed | NotNeeded | New | PhaseShifted ...
     cost_usd: float = 0.0  # once, predicted: GPU time while weights load, or work that a stop loses
 
 

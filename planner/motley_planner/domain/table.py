@@ -16,6 +16,7 @@ from motley_planner.domain.solution import PlacedReplica
 
 Phase = Literal["both", "prefill", "decode"]
 Objective = Literal["max_min", "goodput", "min_cost"]
+FLIP_SHARE = 0.01  # of what a stop and a start cost: no role changes for noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,11 @@ class Column:
     def gpus(self) -> int:
         """GPUs one replica takes."""
         return sum(f.tp for f in self.fragments)
+
+    @property
+    def frame(self) -> tuple[object, ...]:
+        """What stays the same of a replica whose role changes."""
+        return self.model, self.zone, self.fragments, self.price_usd_per_hour
 
     def worth_of(self, count: int) -> float:
         """Replicas' worth of capacity that `count` of them have: count x the best factor reached."""
@@ -208,11 +214,17 @@ class NodeShape:
 
 @dataclass(frozen=True, slots=True)
 class RunningReplica:
-    """A replica that runs now: one node name for each fragment of its column."""
+    """A replica that runs now: one node name for each fragment of its column.
+
+    It may go on as a replica of a column in `flips_to` just as well: its process is the same, and
+    whether it prefills or decodes is the router's decision. Such a column takes the same GPUs of the
+    same nodes at the same price; one that the table lacks is as if it were not named.
+    """
 
     id: str
     column: str
     nodes: tuple[str, ...]
+    flips_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +268,8 @@ class FleetTable:
     starts: tuple[tuple[PlacedReplica, ...], ...] = ()  # more of them
     time_limit_s: float = 10.0
     relative_gap: float = 1e-4
+
+    @property
+    def penalty_per_flipped_gpu(self) -> float:
+        """What is counted for each GPU of a replica that goes on in another role."""
+        return FLIP_SHARE * (self.penalty_per_started_gpu + self.penalty_per_stopped_gpu)

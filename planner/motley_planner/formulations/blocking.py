@@ -154,6 +154,7 @@ class Blocking:
         index, packing, demand = self.index, self.index.packing, self.index.demand
         found = {packing.new[i] for i in columns}
         found |= {g.variable for i in columns for g in packing.kept_of(i)}
+        found |= {v for i in columns for v, _ in packing.flips_of(i)}
         for one in classes:
             found |= set(demand.rates.variable[demand.rates.of_class(one)].tolist())
         found |= {v for key, (v, _) in demand.flows.items() if key[0] in classes}

@@ -34,10 +34,23 @@ class Counts:
     """Variables that say how many replicas of each column there are, by column position."""
 
     variables: list[list[int]]  # new_c and every kept_g of the column; they add up
+    flips: dict[int, list[Entry]] = field(default_factory=dict)  # and what changes its role
     extra: dict[int, list[int]] = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)  # binaries of min_count
     steps: dict[int, list[Step]] = field(default_factory=dict)
     max_rows: dict[int, int] = field(default_factory=dict)
+
+    def entries(self, column: int) -> list[Entry]:
+        """The column's count as entries."""
+        return [*((v, 1.0) for v in self.variables[column]), *self.flips.get(column, ())]
+
+    def most(self, builder: MilpBuilder, column: int) -> float:
+        """A bound on the column's count."""
+        return sum(builder.upper_of(v) for v, c in self.entries(column) if c > 0)
+
+    def of(self, values: list[float], column: int) -> float:
+        """The column's count at a point."""
+        return sum(c * values[v] for v, c in self.entries(column))
 
 
 MOST_REPLICAS = 1e5  # of a column on unlimited inventory, where an indicator needs a bound
@@ -45,17 +58,19 @@ MOST_REPLICAS = 1e5  # of a column on unlimited inventory, where an indicator ne
 
 def add_counts(builder: MilpBuilder, table: FleetTable, packing: Packing) -> Counts:
     """The rows, and the variables they speak of."""
-    out = Counts([[v] for v in packing.new])
+    out = Counts([[v] for v in packing.new], packing.flipped)
     for group in packing.kept:
         out.variables[group.column].append(group.variable)
     for i, column in enumerate(table.columns):
-        counts = [(v, 1.0) for v in out.variables[i]]
+        if column.max_count is None and column.min_count <= 1 and not column.pool_steps:
+            continue
+        counts = out.entries(i)
         if column.max_count is not None:
             name = f"max_count[{column.id}]"
             out.max_rows[i] = builder.row(counts, upper=column.max_count, name=name)
         if column.min_count <= 1 and not column.pool_steps:
             continue
-        most = sum(builder.upper_of(v) for v, _ in counts)
+        most = out.most(builder, i)
         most = most if math.isfinite(most) else MOST_REPLICAS
         if column.max_count is not None:
             most = min(most, column.max_count)
@@ -86,11 +101,11 @@ def _add_steps(
         chosen = builder.variable(0, 1, integer=True)
         made.append(Step(step, bonus, chosen))
         reached.append((chosen, float(step.min_count)))
-        rows = [(v, -gain) for v, _ in counts]
+        rows = [(v, -gain * c) for v, c in counts]
         builder.row([(bonus, 1.0), *rows], upper=0.0, name="pool")
         builder.row([(bonus, 1.0), (chosen, -gain * most)], upper=0.0, name="pool")
     if reached:
-        negative = [(v, -1.0) for v, _ in counts]
+        negative = [(v, -c) for v, c in counts]
         builder.row([*reached, *negative], upper=0.0, name="pool")
         builder.row([(v, 1.0) for v, _ in reached], upper=1.0, name="pool")
     return made

@@ -20,6 +20,7 @@ from motley_planner.domain.solution import (
 )
 from motley_planner.domain.table import RunningReplica
 from motley_planner.formulations.blocking import Asking
+from motley_planner.formulations.flips import flipped_gpus
 from motley_planner.formulations.placement import kept_replicas, place, release_unused
 from motley_planner.formulations.program import Index, demands
 from motley_planner.formulations.scenarios import TOLERANCE
@@ -95,6 +96,7 @@ def _place(index: Index, kept: list[RunningReplica], x: Floats) -> tuple[PlacedR
 def _clean(index: Index, x: Floats) -> Floats:
     x = np.maximum(x, 0.0)
     whole = [*index.packing.new, *(g.variable for g in index.packing.kept)]
+    whole += [flip.variable for flip in index.packing.flips]
     whole += [v for v in index.packing.open_used if v is not None]
     whole += [*index.packing.held_used.values(), *index.packing.slots.values()]
     whole += [*index.demand.chosen.values(), *index.demand.tiers.values()]
@@ -130,6 +132,9 @@ def _counts(index: Index, x: Floats) -> AnyInts:
     counts = np.round(x[index.packing.new]).astype(np.int64)
     for group in index.packing.kept:
         counts[group.column] += round(x[group.variable])
+    for flip in index.packing.flips:
+        counts[flip.source] -= round(x[flip.variable])
+        counts[flip.target] += round(x[flip.variable])
     return counts
 
 
@@ -163,6 +168,7 @@ def _penalty(index: Index, spec: LevelSpec, x: Floats) -> float:
     for group in index.packing.kept:
         stopped = len(group.replicas) - x[group.variable]
         total += table.penalty_per_stopped_gpu * table.columns[group.column].gpus * stopped
+    total += table.penalty_per_flipped_gpu * flipped_gpus(table, index.packing, x)
     return abs(spec.penalty) * float(total)
 
 

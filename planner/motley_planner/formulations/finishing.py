@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from motley_planner.formulations.placement import (
@@ -11,6 +13,7 @@ from motley_planner.formulations.placement import (
     spreads,
 )
 from motley_planner.formulations.program import Index
+from motley_planner.formulations.shapes import Flip, Packing
 from motley_planner.formulations.together import Residents
 from motley_planner.solver.clock import CLOCK
 from motley_planner.solver.job import Job
@@ -33,9 +36,9 @@ def set_used(index: Index, x: Floats) -> None:
     """Sets the indicators of columns in use, and takes the best step that each pool reaches."""
     counts, there = index.counts, x.tolist()  # a list is read faster, and no count is set here
     for i, used in counts.used.items():
-        x[used] = float(sum(there[v] for v in counts.variables[i]) > 0.5)
+        x[used] = float(counts.of(there, i) > 0.5)
     for i, steps in counts.steps.items():
-        replicas = float(round(sum(there[v] for v in counts.variables[i])))
+        replicas = float(round(counts.of(there, i)))
         reached = [step for step in steps if replicas >= step.pool.min_count]
         best = max(reached, key=lambda step: step.pool.factor, default=None)
         for step in steps:
@@ -94,6 +97,57 @@ def keep_instead(job: Job, index: Index, x: Floats) -> Floats:
     return x
 
 
+def keep_roles(job: Job, index: Index, x: Floats) -> Floats:
+    """The point in which no role changes for nothing, and what may change its role is not replaced.
+
+    A search that is cut short may flip one replica each way, or stop one that decodes and start one
+    that prefills in its place.
+    """
+    packing = index.packing
+    for flip in packing.flips:
+        number = min(_stopped(x, flip, packing), round(x[packing.new[flip.target]]))
+        if number > 0:
+            x = _if_no_worse(job, index, x, _flipped_instead(x, flip, packing, number))
+    ways = {(flip.source, flip.target): flip.variable for flip in packing.flips}
+    for (source, target), variable in ways.items():
+        back = ways.get((target, source))
+        number = 0 if back is None else min(round(x[variable]), round(x[back]))
+        if back is not None and number > 0:
+            other = x.copy()
+            other[[variable, back]] -= number
+            x = _if_no_worse(job, index, x, other)
+    return _without(job, index, x, [flip.variable for flip in packing.flips])
+
+
+def _stopped(x: Floats, flip: Flip, packing: Packing) -> int:
+    """Survivors that could flip and are stopped."""
+    return len(flip.replicas) - round(float(x[list(flip.kept)].sum()))
+
+
+def _flipped_instead(x: Floats, flip: Flip, packing: Packing, number: int) -> Floats:
+    """The point with so many stopped survivors kept in another role, for new replicas of it."""
+    other = x.copy()
+    other[packing.new[flip.target]] -= number
+    other[flip.variable] += number
+    most = {group.variable: len(group.replicas) for group in packing.kept_of(flip.source)}
+    for variable in flip.kept:
+        more = min(number, most[variable] - round(other[variable]))
+        other[variable] += more
+        number -= more
+    return other
+
+
+def _if_no_worse(job: Job, index: Index, x: Floats, other: Floats) -> Floats:
+    """The other point, with who stays where, if it breaks no row and loses nothing at any level."""
+    kept = {r.id for r in kept_replicas(index.table, index.inventory, index.packing, other)}
+    set_room_beside(index, other, kept)
+    set_used(index, other)
+    if index.packing.held_used:
+        close_unused(index, other)
+    fits = job.milp.violation(other) <= max(TOLERABLE, job.milp.violation(x))
+    return other if fits and job.values_of(other) >= job.values_of(x) else x
+
+
 def keep_together(job: Job, index: Index, x: Floats) -> Floats:
     """The point that keeps as many replicas of each column, on fewer nodes where that breaks no row.
 
@@ -134,10 +188,15 @@ def leave_out_idle(job: Job, index: Index, x: Floats) -> Floats:
     A search that is cut short may have met them on its way and not have come to the price; a
     re-plan that asks for service only would keep them from then on.
     """
+    return _without(job, index, x, index.packing.new)
+
+
+def _without(job: Job, index: Index, x: Floats, variables: Sequence[int]) -> Floats:
+    """The point with as few of these as breaks no row and loses nothing at any level."""
     milp, worst = job.milp, max(TOLERABLE, job.milp.violation(x))
     priced = bool(index.packing.held_used) or any(v is not None for v in index.packing.open_used)
     activity = milp.activity(x)
-    for variable in index.packing.new:
+    for variable in variables:
         number = round(x[variable])
         if number <= 0:
             continue

@@ -15,7 +15,12 @@ from motley_planner.domain.table import CascadeDemand, CascadePolicy, FleetTable
 from motley_planner.errors import SnapshotError
 from motley_planner.formulations.blocking import Asking
 from motley_planner.formulations.decode import decode
-from motley_planner.formulations.finishing import keep_instead, keep_together, leave_out_idle
+from motley_planner.formulations.finishing import (
+    keep_instead,
+    keep_roles,
+    keep_together,
+    leave_out_idle,
+)
 from motley_planner.formulations.gains import widen
 from motley_planner.formulations.handing_over import hand_over
 from motley_planner.formulations.normalizing import normalized, restored
@@ -63,6 +68,8 @@ def solve_table(table: FleetTable, *, use_worker: bool = True) -> Solution:
         if not outcome.is_proved(job):
             outcome.x = leave_out_idle(job, index, outcome.x)
             outcome.x = hand_over(job, index, outcome.x)
+        if index.packing.flips:
+            outcome.x = keep_roles(job, index, outcome.x)
         outcome.x = keep_together(job, index, outcome.x)
     left = table.time_limit_s - (CLOCK.now() - started)
     solution = _read(index, job, outcome, left, use_worker)

@@ -108,6 +108,8 @@ class _Filler:
         self.base_count = self.start[new]
         for kept in index.packing.kept:
             self.base_count[kept.column] += self.start[kept.variable]
+        for i, entries in index.packing.flipped.items():
+            self.base_count[i] += sum(c * self.start[v] for v, c in entries)
         columns = index.table.columns
         self.base_time = np.array(
             [

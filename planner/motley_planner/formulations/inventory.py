@@ -158,6 +158,11 @@ def _check_replica(
                 f"node {name!r} is ({node.gpu}, {node.zone}), "
                 f"its fragment needs ({fragment.gpu}, {column.zone})",
             )
+    for name in replica.flips_to:
+        other = columns.get(name)
+        if other is not None and other.frame != column.frame:
+            rule = f"cannot go on as {name!r}, which takes other GPUs, zone, price or model"
+            raise SnapshotError(where, f"{rule}; remove it from flips_to")
 
 
 def use_by_class(column: Column) -> dict[NodeClass, Counter[int]]:

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
+from motley_planner.checker.room import flipped_gpus
 from motley_planner.domain.solution import Level, Shortfall, Solution
 from motley_planner.domain.table import FleetTable
 from motley_planner.formulations.program import Index, demands, formulate
@@ -179,8 +180,9 @@ def _served(solution: Solution, solved: FleetTable) -> dict[str, float]:
 
 
 def _penalty(solution: Solution, table: FleetTable) -> float:
-    started = table.penalty_per_started_gpu * solution.started_gpus
-    return started + table.penalty_per_stopped_gpu * solution.stopped_gpus
+    moved = table.penalty_per_started_gpu * solution.started_gpus
+    moved += table.penalty_per_stopped_gpu * solution.stopped_gpus
+    return moved + table.penalty_per_flipped_gpu * flipped_gpus(table, solution.placement)
 
 
 def _level(level: Level, unit: float, moves: float) -> Level:

@@ -20,6 +20,7 @@ import math
 from collections import Counter, defaultdict
 
 from motley_planner.domain.table import Column
+from motley_planner.formulations.flips import Targets, add_flips, targets_of
 from motley_planner.formulations.gains import Mark, Mode, gains_of, slot_gains
 from motley_planner.formulations.inventory import (
     HeldNode,
@@ -32,7 +33,7 @@ from motley_planner.solver.milp import INF, MilpBuilder
 
 __all__ = ["EXACT_NODES", "KeptGroup", "Packing", "PackingRows"]
 
-_GroupKey = tuple[int, tuple[Mark, ...], tuple[tuple[str, int], ...], bool]
+_GroupKey = tuple[int, tuple[Mark, ...], tuple[tuple[str, int], ...], bool, Targets]
 EXACT_NODES = 48  # nodes with integer slot counts; beyond, safe and relaxed rows
 
 
@@ -61,6 +62,7 @@ class PackingRows:
         self._add_open()
         self._add_single_nodes()
         self._add_rows()
+        add_flips(self.builder, self.out, self.columns, self.inventory)
         return self.out
 
     def _single_nodes(self) -> set[str]:
@@ -123,6 +125,7 @@ class PackingRows:
                 tuple(sorted(self.marks[i])),
                 tuple(sorted(alone[i])),
                 i in self.inventory.bound,
+                targets_of(survivor, column_index),
             )
             groups[key].append(i)
         for key, members in groups.items():

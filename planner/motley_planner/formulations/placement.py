@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import FleetTable, RunningReplica
 from motley_planner.errors import SnapshotError
+from motley_planner.formulations.flips import roles
 from motley_planner.formulations.inventory import Inventory, NodeClass, OpenGroup
 from motley_planner.formulations.packing import KeptGroup, Packing
 from motley_planner.formulations.together import Residents
@@ -108,7 +109,7 @@ def place(
     Raises: SnapshotError where the plan starts more replicas than any list of them could hold.
     """
     _check_size(table, packing, x)
-    placed = [PlacedReplica(r.column, r.nodes, r.id) for r in kept]
+    placed = [*roles(table, inventory, packing, kept, x)]
     rooms = _rooms(table, inventory, packing, kept, x)
     wanted: list[tuple[int, int, int, int]] = []  # (-tp, column, number, fragment)
     for i, column in enumerate(table.columns):

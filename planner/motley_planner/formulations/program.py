@@ -118,6 +118,7 @@ def scale_limit(table: FleetTable, builder: MilpBuilder, packing: Packing) -> fl
     for i, (column, variable) in enumerate(zip(table.columns, packing.new, strict=True)):
         most = builder.upper_of(variable)
         most += sum(builder.upper_of(g.variable) for g in packing.kept_of(i))
+        most += sum(builder.upper_of(v) for v, c in packing.flips_of(i) if c > 0)
         if table.budget_usd_per_hour is not None and column.price_usd_per_hour > 0:
             most = min(most, table.budget_usd_per_hour // column.price_usd_per_hour + 1)
         if column.max_count is not None:
@@ -174,6 +175,10 @@ def _penalty_entries(table: FleetTable, packing: Packing) -> tuple[list[Entry], 
         each = table.penalty_per_stopped_gpu * table.columns[group.column].gpus
         entries.append((group.variable, -each))
         constant += each * len(group.replicas)
+    if table.penalty_per_flipped_gpu:
+        for flip in packing.flips:
+            each = table.penalty_per_flipped_gpu * table.columns[flip.source].gpus
+            entries.append((flip.variable, each))
     return entries, constant
 
 

@@ -184,7 +184,9 @@ def _block(relaxed: Relaxation, name: str, row: Row) -> _Block | None:
         beside = {v: value / per_beside for v, value in entries.items() if v != count}
     moves, start = relaxed.rows.get(f"moves[{name}]"), None
     if moves is not None:
-        start, stop = (v for v in moves.entries if v != count)
+        start, stop, *flips = (v for v in moves.entries if v != count)
+        if flips:
+            return None
         if moves.upper > 0.0 or relaxed.upper[stop] > 0.0:
             return None
     return _Block(name, count, factor, time, beside, "".join(beside_rows), per_beside, start)

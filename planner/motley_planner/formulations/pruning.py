@@ -47,7 +47,7 @@ def best_columns(table: FleetTable, kinds: Kinds | None = None) -> set[int]:
     every = (entries for pair in told.values() for entries in pair)
     kept = {i for entries in every for _, i in nsmallest(BEST, entries)}
     if table.previous is not None:
-        runs = {replica.column for replica in table.previous.replicas}
+        runs = {c for r in table.previous.replicas for c in (r.column, *r.flips_to)}
         kept |= {i for i, column in enumerate(table.columns) if column.id in runs}
     return kept
 

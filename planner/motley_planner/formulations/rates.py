@@ -113,9 +113,13 @@ class _RateRows:
         self.builder, self.table = builder, table
         pairs = [(i, v) for i, v in enumerate(packing.new)]
         pairs += [(g.column, g.variable) for g in packing.kept]
-        pairs.sort()
+        flips = {(i, v): c for i, entries in packing.flipped.items() for v, c in entries}
+        pairs = sorted((*pairs, *flips))
         self.owner = np.array([i for i, _ in pairs], dtype=np.int64)
         self.replica = np.array([v for _, v in pairs], dtype=np.int64)
+        self.less = np.full(len(pairs), -1.0)  # what one of them takes off a row of its column
+        if flips:
+            self.less = np.array([-flips.get(pair, 1.0) for pair in pairs])
 
     def variables(self, totals: dict[str, float], scale_limit: float) -> RateVariables:
         """The variables, without rows yet."""
@@ -201,7 +205,8 @@ class _RateRows:
         sizes = np.searchsorted(self.owner, owners, side="right") - first
         start = np.cumsum(sizes) - sizes
         at = np.arange(int(sizes.sum())) - np.repeat(start, sizes) + np.repeat(first, sizes)
-        self.builder.entries(np.repeat(rows, sizes), self.replica[at], -np.repeat(times, sizes))
+        each = np.repeat(times, sizes) * self.less[at]
+        self.builder.entries(np.repeat(rows, sizes), self.replica[at], each)
 
 
 def _nic_limit(column: Column) -> float:

@@ -152,21 +152,22 @@ def _left(
     """The variable left_c of a column."""
     i, counts = at
     left = builder.variable()
-    have = [(v, -1.0) for v in counts.variables[i]]
+    count = counts.entries(i)
+    have = [(v, -c) for v, c in count]
     name = table.columns[i].id
     stay = 1.0 - scenario.thinned.get(name, 0.0)
-    builder.row([(left, 1.0), *((v, -stay) for v in counts.variables[i])], upper=0.0, name="left")
+    builder.row([(left, 1.0), *((v, -stay * c) for v, c in count)], upper=0.0, name="left")
     lost, of = scenario.lost.get(name, (0, 1))
     if lost <= 0:
         return left
     spread = builder.variable(0, 1, integer=True)
     out.spread.append(spread)
-    most = sum(builder.upper_of(v) for v in counts.variables[i])
+    most = counts.most(builder, i)
     most = most if math.isfinite(most) else MOST_REPLICAS
     share = 1.0 - lost / max(of, lost)
     builder.row([(left, 1.0), *have, (spread, -lost)], upper=-lost, name="left")
     beyond = max(0.0, lost * (most / max(of, lost) - 1.0))
-    part = [(v, -share) for v in counts.variables[i]]
+    part = [(v, -share * c) for v, c in count]
     builder.row([(left, 1.0), *part, (spread, beyond)], upper=beyond, name="left")
     return left
 

@@ -29,6 +29,20 @@ class KeptGroup:
     variable: int
 
 
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """How many of the kept survivors of one column go on as replicas of another (flips.py).
+
+    `replicas` are those that may, of the groups whose variables are `kept`.
+    """
+
+    source: int
+    target: int
+    variable: int
+    replicas: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
 @dataclass(slots=True)
 class Packing:
     """Variables of the packing part: new_c, kept_g, nodes in use, slots on single nodes."""
@@ -42,6 +56,12 @@ class Packing:
     rows: dict[tuple[NodeClass, int], int] = field(default_factory=dict)  # nested floors
     gains: list[Gain] = field(default_factory=list)
     of_column: dict[int, list[KeptGroup]] = field(default_factory=dict)
+    flips: list[Flip] = field(default_factory=list)
+    flipped: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # entries by column
+
+    def flips_of(self, column: int) -> list[tuple[int, float]]:
+        """What flips add to a column's count, and take off it."""
+        return self.flipped.get(column, [])
 
     def kept_of(self, column: int) -> list[KeptGroup]:
         """Groups of survivors of one column."""

@@ -97,4 +97,5 @@ def _classes_of(table: FleetTable, name: str) -> list[str]:
 def index_upper(index: Index, column: int) -> float:
     """Most replicas of a column that the inventory can hold, survivors included."""
     kept = sum(len(g.replicas) for g in index.packing.kept_of(column))
+    kept += sum(len(f.replicas) for f in index.packing.flips if f.target == column)
     return index.new_limits[column] + kept

@@ -35,8 +35,10 @@ def add_side_rows(
 
     Raises: SnapshotError where a row names a column, class, demand or policy that is not there.
     """
-    reader = _Reader(table, packing, demand)
     lacking: dict[str, int] = {}
+    if not table.side_rows:
+        return lacking
+    reader = _Reader(table, packing, demand)
     for row in table.side_rows:
         terms = reader.terms(row)
         scale = max((abs(c) for _, c in terms.entries), default=1.0) or 1.0
@@ -69,9 +71,11 @@ class _Reader:
     def __init__(self, table: FleetTable, packing: Packing, demand: Demand) -> None:
         self.table, self.demand = table, demand
         self.position = {c.id: i for i, c in enumerate(table.columns)}
-        self.counts: list[list[int]] = [[v] for v in packing.new]
+        self.counts: list[list[Entry]] = [[(v, 1.0)] for v in packing.new]
         for group in packing.kept:
-            self.counts[group.column].append(group.variable)
+            self.counts[group.column].append((group.variable, 1.0))
+        for i, entries in packing.flipped.items():
+            self.counts[i] += entries
         self.class_names = {c.name for c in table.classes}
         self.own = {c.name: c.requests_per_second for c in table.classes}
         self.own |= {c.name: c.requests_per_second for c in table.cascades}
@@ -80,7 +84,7 @@ class _Reader:
         """The row's left side."""
         found, constant = list[Entry](), 0.0
         for column, amount in row.per_replica.items():
-            found += [(v, amount) for v in self.counts[self._column(row, column)]]
+            found += [(v, amount * c) for v, c in self.counts[self._column(row, column)]]
         for (column, name), amount in row.per_rate.items():
             if name not in self.class_names:
                 raise _unknown(row, "class", name)

@@ -142,7 +142,7 @@ class _Sifted:
         of_id = {self.table.columns[i].id: self.table.columns[i] for i in self.kept}
         for name, row in relaxed.rows.items():
             if name.startswith("moves["):
-                (start,) = (v for v, c in row.entries.items() if c < 0)
+                start = next(v for v, c in row.entries.items() if c < 0)  # flips come after it
                 worth = relaxed.levels[one.level][0].get(start, 0.0)
                 for other, price in one.multipliers.items():
                     if other.startswith("hold["):

@@ -17,6 +17,7 @@ import numpy as np
 from motley_planner.domain.solution import PlacedReplica
 from motley_planner.domain.table import Column
 from motley_planner.formulations.finishing import close_unused, set_room_beside, set_used
+from motley_planner.formulations.flips import set_flips
 from motley_planner.formulations.greedy import FEASIBLE, greedy_start
 from motley_planner.formulations.placement import kept_replicas
 from motley_planner.formulations.program import Index
@@ -103,6 +104,7 @@ def _as_given(milp: Milp, index: Index, start: Sequence[PlacedReplica]) -> Float
     """The counts of a start of the table."""
     x = np.zeros(milp.num_cols)
     _set_kept(index, x, {placed.kept for placed in start if placed.kept is not None})
+    set_flips(index.table, index.inventory, index.packing, x, start)
     column = {c.id: i for i, c in enumerate(index.table.columns)}
     for placed in start:
         if placed.kept is None and placed.column in column:
@@ -156,6 +158,7 @@ def _set_minimums(index: Index, x: Floats) -> None:
             i = column[c]
             have += amount * x[index.packing.new[i]]
             have += sum(amount * x[g.variable] for g in index.packing.kept_of(i))
+            have += sum(amount * each * x[v] for v, each in index.packing.flips_of(i))
         x[variable] = max(0.0, (row.at_least or 0.0) - have)
 
 

@@ -1,8 +1,8 @@
 """Which variables and rows of a fleet program belong to one replica configuration alone.
 
 A column on which nothing runs now is a block of the program (solver/blocks.py): its count, its
-rates, and its time, NIC or KV, force and max_count rows. Columns with survivors, and everything
-else, are the core.
+rates, and its time, NIC or KV, force and max_count rows. Columns with survivors, or that survivors
+may flip to, and everything else, are the core.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def find_blocks(
     """The blocks of a program; a column with a minimum or a pool's bonus is core as well."""
     max_counts = counts.max_rows
     outside = np.ones(len(table.columns), dtype=np.bool_)
-    outside[[g.column for g in packing.kept] + [*counts.used, *counts.extra]] = False
+    named = [*counts.used, *counts.extra, *packing.flipped]
+    outside[[g.column for g in packing.kept] + named] = False
     both = np.zeros((2, len(table.columns)), dtype=np.bool_)
     both[0, rates.column[rates.nic > 0]] = True
     both[1, rates.column[rates.kv > 0]] = True

@@ -198,7 +198,10 @@ def _told_apart(listed: Sequence[Candidate]) -> Iterator[Candidate]:
 
 
 def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> None:
-    """Running units as replicas of columns; a pruned column comes back, a forbidden one does not."""
+    """Running units as replicas of columns; a pruned column comes back, a forbidden one does not.
+
+    With each come the columns of the same process: in its other role, or for fewer classes.
+    """
     columns = UnitColumns(assembly, snapshot, catalog)
     for unit in snapshot.running:
         if unit.key in assembly.blocked:
@@ -208,11 +211,17 @@ def _add_running(assembly: Assembly, snapshot: Snapshot, catalog: Catalog) -> No
         if candidate is None and unit.key in snapshot.frozen:
             _leave(assembly, unit)
             continue
-        if candidate is None:
+        held = unit.key in snapshot.frozen or unit.key in snapshot.still
+        others = (c for c in columns.others_of(unit) if not held or c.phase == unit.phase)
+        uses = [c for c in (candidate, *others) if c is not None]
+        # Of the operating points of one role the one that it was started for: its name tells.
+        uses.sort(key=lambda c: (c.phase != unit.phase, f"-{c.column}-" not in unit.id))
+        if not uses:
             assembly.not_allowed.add(unit.id)
             continue
-        assembly.add((candidate,))
-        assembly.replicas.append(RunningReplica(unit.id, candidate.id, unit.nodes))
+        assembly.add(uses)
+        first, *ids = (use.id for use in uses)
+        assembly.replicas.append(RunningReplica(unit.id, first, unit.nodes, tuple(ids)))
 
 
 def _leave(assembly: Assembly, unit: RunningUnit) -> None:

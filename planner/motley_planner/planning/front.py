@@ -9,7 +9,7 @@ from dataclasses import replace
 from motley_planner.catalog import load_catalog
 from motley_planner.domain.demand import ServingDemand
 from motley_planner.domain.hardware import Catalog, Node
-from motley_planner.domain.moves import start_of, stop_of
+from motley_planner.domain.moves import flip_of, start_of, stop_of
 from motley_planner.domain.plan import Move, Plan, PlannedReplica
 from motley_planner.domain.snapshot import Snapshot
 from motley_planner.domain.solution import Solution
@@ -144,7 +144,10 @@ def _charged(replica: PlannedReplica, nodes: Mapping[str, Node]) -> PlannedRepli
 def _moves(
     snapshot: Snapshot, assembly: Assembly, named: dict[str, list[PlannedReplica]]
 ) -> tuple[Move, ...]:
-    """What starts and what stops, each with its reason; a resource's starts explain its stops."""
+    """What starts, stops and changes its role, each with its reason.
+
+    A resource's starts explain its stops.
+    """
     kept = {r.kept for replicas in named.values() for r in replicas if r.kept is not None}
     keys = {d.key for d in snapshot.demands}
     ran = {unit.key for unit in snapshot.running}
@@ -160,8 +163,11 @@ def _moves(
         elif any(r.kept is None and r.stage == unit.stage for r in named.get(unit.key, [])):
             reason = "Saves"
         moves.append(stop_of(snapshot, unit, reason))
+    phases = {unit.id: unit.phase for unit in snapshot.running}
     for key, replicas in named.items():
         for replica in replicas:
+            if replica.kept is not None and phases[replica.kept] != replica.phase:
+                moves.append(flip_of(key, replica, "PhaseShifted"))
             if replica.kept is None:
                 reason = "Grows" if key in ran else "New"
                 moves.append(start_of(snapshot, key, replica, reason))

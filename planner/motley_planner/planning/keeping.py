@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from motley_planner.checker.room import flipped_gpus
 from motley_planner.domain.solution import Level, PlacedReplica, Solution
 from motley_planner.domain.table import FleetTable, RunningReplica
 from motley_planner.planning.comparing import PRICE_LEVEL
@@ -35,7 +36,12 @@ def holding(table: FleetTable, placed: Sequence[PlacedReplica]) -> FleetTable | 
         return None
     new = [one for one in placed if one.kept is None]
     guests = tuple(RunningReplica(f"{GUEST}{i}", r.column, r.nodes) for i, r in enumerate(new))
-    running = tuple(r for r in previous.replicas if r.id in kept or not guests)
+    roles = {one.kept: one.column for one in placed}
+    running = tuple(
+        replace(r, column=roles.get(r.id, r.column), flips_to=())
+        for r in previous.replicas
+        if r.id in kept or not guests
+    )
     if len(kept) > len({r.id for r in running} & kept):
         return None
     return replace(
@@ -49,10 +55,14 @@ def holding(table: FleetTable, placed: Sequence[PlacedReplica]) -> FleetTable | 
 
 
 def without_guests(table: FleetTable, solution: Solution) -> Solution:
-    """The solution with the guests as what they are: replicas to be started, at their penalty."""
+    """The solution with the guests as what they are: replicas to be started, at their penalty.
+
+    So is what goes on in another role than it runs in.
+    """
     sizes = {c.id: c.gpus for c in table.columns}
     guests = [p for p in solution.placement if (p.kept or "").startswith(GUEST)]
-    if not guests:
+    flipped = flipped_gpus(table, solution.placement)
+    if not guests and not flipped:
         return solution
     gpus = sum(sizes[p.column] for p in guests)
     kept = {p.kept for p in solution.placement} - {p.kept for p in guests}
@@ -62,6 +72,7 @@ def without_guests(table: FleetTable, solution: Solution) -> Solution:
     before = solution.stopped_gpus
     penalty = table.penalty_per_started_gpu * gpus
     penalty += table.penalty_per_stopped_gpu * (stopped - before)
+    penalty += table.penalty_per_flipped_gpu * flipped
     levels = tuple(
         Level(PRICE_LEVEL, level.value + penalty, None, None)
         if level.name == PRICE_LEVEL and level.value is not None and table.penalty_in_price

@@ -43,7 +43,7 @@ def mend(
         return None, 0.0
     if not snapshot.steady or (snapshot.edited and len(table.columns) < LARGE_COLUMNS):
         return None, 0.0
-    running = {replica.column for replica in table.previous.replicas}
+    running = {c for r in table.previous.replicas for c in (r.column, *r.flips_to)}
     struck = _surely_short(table, assembly) | snapshot.edited
     spent_s = 0.0
     while len(struck) <= MOST_STRUCK * len(snapshot.demands):

@@ -1,4 +1,7 @@
-"""Which placed replica gets which name: kept ones keep theirs, new ones take the lowest free ordinal."""
+"""Which placed replica gets which name: kept ones keep theirs, new ones take the lowest free ordinal.
+
+A name tells the column that a replica was started for; one that changed its role has another by now.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,8 @@ def name_replicas(
         candidate = assembly.candidates[placed.column]
         ordinal = _ordinal(placed, running, taken, assembly)
         name = f"{candidate.stage}-{candidate.column}-{ordinal}"
+        if placed.kept is not None and candidate.phase != "both":
+            name = placed.kept.rpartition("/")[2]
         taken.add(f"{candidate.key}/{name}")
         rates, count = shares.get(placed.column, {}), counts[placed.column]
         worth = assembly.columns[placed.column].worth_of(count) / count

@@ -224,7 +224,12 @@ def _hash(replicas: Sequence[PlannedReplica], policies: Sequence[PolicyChoice]) 
 
     decided = {
         "replicas": [
-            [r.name, list(r.nodes), {n: digits(v) for n, v in sorted(r.rates.items())}]
+            [
+                r.name,
+                list(r.nodes),
+                {n: digits(v) for n, v in sorted(r.rates.items())},
+                *([] if r.column in r.name else [r.phase]),  # it was started in another role
+            ]
             for r in sorted(replicas, key=lambda r: r.name)
         ],
         "policies": [[p.id, digits(p.share), dict(p.thresholds)] for p in policies],

@@ -91,7 +91,11 @@ def node_table(
     kept = frozenset(p.kept for p in plan.placement if p.kept is not None)
     there = [n for n in table.previous.nodes if n.name not in table.lost_nodes]
     running = tuple(
-        replace(r, column=_name(r.column, r.nodes))
+        replace(
+            r,
+            column=_name(r.column, r.nodes),
+            flips_to=tuple(_name(column, r.nodes) for column in r.flips_to),
+        )
         for r in table.previous.replicas
         if not set(r.nodes) & table.lost_nodes
     )

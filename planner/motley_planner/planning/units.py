@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 
-from motley_planner.candidates import Candidate, candidate_for_pieces
+from motley_planner.candidates import Candidate, candidate_for_pieces, same_process
 from motley_planner.domain.demand import RunningUnit, ServingDemand
 from motley_planner.domain.hardware import Catalog
 from motley_planner.domain.plan import Plan
@@ -28,19 +28,29 @@ class UnitColumns:
         # Thousands of units are of few kinds.
         self._alike: dict[tuple[object, ...], Candidate | None] = {}
 
-    def of(self, unit: RunningUnit) -> Candidate | None:
+    def of(self, unit: RunningUnit, variant: int = 1) -> Candidate | None:
         """The candidate; None where its resource, nodes or configuration are no longer there."""
         demand = self._demands.get(unit.key)
         classes = [self._nodes[name] for name in unit.nodes if name in self._nodes]
         if demand is None or len(classes) != len(unit.nodes) or not self._may_pair(unit):
             return None
-        kind = (_kind_of(unit), *classes)
+        kind = (_kind_of(unit), variant, *classes)
         if kind not in self._alike:
             if isinstance(demand, ServingDemand):
                 slo = self._assembly.slos[unit.key].get(unit.stage, demand.slo)
                 demand = replace(demand, slo=slo)
-            self._alike[kind] = candidate_for_pieces(unit, demand, classes, self._catalog)
+            made = candidate_for_pieces(unit, demand, classes, self._catalog, variant)
+            self._alike[kind] = made
         return self._alike[kind]
+
+    def others_of(self, unit: RunningUnit) -> tuple[Candidate, ...]:
+        """The other candidates as which the same process may go on; none of a unit of both phases."""
+        demand = self._demands.get(unit.key)
+        if unit.phase == "both" or not isinstance(demand, ServingDemand):
+            return ()
+        engines = [stage.engine for stage in demand.stages if stage.name == unit.stage]
+        uses = same_process(unit, engines[0], self._catalog) if engines else ()
+        return tuple(c for use in uses if (c := self.of(*use)) is not None)
 
     def _may_pair(self, unit: RunningUnit) -> bool:
         """Whether a unit of one phase may be there."""

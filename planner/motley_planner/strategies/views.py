@@ -80,8 +80,9 @@ def with_columns(table: FleetTable, columns: tuple[Column, ...]) -> FleetTable:
 
 
 def running_columns(table: FleetTable) -> set[str]:
-    """Ids of the columns that have a replica in `previous`."""
-    return {r.column for r in table.previous.replicas} if table.previous is not None else set()
+    """Ids of the columns that have a replica in `previous`, in whatever role it may go on."""
+    replicas = table.previous.replicas if table.previous is not None else ()
+    return {column for r in replicas for column in (r.column, *r.flips_to)}
 
 
 def with_policies(table: FleetTable, chosen: Mapping[str, str]) -> FleetTable:

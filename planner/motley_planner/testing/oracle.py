@@ -99,22 +99,26 @@ def _choices(table: FleetTable) -> Iterator[Choice]:
             free = _free(table, nodes, kept)
             if free is None:
                 continue
-            base = [0] * len(table.columns)
-            for replica in kept:
-                base[columns[replica.column]] += 1
-            stopped = sum(table.columns[columns[r.column]].gpus for r in survivors if r not in kept)
+            gone = sum(table.columns[columns[r.column]].gpus for r in survivors if r not in kept)
             used = frozenset(name for r in kept for name in r.nodes)
-            yield from _with_new(table, nodes, (free, used), (tuple(base), stopped))
+            for roles in product(*(dict.fromkeys((r.column, *r.flips_to)) for r in kept)):
+                base, flipped = [0] * len(table.columns), 0
+                for replica, role in zip(kept, roles, strict=True):
+                    base[columns[role]] += 1
+                    flipped += table.columns[columns[role]].gpus * (role != replica.column)
+                moved = table.penalty_per_stopped_gpu * gone
+                moved += table.penalty_per_flipped_gpu * flipped
+                yield from _with_new(table, nodes, (free, used), (tuple(base), moved))
 
 
 def _with_new(
     table: FleetTable,
     nodes: list[TableNode],
     room: tuple[dict[str, int], frozenset[str]],
-    base: tuple[Counts, int],
+    base: tuple[Counts, float],
 ) -> Iterator[Choice]:
     """All multisets of new replicas that fit, each with the cheapest nodes that hold it."""
-    columns, (free, _), (kept, stopped) = table.columns, room, base
+    columns, (free, _), (kept, moved) = table.columns, room, base
     open_nodes = [n for n in nodes if n.name not in table.cordoned_nodes]
     limits = [_limit(c, open_nodes, free) for c in columns]
     for new in product(*(range(limit + 1) for limit in limits)):
@@ -133,8 +137,7 @@ def _with_new(
         if table.budget_usd_per_hour is not None and price > table.budget_usd_per_hour + 1e-9:
             continue
         started = sum(n * c.gpus for n, c in zip(new, columns, strict=True))
-        penalty = table.penalty_per_started_gpu * started + table.penalty_per_stopped_gpu * stopped
-        yield Choice(counts, price, penalty)
+        yield Choice(counts, price, table.penalty_per_started_gpu * started + moved)
 
 
 def _limit(column: Column, nodes: list[TableNode], free: dict[str, int]) -> int:

@@ -56,6 +56,36 @@ def tiny_table(seed: int) -> FleetTable:
     return table
 
 
+def flipping_table(seed: int) -> FleetTable:
+    """A tiny re-plan in which every replica may go on as others of its frame, too."""
+    random = Random(seed)
+    table = tiny_table(seed)
+    if table.previous is None or not table.previous.replicas:
+        table = _with_previous(random, table, ("z0",))
+    assert table.previous is not None
+    columns = {c.id: c for c in table.columns}
+    twins = {
+        name: replace(
+            columns[name],
+            id=f"{name} flipped",
+            phase=random.choice(("prefill", "decode", "both")),
+            requests_per_second={
+                k: random.choice((0.0, 0.5, 2.0)) * (rate or 1.0)
+                for k, rate in columns[name].requests_per_second.items()
+            },
+            max_count=random.choice((None, None, 1)),
+        )
+        for name in sorted({r.column for r in table.previous.replicas})
+    }
+    every = (*table.columns, *twins.values())
+    replicas = tuple(
+        replace(r, flips_to=flips)
+        for r in table.previous.replicas
+        for flips in (tuple(c.id for c in every if c.frame == columns[r.column].frame),)
+    )
+    return replace(table, columns=every, previous=replace(table.previous, replicas=replicas))
+
+
 def _classes(random: Random) -> tuple[RequestClass, ...]:
     models = random.choice((("m",), ("m", "n")))
     return tuple(
@@ -253,7 +283,8 @@ def as_json(table: FleetTable) -> dict[str, Any]:
 
 def _public(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _public(v) for k, v in value.items() if k not in INTERNAL}
+        kept = (k for k, v in value.items() if k not in INTERNAL and (v or k != "flips_to"))
+        return {k: _public(value[k]) for k in kept}
     if isinstance(value, tuple | list | frozenset | set):
         return [_public(v) for v in value]
     return value
