@@ -94,6 +94,7 @@ class Bench:
             snapshot=SimpleNamespace(services=(), demands=()),
             demands={},
             rejected={},
+            unmet=(),
             learning=None,
             suspicions=SimpleNamespace(due_at=self.due_at),
             parsed=self.parsed,
