@@ -11,8 +11,11 @@ from motley_planner.domain.demand import ServingDemand, Slo, StageDemand, Worklo
 from motley_planner.domain.hardware import Node, NodeClass
 from motley_planner.domain.plan import Plan
 from motley_planner.domain.snapshot import Snapshot
+from motley_planner.formulations.fleet import solve_table
 from motley_planner.planning import plan
 from motley_planner.planning.assemble import assemble
+from motley_planner.planning.comparing import price_of
+from motley_planner.planning.money import for_money
 from motley_planner.planning.worth import running_units
 
 CATALOG = load_catalog()
@@ -66,6 +69,25 @@ def test_a_quarter_moves_at_once_and_what_saves_most_first(joined: Snapshot) -> 
     dearest = {unit.key for unit in joined.running if unit.nodes == ("dear-0",)}
     assert stops(made).keys() == made.saving <= dearest
     assert made.more_to_save
+
+
+def test_a_plan_that_is_dear_for_what_is_new_moves_nobody_who_hardly_gains() -> None:
+    """One runs at 1.02 $/h where 1.00 would do; what is new was put at 5.00 $/h by a search in a hurry."""
+    runs, new = service("runs"), service("new")
+    first = Snapshot((node("there", 1.02),), (runs,))
+    nodes = (*first.nodes, node("cheap", 1.00), node("dear", 5.00))
+    both = Snapshot(nodes, (runs, new), running=running_units(solve(first)))
+    table, assembly = assemble(both, CATALOG)
+    held = frozenset(unit.id for unit in both.running)
+    busy = replace(table, held_replicas=held, cordoned_nodes=frozenset({"there", "cheap"}))
+    careless = replace(table, penalty_per_started_gpu=0.0, penalty_per_stopped_gpu=0.0)
+    hurried, free = (solve_table(t, use_worker=False) for t in (busy, careless))
+    assert price_of(hurried) == pytest.approx(6.02, abs=0.5)
+    assert {p.kept for p in free.placement} == {None}  # both on the cheapest node
+    told, _ = for_money(table, assembly, both, (hurried, free), use_worker=False)
+    assert {p.nodes for p in told.placement if p.kept in held} == {("there",)}
+    assert len(told.placement) == 2 and price_of(told) == pytest.approx(2.02, abs=0.5)
+    assert told.saving == frozenset()
 
 
 def test_a_move_costs_gpu_time_once_and_the_decision_was_charged_as_much(joined: Snapshot) -> None:

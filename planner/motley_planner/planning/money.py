@@ -1,7 +1,9 @@
 """What may move for money alone: not what cools down, and few replicas at a time.
 
 Resources that cool down from their last change, or ask for more than what would be saved, are not
-moved for money: where the free plan would, one more solve releases everything but them.
+moved for money: where the free plan would, one more solve releases everything but them. Nor is one that would
+hardly become cheaper itself, if as much is saved without it: the plan that holds what runs may be dear for another
+reason, such as a search in a hurry for what is new.
 
 Nor are more replicas stopped for money within one cooldown of the whole fleet than a quarter, where the
 snapshot says how many were: of a free plan that stops more, the moves that save most come first, and the
@@ -10,6 +12,7 @@ rest waits (`more_to_save`; the caller asks again). What a person asks or approv
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 from motley_planner.domain.snapshot import Snapshot
@@ -47,14 +50,21 @@ def for_money(
     best, free = plans
     stopped = stopped_keys(free, table, assembly)
     cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
-    rung = holding_but(table, assembly, every_key(snapshot) - (cooling - snapshot.edited))
-    goal, spent_s = free, 0.0
-    if cooling - snapshot.edited:
-        timed = replace(rung, time_limit_s=max(LEAST_SOLVE_S, table.time_limit_s))
-        goal = solve_table(timed, use_worker=use_worker)
-        spent_s = goal.solve_seconds
-        if goal.status == "no_solution" or choose(best, goal, assembly, snapshot) is not goal:
-            return with_bounds(best, free), spent_s
+    idle = _hardly_cheaper(stopped, best, free, assembly, snapshot)
+    goal, spent_s = None, 0.0
+    for held in dict.fromkeys((cooling | idle, cooling)):
+        rung = holding_but(table, assembly, every_key(snapshot) - (held - snapshot.edited))
+        goal = free
+        if held - snapshot.edited:
+            timed = replace(rung, time_limit_s=max(LEAST_SOLVE_S, table.time_limit_s - spent_s))
+            goal = solve_table(timed, use_worker=use_worker)
+            spent_s += goal.solve_seconds
+        found = goal.status != "no_solution"
+        if goal is free or (found and choose(best, goal, assembly, snapshot) is goal):
+            break
+        goal = None
+    if goal is None:
+        return with_bounds(best, free), spent_s
     wanted, at_once = stops(goal, table, assembly, snapshot), most_saved(table)
     if snapshot.moved_lately is None:
         at_once = wanted
@@ -104,6 +114,28 @@ def _saving(
     keys = stopped_keys(plan, table, assembly) - snapshot.edited
     told = plan if plan is free else with_bounds(plan, free)
     return replace(told, saving=keys)
+
+
+def _hardly_cheaper(
+    stopped: frozenset[str],
+    best: Solution,
+    free: Solution,
+    assembly: Assembly,
+    snapshot: Snapshot,
+) -> frozenset[str]:
+    """Resources whose own replicas cost hardly less in the free plan, by the prices of their GPUs."""
+    before, after = (_prices(plan, assembly) for plan in (best, free))
+    least = 1.0 - snapshot.min_improvement
+    return frozenset(key for key in stopped if after[key] > least * before[key] > 0.0)
+
+
+def _prices(plan: Solution, assembly: Assembly) -> dict[str, float]:
+    """USD/h of the columns that each resource has in a plan."""
+    prices: dict[str, float] = defaultdict(float)
+    for placed in plan.placement:
+        key = assembly.candidates[placed.column].key
+        prices[key] += assembly.columns[placed.column].price_usd_per_hour
+    return prices
 
 
 def _reluctant(
