@@ -13,6 +13,7 @@ rest waits (`more_to_save`; the caller asks again). What a person asks or approv
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 from motley_planner.domain.snapshot import Snapshot
@@ -50,7 +51,7 @@ def for_money(
     best, free = plans
     stopped = stopped_keys(free, table, assembly)
     cooling = (snapshot.cooling & stopped) | _reluctant(stopped, best, free, snapshot)
-    idle = _hardly_cheaper(stopped, best, free, assembly, snapshot)
+    idle = _hardly_cheaper(stopped, plans, table, assembly, snapshot)
     goal, spent_s = None, 0.0
     for held in dict.fromkeys((cooling | idle, cooling)):
         rung = holding_but(table, assembly, every_key(snapshot) - (held - snapshot.edited))
@@ -118,23 +119,25 @@ def _saving(
 
 def _hardly_cheaper(
     stopped: frozenset[str],
-    best: Solution,
-    free: Solution,
+    plans: tuple[Solution, Solution],
+    table: FleetTable,
     assembly: Assembly,
     snapshot: Snapshot,
 ) -> frozenset[str]:
-    """Resources whose own replicas cost hardly less in the free plan, by the prices of their GPUs."""
-    before, after = (_prices(plan, assembly) for plan in (best, free))
+    """Resources whose own replicas cost hardly less in the second plan; none where nodes are billed."""
+    each = {column.id: column.price_usd_per_hour for column in table.columns}
+    before, after = (_prices(plan, each, assembly) for plan in plans)
     least = 1.0 - snapshot.min_improvement
     return frozenset(key for key in stopped if after[key] > least * before[key] > 0.0)
 
 
-def _prices(plan: Solution, assembly: Assembly) -> dict[str, float]:
-    """USD/h of the columns that each resource has in a plan."""
-    prices: dict[str, float] = defaultdict(float)
+def _prices(
+    plan: Solution, each: Mapping[str, float], assembly: Assembly
+) -> defaultdict[str, float]:
+    """USD/h of the replicas that each resource has in a plan, by what a column's cost."""
+    prices: defaultdict[str, float] = defaultdict(float)
     for placed in plan.placement:
-        key = assembly.candidates[placed.column].key
-        prices[key] += assembly.columns[placed.column].price_usd_per_hour
+        prices[assembly.candidates[placed.column].key] += each[placed.column]
     return prices
 
 
