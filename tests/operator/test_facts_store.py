@@ -83,37 +83,6 @@ async def test_heartbeats_are_heard_and_not_read(
         assert read["n0"] == 3
 
 
-async def test_heartbeats_gather_between_two_reads_and_news_are_read_on(
-    api: Any, client: Client, node: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    breaths: list[float] = []
-
-    def counted(self: reflector.Reflector) -> float:
-        breaths.append(whole(self))
-        return breaths[-1]
-
-    whole = reflector.Reflector._breath_s
-    monkeypatch.setattr(reflector.Reflector, "_breath_s", counted)
-    api.put("Node", node("n0"))
-    async with watched(client) as view:
-        breaths.clear()
-        for second in range(50):
-            beating = node("n0")
-            (condition,) = beating["status"]["conditions"]
-            condition["lastHeartbeatTime"] = f"2026-01-01T00:01:{second:02d}Z"
-            api.put("Node", beating)
-            await asyncio.sleep(0.01)
-        await view.until(lambda: view.store.nodes.heard == api.version)
-        assert 0 < len(breaths) <= 10 and set(breaths) == {0.2}  # 50 without it
-        await asyncio.sleep(0.3)
-        breaths.clear()
-        for is_cordoned in (True, False, True):
-            beating["spec"] = {"unschedulable": is_cordoned}
-            api.put("Node", beating)
-            await view.until(lambda: view.store.nodes.heard == api.version)
-        assert set(breaths) == {0.0}
-
-
 async def test_a_chunked_list_brings_every_node(
     api: Any, client: Client, node: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,6 @@ _RETRIED = frozenset({429, 500, 502, 503, 504})
 _BACKOFF_S = (0.1, 0.4, 1.0, 2.5)
 _LONGEST_WAIT_S = 10.0  # what of a Retry-After is honored inside a cycle
 _REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=30.0, sock_connect=10.0)
-_BACKLOG_BYTES = 48 * 2**10  # with so much at once more is waiting, or soon will be
 _RELOAD_S = 60.0  # service account tokens rotate on disk
 
 Document = dict[str, Any]
@@ -148,15 +147,11 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self,
-        sent: Sent,
-        silence_s: Callable[[], float],
-        breath_s: Callable[[], float] = lambda: 0.0,
+        self, sent: Sent, silence_s: Callable[[], float]
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """The lines of a watch, one JSON object each; ends when the server ends it.
 
-        `silence_s` is asked anew before each line: it may fall while the watch goes on. `breath_s` is asked
-        when all lines that are there were taken: for so long nothing more is read.
+        `silence_s` is asked anew before each line: it may fall while the watch goes on.
         Raises: ApiError when refused, or when nothing came for that long (status 0, SILENT).
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=silence_s())
@@ -170,7 +165,7 @@ class Client:
                     if status == 401:
                         await self._load(force=True)
                     raise refusal
-                yield _in_time(_lines(response, breath_s), silence_s)
+                yield _in_time(_lines(response), silence_s)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             if not status:
                 self._count(sent, 0, None)
@@ -264,13 +259,8 @@ async def _in_time(
         yield line
 
 
-async def _lines(
-    response: aiohttp.ClientResponse, breath_s: Callable[[], float]
-) -> AsyncIterator[bytes]:
-    """The lines of a body that say something; they may be of any length (nodes are long).
-
-    Where few came, and none is there in part, the next are left to gather for a breath.
-    """
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The lines of a body that say something; they may be of any length (nodes are long)."""
     rest: list[bytes] = []
     async for chunk in response.content.iter_any():
         *whole, tail = chunk.split(b"\n")
@@ -281,5 +271,3 @@ async def _lines(
                 yield text
         if tail:
             rest.append(tail)
-        elif len(chunk) < _BACKLOG_BYTES and (pause_s := breath_s()) > 0.0:
-            await asyncio.sleep(pause_s)

@@ -88,25 +88,20 @@ class Collection(Generic[T]):
             self._entries[gist.uid] = (gist.version, value)
         return True
 
-    def upsert(self, document: Document, gist: Gist | None = None) -> bool:
-        """Take an added or modified object of a LIST or a watch, and the gist of its line.
-
-        Returns: whether what is kept of it is another value now.
-        """
+    def upsert(self, document: Document, gist: Gist | None = None) -> None:
+        """Take an added or modified object of a LIST or a watch, and the gist of its line."""
         version = version_of(document)
         self._heard = max(self._heard, version)
         uid = document["metadata"]["uid"]
         known, old = self._entries.get(uid, (0, None))
-        if version and version <= known:
-            return False
-        new = self._parse(document)
-        if old is not None and new == old:
-            new = old  # a heartbeat is no other value: what was made from it stays in force
-        self._entries[uid] = (version, new)
-        if gist is not None:
-            self._gists[uid] = (gist.rest, new)
-        self._on_change(old, new)
-        return new is not old
+        if not version or version > known:
+            new = self._parse(document)
+            if old is not None and new == old:
+                new = old  # a heartbeat is no other value: what was made from it stays in force
+            self._entries[uid] = (version, new)
+            if gist is not None:
+                self._gists[uid] = (gist.rest, new)
+            self._on_change(old, new)
 
     def remove(self, document: Document) -> None:
         """Take a deletion of a watch."""

@@ -29,7 +29,6 @@ _WATCH_S = (1500, 1800)
 _ABSENT_S = 1800.0  # until an optional kind is looked for again
 # What is read where the operator plans; the rest is read of the whole cluster in every mode.
 _PLANNED_IN = frozenset({*CUSTOM, *owned_kinds(True, True), "ResourceQuota", "LimitRange"})
-_BREATH_S = 0.2  # news of a node come so much later at most
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,6 @@ class Reflector:
         self._selector, self._optional = dict(scope.selector), scope.optional
         self._gist = scope.gist
         self._silence = Silence()
-        self._has_beats = self._has_news = False  # since the last breath
         self._version = ""
         self._failures = 0
         self._failing_since: float | None = None
@@ -172,22 +170,15 @@ class Reflector:
         }
         self._silence.begins()
         asked = self._request("watch", params)
-        async with self._client.stream(asked, self._silence.limit_s, self._breath_s) as events:
+        async with self._client.stream(asked, self._silence.limit_s) as events:
             self._heard()
             async for line in events:
                 self._take(line)
-
-    def _breath_s(self) -> float:
-        """After heartbeats alone the next are left to gather: one by one each finds cold caches."""
-        only_beats = self._has_beats and not self._has_news
-        self._has_beats = self._has_news = False
-        return _BREATH_S if only_beats else 0.0
 
     def _take(self, line: bytes) -> None:
         gist = self._gist(line)
         if gist is not None and self.collection.beat(gist):
             self._version = str(gist.version)
-            self._has_beats = True
             return
         event = orjson.loads(line)
         subject, what = event["object"], event["type"]
@@ -201,11 +192,8 @@ class Reflector:
             self._silence.marked()
         elif what == "DELETED":
             self.collection.remove(subject)
-            self._has_news = True
-        elif self.collection.upsert(subject, gist) or gist is None:
-            self._has_news = True
         else:
-            self._has_beats = True
+            self.collection.upsert(subject, gist)
         self._version = subject["metadata"].get("resourceVersion") or self._version
 
     def _request(self, verb: str, params: Mapping[str, str]) -> Sent:
