@@ -34,22 +34,10 @@ from motley_operator.domain.actions import (
     Manifest,
     PatchStatus,
     TryPod,
+    Write,
 )
 from motley_operator.domain.names import COLUMN, UNIT
 from motley_operator.settings import Settings
-
-Write = (
-    CreatePod
-    | TryPod
-    | DeletePod
-    | LabelPod
-    | ChangeRole
-    | AdoptPod
-    | ApplyObject
-    | DeleteObject
-    | PatchStatus
-)
-
 
 # Their status changes all the time, and with it their version.
 _REPORTING = frozenset({"Deployment", "PodDisruptionBudget", "Job", "ProvisioningRequest"})
@@ -102,7 +90,7 @@ def is_going(owner: Manifest, answer: Mapping[str, Any]) -> bool:
     return not any(m["uid"] == owner["uid"] and "deletionTimestamp" not in m for m in found)
 
 
-def target_of(action: Write | EmitEvent) -> tuple[str, str, str]:
+def target_of(action: Action) -> tuple[str, str, str]:
     """Kind, namespace and name of what an action changes: two on one target keep their order."""
     match action:
         case CreatePod() | TryPod() | ApplyObject():

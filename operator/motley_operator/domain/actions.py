@@ -125,7 +125,7 @@ class EmitEvent:
     message: str
 
 
-Action = (
+Write = (
     CreatePod
     | TryPod
     | DeletePod
@@ -135,8 +135,8 @@ Action = (
     | ApplyObject
     | DeleteObject
     | PatchStatus
-    | EmitEvent
 )
+Action = Write | EmitEvent
 
 
 @dataclass(frozen=True, slots=True)
