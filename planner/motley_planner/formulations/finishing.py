@@ -194,7 +194,7 @@ def leave_out_idle(job: Job, index: Index, x: Floats) -> Floats:
 def _without(job: Job, index: Index, x: Floats, variables: Sequence[int]) -> Floats:
     """The point with as few of these as breaks no row and loses nothing at any level."""
     milp, worst = job.milp, max(TOLERABLE, job.milp.violation(x))
-    priced = bool(index.packing.held_used) or any(v is not None for v in index.packing.open_used)
+    priced = index.packing.counts_nodes
     activity = milp.activity(x)
     for variable in variables:
         number = round(x[variable])

@@ -58,7 +58,7 @@ def _is_as_good(job: Job, index: Index, points: tuple[Floats, Floats], worst: fl
     """Whether the first point, whose nodes and indicators are set here, loses nothing beside the second."""
     new, old = points
     set_used(index, new)
-    if index.packing.held_used or any(v is not None for v in index.packing.open_used):
+    if index.packing.counts_nodes:
         close_unused(index, new)
     return job.milp.violation(new) <= worst and job.values_of(new) >= job.values_of(old)
 

@@ -59,6 +59,11 @@ class Packing:
     flips: list[Flip] = field(default_factory=list)
     flipped: dict[int, list[tuple[int, float]]] = field(default_factory=dict)  # entries by column
 
+    @property
+    def counts_nodes(self) -> bool:
+        """Whether variables say which nodes are in use: they have a price, or a row of their own."""
+        return bool(self.held_used) or any(used is not None for used in self.open_used)
+
     def flips_of(self, column: int) -> list[tuple[int, float]]:
         """What flips add to a column's count, and take off it."""
         return self.flipped.get(column, [])

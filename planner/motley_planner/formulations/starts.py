@@ -95,7 +95,7 @@ def _without_idle(milp: Milp, index: Index, x: Floats) -> list[Floats]:
     kept = {replica.id for replica in kept_replicas(index.table, index.inventory, packing, less)}
     set_room_beside(index, less, kept)
     set_used(index, less)
-    if packing.held_used or any(used is not None for used in packing.open_used):
+    if packing.counts_nodes:
         close_unused(index, less)
     return [less] if milp.violation(less) <= FEASIBLE else []
 
